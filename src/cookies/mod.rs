@@ -1,0 +1,1 @@
+//! The cookies of one identity: parsing, storage and the `Cookie` header, by rfc6265bis.

@@ -1,0 +1,3 @@
+//! Sessions for HTTP clients built on tower.
+
+pub mod cookies;
