@@ -1,3 +1,4 @@
 //! Sessions for HTTP clients built on tower.
 
 pub mod cookies;
+pub mod gate;

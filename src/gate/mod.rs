@@ -1,0 +1,4 @@
+//! One value, renewed by one.
+
+mod core;
+mod waiters;

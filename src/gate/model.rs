@@ -1,0 +1,1182 @@
+//! The core driven through every interleaving of a small world.
+//!
+//! A world has a few requests, a limiter of few permits that requests and the renewal share, a driver, a server that ends
+//! sessions, and a bounded number of each thing that users and misfortune can do. The search is breadth first over all of it.
+//! Monitors judge each step by themselves; at the end every state must still be able to finish by progress alone, with no help
+//! from a user. Waiters are polled only when they were woken, so that a lost wake-up is a state that cannot finish.
+//!
+//! Requests are interchangeable, so a state is known by its sorted requests, with generations by rank and attempt numbers by
+//! whether they are live. Each broken variant leaves out one thing that the gate's shell has to do or misuses the core in one
+//! way; the search has to find it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    time::Duration,
+};
+
+use super::{
+    Admission, Attempt, Core, Failure, Fault, Generation, Grant, Host, Limits, Refusal, Release, Source,
+    State, Step,
+};
+use crate::gate::waiters::Ticket;
+
+const STARTS: usize = 4;
+const FAILURES: u32 = 2;
+const HELD: usize = 3;
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Mishap {
+    Fault,
+    Told,
+}
+
+impl From<Fault> for Mishap {
+    fn from(_: Fault) -> Self {
+        Self::Fault
+    }
+}
+
+/// What can happen only so often.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Event {
+    Clear,
+    RenewWith,
+    Replace,
+    Renew,
+    Edit,
+    Close,
+    Drop,
+    Freeze,
+    ServerExpires,
+    DriverFails,
+    DriverRefused,
+    DriverLost,
+    TransportError,
+    Deadline,
+}
+use Event::*;
+
+/// What a broken variant does wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    ReserveThenHold,
+    NoRecheck,
+    NoFence,
+    LeadNotFenced,
+    StaleActs,
+    NoDropGuard,
+    NoBaton,
+    NoRoleDeadline,
+    LeadCommitsExpired,
+    EditNotWrittenThrough,
+    NoStartCap,
+    NoFailureBound,
+    UsesUnchecked,
+    EndlessReplay,
+    LostWake,
+    CommitUnchecked,
+    RenewWithJoins,
+    ProbeLost,
+}
+
+#[derive(Clone)]
+struct Setting {
+    name: &'static str,
+    requests: usize,
+    permits: u8,
+    rule: bool,
+    release: Release,
+    sends: u8,
+    uses: u8,
+    login_first: bool,
+    events: BTreeMap<Event, u8>,
+    flaw: Option<Flaw>,
+}
+
+impl Setting {
+    fn new(name: &'static str, requests: usize, permits: u8, events: &[(Event, u8)]) -> Self {
+        Self {
+            name,
+            requests,
+            permits,
+            rule: true,
+            release: Release::All,
+            sends: 3,
+            uses: 0,
+            login_first: false,
+            events: events.iter().copied().collect(),
+            flaw: None,
+        }
+    }
+
+    fn no_rule(mut self) -> Self {
+        self.rule = false;
+        self
+    }
+
+    fn release(mut self, release: Release) -> Self {
+        self.release = release;
+        self
+    }
+
+    fn uses(mut self, uses: u8) -> Self {
+        self.uses = uses;
+        self
+    }
+
+    fn sends(mut self, sends: u8) -> Self {
+        self.sends = sends;
+        self
+    }
+
+    fn login_first(mut self) -> Self {
+        self.login_first = true;
+        self
+    }
+
+    fn flaw(mut self, flaw: Flaw) -> Self {
+        self.flaw = Some(flaw);
+        self
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            failures: if self.flaw == Some(Flaw::NoFailureBound) { u32::MAX } else { FAILURES },
+            starts: if self.flaw == Some(Flaw::NoStartCap) { usize::MAX } else { STARTS },
+            // The window does not slide here.
+            window: Duration::MAX,
+            held: HELD,
+            attempt: Duration::from_secs(1),
+            backoff: Duration::from_secs(1),
+            backoff_most: Duration::from_secs(1),
+            rest: Duration::from_secs(1),
+            rest_most: Duration::from_secs(1),
+            cool: Duration::from_secs(1),
+            role: Duration::from_secs(1),
+            release: self.release,
+        }
+    }
+}
+
+/// Where a request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum At {
+    /// About to ask for admission.
+    New,
+    /// Holding a permit while it waits for the gate (a broken variant only).
+    Reserved,
+    Waiting,
+    /// Waiting, and never polled again.
+    Frozen,
+    /// Admitted; in the limiter's queue.
+    Queued,
+    /// With a permit, about to check again and send.
+    Ready,
+    InFlight,
+    Done,
+    Failed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    at: At,
+    ticket: Option<Ticket>,
+    woken: bool,
+    grant: Grant,
+    sends: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Driver {
+    None,
+    Waiting(Attempt),
+    Sent(Attempt),
+}
+
+/// What the core told its host in one step, for the monitors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Note {
+    Send(usize, Grant),
+    Commit(Generation),
+    Fenced,
+    Stale,
+    Answered(usize),
+    AfterFenceCommit,
+}
+
+/// The host's side: which parts of the value exist, and whether an accepted edit is in them.
+#[derive(Clone, Debug, Default)]
+struct Values {
+    rule: bool,
+    pending_edited: bool,
+    candidate_edited: bool,
+    candidate: Generation,
+    installed: Generation,
+    drive: Option<Attempt>,
+    aborted: bool,
+    woken: Vec<usize>,
+    committed: Option<Generation>,
+    ended: bool,
+}
+
+impl Values {
+    fn step<'a>(&'a mut self, limits: &'a Limits, now: Duration) -> Step<'a, Self> {
+        Step { host: self, limits, now }
+    }
+}
+
+impl Host for Values {
+    type Waker = usize;
+    type Error = Mishap;
+
+    fn has_rule(&self) -> bool {
+        self.rule
+    }
+    fn end_current(&mut self) {
+        self.ended = true;
+    }
+    fn fresh(&mut self) {
+        self.pending_edited = false;
+    }
+    fn candidate(&mut self, generation: Generation, overlap: bool) {
+        self.candidate = generation;
+        self.candidate_edited = !overlap && self.pending_edited;
+    }
+    fn discard(&mut self, _failed: bool) {
+        self.candidate = 0;
+    }
+    fn promote(&mut self) {
+        self.committed = Some(self.candidate);
+        self.candidate = 0;
+    }
+    fn install(&mut self, generation: Generation) {
+        self.installed = generation;
+    }
+    fn drive(&mut self, attempt: Attempt, _generation: Generation) {
+        self.drive = Some(attempt);
+    }
+    fn abort(&mut self) {
+        self.aborted = true;
+    }
+    fn wake(&mut self, waker: usize) {
+        self.woken.push(waker);
+    }
+    fn forget(&mut self, _waker: usize) {}
+    fn random(&mut self) -> u64 {
+        u64::MAX
+    }
+}
+
+#[derive(Clone)]
+struct World {
+    core: Core<Values>,
+    values: Values,
+    requests: Vec<Request>,
+    permits: u8,
+    driver: Driver,
+    /// Attempts that were fenced while their renewal was on the wire; their results are still to come.
+    late: Vec<Attempt>,
+    /// Generations below this are expired at the server.
+    server: Generation,
+    /// The last generation made before the last fence from outside.
+    floor: Generation,
+    /// An edit was accepted since the last commit, clear or replace.
+    wanted: bool,
+    uses: u8,
+    now: Duration,
+    left: BTreeMap<Event, u8>,
+    notes: Vec<Note>,
+}
+
+/// The part of the core that a stale report must leave alone.
+type Stance =
+    (State<Mishap>, Option<Generation>, Option<Generation>, Generation, Attempt, Source, u32, usize);
+
+impl World {
+    fn new(setting: &Setting) -> Self {
+        let grant = Grant { generation: 0, role: 0 };
+        Self {
+            core: if setting.login_first { Core::pending() } else { Core::open() },
+            values: Values { rule: setting.rule, ..Values::default() },
+            requests: vec![
+                Request { at: At::New, ticket: None, woken: false, grant, sends: 0 };
+                setting.requests
+            ],
+            permits: setting.permits,
+            driver: Driver::None,
+            late: Vec::new(),
+            server: 1,
+            floor: 0,
+            wanted: false,
+            uses: 0,
+            now: Duration::ZERO,
+            left: setting.events.clone(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn stance(&self) -> Stance {
+        let core = &self.core;
+        (
+            core.state.clone(),
+            core.current,
+            core.candidate,
+            core.last,
+            core.attempt,
+            core.source,
+            core.failures,
+            core.starts.len(),
+        )
+    }
+
+    /// Carries out what the core told its host in this step.
+    fn act(&mut self, setting: &Setting) {
+        let values = &mut self.values;
+        if values.aborted {
+            values.aborted = false;
+            if let Driver::Sent(attempt) = self.driver {
+                self.permits += 1;
+                self.late.push(attempt);
+                let first = self.late.len().saturating_sub(2);
+                self.late.drain(..first);
+            }
+            self.driver = Driver::None;
+            self.notes.push(Note::Fenced);
+        }
+        if let Some(generation) = values.committed.take() {
+            self.driver = Driver::None;
+            self.uses = 0;
+            self.wanted = false;
+            self.notes.push(Note::Commit(generation));
+        }
+        if let Some(attempt) = values.drive.take() {
+            self.driver = Driver::Waiting(attempt);
+        }
+        if values.installed != 0 {
+            values.installed = 0;
+            self.uses = 0;
+        }
+        if std::mem::take(&mut values.ended) {
+            // With the value go the edits that were made to it.
+            self.wanted = false;
+        }
+        let mut woken = std::mem::take(&mut values.woken);
+        if setting.flaw == Some(Flaw::LostWake) {
+            woken.truncate(1);
+        }
+        for index in woken {
+            self.requests[index].woken = true;
+        }
+    }
+
+    fn line(&self) -> Vec<Ticket> {
+        self.core.waiters.iter().collect()
+    }
+
+    fn live_role(&self, request: &Request) -> bool {
+        if matches!(request.at, At::Done | At::Failed) {
+            return false;
+        }
+        let role = match request.ticket {
+            Some(ticket) if !self.core.waiters.has_outcome(ticket) => self.core.waiters.role(ticket),
+            Some(_) => 0,
+            None => request.grant.role,
+        };
+        role == self.core.attempt && matches!(self.core.state, State::Lead { .. } | State::Probe { .. })
+    }
+
+    /// What makes two states the same.
+    fn key(&self) -> Vec<u8> {
+        let core = &self.core;
+        let mut generations = BTreeSet::from([0, core.last, self.server, self.floor]);
+        generations.extend(core.current);
+        generations.extend(core.candidate);
+        generations.extend(
+            self.requests
+                .iter()
+                .filter(|r| matches!(r.at, At::Queued | At::Ready | At::InFlight))
+                .map(|r| r.grant.generation),
+        );
+        let rank = |generation: Generation| generations.range(..generation).count() as u8;
+        let mut key = Vec::with_capacity(64);
+        key.push(match &core.state {
+            State::Open => 0,
+            State::Cool { terminal, .. } => 1 + u8::from(terminal.is_some()),
+            State::Over => 3,
+            State::Probe { taken } => 4 + u8::from(*taken),
+            State::Stagger { .. } => 6,
+            State::Pending => 7,
+            State::Hold => 8,
+            State::Lead { taken } => 9 + u8::from(*taken) + 2 * u8::from(!*taken && core.overdue(self.now)),
+            State::Backoff { .. } => 12,
+            State::Failed { retry_at, .. } => {
+                13 + u8::from(retry_at.is_some()) + u8::from(retry_at.is_some_and(|at| self.now >= at))
+            }
+            State::Closed => 16,
+        });
+        key.extend([
+            rank(core.current.unwrap_or(0)),
+            rank(core.candidate.unwrap_or(0)),
+            rank(core.last),
+            rank(self.server),
+            rank(self.floor),
+            u8::from(core.source == Source::Once),
+            core.failures as u8,
+            core.starts.len() as u8,
+            self.uses,
+            self.permits,
+            self.late.len() as u8,
+            u8::from(self.wanted)
+                | u8::from(self.values.pending_edited) << 1
+                | u8::from(self.values.candidate_edited) << 2,
+            match self.driver {
+                Driver::None => 0,
+                Driver::Waiting(attempt) => 1 + 2 * u8::from(core.runs(attempt)),
+                Driver::Sent(attempt) => 2 + 2 * u8::from(core.runs(attempt)),
+            },
+        ]);
+        key.extend(self.left.values());
+        let line = self.line();
+        let mut requests: Vec<_> = self
+            .requests
+            .iter()
+            .map(|r| {
+                let place =
+                    r.ticket.and_then(|t| line.iter().position(|other| *other == t)).map_or(0, |p| p + 1);
+                let outcome = r.ticket.is_some_and(|t| core.waiters.has_outcome(t));
+                let turn = r.ticket.is_some_and(|t| !outcome && core.waiters.role(t) == core.attempt);
+                let generation = if matches!(r.at, At::Queued | At::Ready | At::InFlight) {
+                    rank(r.grant.generation)
+                } else {
+                    0
+                };
+                let over = matches!(r.at, At::Done | At::Failed);
+                let roles = if over { 0 } else { u8::from(self.live_role(r)) | u8::from(turn) << 1 };
+                [
+                    r.at as u8,
+                    generation,
+                    if over { 0 } else { r.sends },
+                    roles,
+                    place as u8 * 4 + u8::from(r.woken && r.ticket.is_some()) + 2 * u8::from(outcome),
+                ]
+            })
+            .collect();
+        requests.sort_unstable();
+        key.extend(requests.into_iter().flatten());
+        key
+    }
+
+    fn committed(&self) -> bool {
+        self.notes.iter().any(|note| matches!(note, Note::Commit(_)))
+    }
+
+    fn finished(&self) -> bool {
+        self.requests.iter().all(|r| matches!(r.at, At::Done | At::Failed | At::Frozen))
+    }
+}
+
+/// One step: its label, whether it counts as progress, and the world after it.
+struct Move {
+    label: String,
+    progress: bool,
+    after: World,
+}
+
+struct Search<'a> {
+    setting: &'a Setting,
+    limits: Limits,
+}
+
+impl Search<'_> {
+    fn flawed(&self, flaw: Flaw) -> bool {
+        self.setting.flaw == Some(flaw)
+    }
+
+    fn steps(&self, before: &World) -> Vec<Move> {
+        let mut steps = Vec::new();
+        for index in 0..before.requests.len() {
+            self.request_steps(before, index, &mut steps);
+        }
+        self.driver_steps(before, &mut steps);
+        self.user_steps(before, &mut steps);
+        self.time_steps(before, &mut steps);
+        steps
+    }
+
+    fn step(
+        &self,
+        before: &World,
+        label: impl Into<String>,
+        progress: bool,
+        change: impl FnOnce(&mut World),
+    ) -> Move {
+        let mut after = before.clone();
+        after.notes.clear();
+        change(&mut after);
+        after.act(self.setting);
+        Move { label: label.into(), progress, after }
+    }
+
+    /// A step that can be taken only so often, and is no progress.
+    fn rare(
+        &self,
+        before: &World,
+        event: Event,
+        label: impl Into<String>,
+        steps: &mut Vec<Move>,
+        change: impl FnOnce(&mut World),
+    ) {
+        if before.left.get(&event).is_some_and(|left| *left > 0) {
+            steps.push(self.step(before, label, false, |world| {
+                *world.left.get_mut(&event).expect("it is there") -= 1;
+                change(world);
+            }));
+        }
+    }
+
+    fn admit(&self, world: &mut World, index: usize) {
+        let World { core, values, requests, now, .. } = world;
+        let request = &mut requests[index];
+        match core.admit(&mut values.step(&self.limits, *now)) {
+            Admission::Pass(grant) => {
+                request.at = At::Queued;
+                request.grant = grant;
+            }
+            Admission::Wait(ticket) => {
+                request.at = At::Waiting;
+                request.ticket = Some(ticket);
+                // A waiter polls once after it has joined, with its waker in hand.
+                request.woken = true;
+            }
+            Admission::Refuse(_) => request.at = At::Failed,
+        }
+    }
+
+    fn request_steps(&self, before: &World, index: usize, steps: &mut Vec<Move>) {
+        let request = before.requests[index];
+        let name = |what: &str| format!("r{index} {what}");
+        match request.at {
+            At::New if self.flawed(Flaw::ReserveThenHold) && !before.core.is_free() => {
+                if before.permits > 0
+                    && matches!(before.core.state, State::Hold | State::Lead { .. } | State::Backoff { .. })
+                {
+                    steps.push(self.step(before, name("reserves and parks"), true, |world| {
+                        world.permits -= 1;
+                        world.requests[index].at = At::Reserved;
+                    }));
+                } else {
+                    steps.push(self.step(before, name("asks"), true, |world| self.admit(world, index)));
+                }
+            }
+            At::New => steps.push(self.step(before, name("asks"), true, |world| self.admit(world, index))),
+            At::Reserved if before.core.is_free() => {
+                steps.push(self.step(before, name("goes on"), true, |world| {
+                    world.permits += 1;
+                    world.requests[index].at = At::New;
+                }));
+            }
+            At::Waiting => {
+                if request.woken {
+                    steps.push(self.step(before, name("is polled"), true, |world| self.poll(world, index)));
+                }
+                self.rare(before, Freeze, name("is no longer polled"), steps, |world| {
+                    world.requests[index].at = At::Frozen;
+                });
+            }
+            At::Queued | At::Ready => self.send_steps(before, index, steps),
+            At::InFlight => self.answer_steps(before, index, steps),
+            _ => {}
+        }
+        if !matches!(request.at, At::Done | At::Failed | At::Reserved) {
+            self.rare(before, Drop, name("is dropped"), steps, |world| self.drop(world, index));
+        }
+    }
+
+    fn poll(&self, world: &mut World, index: usize) {
+        let World { core, values, requests, now, .. } = world;
+        let request = &mut requests[index];
+        let ticket = request.ticket.expect("a waiter has a ticket");
+        request.woken = false;
+        match core.poll(&mut values.step(&self.limits, *now), ticket) {
+            None => *core.waiter_waker(ticket) = Some(index),
+            Some(Ok(grant)) => {
+                request.ticket = None;
+                request.grant = grant;
+                request.at = At::Queued;
+            }
+            Some(Err(refusal)) => {
+                assert!(!matches!(refusal, Refusal::Overloaded), "a waiter is already in");
+                request.ticket = None;
+                request.at = At::Failed;
+            }
+        }
+    }
+
+    fn drop(&self, world: &mut World, index: usize) {
+        let World { core, values, requests, now, permits, .. } = world;
+        let request = &mut requests[index];
+        if matches!(request.at, At::Ready | At::InFlight) {
+            *permits += 1;
+        }
+        let at = std::mem::replace(&mut request.at, At::Failed);
+        if let Some(ticket) = request.ticket.take() {
+            if self.flawed(Flaw::NoBaton) && core.waiters.role(ticket) == core.attempt {
+                // The slot goes, the role with it.
+                core.waiters.remove(ticket);
+            } else {
+                core.drop_waiter(&mut values.step(&self.limits, *now), ticket);
+            }
+        } else if matches!(at, At::Queued | At::Ready | At::InFlight)
+            && request.grant.role != 0
+            && !self.flawed(Flaw::NoBaton)
+        {
+            core.drop_role(&mut values.step(&self.limits, *now), request.grant.role);
+        }
+    }
+
+    fn send_steps(&self, before: &World, index: usize, steps: &mut Vec<Move>) {
+        let request = before.requests[index];
+        let grant = request.grant;
+        let name = |what: &str| format!("r{index} {what}");
+        let live = before.core.may_send(grant);
+        if request.at == At::Queued {
+            if before.permits > 0 {
+                steps.push(self.step(before, name("gets a permit"), true, |world| {
+                    world.permits -= 1;
+                    world.requests[index].at = At::Ready;
+                }));
+            }
+            if !live {
+                steps.push(self.step(before, name("leaves the limiter"), true, |world| {
+                    world.requests[index].at = At::New;
+                }));
+            }
+        } else if !live && !self.flawed(Flaw::NoRecheck) {
+            steps.push(self.step(before, name("is refused at the second look"), true, |world| {
+                world.permits += 1;
+                world.requests[index].at = At::New;
+            }));
+        } else {
+            steps.push(self.step(before, name("is sent"), true, |world| {
+                let budget = self.setting.uses;
+                let counted = budget > 0 && world.core.current == Some(grant.generation);
+                if counted && world.uses >= budget && !self.flawed(Flaw::UsesUnchecked) {
+                    world.permits += 1;
+                    world.requests[index].at = At::New;
+                    world.core.spent(&mut world.values.step(&self.limits, world.now), grant.generation);
+                    return;
+                }
+                world.notes.push(Note::Send(index, grant));
+                world.requests[index].at = At::InFlight;
+                world.requests[index].sends += 1;
+                if counted {
+                    world.uses += 1;
+                    if world.uses + 1 == budget {
+                        world.core.due(&mut world.values.step(&self.limits, world.now), grant.generation);
+                    }
+                }
+            }));
+        }
+    }
+
+    fn answer_steps(&self, before: &World, index: usize, steps: &mut Vec<Move>) {
+        let request = before.requests[index];
+        let mut grant = request.grant;
+        let name = |what: &str| format!("r{index} {what}");
+        if self.flawed(Flaw::LeadNotFenced) && grant.role != 0 {
+            grant = Grant {
+                role: before.core.attempt,
+                generation: before.core.candidate.unwrap_or(grant.generation),
+            };
+        }
+        if grant.generation >= before.server {
+            steps.push(self.step(before, name("is answered"), true, |world| {
+                world.permits += 1;
+                world.requests[index].at = At::Done;
+                world.notes.push(Note::Answered(index));
+                let World { core, values, now, .. } = world;
+                core.report_good(&mut values.step(&self.limits, *now), grant);
+            }));
+        } else {
+            steps.push(self.step(before, name("is told that its session expired"), true, |world| {
+                world.permits += 1;
+                let World { core, values, now, requests, notes, .. } = world;
+                let again = requests[index].sends < self.setting.sends || self.flawed(Flaw::EndlessReplay);
+                requests[index].at = if again { At::New } else { At::Done };
+                if self.flawed(Flaw::LeadCommitsExpired) && grant.role == core.attempt {
+                    return core.report_good(&mut values.step(&self.limits, *now), grant);
+                }
+                let mut told = grant;
+                if self.flawed(Flaw::StaleActs) {
+                    told.generation = core.current.unwrap_or(told.generation);
+                }
+                core.report_expired(&mut values.step(&self.limits, *now), told);
+                if !before.core.may_send(grant) {
+                    notes.push(Note::Stale);
+                }
+            }));
+        }
+        self.rare(before, TransportError, name("ends in a transport error"), steps, |world| {
+            world.permits += 1;
+            world.requests[index].at = At::Failed;
+            if self.flawed(Flaw::ProbeLost) {
+                return;
+            }
+            let World { core, values, now, .. } = world;
+            core.report_error(&mut values.step(&self.limits, *now), grant);
+        });
+    }
+
+    fn driver_steps(&self, before: &World, steps: &mut Vec<Move>) {
+        let done = |world: &mut World, attempt: Attempt, result: Result<(), Failure<Mishap>>| {
+            let World { core, values, now, driver, permits, .. } = world;
+            if let Driver::Sent(_) = *driver {
+                *permits += 1;
+            }
+            *driver = Driver::None;
+            let counted = core.driver_done(&mut values.step(&self.limits, *now), attempt, result);
+            assert!(counted, "a driver that was not aborted runs");
+            // It ended by itself: there is nothing to abort.
+            values.aborted = false;
+        };
+        let failure = |terminal| Err(Failure { terminal, error: Mishap::Told });
+        let running = match before.driver {
+            Driver::None => None,
+            Driver::Waiting(attempt) => {
+                if before.permits > 0 {
+                    steps.push(self.step(before, "the renewal is sent", true, |world| {
+                        world.permits -= 1;
+                        world.driver = Driver::Sent(attempt);
+                    }));
+                }
+                Some(attempt)
+            }
+            Driver::Sent(attempt) => {
+                if before.core.candidate.is_some_and(|candidate| candidate >= before.server)
+                    || self.flawed(Flaw::CommitUnchecked)
+                {
+                    steps.push(
+                        self.step(before, "the renewal succeeds", true, |world| done(world, attempt, Ok(()))),
+                    );
+                } else {
+                    steps.push(self.step(before, "the renewal's result is itself expired", true, |world| {
+                        done(world, attempt, failure(false));
+                    }));
+                }
+                self.rare(before, DriverFails, "the renewal fails", steps, |world| {
+                    done(world, attempt, failure(false))
+                });
+                self.rare(before, DriverRefused, "the renewal is refused for good", steps, |world| {
+                    done(world, attempt, failure(true));
+                });
+                Some(attempt)
+            }
+        };
+        if let Some(attempt) = running {
+            self.rare(before, DriverLost, "the driver is lost", steps, |world| {
+                if self.flawed(Flaw::NoDropGuard) {
+                    world.permits += u8::from(matches!(world.driver, Driver::Sent(_)));
+                    world.driver = Driver::None;
+                } else {
+                    done(world, attempt, failure(false));
+                }
+            });
+        }
+        for (place, attempt) in before.late.iter().copied().enumerate() {
+            steps.push(self.step(before, "a late result arrives", true, |world| {
+                world.late.remove(place);
+                let World { core, values, now, notes, .. } = world;
+                let attempt = if self.flawed(Flaw::NoFence) { core.attempt } else { attempt };
+                if core.driver_done(&mut values.step(&self.limits, *now), attempt, Ok(())) {
+                    notes.push(Note::AfterFenceCommit);
+                }
+            }));
+        }
+    }
+
+    fn user_steps(&self, before: &World, steps: &mut Vec<Move>) {
+        let limits = &self.limits;
+        if !matches!(before.core.state, State::Closed) {
+            self.rare(before, Clear, "clear", steps, |world| {
+                world.floor = world.core.last;
+                world.wanted = false;
+                let World { core, values, now, .. } = world;
+                core.clear(&mut values.step(limits, *now)).expect("it is not closed");
+            });
+            self.rare(before, RenewWith, "renew_with", steps, |world| {
+                world.floor = world.core.last;
+                world.wanted = false;
+                let World { core, values, now, .. } = world;
+                let asker =
+                    if self.flawed(Flaw::RenewWithJoins) && matches!(core.state, State::Over | State::Hold) {
+                        core.renew(&mut values.step(limits, *now)).expect("it is not closed")
+                    } else {
+                        core.renew_with(&mut values.step(limits, *now)).expect("it is not closed")
+                    };
+                core.drop_asker(asker);
+            });
+            self.rare(before, Replace, "replace", steps, |world| {
+                world.floor = world.core.last;
+                world.wanted = false;
+                let World { core, values, now, .. } = world;
+                core.replace(&mut values.step(limits, *now)).expect("it is not closed");
+            });
+            self.rare(before, Close, "close", steps, |world| {
+                world.floor = world.core.last;
+                world.wanted = false;
+                let World { core, values, now, .. } = world;
+                core.close(&mut values.step(limits, *now));
+            });
+            self.rare(before, Renew, "renew", steps, |world| {
+                let World { core, values, now, .. } = world;
+                if let Ok(asker) = core.renew(&mut values.step(limits, *now)) {
+                    core.drop_asker(asker);
+                }
+            });
+        }
+        if before.core.current.is_none() && !matches!(before.core.state, State::Closed) {
+            self.rare(before, Edit, "an edit while pending", steps, |world| {
+                world.wanted = true;
+                world.values.pending_edited = true;
+                if world.core.candidate.is_some() && !self.flawed(Flaw::EditNotWrittenThrough) {
+                    world.values.candidate_edited = true;
+                }
+            });
+        }
+        if before.server <= before.core.last {
+            self.rare(before, ServerExpires, "the server ends every session so far", steps, |world| {
+                world.server = world.core.last + 1;
+            });
+        }
+    }
+
+    fn time_steps(&self, before: &World, steps: &mut Vec<Move>) {
+        let pass = |world: &mut World| {
+            world.now += HOUR;
+            let World { core, values, now, .. } = world;
+            core.tick(&mut values.step(&self.limits, *now));
+        };
+        match &before.core.state {
+            State::Lead { taken: false } if self.flawed(Flaw::NoRoleDeadline) => {}
+            State::Cool { terminal: None, .. }
+            | State::Backoff { .. }
+            | State::Stagger { .. }
+            | State::Probe { taken: false } => {
+                steps.push(self.step(before, "time passes", true, pass));
+            }
+            State::Lead { taken: false } if !before.core.overdue(before.now) => {
+                steps.push(self.step(before, "the lead is overdue", true, pass));
+            }
+            State::Failed { retry_at: Some(at), .. } if before.now < *at => {
+                steps.push(self.step(before, "the failure has rested", true, pass));
+            }
+            State::Hold | State::Over | State::Lead { taken: true } | State::Probe { taken: true } => {
+                self.rare(before, Deadline, "the attempt's deadline", steps, pass);
+            }
+            _ => {}
+        }
+    }
+
+    /// The invariant that this step breaks, if it breaks one.
+    fn judge(&self, before: &World, step: &Move) -> Option<&'static str> {
+        let world = &step.after;
+        let core = &world.core;
+        let busy =
+            world.requests.iter().filter(|r| matches!(r.at, At::Ready | At::InFlight | At::Reserved)).count()
+                as u8
+                + u8::from(matches!(world.driver, Driver::Sent(_)));
+        if world.permits + busy != self.setting.permits {
+            return Some("I4 permits do not add up");
+        }
+        let serves = core.is_free() || matches!(core.state, State::Probe { .. } | State::Stagger { .. });
+        if core.current.is_some() != serves {
+            return Some("I1 a current value outside Open, Cool, Over and release, or none inside");
+        }
+        let driven = match world.driver {
+            Driver::None => false,
+            Driver::Waiting(attempt) | Driver::Sent(attempt) => core.runs(attempt),
+        };
+        if matches!(core.state, State::Hold | State::Over) != driven {
+            return Some("I5 Hold or Over without a live driver, or a driver without its state");
+        }
+        let roles = world.requests.iter().filter(|r| world.live_role(r)).count();
+        if roles != usize::from(matches!(core.state, State::Lead { .. } | State::Probe { .. })) {
+            return Some("I6 not exactly one live role in Lead or Probe");
+        }
+        if matches!(core.state, State::Pending | State::Failed { .. } | State::Closed)
+            && !core.waiters.is_empty()
+        {
+            return Some("I7 somebody waits in Pending, Failed or Closed");
+        }
+        if world.requests.iter().any(|r| r.sends > self.setting.sends) {
+            return Some("I8 a request was sent too often");
+        }
+        if core.starts.len() > STARTS {
+            return Some("I9 more starts than the cap");
+        }
+        if core.failures >= FAILURES && matches!(core.state, State::Backoff { .. }) {
+            return Some("I10 back-off after the last allowed failure");
+        }
+        if self.setting.uses > 0 && world.uses > self.setting.uses {
+            return Some("I13 hard budget of uses exceeded");
+        }
+        if matches!(before.core.state, State::Over)
+            && matches!(core.state, State::Backoff { .. } | State::Failed { .. } | State::Pending)
+            && world.floor == before.floor
+        {
+            return Some("I16 a failed overlap took the working value away");
+        }
+        for note in &world.notes {
+            let broken = match note {
+                Note::Send(_, grant) if !before.core.may_send(*grant) => {
+                    Some("I3 sent under a value that is neither current nor led")
+                }
+                Note::Commit(generation) if *generation <= before.floor => {
+                    Some("I2 an attempt from before the last clear, replace, renew_with or close committed")
+                }
+                Note::Commit(generation)
+                    if before.core.current.is_some_and(|current| *generation <= current) =>
+                {
+                    Some("I2 the generation went back")
+                }
+                Note::Commit(_) if before.wanted && !before.values.candidate_edited => {
+                    Some("I12 an accepted edit is not in the committed value")
+                }
+                Note::Commit(generation) if *generation < before.server => {
+                    Some("I11 an answer known to be expired was committed")
+                }
+                Note::AfterFenceCommit => Some("I2 a fenced attempt committed"),
+                Note::Answered(index) if !before.live_role(&before.requests[*index]) && world.committed() => {
+                    Some("I2 an answer committed that was not the leader's")
+                }
+                Note::Stale if before.stance() != world.stance() => {
+                    Some("I15 a stale report changed the state")
+                }
+                _ => None,
+            };
+            if broken.is_some() {
+                return broken;
+            }
+        }
+        self.judge_grant(before, world)
+    }
+
+    /// A role that a waiter holds now and did not hold before has gone to the oldest.
+    fn judge_grant(&self, before: &World, world: &World) -> Option<&'static str> {
+        for (request, earlier) in world.requests.iter().zip(&before.requests) {
+            let waits = request.ticket.is_some() && world.live_role(request);
+            let held = earlier.ticket.is_some()
+                && before.live_role(earlier)
+                && world.core.attempt == before.core.attempt;
+            if waits && !held && request.ticket != world.core.waiters.oldest() {
+                return Some("I14 the role did not go to the oldest waiter");
+            }
+        }
+        None
+    }
+}
+
+/// What a search found.
+#[derive(Debug)]
+struct Found {
+    states: usize,
+    steps: usize,
+    broken: Option<String>,
+}
+
+fn search(setting: &Setting) -> Found {
+    let search = Search { setting, limits: setting.limits() };
+    let mut known = HashMap::new();
+    let mut parents: Vec<Option<(usize, String)>> = vec![None];
+    let mut leads_from: Vec<Vec<usize>> = vec![Vec::new()];
+    let mut finished = Vec::new();
+    let mut steps_taken = 0;
+    let start = World::new(setting);
+    known.insert(start.key(), 0);
+    let mut queue = VecDeque::from([(0, start)]);
+    let path = |parents: &[Option<(usize, String)>], mut at: usize| {
+        let mut labels = Vec::new();
+        while let Some((parent, label)) = &parents[at] {
+            labels.push(label.as_str());
+            at = *parent;
+        }
+        labels.reverse();
+        labels.join("; ")
+    };
+    while let Some((number, world)) = queue.pop_front() {
+        if world.finished() {
+            finished.push(number);
+        }
+        for step in search.steps(&world) {
+            steps_taken += 1;
+            if let Some(why) = search.judge(&world, &step) {
+                let broken = Some(format!("{why} <= {}; {}", path(&parents, number), step.label));
+                return Found { states: known.len(), steps: steps_taken, broken };
+            }
+            let next = known.len();
+            let to = match known.entry(step.after.key()) {
+                Entry::Occupied(entry) => *entry.get(),
+                Entry::Vacant(entry) => {
+                    entry.insert(next);
+                    parents.push(Some((number, step.label)));
+                    leads_from.push(Vec::new());
+                    queue.push_back((next, step.after));
+                    next
+                }
+            };
+            if step.progress {
+                leads_from[to].push(number);
+            }
+        }
+    }
+    let mut can_finish = vec![false; known.len()];
+    let mut todo = finished;
+    todo.iter().for_each(|state| can_finish[*state] = true);
+    while let Some(state) = todo.pop() {
+        for from in &leads_from[state] {
+            if !can_finish[*from] {
+                can_finish[*from] = true;
+                todo.push(*from);
+            }
+        }
+    }
+    let stuck = can_finish.iter().position(|can| !can);
+    Found {
+        states: known.len(),
+        steps: steps_taken,
+        broken: stuck.map(|state| format!("I17 cannot finish <= {}", path(&parents, state))),
+    }
+}
+
+#[track_caller]
+fn holds(setting: Setting) {
+    let found = search(&setting);
+    assert!(found.broken.is_none(), "{}: {} ({} states)", setting.name, found.broken.unwrap(), found.states);
+    println!("{}: {} states, {} steps", setting.name, found.states, found.steps);
+}
+
+#[track_caller]
+fn is_caught(flaw: Flaw, invariant: &str, setting: Setting) {
+    let setting = setting.flaw(flaw);
+    let found = search(&setting);
+    let broken = found.broken.unwrap_or_else(|| panic!("{flaw:?} was missed in {} states", found.states));
+    assert!(broken.starts_with(invariant), "{flaw:?} broke something else: {broken}");
+}
+
+const PROBE: Release = Release::ProbeFirst;
+const STAGGER: Release = Release::Staggered { burst: 1, every: Duration::from_secs(1) };
+
+#[test]
+fn user_events_with_a_rule() {
+    for permits in [1, 2] {
+        holds(Setting::new(
+            "2 requests, rule, user events",
+            2,
+            permits,
+            &[(Clear, 1), (RenewWith, 1), (Renew, 1), (Edit, 1), (Drop, 1), (ServerExpires, 1)],
+        ));
+    }
+}
+
+#[test]
+fn a_failing_driver() {
+    for permits in [1, 2] {
+        holds(Setting::new(
+            "2 requests, rule, failing driver",
+            2,
+            permits,
+            &[(Clear, 1), (RenewWith, 1), (Renew, 1), (DriverFails, 1), (DriverLost, 1), (ServerExpires, 1)],
+        ));
+    }
+}
+
+#[test]
+fn leads_without_a_rule() {
+    for permits in [1, 2] {
+        let events = [
+            (Clear, 1),
+            (RenewWith, 1),
+            (Edit, 1),
+            (Drop, 1),
+            (ServerExpires, 1),
+            (Freeze, 1),
+            (TransportError, 1),
+            (DriverFails, 1),
+        ];
+        holds(Setting::new("2 requests, no rule", 2, permits, &events).no_rule());
+        let events = [(Clear, 2), (Drop, 2), (ServerExpires, 1), (Freeze, 1)];
+        holds(Setting::new("3 requests, no rule", 3, permits, &events).no_rule());
+    }
+}
+
+#[test]
+fn a_probe_goes_first() {
+    for permits in [1, 2] {
+        let events = [(Clear, 1), (Drop, 2), (ServerExpires, 1), (Freeze, 1), (Renew, 1)];
+        holds(Setting::new("3 requests, probe first", 3, permits, &events).release(PROBE));
+    }
+}
+
+#[test]
+fn a_staggered_release() {
+    let events = [(Clear, 1), (ServerExpires, 1), (Freeze, 1), (Drop, 1)];
+    holds(Setting::new("3 requests, staggered", 3, 1, &events).release(STAGGER));
+}
+
+#[test]
+fn three_requests_with_a_rule() {
+    holds(Setting::new(
+        "3 requests, rule",
+        3,
+        1,
+        &[(Clear, 1), (Renew, 1), (ServerExpires, 1), (DriverLost, 1)],
+    ));
+}
+
+#[test]
+fn replace_close_and_deadlines() {
+    let events =
+        [(Replace, 1), (Close, 1), (Renew, 1), (DriverRefused, 1), (Deadline, 1), (ServerExpires, 1)];
+    holds(Setting::new("2 requests, rule, the rest", 2, 1, &events));
+    let events = [(Replace, 1), (Close, 1), (Clear, 2), (Deadline, 1), (ServerExpires, 1), (Drop, 1)];
+    holds(Setting::new("2 requests, no rule, the rest", 2, 1, &events).no_rule());
+}
+
+#[test]
+fn a_budget_of_uses() {
+    let events = [(Clear, 1), (Renew, 1), (ServerExpires, 1), (DriverFails, 1), (Drop, 1)];
+    holds(Setting::new("2 requests, budget of 2 uses", 2, 2, &events).uses(2));
+}
+
+#[test]
+fn login_first() {
+    let events = [(Clear, 1), (DriverFails, 2), (DriverRefused, 1), (Edit, 1), (RenewWith, 1)];
+    holds(Setting::new("2 requests, login first, rule", 2, 1, &events).login_first());
+    let events = [(Clear, 1), (Drop, 1), (Edit, 1), (Renew, 1), (ServerExpires, 1), (TransportError, 1)];
+    holds(Setting::new("2 requests, login first, no rule", 2, 1, &events).login_first().no_rule());
+}
+
+#[test]
+fn broken_variants_are_caught() {
+    let two = |events: &[(Event, u8)]| Setting::new("broken", 2, 1, events);
+    let three = |events: &[(Event, u8)]| Setting::new("broken", 3, 1, events);
+    is_caught(Flaw::ReserveThenHold, "I17", two(&[(ServerExpires, 1)]));
+    is_caught(Flaw::NoRecheck, "I3", two(&[(Clear, 1)]));
+    is_caught(Flaw::NoFence, "I", two(&[(Clear, 1), (Renew, 1)]));
+    is_caught(Flaw::LeadNotFenced, "I2", Setting::new("broken", 2, 2, &[(Clear, 2)]).no_rule());
+    is_caught(Flaw::RenewWithJoins, "I2", two(&[(RenewWith, 1), (Renew, 1)]));
+    is_caught(Flaw::StaleActs, "I15", Setting::new("broken", 2, 2, &[(ServerExpires, 1), (Renew, 1)]));
+    is_caught(Flaw::NoDropGuard, "I5", two(&[(DriverLost, 1), (Renew, 1)]));
+    is_caught(Flaw::NoBaton, "I6", two(&[(Clear, 1), (Drop, 1)]).no_rule());
+    is_caught(Flaw::NoRoleDeadline, "I17", three(&[(Clear, 1), (Drop, 1), (Freeze, 1)]).no_rule());
+    is_caught(Flaw::ProbeLost, "I6", two(&[(Clear, 1), (TransportError, 1)]).release(PROBE));
+    is_caught(Flaw::LeadCommitsExpired, "I11", two(&[(Clear, 1), (ServerExpires, 1)]).no_rule());
+    is_caught(Flaw::CommitUnchecked, "I11", two(&[(Renew, 1), (ServerExpires, 1)]));
+    is_caught(Flaw::EditNotWrittenThrough, "I12", two(&[(Clear, 1), (Edit, 1)]));
+    is_caught(Flaw::NoStartCap, "I9", two(&[(Renew, 4), (Clear, 2)]));
+    is_caught(Flaw::NoFailureBound, "I10", two(&[(Clear, 1), (DriverFails, 2)]));
+    is_caught(Flaw::UsesUnchecked, "I13", two(&[]).uses(1));
+    is_caught(Flaw::EndlessReplay, "I8", two(&[(ServerExpires, 4)]).sends(2));
+    is_caught(Flaw::LostWake, "I17", three(&[(ServerExpires, 1)]));
+}
