@@ -1,0 +1,935 @@
+//! A gate as something lives behind it: the core with its values, drivers and wakers.
+
+use std::{
+    collections::hash_map::RandomState,
+    future::Future,
+    hash::{BuildHasher, Hasher},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::task::AbortHandle;
+
+use super::{
+    core::{
+        Admission, Attempt, Core, Ended, Failure, Generation, Grant, Host, Limits, Refusal, Refused, State,
+        Step, Verdict,
+    },
+    driver,
+    error::{RenewalError, RenewalErrorKind},
+    sync::{AtomicU8, AtomicU64, Mutex, Ordering, Published},
+    waiters::{Ticket, Waiters},
+};
+
+/// Why a renewal was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// There was nothing yet to send under.
+    First,
+    /// An answer said that the session has expired.
+    Expired,
+    /// The session was cleared.
+    Cleared,
+    /// `renew` or `renew_with` was called.
+    Requested,
+    /// A budget of uses or age was spent, or nearly.
+    Budget,
+}
+
+/// Whatever owns a gate: makes its values, runs its renewals, tells the time.
+///
+/// `pending`, `candidate` and `ended` are called under the gate's lock: they must not wait, call user code, or take the lock of a
+/// gate.
+pub(crate) trait Keeper: Sized + Send + Sync + 'static {
+    /// What is published, as an `Arc`.
+    type Value: Send + Sync + 'static;
+    /// What `renew_with` was given.
+    type Request: Send + 'static;
+
+    fn gate(&self) -> &Gate<Self>;
+    fn life(value: &Self::Value) -> &Life;
+    fn limits(&self) -> Limits;
+    /// The time since an origin of the keeper's choice; it never goes back.
+    fn now(&self) -> Duration;
+    fn has_rule(&self) -> bool;
+
+    /// The value that edits go to while nothing is current. `candidate` is the one that already runs, if one does; `failed` is
+    /// the pending value whose candidate has just failed.
+    fn pending(
+        &self,
+        candidate: Option<&Arc<Self::Value>>,
+        failed: Option<&Arc<Self::Value>>,
+    ) -> Option<Arc<Self::Value>>;
+    /// The value under which an attempt runs.
+    fn candidate(
+        &self,
+        pending: Option<&Arc<Self::Value>>,
+        generation: Generation,
+    ) -> Option<Arc<Self::Value>>;
+
+    /// Brings a new value about. `None` as a value means the candidate.
+    fn renew(self: &Arc<Self>, attempt: Drive<Self>) -> Renewing<Self::Value>;
+
+    /// Starts a driver for this attempt.
+    fn launch(self: &Arc<Self>, attempt: Drive<Self>) {
+        driver::spawn(self, attempt);
+    }
+
+    /// Tells how many attempts have started, ended well, and failed.
+    fn count(&self, _event: Counted) {}
+}
+
+/// What a keeper may want to count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    Started(Reason),
+    Succeeded,
+    Failed,
+}
+
+/// A renewal on its way.
+pub(crate) type Renewing<V> =
+    Pin<Box<dyn Future<Output = Result<Option<Arc<V>>, Failure<RenewalError>>> + Send>>;
+
+/// An attempt as its driver gets it.
+pub(crate) struct Drive<K: Keeper> {
+    pub(crate) attempt: Attempt,
+    pub(crate) generation: Generation,
+    pub(crate) candidate: Option<Arc<K::Value>>,
+    pub(crate) request: Option<K::Request>,
+    pub(crate) reason: Reason,
+}
+
+/// The life of one value: its generation, where it stands, how often it was used.
+#[derive(Debug)]
+pub(crate) struct Life {
+    pub(crate) generation: Generation,
+    /// When it was made, by the keeper's clock.
+    pub(crate) born: Duration,
+    standing: AtomicU8,
+    uses: AtomicU64,
+    /// Nanoseconds of the keeper's clock from which on an early renewal may be asked for again.
+    due_again: AtomicU64,
+    /// By how much of its buffer this value's early mark is late, so that many sessions are not renewed at once.
+    pub(crate) jitter: f64,
+}
+
+const CANDIDATE: u8 = 0;
+const CURRENT: u8 = 1;
+const FOLLOWED: u8 = 2;
+const ENDED: u8 = 3;
+
+impl Life {
+    pub(crate) fn new(generation: Generation, born: Duration) -> Self {
+        Self {
+            generation,
+            born,
+            standing: AtomicU8::new(CANDIDATE),
+            uses: AtomicU64::new(0),
+            due_again: AtomicU64::new(0),
+            jitter: f64::from(random() as u32) / f64::from(u32::MAX) / 2.0,
+        }
+    }
+
+    /// As [`new`](Self::new), current from the start.
+    pub(crate) fn current(generation: Generation, born: Duration) -> Self {
+        Self { standing: AtomicU8::new(CURRENT), ..Self::new(generation, born) }
+    }
+
+    /// Whether nothing may be sent under this value any more. A value that was renewed while it worked is not ended.
+    pub(crate) fn is_ended(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == ENDED
+    }
+
+    pub(crate) fn is_current(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == CURRENT
+    }
+
+    /// How many sends were counted.
+    pub(crate) fn uses(&self) -> u64 {
+        self.uses.load(Ordering::Relaxed)
+    }
+
+    fn stand(&self, standing: u8) {
+        self.standing.store(standing, Ordering::Release);
+    }
+}
+
+/// How long and how often one value may serve.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Budget {
+    pub(crate) uses: Option<u64>,
+    pub(crate) age: Option<Duration>,
+}
+
+impl Budget {
+    /// The tenth of a budget that is left for an early renewal.
+    const BUFFER: f64 = 0.1;
+
+    fn early(limit: f64, jitter: f64) -> f64 {
+        limit - limit * Self::BUFFER * (1.0 - jitter)
+    }
+}
+
+/// The gate of one keeper.
+pub(crate) struct Gate<K: Keeper> {
+    /// Set exactly while everybody passes.
+    published: Published<K::Value>,
+    inner: Mutex<Inner<K>>,
+}
+
+struct Inner<K: Keeper> {
+    core: Core<Notes>,
+    /// The generation that the published pointer shows.
+    published: Option<Generation>,
+    current: Option<Arc<K::Value>>,
+    pending: Option<Arc<K::Value>>,
+    candidate: Option<Arc<K::Value>>,
+    /// The request of `renew_with`, while it is the source and no attempt is sending it.
+    once: Option<K::Request>,
+    /// What `renew_with` was given in this event.
+    given_request: Option<K::Request>,
+    /// What `replace` was given in this event.
+    given: Option<Arc<K::Value>>,
+    reason: Reason,
+    driver: Option<AbortHandle>,
+    alarm: Option<AbortHandle>,
+    alarm_at: Option<Duration>,
+    /// Admitted requests that wait for the readiness of the service below.
+    queued: Waiters<Waker, ()>,
+}
+
+/// What the core tells in one event, in order.
+#[derive(Debug)]
+enum Note {
+    EndCurrent,
+    Fresh,
+    Candidate(Generation, bool),
+    Discard(bool),
+    Promote,
+    Install,
+    Drive(Attempt, Generation),
+    Abort,
+}
+
+/// The core's host: it notes down what to do.
+pub(crate) struct Notes {
+    has_rule: bool,
+    notes: Vec<Note>,
+    woken: Vec<Waker>,
+    forgotten: Vec<Waker>,
+}
+
+impl Host for Notes {
+    type Waker = Waker;
+    type Error = RenewalError;
+
+    fn has_rule(&self) -> bool {
+        self.has_rule
+    }
+    fn end_current(&mut self) {
+        self.notes.push(Note::EndCurrent);
+    }
+    fn fresh(&mut self) {
+        self.notes.push(Note::Fresh);
+    }
+    fn candidate(&mut self, generation: Generation, overlap: bool) {
+        self.notes.push(Note::Candidate(generation, overlap));
+    }
+    fn discard(&mut self, failed: bool) {
+        self.notes.push(Note::Discard(failed));
+    }
+    fn promote(&mut self) {
+        self.notes.push(Note::Promote);
+    }
+    fn install(&mut self, _generation: Generation) {
+        self.notes.push(Note::Install);
+    }
+    fn drive(&mut self, attempt: Attempt, generation: Generation) {
+        self.notes.push(Note::Drive(attempt, generation));
+    }
+    fn abort(&mut self) {
+        self.notes.push(Note::Abort);
+    }
+    fn wake(&mut self, waker: Waker) {
+        self.woken.push(waker);
+    }
+    fn forget(&mut self, waker: Waker) {
+        self.forgotten.push(waker);
+    }
+    fn random(&mut self) -> u64 {
+        random()
+    }
+}
+
+/// What is left to do once the lock is released.
+struct After<K: Keeper> {
+    woken: Vec<Waker>,
+    forgotten: Vec<Waker>,
+    dropped: Vec<Arc<K::Value>>,
+    spent: Option<K::Request>,
+    aborted: [Option<AbortHandle>; 2],
+    drive: Option<Drive<K>>,
+    alarm: Option<Duration>,
+    counted: Vec<Counted>,
+}
+
+impl<K: Keeper> After<K> {
+    fn run(self, keeper: &Arc<K>) {
+        for waker in self.woken {
+            waker.wake();
+        }
+        for handle in self.aborted.into_iter().flatten() {
+            handle.abort();
+        }
+        for event in self.counted {
+            keeper.count(event);
+        }
+        drop((self.forgotten, self.dropped, self.spent));
+        if let Some(at) = self.alarm {
+            driver::set_alarm(keeper, at);
+        }
+        if let Some(drive) = self.drive {
+            keeper.launch(drive);
+        }
+    }
+}
+
+/// Permission to send under one value. A role that comes with it is given up when it is dropped.
+pub(crate) struct Permit<K: Keeper> {
+    pub(crate) value: Arc<K::Value>,
+    role: Option<Role<K>>,
+}
+
+/// An attempt number that is never live.
+const NO_ATTEMPT: Attempt = 0;
+
+/// The right of one request to act for the others, until it reports or is dropped.
+struct Role<K: Keeper> {
+    keeper: Arc<K>,
+    attempt: Attempt,
+}
+
+impl<K: Keeper> Drop for Role<K> {
+    fn drop(&mut self) {
+        let attempt = self.attempt;
+        if attempt == NO_ATTEMPT {
+            return;
+        }
+        Gate::event(&self.keeper, |inner, step| inner.core.drop_role(step, attempt));
+    }
+}
+
+impl<K: Keeper> Permit<K> {
+    fn grant(&self) -> Grant {
+        Grant {
+            generation: K::life(&self.value).generation,
+            role: self.role.as_ref().map_or(0, |role| role.attempt),
+        }
+    }
+
+    /// The role has been used: nothing is to be given up any more.
+    fn disarm(&mut self) {
+        if let Some(role) = &mut self.role {
+            role.attempt = NO_ATTEMPT;
+        }
+    }
+
+    /// Whose gate the role is for, if there is one.
+    pub(crate) fn role_keeper(&self) -> Option<Arc<K>> {
+        self.role.as_ref().map(|role| role.keeper.clone())
+    }
+
+    /// Whether this request acts for the others.
+    pub(crate) fn has_role(&self) -> bool {
+        self.role.is_some()
+    }
+}
+
+/// The answer to an admission or to a poll.
+pub(crate) enum Entry<K: Keeper> {
+    Pass(Permit<K>),
+    Wait(Ticket),
+    Refuse(RenewalError),
+}
+
+impl<K: Keeper> Gate<K> {
+    /// A gate through which everybody passes.
+    pub(crate) fn open(value: Arc<K::Value>) -> Self {
+        Self::new(Core::open(), Some(value), None)
+    }
+
+    /// A gate at which the first one waits for a renewal.
+    pub(crate) fn pending(pending: Option<Arc<K::Value>>) -> Self {
+        Self::new(Core::pending(), None, pending)
+    }
+
+    fn new(core: Core<Notes>, current: Option<Arc<K::Value>>, pending: Option<Arc<K::Value>>) -> Self {
+        let published = core.current();
+        Self {
+            published: Published::new(current.clone()),
+            inner: Mutex::new(Inner {
+                core,
+                current,
+                pending,
+                candidate: None,
+                once: None,
+                given_request: None,
+                given: None,
+                published,
+                reason: Reason::First,
+                driver: None,
+                alarm: None,
+                alarm_at: None,
+                queued: Waiters::new(),
+            }),
+        }
+    }
+
+    /// The value under which everybody may send at this moment.
+    pub(crate) fn published(&self) -> Option<Arc<K::Value>> {
+        self.published.load()
+    }
+
+    /// The current value; also while held requests are still being let out.
+    pub(crate) fn current(&self) -> Option<Arc<K::Value>> {
+        self.published.load().or_else(|| self.inner.lock().current.clone())
+    }
+
+    /// How many requests are held.
+    pub(crate) fn held(&self) -> usize {
+        self.inner.lock().core.held()
+    }
+
+    /// Whether nothing is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.inner.lock().core.is_idle()
+    }
+
+    /// Shows the current value to `edit`, or, while there is none, the pending one and the running candidate.
+    ///
+    /// `edit` runs under the gate's lock, so that what it does is in whatever is committed next.
+    pub(crate) fn edit<R>(&self, mut edit: impl FnMut(&K::Value) -> R) -> Option<R> {
+        let inner = self.inner.lock();
+        if let Some(current) = &inner.current {
+            return Some(edit(current));
+        }
+        if let Some(candidate) = &inner.candidate {
+            edit(candidate);
+        }
+        inner.pending.as_ref().map(|pending| edit(pending))
+    }
+
+    /// Asks for admission.
+    pub(crate) fn admit(keeper: &Arc<K>) -> Entry<K> {
+        if let Some(value) = keeper.gate().published.load() {
+            return Entry::Pass(Permit { value, role: None });
+        }
+        Self::event(keeper, |inner, step| match inner.core.admit(step) {
+            Admission::Wait(ticket) => Ok(ticket),
+            Admission::Pass(grant) => Err(Ok(grant)),
+            Admission::Refuse(refusal) => Err(Err(refusal)),
+        })
+        .map_or_else(|other| Self::entry(keeper, other), Entry::Wait)
+    }
+
+    /// Looks whether a waiter may go. `Wait` means that `waker` was stored.
+    pub(crate) fn poll(keeper: &Arc<K>, ticket: Ticket, waker: &Waker) -> Entry<K> {
+        let mut ours = None;
+        let entry = Self::event(keeper, |inner, step| {
+            if let Some(result) = inner.core.poll(step, ticket) {
+                return Err(result);
+            }
+            let stored = inner.core.waiter_waker(ticket);
+            if !stored.as_ref().is_some_and(|stored| stored.will_wake(waker)) {
+                ours = stored.replace(waker.clone());
+            }
+            Ok(ticket)
+        });
+        drop(ours);
+        entry.map_or_else(|other| Self::entry(keeper, other), Entry::Wait)
+    }
+
+    fn entry(keeper: &Arc<K>, result: Result<Grant, Refusal<RenewalError>>) -> Entry<K> {
+        let grant = match result {
+            Ok(grant) => grant,
+            Err(Refusal::Closed) => return Entry::Refuse(RenewalError::new(RenewalErrorKind::Closed)),
+            Err(Refusal::Overloaded) => {
+                return Entry::Refuse(RenewalError::new(RenewalErrorKind::TooManyHeld));
+            }
+            Err(Refusal::Failed(error)) => return Entry::Refuse(error),
+        };
+        let role = (grant.role != 0).then(|| Role { keeper: keeper.clone(), attempt: grant.role });
+        let value = {
+            let inner = keeper.gate().inner.lock();
+            [&inner.current, &inner.candidate]
+                .into_iter()
+                .flatten()
+                .find(|value| K::life(value).generation == grant.generation)
+                .cloned()
+        };
+        match value {
+            Some(value) => Entry::Pass(Permit { value, role }),
+            // It ended between the decision and this look; ask again.
+            None => Self::admit(keeper),
+        }
+    }
+
+    /// A waiter gives up.
+    pub(crate) fn leave(keeper: &Arc<K>, ticket: Ticket) {
+        Self::event(keeper, |inner, step| inner.core.drop_waiter(step, ticket));
+    }
+
+    /// Whether a permit is still good.
+    pub(crate) fn still_good(&self, permit: &Permit<K>) -> bool {
+        K::life(&permit.value).is_current()
+            || (permit.has_role() && self.inner.lock().core.may_send(permit.grant()))
+    }
+
+    /// Counts a send under this permit. `false`: its value has ended or is used up; ask for admission again.
+    pub(crate) fn count_send(keeper: &Arc<K>, permit: &Permit<K>, budget: &Budget) -> bool {
+        if !keeper.gate().still_good(permit) {
+            return false;
+        }
+        let life = K::life(&permit.value);
+        let mut due = false;
+        if let Some(age) = budget.age {
+            let now = keeper.now();
+            let lived = now.saturating_sub(life.born);
+            if lived >= age {
+                Self::spend(keeper, life.generation);
+                return false;
+            }
+            due = lived.as_secs_f64() >= Budget::early(age.as_secs_f64(), life.jitter);
+        }
+        match budget.uses {
+            None => {
+                life.uses.fetch_add(1, Ordering::Relaxed);
+            }
+            Some(limit) => {
+                let counted = life.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| {
+                    (uses < limit).then_some(uses + 1)
+                });
+                match counted {
+                    Ok(before) => {
+                        due |= (before + 1) as f64 >= Budget::early(limit as f64, life.jitter)
+                            && before + 1 < limit;
+                    }
+                    Err(_) => {
+                        Self::spend(keeper, life.generation);
+                        return false;
+                    }
+                }
+            }
+        }
+        if due {
+            Self::due(keeper, life);
+        }
+        true
+    }
+
+    fn spend(keeper: &Arc<K>, generation: Generation) {
+        Self::event(keeper, |inner, step| {
+            if inner.core.current() == Some(generation) {
+                inner.reason = Reason::Budget;
+            }
+            inner.core.spent(step, generation);
+        });
+    }
+
+    /// Asks for an early renewal, once per cool-down.
+    fn due(keeper: &Arc<K>, life: &Life) {
+        let now = keeper.now();
+        let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        if nanos(now) < life.due_again.load(Ordering::Relaxed) {
+            return;
+        }
+        life.due_again.store(nanos(now.saturating_add(keeper.limits().cool)), Ordering::Relaxed);
+        let generation = life.generation;
+        Self::event(keeper, |inner, step| {
+            if matches!(inner.core.state(), State::Open) {
+                inner.reason = Reason::Budget;
+            }
+            inner.core.due(step, generation);
+        });
+    }
+
+    /// The answer was not an expired one.
+    pub(crate) fn report_good(keeper: &Arc<K>, permit: &mut Permit<K>) {
+        if permit.has_role() {
+            let grant = permit.grant();
+            Self::event(keeper, |inner, step| inner.core.report_good(step, grant));
+            permit.disarm();
+        }
+    }
+
+    /// The answer was an expired one. `true`: it was news.
+    pub(crate) fn report_expired(keeper: &Arc<K>, mut permit: Permit<K>) -> bool {
+        let grant = permit.grant();
+        let verdict = Self::event(keeper, |inner, step| {
+            if inner.core.current() == Some(grant.generation) {
+                inner.reason = Reason::Expired;
+            }
+            inner.core.report_expired(step, grant)
+        });
+        permit.disarm();
+        verdict == Verdict::Current
+    }
+
+    /// The value of this permit was rejected by somebody who keeps the permit.
+    pub(crate) fn report_rejected(keeper: &Arc<K>, permit: &Permit<K>) {
+        let grant = permit.grant();
+        Self::event(keeper, |inner, step| {
+            if inner.core.current() == Some(grant.generation) {
+                inner.reason = Reason::Expired;
+            }
+            inner.core.report_expired(step, grant);
+        });
+    }
+
+    /// There was no answer.
+    pub(crate) fn report_error(keeper: &Arc<K>, mut permit: Permit<K>) {
+        if permit.has_role() {
+            let grant = permit.grant();
+            Self::event(keeper, |inner, step| inner.core.report_error(step, grant));
+            permit.disarm();
+        }
+    }
+
+    /// Joins the line of those who wait for readiness under a permit; they are woken when the gate shuts.
+    pub(crate) fn queue(keeper: &Arc<K>, place: &mut Option<Ticket>, waker: &Waker) {
+        let old = {
+            let mut inner = keeper.gate().inner.lock();
+            let ticket = *place.get_or_insert_with(|| inner.queued.push());
+            inner.queued.waker_mut(ticket).replace(waker.clone())
+        };
+        drop(old);
+    }
+
+    /// Leaves that line.
+    pub(crate) fn unqueue(keeper: &Arc<K>, ticket: Ticket) {
+        let gone = keeper.gate().inner.lock().queued.remove(ticket);
+        drop(gone);
+    }
+
+    /// Ends the current value.
+    pub(crate) fn clear(keeper: &Arc<K>) -> Result<(), RenewalError> {
+        Self::event(keeper, |inner, step| {
+            inner.reason = Reason::Cleared;
+            inner.core.clear(step)
+        })
+        .map_err(refused)
+    }
+
+    /// Starts a renewal, or joins the one that runs.
+    pub(crate) fn renew(keeper: &Arc<K>) -> Result<Asker<K>, RenewalError> {
+        Self::event(keeper, |inner, step| {
+            if !matches!(inner.core.state(), State::Over | State::Hold | State::Lead { .. }) {
+                inner.reason = Reason::Requested;
+            }
+            inner.core.renew(step)
+        })
+        .map(|ticket| Asker { keeper: keeper.clone(), ticket: Some(ticket) })
+        .map_err(refused)
+    }
+
+    /// Ends the current value and renews by `request`, at once.
+    pub(crate) fn renew_with(keeper: &Arc<K>, request: K::Request) -> Result<Asker<K>, RenewalError> {
+        let mut request = Some(request);
+        let ticket = Self::event(keeper, |inner, step| {
+            inner.reason = Reason::Requested;
+            let ticket = inner.core.renew_with(step)?;
+            inner.given_request = request.take();
+            Ok(ticket)
+        });
+        drop(request);
+        ticket.map(|ticket| Asker { keeper: keeper.clone(), ticket: Some(ticket) }).map_err(refused)
+    }
+
+    /// Makes the value that `make` returns for its generation current.
+    pub(crate) fn replace(
+        keeper: &Arc<K>,
+        make: impl FnOnce(Generation) -> Arc<K::Value>,
+    ) -> Result<Generation, RenewalError> {
+        Self::event(keeper, |inner, step| {
+            let generation = inner.core.replace(step)?;
+            inner.given = Some(make(generation));
+            Ok(generation)
+        })
+        .map_err(refused)
+    }
+
+    /// Where nobody renews, a pending value simply becomes current.
+    pub(crate) fn adopt_pending(
+        keeper: &Arc<K>,
+        make: impl FnOnce(Option<&Arc<K::Value>>, Generation) -> Arc<K::Value>,
+    ) {
+        let old = Self::event(keeper, |inner, step| {
+            if inner.core.current().is_some() || !matches!(inner.core.state(), State::Pending) {
+                return None;
+            }
+            let pending = inner.pending.take();
+            let generation = inner.core.replace(step).ok()?;
+            inner.given = Some(make(pending.as_ref(), generation));
+            pending
+        });
+        drop(old);
+    }
+
+    /// Ends the gate for good.
+    pub(crate) fn close(keeper: &Arc<K>) {
+        Self::event(keeper, |inner, step| inner.core.close(step));
+    }
+
+    /// Gives a request back that an attempt has taken, for the next attempt.
+    pub(crate) fn keep_request(keeper: &Arc<K>, attempt: Attempt, request: K::Request) {
+        let mut request = Some(request);
+        {
+            let mut inner = keeper.gate().inner.lock();
+            if inner.core.runs(attempt) {
+                std::mem::swap(&mut inner.once, &mut request);
+            }
+        }
+        drop(request);
+    }
+
+    /// A driver has ended.
+    pub(crate) fn driver_done(
+        keeper: &Arc<K>,
+        attempt: Attempt,
+        result: Result<Option<Arc<K::Value>>, Failure<RenewalError>>,
+    ) {
+        let mut unused = None;
+        Self::event(keeper, |inner, step| {
+            if !inner.core.runs(attempt) {
+                unused = Some(result);
+                return;
+            }
+            // It ended by itself: nothing is left to abort.
+            inner.driver = None;
+            let result = result.map(|value| {
+                if let Some(value) = value {
+                    unused = inner.candidate.replace(value).map(|old| Ok(Some(old)));
+                }
+            });
+            inner.core.driver_done(step, attempt, result);
+        });
+        drop(unused);
+    }
+
+    /// Remembers how to stop the driver of this attempt, or stops it if it is of no use any more.
+    pub(crate) fn set_driver(&self, attempt: Attempt, handle: AbortHandle) {
+        {
+            let mut inner = self.inner.lock();
+            if inner.core.runs(attempt) {
+                inner.driver = Some(handle);
+                return;
+            }
+        }
+        handle.abort();
+    }
+
+    /// Remembers how to stop the alarm set for `at`, or stops it if it is of no use any more.
+    pub(crate) fn set_alarm(&self, at: Duration, handle: AbortHandle) {
+        {
+            let mut inner = self.inner.lock();
+            if inner.alarm_at == Some(at) {
+                inner.alarm = Some(handle);
+                return;
+            }
+        }
+        handle.abort();
+    }
+
+    /// Applies whatever is due.
+    pub(crate) fn tick(keeper: &Arc<K>) {
+        Self::event(keeper, |inner, step| inner.core.tick(step));
+    }
+
+    /// When the running attempt is overdue, if one runs.
+    pub(crate) fn attempt_deadline(&self) -> Option<Duration> {
+        self.inner.lock().core.attempt_deadline()
+    }
+
+    /// One event: the core decides and the values follow under the lock; the rest is done after it.
+    fn event<R>(keeper: &Arc<K>, decide: impl FnOnce(&mut Inner<K>, &mut Step<'_, Notes>) -> R) -> R {
+        let gate = keeper.gate();
+        let limits = keeper.limits();
+        let now = keeper.now();
+        let mut notes = Notes {
+            has_rule: keeper.has_rule(),
+            notes: Vec::new(),
+            woken: Vec::new(),
+            forgotten: Vec::new(),
+        };
+        let (result, after) = {
+            let mut inner = gate.inner.lock();
+            let result = decide(&mut inner, &mut Step { host: &mut notes, limits: &limits, now });
+            (result, inner.apply(keeper, notes))
+        };
+        after.run(keeper);
+        result
+    }
+}
+
+impl<K: Keeper> Inner<K> {
+    /// Makes the values follow what the core decided, publishes, and collects what has to wait for the lock's release.
+    fn apply(&mut self, keeper: &Arc<K>, notes: Notes) -> After<K> {
+        let Notes { notes, mut woken, forgotten, .. } = notes;
+        let mut after = After {
+            woken: Vec::new(),
+            forgotten,
+            dropped: Vec::new(),
+            spent: None,
+            aborted: [None, None],
+            drive: None,
+            alarm: None,
+            counted: Vec::new(),
+        };
+        let changed = !notes.is_empty();
+        for note in notes {
+            self.follow(keeper, note, &mut after);
+        }
+        // Published before anybody is woken, so that whoever wakes reads what woke it.
+        let free = if self.core.is_free() { self.current.clone() } else { None };
+        let generation = free.as_deref().map(|value| K::life(value).generation);
+        if generation != self.published {
+            self.published = generation;
+            after.dropped.extend(keeper.gate().published.swap(free));
+        }
+        if changed {
+            self.queued.wake_all(|waker| woken.push(waker));
+        }
+        after.woken = woken;
+        let alarm = self.core.alarm();
+        if alarm != self.alarm_at {
+            self.alarm_at = alarm;
+            after.aborted[1] = self.alarm.take();
+            after.alarm = alarm;
+        }
+        after
+    }
+
+    fn follow(&mut self, keeper: &Arc<K>, note: Note, after: &mut After<K>) {
+        match note {
+            Note::EndCurrent => {
+                if let Some(current) = self.current.take() {
+                    K::life(&current).stand(ENDED);
+                    after.dropped.push(current);
+                }
+            }
+            Note::Fresh => {
+                after.spent = std::mem::replace(&mut self.once, self.given_request.take());
+                let fresh = keeper.pending(self.candidate.as_ref(), None);
+                after.dropped.extend(std::mem::replace(&mut self.pending, fresh));
+            }
+            Note::Candidate(generation, overlap) => {
+                after.counted.push(Counted::Started(self.reason));
+                let base = if overlap { None } else { self.pending.as_ref() };
+                let candidate = keeper.candidate(base, generation);
+                after.dropped.extend(std::mem::replace(&mut self.candidate, candidate));
+            }
+            Note::Discard(failed) => {
+                if let Some(candidate) = self.candidate.take() {
+                    K::life(&candidate).stand(ENDED);
+                    after.dropped.push(candidate);
+                }
+                if failed {
+                    after.counted.push(Counted::Failed);
+                    if self.pending.is_some() {
+                        let next = keeper.pending(None, self.pending.as_ref());
+                        after.dropped.extend(std::mem::replace(&mut self.pending, next));
+                    }
+                }
+            }
+            Note::Promote => {
+                if let Some(followed) = self.current.take() {
+                    K::life(&followed).stand(FOLLOWED);
+                    after.dropped.push(followed);
+                }
+                after.counted.push(Counted::Succeeded);
+                after.dropped.extend(self.pending.take());
+                after.spent = self.once.take();
+                let candidate = self.candidate.take();
+                self.make_current(candidate);
+            }
+            Note::Install => {
+                after.dropped.extend(self.pending.take());
+                let given = self.given.take();
+                self.make_current(given);
+            }
+            Note::Drive(attempt, generation) => {
+                after.drive = Some(Drive {
+                    attempt,
+                    generation,
+                    candidate: self.candidate.clone(),
+                    request: self.once.take(),
+                    reason: self.reason,
+                });
+            }
+            Note::Abort => after.aborted[0] = self.driver.take(),
+        }
+    }
+
+    fn make_current(&mut self, value: Option<Arc<K::Value>>) {
+        if let Some(value) = &value {
+            K::life(value).stand(CURRENT);
+        }
+        self.current = value;
+    }
+}
+
+fn refused(refused: Refused) -> RenewalError {
+    RenewalError::new(match refused {
+        Refused::Closed => RenewalErrorKind::Closed,
+        Refused::NoRule => RenewalErrorKind::NoRule,
+    })
+}
+
+/// The standard library's hasher keys are random; that is all that jitter needs.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// One who asked for a renewal and wants to know how it ends. Dropping it cancels nothing.
+pub(crate) struct Asker<K: Keeper> {
+    keeper: Arc<K>,
+    ticket: Option<Ticket>,
+}
+
+impl<K: Keeper> Asker<K> {
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Generation, RenewalError>> {
+        let ticket = self.ticket.expect("a renewal handle is not polled after it has answered");
+        let mut old = None;
+        let ended = Gate::event(&self.keeper, |inner, step| {
+            let ended = inner.core.poll_asker(step, ticket);
+            if ended.is_none() {
+                old = inner.core.asker_waker(ticket).replace(context.waker().clone());
+            }
+            ended
+        });
+        drop(old);
+        let Some(ended) = ended else {
+            return Poll::Pending;
+        };
+        self.ticket = None;
+        Poll::Ready(match ended {
+            Ended::Renewed(generation) => Ok(generation),
+            Ended::Failed(error) => Err(error),
+            Ended::Superseded => Err(RenewalError::new(RenewalErrorKind::Superseded)),
+            Ended::Closed => Err(RenewalError::new(RenewalErrorKind::Closed)),
+        })
+    }
+}
+
+impl<K: Keeper> Drop for Asker<K> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            let waker = self.keeper.gate().inner.lock().core.drop_asker(ticket);
+            drop(waker);
+        }
+    }
+}

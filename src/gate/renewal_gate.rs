@@ -1,0 +1,371 @@
+//! The gate for one value of any type.
+
+use std::{
+    fmt,
+    future::Future,
+    ops::Deref,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    config::{ConfigError, GateConfig},
+    core::{Failure, Generation, Limits},
+    driver,
+    error::{BoxError, Refused, RenewalError, RenewalErrorKind},
+    keeper::{Asker, Budget, Drive, Entry, Gate, Keeper, Life, Permit, Renewing},
+    wait::Wait,
+};
+
+/// A versioned value with a renewal that runs once, however many ask for it.
+///
+/// Everybody [`enter`](Self::enter)s to get the current value, and says [`renew`](Self::renew) with the pass that was rejected.
+/// The first rejection of a value starts its renewal; all later ones join it, or, when it has already ended, get the new value
+/// at once. The renewal runs in a task of its own: dropping any of the futures here neither cancels nor repeats it.
+///
+/// See the [module](super) for what happens when a renewal fails.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use tower_client_sessions::gate::{BoxError, RenewalGate};
+///
+/// static FETCHED: AtomicU32 = AtomicU32::new(0);
+///
+/// async fn fetch_token() -> Result<String, BoxError> {
+///     Ok(format!("token-{}", FETCHED.fetch_add(1, Ordering::Relaxed)))
+/// }
+///
+/// let gate = RenewalGate::new(String::from("stale"), fetch_token);
+/// let first = gate.enter().await?;
+/// let second = gate.enter().await?;
+/// assert_eq!(*first, "stale");
+///
+/// // The server has rejected both. One fetch serves both.
+/// let (first, second) = tokio::join!(gate.renew(&first), gate.renew(&second));
+/// assert_eq!((first?.as_str(), second?.as_str()), ("token-0", "token-0"));
+/// assert_eq!(FETCHED.load(Ordering::Relaxed), 1);
+/// # Ok::<_, BoxError>(())
+/// # }).unwrap();
+/// ```
+///
+/// # Clone
+///
+/// Clones share one gate.
+pub struct RenewalGate<T: Send + Sync + 'static> {
+    keeper: Arc<Alone<T>>,
+}
+
+impl<T: Send + Sync + 'static> RenewalGate<T> {
+    /// Creates a gate that is open with `value` as its first generation and renews it by `supplier`.
+    ///
+    /// The supplier may say that trying again is pointless by an error that is a [`Refused`].
+    pub fn new<F, Fut, E>(value: T, supplier: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Self::build(Some(value), supplier, GateConfig::new())
+    }
+
+    /// Creates a gate that has no value yet; the first to enter starts the renewal.
+    pub fn pending<F, Fut, E>(supplier: F) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        Self::build(None, supplier, GateConfig::new())
+    }
+
+    /// Creates a gate with bounds other than the default, open if there is a `value`.
+    ///
+    /// # Errors
+    ///
+    /// Names the bound that is zero.
+    pub fn with_config<F, Fut, E>(
+        value: Option<T>,
+        supplier: F,
+        config: GateConfig,
+    ) -> Result<Self, ConfigError>
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        config.check()?;
+        Ok(Self::build(value, supplier, config))
+    }
+
+    fn build<F, Fut, E>(value: Option<T>, supplier: F, config: GateConfig) -> Self
+    where
+        F: Fn() -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        let origin = Instant::now();
+        let supply: Supply<T> = Box::new(move || {
+            let future = supplier();
+            Box::pin(async move { future.await.map_err(Into::into) })
+        });
+        let gate = match value {
+            Some(value) => Gate::open(Arc::new(Versioned { life: Life::current(1, Duration::ZERO), value })),
+            None => Gate::pending(None),
+        };
+        Self { keeper: Arc::new(Alone { gate, supply, config, origin }) }
+    }
+
+    /// Waits for a value to send under: the current one, or, while there is none, the one that is being brought about.
+    ///
+    /// # Errors
+    ///
+    /// The error that everybody gets whose renewal failed, or one of this caller's own: [`HeldTooLong`], [`TooManyHeld`], or
+    /// [`Reentrant`] when a supplier asks its own gate.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up its place and nothing else.
+    ///
+    /// [`HeldTooLong`]: RenewalErrorKind::HeldTooLong
+    /// [`TooManyHeld`]: RenewalErrorKind::TooManyHeld
+    /// [`Reentrant`]: RenewalErrorKind::Reentrant
+    pub async fn enter(&self) -> Result<Pass<T>, RenewalError> {
+        if driver::is_reentrant(&self.keeper) {
+            return Err(RenewalError::new(RenewalErrorKind::Reentrant));
+        }
+        loop {
+            let permit = match Gate::admit(&self.keeper) {
+                Entry::Pass(permit) => permit,
+                Entry::Wait(ticket) => {
+                    Wait::new(self.keeper.clone(), ticket, self.keeper.config.hold).await?
+                }
+                Entry::Refuse(error) => return Err(error),
+            };
+            if Gate::count_send(&self.keeper, &permit, &Budget::default()) {
+                return Ok(Pass { permit });
+            }
+        }
+    }
+
+    /// The current value, if there is one and nobody has to wait for it.
+    pub fn try_enter(&self) -> Option<Pass<T>> {
+        match Gate::admit(&self.keeper) {
+            Entry::Pass(permit) => Some(Pass { permit }),
+            Entry::Wait(ticket) => {
+                Gate::leave(&self.keeper, ticket);
+                None
+            }
+            Entry::Refuse(_) => None,
+        }
+    }
+
+    /// Says that the value of `rejected` was not accepted, and waits for its successor.
+    ///
+    /// If that value has already been renewed, the news is old: the current value is returned and no renewal starts.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    ///
+    /// # Cancel safety
+    ///
+    /// The renewal goes on when the future is dropped.
+    pub async fn renew(&self, rejected: &Pass<T>) -> Result<Pass<T>, RenewalError> {
+        if driver::is_reentrant(&self.keeper) {
+            return Err(RenewalError::new(RenewalErrorKind::Reentrant));
+        }
+        Gate::report_rejected(&self.keeper, &rejected.permit);
+        self.enter().await
+    }
+
+    /// Starts a renewal at once, or joins the one that runs. The current value serves on until the new one is there.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](RenewalErrorKind::Closed).
+    pub fn renew_now(&self) -> Result<GateRenewal<T>, RenewalError> {
+        Gate::renew(&self.keeper).map(|asker| GateRenewal { asker })
+    }
+
+    /// Ends the current value; the next to enter starts a renewal. A renewal that runs cannot commit any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](RenewalErrorKind::Closed).
+    pub fn clear(&self) -> Result<(), RenewalError> {
+        Gate::clear(&self.keeper)
+    }
+
+    /// Makes `value` current, whatever is under way.
+    ///
+    /// # Errors
+    ///
+    /// [`Closed`](RenewalErrorKind::Closed).
+    pub fn replace(&self, value: T) -> Result<(), RenewalError> {
+        let born = self.keeper.now();
+        Gate::replace(&self.keeper, |generation| {
+            Arc::new(Versioned { life: Life::new(generation, born), value })
+        })
+        .map(drop)
+    }
+
+    /// Ends the gate: everybody who waits, and everybody who comes, gets [`Closed`](RenewalErrorKind::Closed).
+    pub fn close(&self) {
+        Gate::close(&self.keeper);
+    }
+
+    /// How many wait at this moment.
+    pub fn held(&self) -> usize {
+        self.keeper.gate.held()
+    }
+}
+
+impl<T: Send + Sync + 'static> Clone for RenewalGate<T> {
+    fn clone(&self) -> Self {
+        Self { keeper: self.keeper.clone() }
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for RenewalGate<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let generation = self.keeper.gate.published().map(|value| value.life.generation);
+        f.debug_struct("RenewalGate").field("generation", &generation).field("held", &self.held()).finish()
+    }
+}
+
+/// The value of one generation, as [`RenewalGate::enter`] gives it out. It dereferences to the value.
+pub struct Pass<T: Send + Sync + 'static> {
+    permit: Permit<Alone<T>>,
+}
+
+impl<T: Send + Sync + 'static> Pass<T> {
+    /// The number of the value; it grows with each one.
+    pub fn generation(&self) -> u64 {
+        self.permit.value.life.generation
+    }
+}
+
+/// A pass that is given back without having been rejected was good: those who wait behind a probe are let out.
+impl<T: Send + Sync + 'static> Drop for Pass<T> {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.permit.role_keeper() {
+            Gate::report_good(&keeper, &mut self.permit);
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Deref for Pass<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.permit.value.value
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for Pass<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The value may well be a token.
+        f.debug_struct("Pass").field("generation", &self.generation()).finish_non_exhaustive()
+    }
+}
+
+/// A renewal that was asked for by [`RenewalGate::renew_now`]: resolves to the new generation. Dropping it cancels nothing.
+#[must_use = "the renewal runs without it; to know how it ends, await it"]
+pub struct GateRenewal<T: Send + Sync + 'static> {
+    asker: Asker<Alone<T>>,
+}
+
+impl<T: Send + Sync + 'static> Future for GateRenewal<T> {
+    type Output = Result<u64, RenewalError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.asker.poll(context)
+    }
+}
+
+impl<T: Send + Sync + 'static> fmt::Debug for GateRenewal<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GateRenewal").finish_non_exhaustive()
+    }
+}
+
+type Supply<T> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>> + Send + Sync>;
+
+/// The keeper of a value that stands alone.
+pub(crate) struct Alone<T: Send + Sync + 'static> {
+    gate: Gate<Self>,
+    supply: Supply<T>,
+    config: GateConfig,
+    origin: Instant,
+}
+
+pub(crate) struct Versioned<T> {
+    life: Life,
+    value: T,
+}
+
+impl<T: Send + Sync + 'static> Keeper for Alone<T> {
+    type Value = Versioned<T>;
+    type Request = std::convert::Infallible;
+
+    fn gate(&self) -> &Gate<Self> {
+        &self.gate
+    }
+
+    fn life(value: &Versioned<T>) -> &Life {
+        &value.life
+    }
+
+    fn limits(&self) -> Limits {
+        self.config.limits.clone()
+    }
+
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    fn has_rule(&self) -> bool {
+        true
+    }
+
+    fn pending(
+        &self,
+        _candidate: Option<&Arc<Versioned<T>>>,
+        _failed: Option<&Arc<Versioned<T>>>,
+    ) -> Option<Arc<Versioned<T>>> {
+        None
+    }
+
+    fn candidate(
+        &self,
+        _pending: Option<&Arc<Versioned<T>>>,
+        _generation: Generation,
+    ) -> Option<Arc<Versioned<T>>> {
+        None
+    }
+
+    fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<Versioned<T>> {
+        let keeper = self.clone();
+        Box::pin(async move {
+            match (keeper.supply)().await {
+                Ok(value) => {
+                    let life = Life::new(drive.generation, keeper.now());
+                    Ok(Some(Arc::new(Versioned { life, value })))
+                }
+                Err(error) => Err(failure(error)),
+            }
+        })
+    }
+}
+
+/// Tells a refusal from a failure that may pass.
+pub(crate) fn failure(error: BoxError) -> Failure<RenewalError> {
+    let terminal = error.is::<Refused>();
+    let kind = if terminal { RenewalErrorKind::Refused } else { RenewalErrorKind::Failed };
+    Failure { terminal, error: RenewalError::caused_by(kind, error) }
+}

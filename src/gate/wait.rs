@@ -1,0 +1,99 @@
+//! A held request.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep},
+};
+
+use super::{
+    error::{RenewalError, RenewalErrorKind},
+    keeper::{Entry, Gate, Keeper, Permit},
+    waiters::Ticket,
+};
+
+pin_project! {
+    /// A place in a gate's line: resolves to a permit, or to the error that everybody gets.
+    ///
+    /// It holds nothing but its place. Dropping it gives the place up, and with it a role that may have been given to it.
+    pub(crate) struct Wait<K: Keeper> {
+        keeper: Arc<K>,
+        ticket: Option<Ticket>,
+        since: Instant,
+        until: Instant,
+        #[pin]
+        sleep: Option<Sleep>,
+    }
+
+    impl<K: Keeper> PinnedDrop for Wait<K> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(ticket) = this.ticket.take() {
+                Gate::leave(this.keeper, ticket);
+            }
+        }
+    }
+}
+
+impl<K: Keeper> Wait<K> {
+    pub(crate) fn new(keeper: Arc<K>, ticket: Ticket, hold: Duration) -> Self {
+        let since = Instant::now();
+        let until = since.checked_add(hold).unwrap_or_else(|| since + Duration::from_secs(1 << 30));
+        // One look when the running attempt is overdue: its own runtime may be the reason.
+        let overdue = keeper
+            .gate()
+            .attempt_deadline()
+            .map(|deadline| since + deadline.saturating_sub(keeper.now()) + Duration::from_millis(100));
+        // Outside a runtime nothing can wake this at its deadline; it looks whenever it is polled.
+        let sleep = Handle::try_current()
+            .is_ok()
+            .then(|| tokio::time::sleep_until(overdue.map_or(until, |overdue| overdue.min(until))));
+        Self { keeper, ticket: Some(ticket), since, until, sleep }
+    }
+
+    /// When the wait began.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+}
+
+impl<K: Keeper> Future for Wait<K> {
+    type Output = Result<Permit<K>, RenewalError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let ticket = this.ticket.expect("a wait is not polled after it has ended");
+            match Gate::poll(this.keeper, ticket, context.waker()) {
+                Entry::Pass(permit) => {
+                    *this.ticket = None;
+                    return Poll::Ready(Ok(permit));
+                }
+                Entry::Refuse(error) => {
+                    *this.ticket = None;
+                    return Poll::Ready(Err(error));
+                }
+                Entry::Wait(again) => *this.ticket = Some(again),
+            }
+            match this.sleep.as_mut().as_pin_mut() {
+                Some(mut sleep) => match sleep.as_mut().poll(context) {
+                    Poll::Ready(()) => sleep.reset(*this.until),
+                    Poll::Pending => return Poll::Pending,
+                },
+                None if Instant::now() < *this.until => return Poll::Pending,
+                None => {}
+            }
+            if Instant::now() >= *this.until {
+                return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::HeldTooLong)));
+            }
+        }
+    }
+}
