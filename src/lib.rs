@@ -2,3 +2,4 @@
 
 pub mod cookies;
 pub mod gate;
+pub mod profile;

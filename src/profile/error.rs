@@ -1,0 +1,274 @@
+use std::{
+    borrow::Cow,
+    convert::Infallible,
+    error::Error,
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+/// What is wrong with profiles: every mistake that was found, in order.
+///
+/// `Display` has one line for each. [`kind`](Self::kind), [`file`](Self::file), [`entry`](Self::entry) and
+/// [`field`](Self::field) are those of the first; [`mistakes`](Self::mistakes) has them all.
+///
+/// # Examples
+///
+/// ```
+/// use tower_client_sessions::profile::{Profile, ProfileErrorKind};
+///
+/// let error = Profile::builder()
+///     .proxy("ftp://proxy.example")
+///     .header("Host", "shop.example")
+///     .build()
+///     .unwrap_err();
+///
+/// assert_eq!(error.kind(), ProfileErrorKind::Proxy);
+/// assert_eq!(error.field(), Some("proxy"));
+/// assert_eq!(
+///     error.to_string(),
+///     "proxy: unknown scheme \"ftp\"; use http, https or socks5\n\
+///      headers.host: not for a profile: it comes from the request's URI",
+/// );
+/// ```
+#[derive(Debug)]
+pub struct ProfileError {
+    /// Never empty.
+    mistakes: Vec<ProfileMistake>,
+    source: Option<io::Error>,
+}
+
+impl ProfileError {
+    /// Wraps what was collected; `mistakes` must hold at least one.
+    pub(super) fn new(mistakes: Vec<ProfileMistake>) -> Self {
+        debug_assert!(!mistakes.is_empty(), "an error without a mistake");
+        Self { mistakes, source: None }
+    }
+
+    #[cfg(feature = "profile-files")]
+    pub(super) fn because(mut self, source: io::Error) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    #[cfg(feature = "profile-files")]
+    pub(super) fn in_file(mut self, file: &Path) -> Self {
+        for mistake in &mut self.mistakes {
+            mistake.file = Some(file.to_owned());
+        }
+        self
+    }
+
+    pub(super) fn into_mistakes(self) -> Vec<ProfileMistake> {
+        self.mistakes
+    }
+
+    /// Every mistake, in the order in which they were met.
+    pub fn mistakes(&self) -> &[ProfileMistake] {
+        &self.mistakes
+    }
+
+    /// The kind of the first mistake.
+    pub fn kind(&self) -> ProfileErrorKind {
+        self.first().kind
+    }
+
+    /// The file, as it was named to `Profiles::from_path`.
+    pub fn file(&self) -> Option<&Path> {
+        self.first().file()
+    }
+
+    /// The entry of the first mistake, counted from 1.
+    pub fn entry(&self) -> Option<usize> {
+        self.first().entry
+    }
+
+    /// The field of the first mistake, such as `proxy.url`.
+    pub fn field(&self) -> Option<&str> {
+        self.first().field()
+    }
+
+    fn first(&self) -> &ProfileMistake {
+        self.mistakes.first().expect("an error holds at least one mistake")
+    }
+}
+
+impl fmt::Display for ProfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, mistake) in self.mistakes.iter().enumerate() {
+            if position > 0 {
+                f.write_str("\n")?;
+            }
+            mistake.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl Error for ProfileError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+impl From<ProfileMistake> for ProfileError {
+    fn from(mistake: ProfileMistake) -> Self {
+        Self::new(vec![mistake])
+    }
+}
+
+impl From<Infallible> for ProfileError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
+
+/// One mistake in a profile.
+#[derive(Clone, Debug)]
+pub struct ProfileMistake {
+    kind: ProfileErrorKind,
+    file: Option<PathBuf>,
+    entry: Option<usize>,
+    field: Option<Cow<'static, str>>,
+    line: Option<usize>,
+    /// What is wrong. Holds nothing of a credential or a header's value.
+    text: Cow<'static, str>,
+}
+
+impl ProfileMistake {
+    pub(super) fn new(kind: ProfileErrorKind, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, file: None, entry: None, field: None, line: None, text: text.into() }
+    }
+
+    pub(super) fn at_field(mut self, field: impl Into<Cow<'static, str>>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+
+    pub(super) fn at_entry(mut self, entry: usize) -> Self {
+        self.entry = Some(entry);
+        self
+    }
+
+    /// Sets the line, unless a nearer one is known.
+    #[cfg(feature = "profile-files")]
+    pub(super) fn at_line(mut self, line: Option<usize>) -> Self {
+        self.line = self.line.or(line);
+        self
+    }
+
+    /// What sort of mistake it is.
+    pub fn kind(&self) -> ProfileErrorKind {
+        self.kind
+    }
+
+    /// The file, as it was named to `Profiles::from_path`.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The place of the profile in its list, counted from 1.
+    pub fn entry(&self) -> Option<usize> {
+        self.entry
+    }
+
+    /// The field, such as `proxy.url` or `headers.accept-language`.
+    pub fn field(&self) -> Option<&str> {
+        self.field.as_deref()
+    }
+
+    /// The line, counted from 1, where the parser can tell: everywhere in TOML, for errors of syntax in JSON.
+    pub fn line(&self) -> Option<usize> {
+        self.line
+    }
+}
+
+impl fmt::Display for ProfileMistake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(file) = &self.file {
+            write!(f, "{}: ", file.display())?;
+        }
+        if let Some(entry) = self.entry {
+            write!(f, "profile {entry}: ")?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, "{field}: ")?;
+        }
+        f.write_str(&self.text)?;
+        if let Some(line) = self.line {
+            write!(f, " (line {line})")?;
+        }
+        Ok(())
+    }
+}
+
+/// The sorts of mistakes in profiles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProfileErrorKind {
+    /// The file cannot be read; the error's `source` says why.
+    Read,
+    /// The file's extension is neither `toml` nor `json`.
+    UnknownFormat,
+    /// The text is not TOML or not JSON.
+    Syntax,
+    /// The list has no profiles.
+    NoProfiles,
+    /// The profile sets nothing.
+    NothingSet,
+    /// A field that profiles do not have.
+    UnknownField,
+    /// A field, a header or a name that is given twice.
+    Duplicate,
+    /// A table where text belongs, and the like.
+    WrongType,
+    /// A field that another one needs.
+    Missing,
+    /// The name of the profile cannot be used.
+    Name,
+    /// The proxy cannot be used: its scheme, host, port or credentials.
+    Proxy,
+    /// A header's name or value that HTTP does not allow; the user agent included.
+    Header,
+    /// A header that belongs to the session, the connection or the body.
+    RefusedHeader,
+    /// Not an IP address.
+    LocalAddress,
+}
+
+/// A name from outside as it may be shown: plain names as they are, anything that could be a misplaced URL or
+/// credential not at all.
+pub(super) fn shown(name: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.is_empty() && name.len() <= 40 && name.chars().all(plain) {
+        Cow::Borrowed(name)
+    } else {
+        Cow::Borrowed("(not shown)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_names_file_entry_field_and_line() {
+        let mut mistake =
+            ProfileMistake::new(ProfileErrorKind::Proxy, "no host").at_field("proxy.url").at_entry(3);
+        assert_eq!(mistake.to_string(), "profile 3: proxy.url: no host");
+        mistake.file = Some("profiles.toml".into());
+        mistake.line = Some(7);
+        assert_eq!(mistake.to_string(), "profiles.toml: profile 3: proxy.url: no host (line 7)");
+        let error = ProfileError::from(mistake);
+        assert_eq!(error.file(), Some(Path::new("profiles.toml")));
+        assert_eq!((error.entry(), error.field()), (Some(3), Some("proxy.url")));
+        assert!(error.source().is_none());
+    }
+
+    #[test]
+    fn a_name_that_may_be_a_secret_is_not_shown() {
+        assert_eq!(shown("user_agent"), "user_agent");
+        for odd in ["", "http://u:p@h", "a b", &"x".repeat(41)] {
+            assert_eq!(shown(odd), "(not shown)");
+        }
+    }
+}

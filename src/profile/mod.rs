@@ -1,0 +1,84 @@
+//! Profiles: who a session looks like, and by which way it goes out.
+//!
+//! A [`Profile`] is data: a proxy with its credentials (or *direct*, said explicitly), a user agent, further headers in
+//! order, a local address. It sets at least one of them. Each new identity of a session draws a profile from a
+//! [`Profiles`] list and keeps it until it ends; its successor gets another one, as long as there is another.
+//!
+//! Nothing here sends anything. The layer puts the headers on and hands the [`Proxy`] down as a request extension; the
+//! client makes it real. A client that finds no proxy in a request must refuse it, so "no proxy, please" is a value of
+//! its own: [`Proxy::direct`].
+//!
+//! # In code
+//!
+//! ```
+//! use tower_client_sessions::profile::{Exhausted, Profile, Profiles, Proxy};
+//!
+//! # fn main() -> Result<(), tower_client_sessions::profile::ProfileError> {
+//! let berlin = Profile::builder()
+//!     .named("de-1")
+//!     .proxy("http://user:p%40ss@proxy.example:8080")
+//!     .user_agent("Mozilla/5.0 (X11; Linux x86_64)")
+//!     .header("accept-language", "de-DE")
+//!     .build()?;
+//! let plain = Profile::builder().proxy(Proxy::direct()).user_agent("crawler/1.0").build()?;
+//!
+//! let server = berlin.proxy().and_then(Proxy::server).unwrap();
+//! assert_eq!((server.host(), server.port()), ("proxy.example", 8080));
+//! assert_eq!(server.credentials().unwrap().password(), "p@ss");
+//!
+//! let profiles = Profiles::new([berlin, plain])?.when_exhausted(Exhausted::Recycle);
+//! assert_eq!(profiles.len(), 2);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # In files
+//!
+//! With the feature `profile-files`, from TOML or JSON; `Profiles::from_path` goes by the extension.
+//!
+//! ```
+//! # #[cfg(feature = "profile-files")]
+//! # fn main() -> Result<(), tower_client_sessions::profile::ProfileError> {
+//! use tower_client_sessions::profile::{Profiles, Proxy};
+//!
+//! let profiles = Profiles::from_toml(r#"
+//!     [[profile]]
+//!     proxy = { url = "http://proxy.example:8080", username = "u", password = "p" }
+//!     user-agent = "Mozilla/5.0 (X11; Linux x86_64)"
+//!
+//!     [[profile]]
+//!     name = "at-home"
+//!     proxy = "direct"
+//!     headers = { accept-language = "en-GB" }
+//! "#)?;
+//! let at_home = profiles.iter().last().unwrap();
+//! assert_eq!(at_home.name(), Some("at-home"));
+//! assert_eq!(at_home.proxy(), Some(&Proxy::direct()));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "profile-files"))]
+//! # fn main() {}
+//! ```
+//!
+//! The fields are `name`, `proxy`, `user-agent`, `headers` and `local-address`; any other is an error. In JSON the list
+//! is `{"profile": [...]}`, `{"profiles": [...]}` or the array alone. User name and password in a proxy's URL are
+//! percent-decoded; in fields of their own they are taken as written.
+//!
+//! # Mistakes
+//!
+//! A [`ProfileError`] holds every mistake of a file or a builder, not only the first, and names the file, the entry and
+//! the field of each. User names, passwords and header values appear in no error and no `Debug`.
+
+mod error;
+#[cfg(feature = "profile-files")]
+mod load;
+// The type that gives the folder its name has a file like every other.
+#[allow(clippy::module_inception)]
+mod profile;
+mod proxy;
+mod rotation;
+
+pub use error::{ProfileError, ProfileErrorKind, ProfileMistake};
+pub use profile::{Profile, ProfileBuilder};
+pub use proxy::{Credentials, Proxy, ProxyScheme, ProxyServer};
+pub use rotation::{Exhausted, Profiles};

@@ -1,0 +1,368 @@
+use std::{net::IpAddr, sync::Arc};
+
+use http::{HeaderName, HeaderValue};
+
+use super::{
+    error::{ProfileError, ProfileErrorKind, ProfileMistake, shown},
+    proxy::Proxy,
+};
+
+/// Who a session looks like: a proxy, a user agent, further headers, a local address, and perhaps a name.
+///
+/// A profile sets something, always: [`ProfileBuilder::build`] refuses one that does not. `==` compares what profiles
+/// say; [`same`](Self::same) tells whether two values are clones of one profile. See the [module docs](super).
+///
+/// # Clone
+///
+/// Clones share one allocation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Inner {
+    name: Option<String>,
+    proxy: Option<Proxy>,
+    user_agent: Option<HeaderValue>,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    local_address: Option<IpAddr>,
+}
+
+impl Profile {
+    /// Starts a profile that sets nothing yet.
+    pub fn builder() -> ProfileBuilder {
+        ProfileBuilder::default()
+    }
+
+    /// The name, which is for people and for pinning; nothing of it is sent.
+    pub fn name(&self) -> Option<&str> {
+        self.inner.name.as_deref()
+    }
+
+    /// The way out. `None` leaves it open, which a client must take for a mistake; [`Proxy::direct`] is a decision.
+    pub fn proxy(&self) -> Option<&Proxy> {
+        self.inner.proxy.as_ref()
+    }
+
+    /// The value of `User-Agent`.
+    pub fn user_agent(&self) -> Option<&HeaderValue> {
+        self.inner.user_agent.as_ref()
+    }
+
+    /// The further headers in the order in which they were given, each name once.
+    pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.inner.headers
+    }
+
+    /// The address of this machine to connect from.
+    pub fn local_address(&self) -> Option<IpAddr> {
+        self.inner.local_address
+    }
+
+    /// Whether both are clones of one profile; two profiles that say the same are equal, but not the same.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_client_sessions::profile::Profile;
+    ///
+    /// let one = Profile::builder().user_agent("crawler/1.0").build()?;
+    /// let other = Profile::builder().user_agent("crawler/1.0").build()?;
+    /// assert!(one.same(&one.clone()));
+    /// assert!(one == other && !one.same(&other));
+    /// # Ok::<(), tower_client_sessions::profile::ProfileError>(())
+    /// ```
+    pub fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+/// Builds a [`Profile`]. Mistakes are kept until [`build`](Self::build), which reports all of them.
+///
+/// # Examples
+///
+/// ```
+/// use tower_client_sessions::profile::Profile;
+///
+/// let profile = Profile::builder()
+///     .named("de-1")
+///     .proxy("socks5://proxy.example")
+///     .user_agent("Mozilla/5.0 (X11; Linux x86_64)")
+///     .header("accept-language", "de-DE")
+///     .header("authorization", "Bearer secret")
+///     .build()?;
+///
+/// assert_eq!(profile.headers()[0].0, "accept-language");
+/// assert!(!format!("{profile:?}").contains("secret"));
+/// # Ok::<(), tower_client_sessions::profile::ProfileError>(())
+/// ```
+#[derive(Debug, Default)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct ProfileBuilder {
+    inner: Inner,
+    mistakes: Vec<ProfileMistake>,
+}
+
+impl ProfileBuilder {
+    /// Sets the name: not empty, without control characters. Default: none.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        if name.is_empty() || name.chars().any(char::is_control) {
+            self.mistake(
+                ProfileMistake::new(ProfileErrorKind::Name, "is empty or has a control character")
+                    .at_field("name"),
+            );
+        }
+        self.inner.name = Some(name);
+        self
+    }
+
+    /// Sets the way out: a [`Proxy`], or text that parses as one. Default: none.
+    pub fn proxy<P>(mut self, proxy: P) -> Self
+    where
+        P: TryInto<Proxy>,
+        P::Error: Into<ProfileError>,
+    {
+        match proxy.try_into() {
+            Ok(proxy) => self.inner.proxy = Some(proxy),
+            Err(error) => self.mistakes.extend(error.into().into_mistakes()),
+        }
+        self
+    }
+
+    /// Sets `User-Agent`. Default: none, so that the request's own goes out.
+    pub fn user_agent<V>(mut self, value: V) -> Self
+    where
+        HeaderValue: TryFrom<V>,
+    {
+        match HeaderValue::try_from(value) {
+            Ok(value) if !value.is_empty() => self.inner.user_agent = Some(value),
+            _ => self.mistake(
+                ProfileMistake::new(
+                    ProfileErrorKind::Header,
+                    "is empty or has a character that a header cannot carry",
+                )
+                .at_field("user-agent"),
+            ),
+        }
+        self
+    }
+
+    /// Adds a header after those given so far.
+    ///
+    /// Each name can be given once. Headers that belong to the session (`Cookie`), the connection (`Connection`,
+    /// `Transfer-Encoding`), the body (`Content-Length`), the URI (`Host`) or the proxy (`Proxy-Authorization`) are
+    /// refused. Values whose name says that they are credentials, such as `Authorization`, are marked sensitive.
+    pub fn header<V>(mut self, name: impl AsRef<str>, value: V) -> Self
+    where
+        HeaderValue: TryFrom<V>,
+    {
+        let name = name.as_ref();
+        match self.inner.checked_header(name, value) {
+            Ok(header) => self.inner.headers.push(header),
+            Err((kind, text)) => {
+                let field = format!("headers.{}", shown(&name.to_ascii_lowercase()));
+                self.mistake(ProfileMistake::new(kind, text).at_field(field));
+            }
+        }
+        self
+    }
+
+    /// Sets the address of this machine to connect from. Default: the system's choice.
+    pub fn local_address(mut self, address: impl Into<IpAddr>) -> Self {
+        self.inner.local_address = Some(address.into());
+        self
+    }
+
+    /// Makes the profile.
+    ///
+    /// # Errors
+    ///
+    /// Every mistake made on the way; or, if there was none, that the profile sets nothing. A name alone is nothing.
+    pub fn build(mut self) -> Result<Profile, ProfileError> {
+        if self.mistakes.is_empty() && self.inner.sets_nothing() {
+            self.mistake(ProfileMistake::new(
+                ProfileErrorKind::NothingSet,
+                "sets nothing; give it a proxy, a user agent, headers or a local address",
+            ));
+        }
+        if self.mistakes.is_empty() {
+            Ok(Profile { inner: Arc::new(self.inner) })
+        } else {
+            Err(ProfileError::new(self.mistakes))
+        }
+    }
+
+    pub(super) fn mistake(&mut self, mistake: ProfileMistake) {
+        self.mistakes.push(mistake);
+    }
+
+    #[cfg(feature = "profile-files")]
+    pub(super) fn but(mut self, mistake: ProfileMistake) -> Self {
+        self.mistake(mistake);
+        self
+    }
+
+    /// Gives the line to the mistakes that have none yet.
+    #[cfg(feature = "profile-files")]
+    pub(super) fn locate(&mut self, line: Option<usize>) {
+        self.mistakes = self.mistakes.drain(..).map(|mistake| mistake.at_line(line)).collect();
+    }
+}
+
+impl Inner {
+    fn sets_nothing(&self) -> bool {
+        self.proxy.is_none()
+            && self.user_agent.is_none()
+            && self.headers.is_empty()
+            && self.local_address.is_none()
+    }
+
+    fn checked_header<V>(
+        &self,
+        name: &str,
+        value: V,
+    ) -> Result<(HeaderName, HeaderValue), (ProfileErrorKind, String)>
+    where
+        HeaderValue: TryFrom<V>,
+    {
+        let name = HeaderName::try_from(name)
+            .map_err(|_| (ProfileErrorKind::Header, "is not the name of a header".to_owned()))?;
+        if let Some(reason) = refusal(&name) {
+            return Err((ProfileErrorKind::RefusedHeader, format!("not for a profile: {reason}")));
+        }
+        if self.headers.iter().any(|(given, _)| *given == name) {
+            return Err((ProfileErrorKind::Duplicate, "is given twice".to_owned()));
+        }
+        let mut value = HeaderValue::try_from(value).map_err(|_| {
+            (ProfileErrorKind::Header, "has a character that a header cannot carry".to_owned())
+        })?;
+        if is_sensitive(&name) {
+            value.set_sensitive(true);
+        }
+        Ok((name, value))
+    }
+}
+
+/// Why a profile cannot set this header, if it cannot.
+fn refusal(name: &HeaderName) -> Option<&'static str> {
+    Some(match name.as_str() {
+        "cookie" | "cookie2" | "set-cookie" => "cookies belong to the session",
+        "host" => "it comes from the request's URI",
+        "content-length" => "it comes from the request's body",
+        // RFC 9110, section 7.6.1.
+        "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding"
+        | "upgrade" | "http2-settings" => "it belongs to one connection",
+        "proxy-authorization" | "proxy-authenticate" => "user name and password belong to the proxy field",
+        "user-agent" => "it has a field of its own, user-agent",
+        _ => return None,
+    })
+}
+
+/// Whether the name says that the value is a credential.
+fn is_sensitive(name: &HeaderName) -> bool {
+    ["auth", "token", "secret", "api-key", "apikey", "password"]
+        .iter()
+        .any(|word| name.as_str().contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn refused(builder: ProfileBuilder) -> ProfileError {
+        builder.build().expect_err("the profile is wrong")
+    }
+
+    #[test]
+    fn headers_keep_their_order() {
+        let names = ["x-c", "accept-language", "x-a", "dnt", "x-b"];
+        let profile = names.iter().fold(Profile::builder(), |builder, name| builder.header(name, "v"));
+        let profile = profile.build().unwrap();
+        let kept: Vec<_> = profile.headers().iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(kept, names);
+    }
+
+    #[test]
+    fn headers_of_the_session_and_the_connection_are_refused() {
+        for (name, reason) in [
+            ("Cookie", "session"),
+            ("set-cookie", "session"),
+            ("Host", "URI"),
+            ("Content-Length", "body"),
+            ("Transfer-Encoding", "one connection"),
+            ("connection", "one connection"),
+            ("Keep-Alive", "one connection"),
+            ("TE", "one connection"),
+            ("upgrade", "one connection"),
+            ("Proxy-Authorization", "proxy field"),
+            ("User-Agent", "user-agent"),
+        ] {
+            let error = refused(Profile::builder().header(name, "v"));
+            assert_eq!(error.kind(), ProfileErrorKind::RefusedHeader, "{name}");
+            assert_eq!(error.field(), Some(format!("headers.{}", name.to_ascii_lowercase()).as_str()));
+            assert!(error.to_string().contains(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn credentials_in_headers_are_marked_sensitive() {
+        for (name, sensitive) in [
+            ("authorization", true),
+            ("X-Auth", true),
+            ("x-api-key", true),
+            ("x-csrf-token", true),
+            ("accept", false),
+            ("dnt", false),
+        ] {
+            let profile = Profile::builder().header(name, "hidden-value").build().unwrap();
+            assert_eq!(profile.headers()[0].1.is_sensitive(), sensitive, "{name}");
+            assert_eq!(format!("{profile:?}").contains("hidden-value"), !sensitive, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_mistake_is_reported_and_no_value_is_shown() {
+        let error = refused(
+            Profile::builder()
+                .named("")
+                .proxy("hunter2@proxy")
+                .user_agent("hunter2\n")
+                .header("b d", "hunter2")
+                .header("x-a", "hunter2\0")
+                .header("x-b", "1")
+                .header("X-B", "hunter2"),
+        );
+        let found: Vec<_> = error.mistakes().iter().map(|m| (m.kind(), m.field().unwrap())).collect();
+        assert_eq!(
+            found,
+            [
+                (ProfileErrorKind::Name, "name"),
+                (ProfileErrorKind::Proxy, "proxy"),
+                (ProfileErrorKind::Header, "user-agent"),
+                (ProfileErrorKind::Header, "headers.(not shown)"),
+                (ProfileErrorKind::Header, "headers.x-a"),
+                (ProfileErrorKind::Duplicate, "headers.x-b"),
+            ]
+        );
+        assert_eq!(error.to_string().lines().count(), 6);
+        assert!(!format!("{error} {error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_profile_that_sets_nothing_is_refused() {
+        for builder in [Profile::builder(), Profile::builder().named("alone")] {
+            assert_eq!(refused(builder).kind(), ProfileErrorKind::NothingSet);
+        }
+        for builder in [
+            Profile::builder().proxy(Proxy::direct()),
+            Profile::builder().user_agent("a"),
+            Profile::builder().header("x-a", ""),
+            Profile::builder().local_address([127, 0, 0, 1]),
+        ] {
+            assert!(builder.build().is_ok());
+        }
+    }
+}
