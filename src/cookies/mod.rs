@@ -1,1 +1,54 @@
 //! The cookies of one identity: parsing, storage and the `Cookie` header, by rfc6265bis.
+//!
+//! A [`Jar`] takes what responses set ([`absorb`](Jar::absorb)), gives requests their header
+//! ([`header`](Jar::header)) and lets the user see and change all of it. Section numbers here
+//! are those of [draft-ietf-httpbis-rfc6265bis].
+//!
+//! # The rules
+//!
+//! - Bytes in, bytes out: names and values are kept as they came, UTF-8 or not, and nothing is
+//!   decoded. A cookie may lack its name.
+//! - A domain from a response must be ASCII, cover the host and be no public suffix. One that
+//!   the user gives may be internationalised.
+//! - `Secure` cookies are set and sent over `https` and `wss`, and on this machine
+//!   (`localhost`, 127.0.0.0/8, `[::1]`); an insecure response cannot replace or hide them.
+//! - A cookie lives for 400 days at most after it was last set.
+//! - `SameSite` and `Partitioned` are kept and can be read, but hold nothing back: a client
+//!   that is no browser has no other site to speak of.
+//!
+//! # What the user gives
+//!
+//! Two cookies of one name and path may exist side by side, one for the host and one for the
+//! domain, and by the RFC both are sent. That is a trap once the user has given one of them:
+//! the server sets "the same" cookie, spelled with another domain, and is then sent both. So of
+//! such a pair only one goes to a host, the one that came last. A broader one that gave way is
+//! still sent to the hosts that only it reaches.
+//!
+//! # Time and cost
+//!
+//! No call reads a clock; the time is an argument. Cookies are kept by registrable domain, and
+//! the header of each host is written once and cloned until a cookie of its site changes or
+//! ends. A look-up costs the same with one site in the jar as with ten thousand.
+//!
+//! [draft-ietf-httpbis-rfc6265bis]: https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/
+
+mod cookie;
+mod date;
+mod domain;
+mod error;
+mod given;
+mod header;
+mod parse;
+mod path;
+mod site;
+mod store;
+mod target;
+mod time;
+
+pub use self::cookie::{SameSite, StoredCookie, StoredCookieBuilder};
+pub use self::date::parse_date;
+pub use self::error::{CookieError, CookieErrorKind};
+pub use self::given::NewCookie;
+pub use self::store::{Absorbed, Jar, Limits};
+pub use self::target::Target;
+pub use self::time::Timestamp;

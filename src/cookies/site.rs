@@ -1,0 +1,351 @@
+use http::HeaderValue;
+
+use super::cookie::Flags;
+use super::domain::domain_matches;
+use super::header::{CompiledHeader, write_header};
+use super::path::path_matches;
+use super::time::Instant;
+use super::{StoredCookie, Target, Timestamp};
+
+/// The cookies of one registrable domain, in the order in which they are sent.
+#[derive(Clone)]
+pub(super) struct Site {
+    cookies: Vec<StoredCookie>,
+    headers: Vec<CompiledHeader>,
+    /// No cookie ends before this; it may be earlier than the first that does.
+    earliest: Timestamp,
+    name_len: u16,
+    /// Every path is `/`, so that a request's path makes no difference.
+    rooted: bool,
+    any_secure: bool,
+    any_given: bool,
+}
+
+impl Site {
+    /// Headers kept for the hosts and paths of one site, before the least used makes room.
+    const MAX_HEADERS: usize = 4;
+
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            cookies: Vec::new(),
+            headers: Vec::new(),
+            earliest: Timestamp::MAX,
+            // A name too long for the field belongs to a cookie that was refused before.
+            name_len: u16::try_from(name.len()).unwrap_or(u16::MAX),
+            rooted: true,
+            any_secure: false,
+            any_given: false,
+        }
+    }
+
+    /// The registrable domain, which every cookie's domain ends in.
+    pub(super) fn name(&self) -> &str {
+        match self.cookies.first() {
+            Some(cookie) => {
+                let domain = cookie.domain();
+                &domain[domain.len() - usize::from(self.name_len)..]
+            }
+            None => "",
+        }
+    }
+
+    pub(super) fn cookies(&self) -> &[StoredCookie] {
+        &self.cookies
+    }
+
+    pub(super) fn earliest(&self) -> Timestamp {
+        self.earliest
+    }
+
+    pub(super) fn has_header_for(&self, host: &str) -> bool {
+        self.headers.iter().any(|header| *header.host == *host)
+    }
+
+    /// Returns the compiled header, or `None` if there is none for this target or its time is up.
+    pub(super) fn compiled(
+        &mut self,
+        target: &Target<'_>,
+        used: Instant,
+        clock: &mut impl FnMut() -> Timestamp,
+    ) -> Option<Option<HeaderValue>> {
+        let at = self.find_header(target)?;
+        let header = &mut self.headers[at];
+        // A clock is only read where it can matter.
+        if header.deadline != Timestamp::MAX && header.deadline <= clock() {
+            return None;
+        }
+        header.used = used;
+        Some(header.value.clone())
+    }
+
+    fn find_header(&self, target: &Target<'_>) -> Option<usize> {
+        let same =
+            |header: &CompiledHeader| header.secure == target.is_secure() && *header.host == *target.host();
+        if self.rooted {
+            return self.headers.iter().position(same);
+        }
+        if !self.headers.iter().any(same) {
+            return None;
+        }
+        let carried = self.carried(target)?;
+        self.headers.iter().position(|header| header.carried == carried && same(header))
+    }
+
+    /// The set of cookies that a request carries, unless there are too many to tell apart.
+    fn carried(&self, target: &Target<'_>) -> Option<u64> {
+        if self.cookies.len() > 64 {
+            return None;
+        }
+        let mut carried = 0;
+        for (at, cookie) in self.cookies.iter().enumerate() {
+            carried |= u64::from(cookie.matches(target)) << at;
+        }
+        Some(carried)
+    }
+
+    /// Writes the header anew and keeps it.
+    pub(super) fn compile(&mut self, target: &Target<'_>, used: Instant) -> Option<HeaderValue> {
+        let value = self.write(Vec::new(), target, |_| true);
+        let carried = self.carried(target);
+        if carried.is_none() && !self.rooted {
+            self.note_use_of(target, used);
+            return value;
+        }
+        let deadline = self.matching(target, Timestamp::MIN).map(StoredCookie::deadline).min();
+        let header = CompiledHeader {
+            host: target.host().into(),
+            secure: target.is_secure(),
+            carried: carried.unwrap_or(u64::MAX),
+            // Cloned once here, so that the bytes are shared already when the first hit comes.
+            value: value.clone(),
+            deadline: deadline.unwrap_or(Timestamp::MAX),
+            used,
+        };
+        if let Some(at) = self.find_header(target) {
+            self.headers[at] = header;
+        } else if self.headers.len() < Self::MAX_HEADERS {
+            self.headers.reserve_exact(1);
+            self.headers.push(header);
+        } else {
+            let least = (0..self.headers.len()).min_by_key(|&at| self.headers[at].used);
+            let least = least.expect("there are several headers");
+            self.note_use(least);
+            self.headers[least] = header;
+        }
+        value
+    }
+
+    /// Writes a header that is not kept, of the cookies that `wanted` lets through.
+    pub(super) fn write(
+        &self,
+        before: Vec<u8>,
+        target: &Target<'_>,
+        wanted: impl Fn(&StoredCookie) -> bool + Copy,
+    ) -> Option<HeaderValue> {
+        // Whoever asks has purged the site.
+        write_header(before, self.matching(target, Timestamp::MIN).filter(move |cookie| wanted(cookie)))
+    }
+
+    /// The cookies of a request, in sending order, without those that have ended at `now`.
+    pub(super) fn matching<'s, 't, 'u>(
+        &'s self,
+        target: &'t Target<'u>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'s StoredCookie> + Clone + use<'s, 't, 'u> {
+        let (host, secure, path) = (target.host(), target.is_secure(), target.path().as_bytes());
+        self.cookies.iter().filter(move |cookie| {
+            cookie.reaches(host, secure)
+                && (self.rooted || path_matches(path, cookie.path_bytes()))
+                && !cookie.is_expired(now)
+                && !(self.any_given && self.is_shadowed(cookie, host, secure, now))
+        })
+    }
+
+    /// Whether a narrower cookie of the same name and path goes to this host in its place.
+    ///
+    /// Responses may set such pairs and get both back, as the RFC says. As soon as one of a pair
+    /// was given by the user, only one is sent: `put` has seen to it that the narrower is newer.
+    fn is_shadowed(&self, cookie: &StoredCookie, host: &str, secure: bool, now: Timestamp) -> bool {
+        self.cookies.iter().any(|other| {
+            (cookie.is_given() || other.is_given())
+                && other.same_name_and_path(cookie)
+                && other.reaches(host, secure)
+                && !other.is_expired(now)
+                && cookie.covers(other)
+                && !other.covers(cookie)
+        })
+    }
+
+    fn note_use_of(&mut self, target: &Target<'_>, used: Instant) {
+        for cookie in &mut self.cookies {
+            if cookie.matches(target) {
+                cookie.set_used(used);
+            }
+        }
+    }
+
+    /// Passes the last use of a header on to the cookies it carries.
+    fn note_use(&mut self, header: usize) {
+        let header = &self.headers[header];
+        for (at, cookie) in self.cookies.iter_mut().enumerate() {
+            let carried = if at < 64 {
+                header.carried & (1 << at) != 0
+            } else {
+                cookie.reaches(&header.host, header.secure)
+            };
+            if carried && cookie.used() < header.used {
+                cookie.set_used(header.used);
+            }
+        }
+    }
+
+    /// Drops the compiled headers, as every change of the cookies must.
+    pub(super) fn forget_headers(&mut self) {
+        for header in 0..self.headers.len() {
+            self.note_use(header);
+        }
+        self.headers = Vec::new();
+    }
+
+    /// Moves the end of the cookie that these very bytes set, if no rule needs them read again.
+    pub(super) fn renew(
+        &mut self,
+        fingerprint: u64,
+        target: &Target<'_>,
+        now: Timestamp,
+        used: Instant,
+    ) -> Option<usize> {
+        // The same bytes may have to be refused by now, or take a given cookie's place.
+        if self.any_given || (self.any_secure && !target.is_secure()) {
+            return None;
+        }
+        let at = self.cookies.iter().position(|cookie| cookie.fingerprint() == fingerprint)?;
+        let cookie = &mut self.cookies[at];
+        if cookie.is_expired(now) || !cookie.renew(now, used) {
+            return None;
+        }
+        // Headers may end too early, and are then written again; never too late.
+        let deadline = cookie.deadline();
+        self.earliest = self.earliest.min(deadline);
+        for header in &mut self.headers {
+            header.deadline = header.deadline.min(deadline);
+        }
+        Some(at)
+    }
+
+    /// Whether a cookie from an insecure connection would hide or replace a `Secure` one:
+    /// RFC 6265bis §5.7, step 16.
+    pub(super) fn has_secure_under(&self, new: &StoredCookie) -> bool {
+        self.any_secure
+            && self.cookies.iter().any(|old| {
+                old.secure()
+                    && old.name_bytes() == new.name_bytes()
+                    && (domain_matches(old.domain(), new.domain())
+                        || domain_matches(new.domain(), old.domain()))
+                    && path_matches(new.path_bytes(), old.path_bytes())
+            })
+    }
+
+    /// Puts a cookie in its place, instead of the one with the same key, and returns the place.
+    pub(super) fn put(&mut self, mut cookie: StoredCookie) -> usize {
+        self.forget_headers();
+        if let Some(at) = self.cookies.iter().position(|old| old.same_key(&cookie)) {
+            cookie.set_created(self.cookies.remove(at).created_instant());
+        }
+        if self.any_given || cookie.is_given() {
+            self.cookies.retain(|old| !displaces(&cookie, old));
+        }
+
+        let order = cookie.sending_order();
+        let at = self.cookies.partition_point(|other| other.sending_order() <= order);
+        if self.cookies.len() == self.cookies.capacity() {
+            // Most sites have a few cookies, and most sessions a few sites.
+            self.cookies.reserve_exact((self.cookies.len() / 2).max(1));
+        }
+        self.cookies.insert(at, cookie);
+        self.settle();
+        at
+    }
+
+    /// Removes what an expired cookie would have replaced, and returns the one with its key, or
+    /// else another.
+    pub(super) fn remove_like(&mut self, expired: &StoredCookie) -> Option<StoredCookie> {
+        let gone = |old: &StoredCookie| {
+            let given = old.is_given() || expired.is_given();
+            let same_domain = given && old.domain() == expired.domain();
+            old.same_key(expired)
+                || displaces(expired, old)
+                || (same_domain && old.same_name_and_path(expired))
+        };
+        let found = self.cookies.iter().filter(|old| gone(old));
+        let removed = found.max_by_key(|old| old.same_key(expired)).cloned();
+        if removed.is_some() {
+            self.retain(|old| !gone(old));
+        }
+        removed
+    }
+
+    /// Removes what `keep` does not want, and returns how many went.
+    pub(super) fn retain(&mut self, keep: impl FnMut(&StoredCookie) -> bool) -> usize {
+        let kept: Vec<bool> = self.cookies.iter().map(keep).collect();
+        let gone = kept.iter().filter(|&&kept| !kept).count();
+        if gone > 0 {
+            // Headers know their cookies by place, so they go first.
+            self.forget_headers();
+            let mut kept = kept.into_iter();
+            self.cookies.retain(|_| kept.next() != Some(false));
+            self.settle();
+        }
+        gone
+    }
+
+    /// Removes expired cookies if there can be some, and returns how many went.
+    pub(super) fn purge(&mut self, now: Timestamp) -> usize {
+        if now < self.earliest {
+            return 0;
+        }
+        let gone = self.retain(|cookie| !cookie.is_expired(now));
+        // Nothing may have gone: the bound was too low.
+        self.settle();
+        gone
+    }
+
+    /// Removes the cookie that makes room first: §5.7 names those that are not `Secure` before
+    /// the others, and within each the least recently used.
+    ///
+    /// The newcomer is spared, or it could not be told what became of it.
+    pub(super) fn evict_one(&mut self, spared: &StoredCookie) {
+        self.forget_headers();
+        let victim = (0..self.cookies.len())
+            .filter(|&at| !self.cookies[at].same_key(spared))
+            .min_by_key(|&at| (self.cookies[at].secure(), self.cookies[at].used()));
+        if let Some(at) = victim {
+            self.cookies.remove(at);
+            self.settle();
+        }
+    }
+
+    /// Brings what is known of all cookies up to date with them.
+    fn settle(&mut self) {
+        self.earliest = Timestamp::MAX;
+        (self.rooted, self.any_secure, self.any_given) = (true, false, false);
+        for cookie in &self.cookies {
+            self.earliest = self.earliest.min(cookie.deadline());
+            self.rooted &= cookie.path_bytes() == b"/";
+            self.any_secure |= cookie.secure();
+            self.any_given |= cookie.flags().has(Flags::GIVEN);
+        }
+        if self.cookies.capacity() > 8 && self.cookies.len() < self.cookies.capacity() / 4 {
+            self.cookies.shrink_to_fit();
+        }
+    }
+}
+
+/// Whether a newcomer takes the place of what is the same cookie to the user.
+///
+/// The ancestor's trouble with dots: of two cookies with one name and path, one of them given by
+/// the user, what the newer covers goes. What is broader stays for the hosts that only it
+/// reaches, and is not sent where the newer is.
+fn displaces(new: &StoredCookie, old: &StoredCookie) -> bool {
+    (new.is_given() || old.is_given()) && old.same_name_and_path(new) && new.covers(old)
+}

@@ -1,0 +1,715 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher};
+use std::sync::LazyLock;
+
+use foldhash::quality::RandomState;
+use http::HeaderValue;
+
+use super::cookie::{Flags, judge_set_cookie};
+use super::domain::{canonical_domain, domain_matches, site_of};
+use super::header::{names, write_header};
+use super::parse::SetCookie;
+use super::path::default_path;
+use super::site::Site;
+use super::time::Instant;
+use super::{CookieError, CookieErrorKind, NewCookie, StoredCookie, Target, Timestamp};
+
+/// Keys the hashes of bytes that strangers choose; one per process, so that a jar need not
+/// carry one.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
+/// A jar of cookies: what responses set, what requests carry, and what the user does to both.
+///
+/// See the [module docs](super) for the rules. The jar has no lock and no clock: put it behind
+/// a mutex, and hand in the time.
+///
+/// # Clone
+///
+/// A clone is a jar of its own; nothing is shared.
+///
+/// # Examples
+///
+/// ```
+/// use tower_client_sessions::cookies::{Jar, Target, Timestamp};
+///
+/// let now = Timestamp::from_secs(1_700_000_000);
+/// let login = Target::parse("https://example.com/login")?;
+/// let mut jar = Jar::default();
+/// jar.absorb(&login, b"id=42; Path=/; Max-Age=600; HttpOnly", now)?;
+///
+/// let page = Target::parse("https://example.com/account")?;
+/// assert_eq!(jar.header(&page, || now).expect("a cookie goes there"), "id=42");
+///
+/// let later = Timestamp::from_secs(1_700_000_600);
+/// assert!(jar.header(&page, || later).is_none());
+/// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
+/// ```
+#[derive(Clone, Default)]
+pub struct Jar {
+    sites: Vec<Site>,
+    /// Where each site is, once there are too many to look through.
+    index: Option<Box<Index>>,
+    /// The last event, which the next one comes after.
+    event: Instant,
+    /// No cookie ends before this; it may be earlier than the first that does.
+    sweep_at: Sweep,
+    limits: Limits,
+    stored: u32,
+    /// The site of the last look-up, likely that of the next.
+    recent: u32,
+}
+
+/// Sites by name; boxed as a whole, since most jars never need one.
+#[derive(Clone)]
+struct Index(HashMap<Box<str>, u32, RandomState>);
+
+/// When expired cookies of sites that nobody asks for are looked for.
+#[derive(Clone, Copy)]
+struct Sweep {
+    at: Timestamp,
+    /// Cookies put in since the last sweep; they pay for the next.
+    credit: u32,
+}
+
+impl Default for Sweep {
+    fn default() -> Self {
+        Self { at: Timestamp::MAX, credit: 0 }
+    }
+}
+
+/// How many cookies a [`Jar`] holds before it evicts some.
+///
+/// Expired cookies go first. Within one site come those that are not `Secure` next, then the
+/// least recently used ones, as RFC 6265bis §5.7 says.
+///
+/// # Examples
+///
+/// ```
+/// use tower_client_sessions::cookies::Limits;
+///
+/// let limits = Limits::default().per_domain(50).total(1_000);
+/// assert_eq!(limits, Limits::default().total(1_000).per_domain(50));
+/// ```
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Limits {
+    per_domain: u32,
+    total: u32,
+}
+
+impl Limits {
+    /// Sets how many cookies one registrable domain may have, 180 by default and at least 1.
+    pub const fn per_domain(mut self, cookies: u32) -> Self {
+        self.per_domain = if cookies == 0 { 1 } else { cookies };
+        self
+    }
+
+    /// Sets how many cookies the jar holds in all, 50,000 by default and at least 1.
+    pub const fn total(mut self, cookies: u32) -> Self {
+        self.total = if cookies == 0 { 1 } else { cookies };
+        self
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { per_domain: 180, total: 50_000 }
+    }
+}
+
+/// What a `Set-Cookie` did to the jar.
+#[derive(Debug)]
+pub enum Absorbed<'j> {
+    /// A new cookie, or a new value of an old one.
+    Stored(&'j StoredCookie),
+    /// The same bytes again: at most its end has moved.
+    Refreshed(&'j StoredCookie),
+    /// It had expired already, which is how servers delete; with the cookie that went, if any.
+    Removed(Option<StoredCookie>),
+}
+
+impl Absorbed<'_> {
+    /// Returns the cookie that is in the jar now.
+    pub fn cookie(&self) -> Option<&StoredCookie> {
+        match self {
+            Self::Stored(cookie) | Self::Refreshed(cookie) => Some(cookie),
+            Self::Removed(_) => None,
+        }
+    }
+}
+
+impl Jar {
+    /// Sites that are looked through one by one before an index pays.
+    const FEW_SITES: usize = 4;
+
+    /// Creates an empty jar with other limits than [the default](Limits::default).
+    pub fn with_limits(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// Changes the limits; a jar that is over them evicts when the next cookie comes.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Returns the limits.
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    // ---- What the layers call.
+
+    /// Returns the `Cookie` header of a request, marked as sensitive.
+    ///
+    /// It is written once and cloned from then on, without an allocation, until a cookie of its
+    /// site changes or ends. The clock is read only if some cookie of that site can end.
+    pub fn header(&mut self, target: &Target<'_>, now: impl FnOnce() -> Timestamp) -> Option<HeaderValue> {
+        let at = self.find(target.host())?;
+        self.event = self.event.tick();
+        let mut clock = Clock::new(now);
+        if let Some(hit) = self.sites[at].compiled(target, self.event, &mut || clock.read()) {
+            return hit;
+        }
+        if self.sites[at].earliest() != Timestamp::MAX {
+            let now = clock.read();
+            self.event = self.event.next(now);
+            if self.purge_site(at, now) {
+                return None;
+            }
+        }
+        self.sites[at].compile(target, self.event)
+    }
+
+    /// Returns the `Cookie` header of a request that has cookies of its own.
+    ///
+    /// Its own come first and win by name over the jar's, for this request only: nothing is
+    /// stored.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderValue;
+    /// use tower_client_sessions::cookies::{Jar, Target, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// let mut jar = Jar::default();
+    /// jar.add([("id", "jar"), ("theme", "dark")], "https://example.com/", now)?;
+    ///
+    /// let own = HeaderValue::from_static("id=own");
+    /// let target = Target::parse("https://example.com/")?;
+    /// let header = jar.header_with(&target, [&own].into_iter(), || now);
+    /// assert_eq!(header.expect("there are cookies"), "id=own; theme=dark");
+    /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
+    /// ```
+    pub fn header_with<'h>(
+        &mut self,
+        target: &Target<'_>,
+        own: impl Iterator<Item = &'h HeaderValue>,
+        now: impl FnOnce() -> Timestamp,
+    ) -> Option<HeaderValue> {
+        let mut before = Vec::new();
+        for header in own {
+            let header = header.as_bytes().trim_ascii();
+            if !before.is_empty() && !header.is_empty() {
+                before.extend_from_slice(b"; ");
+            }
+            before.extend_from_slice(header);
+        }
+        if before.is_empty() {
+            return self.header(target, now);
+        }
+        let Some(at) = self.find(target.host()) else {
+            return write_header(before, [].iter());
+        };
+        self.event = self.event.tick();
+        if self.sites[at].earliest() != Timestamp::MAX {
+            let now = now();
+            self.event = self.event.next(now);
+            if self.purge_site(at, now) {
+                return write_header(before, [].iter());
+            }
+        }
+        let own = before.clone();
+        let unnamed = |cookie: &StoredCookie| !names(&own).any(|name| name == cookie.name_bytes());
+        self.sites[at].write(before, target, unnamed)
+    }
+
+    /// Stores one `Set-Cookie` of a response.
+    ///
+    /// The very bytes that set a cookie before only move its end.
+    ///
+    /// # Errors
+    ///
+    /// The rule that refuses it; the jar is as it was.
+    pub fn absorb(
+        &mut self,
+        target: &Target<'_>,
+        set_cookie: &[u8],
+        now: Timestamp,
+    ) -> Result<Absorbed<'_>, CookieError> {
+        self.event = self.event.next(now);
+        let fingerprint = fingerprint(target, set_cookie);
+        if let Some(site) = self.find(target.host())
+            && let Some(at) = self.sites[site].renew(fingerprint, target, now, self.event)
+        {
+            let cookie = &self.sites[site].cookies()[at];
+            self.sweep_at.at = self.sweep_at.at.min(cookie.deadline());
+            return Ok(Absorbed::Refreshed(cookie));
+        }
+        let cookie = self.read(target, set_cookie, fingerprint, now)?;
+        Ok(match self.put(cookie, now) {
+            Put::At(site, at) => Absorbed::Stored(&self.sites[site].cookies()[at]),
+            Put::Gone(old) => Absorbed::Removed(old),
+        })
+    }
+
+    /// Reads a `Set-Cookie` by all rules of a response, the store's own included.
+    fn read(
+        &mut self,
+        target: &Target<'_>,
+        set_cookie: &[u8],
+        fingerprint: u64,
+        now: Timestamp,
+    ) -> Result<StoredCookie, CookieError> {
+        let parsed = SetCookie::parse(set_cookie).map_err(|(kind, name)| CookieError::named(kind, name))?;
+        let cookie = judge_set_cookie(&parsed, target, fingerprint, now, self.event)
+            .map_err(|kind| CookieError::named(kind, parsed.name))?;
+        if !target.is_secure()
+            && !cookie.secure()
+            && let Some(site) = self.locate(site_of(cookie.domain()))
+            && !self.purge_site(site, now)
+            && self.sites[site].has_secure_under(&cookie)
+        {
+            return Err(CookieError::named(CookieErrorKind::OverlaysSecure, parsed.name));
+        }
+        Ok(cookie)
+    }
+
+    // ---- What users call.
+
+    /// Adds cookies for a URL: pairs of name and value, [`cookie::Cookie`]s or [`StoredCookie`]s.
+    ///
+    /// All of them or none. What the user adds is not sent beside the same cookie (name and
+    /// path) of a response: whichever came last is sent, however each wrote its domain.
+    /// A cookie that has expired removes its like.
+    ///
+    /// # Errors
+    ///
+    /// The first that is refused, by [name](CookieError::name) and [place](CookieError::index);
+    /// or the URL. The jar is as it was.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_client_sessions::cookies::{CookieErrorKind, Jar, Timestamp};
+    ///
+    /// let now = Timestamp::now();
+    /// let mut jar = Jar::default();
+    /// jar.add([("id", "42"), ("lang", "en")], "https://example.com/", now)?;
+    ///
+    /// let cookie = cookie::Cookie::build(("beta", "1")).domain("example.com").path("/new");
+    /// jar.add([cookie.build()], "https://www.example.com/", now)?;
+    /// assert_eq!(jar.len(now), 3);
+    ///
+    /// let refused = jar.add([("a", "1"), ("b", "2; Path=/")], "https://example.com/", now);
+    /// let refused = refused.unwrap_err();
+    /// assert_eq!(refused.kind(), CookieErrorKind::Syntax);
+    /// assert_eq!((refused.name(), refused.index()), (Some("b"), Some(1)));
+    /// assert_eq!(jar.len(now), 3);
+    /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
+    /// ```
+    pub fn add<'u, 'c, C>(
+        &mut self,
+        cookies: impl IntoIterator<Item = C>,
+        url: impl TryInto<Target<'u>, Error: Into<CookieError>>,
+        now: Timestamp,
+    ) -> Result<(), CookieError>
+    where
+        C: Into<NewCookie<'c>>,
+    {
+        let target = url.try_into().map_err(Into::into)?;
+        let mut judged = Vec::new();
+        for (index, cookie) in cookies.into_iter().enumerate() {
+            let cookie = cookie.into().judge(&target, now);
+            judged.push(cookie.map_err(|error| error.at(index))?);
+        }
+        for cookie in judged {
+            self.put_given(cookie, now);
+        }
+        Ok(())
+    }
+
+    /// Sets a cookie written as a `Set-Cookie`, by the rules of a response from this URL.
+    ///
+    /// # Errors
+    ///
+    /// The rule that refuses it, or the URL; the jar is as it was.
+    pub fn set<'u>(
+        &mut self,
+        set_cookie: &str,
+        url: impl TryInto<Target<'u>, Error: Into<CookieError>>,
+        now: Timestamp,
+    ) -> Result<(), CookieError> {
+        let target = url.try_into().map_err(Into::into)?;
+        self.event = self.event.next(now);
+        let cookie = self.read(&target, set_cookie.as_bytes(), 0, now)?;
+        self.put_given(cookie, now);
+        Ok(())
+    }
+
+    /// Puts in a cookie that says for itself where it goes, as an importer has it.
+    ///
+    /// Its moments are kept, but that it ends after 400 days at the latest.
+    ///
+    /// # Errors
+    ///
+    /// None at present: the cookie was judged when it was built.
+    pub fn insert(&mut self, cookie: StoredCookie, now: Timestamp) -> Result<(), CookieError> {
+        self.put_given(cookie, now);
+        Ok(())
+    }
+
+    /// Removes the cookie of this domain, path and name, and returns it.
+    ///
+    /// If there is one for the host alone and one for the domain, both go, and the former is
+    /// returned. [`retain`](Self::retain) removes by any other rule.
+    pub fn remove(&mut self, domain: &str, path: &str, name: &str) -> Option<StoredCookie> {
+        let domain = canonical_domain(domain)?;
+        let site = self.locate(site_of(&domain))?;
+        let named = |cookie: &StoredCookie| {
+            cookie.name_bytes() == name.as_bytes()
+                && cookie.path_bytes() == path.as_bytes()
+                && cookie.domain() == domain
+        };
+        let found = self.sites[site].cookies().iter().filter(|cookie| named(cookie));
+        let removed = found.max_by_key(|cookie| cookie.host_only())?.clone();
+        self.retain_in(site, |cookie| !named(cookie));
+        Some(removed)
+    }
+
+    /// Removes the cookies that `keep` does not want.
+    pub fn retain(&mut self, mut keep: impl FnMut(&StoredCookie) -> bool) {
+        for site in (0..self.sites.len()).rev() {
+            self.retain_in(site, &mut keep);
+        }
+    }
+
+    /// Removes all cookies; the limits stay.
+    pub fn clear(&mut self) {
+        *self = Self { limits: self.limits, event: self.event, ..Self::default() };
+    }
+
+    /// Removes what has expired, everywhere.
+    ///
+    /// The jar does this by itself as it is used; this is for one that is about to rest.
+    pub fn purge(&mut self, now: Timestamp) {
+        self.sweep_at = Sweep::default();
+        for site in (0..self.sites.len()).rev() {
+            if !self.purge_site(site, now) {
+                let earliest = self.sites[site].earliest();
+                self.sweep_at.at = self.sweep_at.at.min(earliest);
+            }
+        }
+    }
+
+    /// Returns how many cookies there are at `now`.
+    pub fn len(&self, now: Timestamp) -> usize {
+        self.iter(now).count()
+    }
+
+    /// Returns whether there is no cookie at `now`.
+    pub fn is_empty(&self, now: Timestamp) -> bool {
+        self.iter(now).next().is_none()
+    }
+
+    /// Iterates over the cookies at `now`, site by site.
+    pub fn iter(&self, now: Timestamp) -> impl Iterator<Item = &StoredCookie> {
+        self.sites.iter().flat_map(|site| site.cookies()).filter(move |cookie| !cookie.is_expired(now))
+    }
+
+    /// Returns the cookies that a request would carry, in sending order.
+    pub fn matching(&self, target: &Target<'_>, now: Timestamp) -> Vec<&StoredCookie> {
+        let Some(site) = self.locate(site_of(target.host())) else {
+            return Vec::new();
+        };
+        self.sites[site].matching(target, now).collect()
+    }
+
+    /// Returns the cookie of this name that a request would carry first.
+    pub fn get(&self, name: &str, target: &Target<'_>, now: Timestamp) -> Option<&StoredCookie> {
+        self.matching(target, now).into_iter().find(|cookie| cookie.name_bytes() == name.as_bytes())
+    }
+
+    /// Iterates over the cookies of a domain and of what lies below it.
+    pub fn in_domain<'j>(
+        &'j self,
+        domain: &str,
+        now: Timestamp,
+    ) -> impl Iterator<Item = &'j StoredCookie> + use<'j> {
+        let domain = canonical_domain(domain).map(|domain| domain.into_owned());
+        self.iter(now).filter(move |cookie| {
+            domain.as_deref().is_some_and(|domain| domain_matches(cookie.domain(), domain))
+        })
+    }
+
+    /// Iterates over the cookies that have exactly this path.
+    pub fn with_path(&self, path: &str, now: Timestamp) -> impl Iterator<Item = &StoredCookie> {
+        self.iter(now).filter(move |cookie| cookie.path_bytes() == path.as_bytes())
+    }
+
+    /// Returns when the next cookie ends, or `None` if all are session cookies.
+    pub fn earliest_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.iter(now).filter_map(StoredCookie::expires).min()
+    }
+
+    // ---- How it is stored.
+
+    /// Finds the site whose cookies a request to `host` may carry.
+    fn find(&mut self, host: &str) -> Option<usize> {
+        let recent = self.recent as usize;
+        if self.sites.get(recent).is_some_and(|site| site.has_header_for(host)) {
+            return Some(recent);
+        }
+        let found = if self.index.is_none() {
+            // The longest name that the host ends in is its site, if it has one here, and the
+            // public suffixes need not be asked: a shorter one has nothing that goes there.
+            let ends = |site: &Site| domain_matches(host, site.name());
+            let sites = self.sites.iter().enumerate().filter(|(_, site)| ends(site));
+            sites.max_by_key(|(_, site)| site.name().len()).map(|(at, _)| at)
+        } else {
+            self.locate(site_of(host))
+        };
+        if let Some(found) = found {
+            self.recent = found as u32;
+        }
+        found
+    }
+
+    /// Finds a site by its name.
+    fn locate(&self, name: &str) -> Option<usize> {
+        match &self.index {
+            Some(index) => index.0.get(name).map(|&at| at as usize),
+            None => self.sites.iter().position(|site| site.name() == name),
+        }
+    }
+
+    fn put_given(&mut self, mut cookie: StoredCookie, now: Timestamp) {
+        self.event = self.event.next(now);
+        cookie.set_flags(cookie.flags().with(Flags::GIVEN, true));
+        cookie.limit_lifetime(now);
+        let untold = Instant::default();
+        let told = |moment: Instant, event: Instant| {
+            if moment == untold { event } else { moment.ordered_by(event) }
+        };
+        cookie.set_created(told(cookie.created_instant(), self.event));
+        cookie.set_used(told(cookie.used(), self.event));
+        self.put(cookie, now);
+    }
+
+    fn put(&mut self, cookie: StoredCookie, now: Timestamp) -> Put {
+        self.sweep_if_due(now);
+        let name = site_of(cookie.domain());
+        // Neither the limits nor the rules of the store count what has ended.
+        let site = self.locate(name).filter(|&site| !self.purge_site(site, now));
+        if site.is_none() && cookie.is_expired(now) {
+            return Put::Gone(None);
+        }
+        let deadline = cookie.deadline();
+        let Some(site) = site else {
+            let name: Box<str> = name.into();
+            let mut site = Site::new(&name);
+            site.put(cookie);
+            self.push_site(site, name);
+            return self.placed(self.sites.len() - 1, 0, deadline, now);
+        };
+        if cookie.is_expired(now) {
+            let mut old = None;
+            self.shrink_site(site, |site| {
+                let before = site.cookies().len();
+                old = site.remove_like(&cookie);
+                before - site.cookies().len()
+            });
+            return Put::Gone(old);
+        }
+        let before = self.sites[site].cookies().len();
+        let at = self.sites[site].put(cookie);
+        let after = self.sites[site].cookies().len();
+        self.stored = self.stored + after as u32 - before as u32;
+        self.placed(site, at, deadline, now)
+    }
+
+    /// Holds the limits after a cookie has been put in, and finds it again.
+    fn placed(&mut self, site: usize, at: usize, deadline: Timestamp, now: Timestamp) -> Put {
+        self.sweep_at.at = self.sweep_at.at.min(deadline);
+        self.sweep_at.credit = self.sweep_at.credit.saturating_add(1);
+        let crowded = self.sites[site].cookies().len() > self.limits.per_domain as usize;
+        if !crowded && self.stored <= self.limits.total {
+            return Put::At(site, at);
+        }
+        let cookie = self.sites[site].cookies()[at].clone();
+        while self.sites[site].cookies().len() > self.limits.per_domain as usize {
+            let before = self.sites[site].cookies().len();
+            self.sites[site].evict_one(&cookie);
+            self.stored -= (before - self.sites[site].cookies().len()) as u32;
+        }
+        if self.stored > self.limits.total {
+            self.purge(now);
+            self.evict_least_used(&cookie);
+        }
+        let site = self.locate(site_of(cookie.domain())).expect("the newest is not evicted");
+        let same = |other: &StoredCookie| other.same_key(&cookie);
+        let at = self.sites[site].cookies().iter().position(same);
+        Put::At(site, at.expect("the newest is not evicted"))
+    }
+
+    /// Evicts the least recently used cookies of the whole jar.
+    ///
+    /// Some more than needed if the jar is large, so that not every cookie pays for a search.
+    fn evict_least_used(&mut self, spared: &StoredCookie) {
+        let Some(excess) = self.stored.checked_sub(self.limits.total).filter(|&excess| excess > 0) else {
+            return;
+        };
+        let excess = excess.max(self.limits.total / 64) as usize;
+        let mut uses: Vec<Instant> = Vec::with_capacity(self.stored as usize);
+        for site in &mut self.sites {
+            site.forget_headers();
+            let others = site.cookies().iter().filter(|cookie| !cookie.same_key(spared));
+            uses.extend(others.map(StoredCookie::used));
+        }
+        let last = excess.min(uses.len()).saturating_sub(1);
+        let (_, &mut last, _) = uses.select_nth_unstable(last);
+        let mut left = excess;
+        self.retain(|cookie| {
+            let evict = left > 0 && cookie.used() <= last && !cookie.same_key(spared);
+            left -= usize::from(evict);
+            !evict
+        });
+    }
+
+    fn sweep_if_due(&mut self, now: Timestamp) {
+        // A sweep looks at every site, so it waits until a part as many cookies have come.
+        let due = now >= self.sweep_at.at;
+        if due && self.sweep_at.credit as usize >= self.sites.len() / 64 {
+            self.purge(now);
+        }
+    }
+
+    /// Removes what has expired in a site, and returns whether the site is gone with it.
+    fn purge_site(&mut self, site: usize, now: Timestamp) -> bool {
+        if now < self.sites[site].earliest() {
+            return false;
+        }
+        self.shrink_site(site, |site| site.purge(now))
+    }
+
+    fn retain_in(&mut self, site: usize, keep: impl FnMut(&StoredCookie) -> bool) {
+        self.shrink_site(site, |site| site.retain(keep));
+    }
+
+    /// Takes cookies out of a site, and the site out of the jar if none is left.
+    fn shrink_site(&mut self, at: usize, shrink: impl FnOnce(&mut Site) -> usize) -> bool {
+        // A site's name is read off its cookies and goes with the last.
+        let name = self.index.is_some().then(|| self.sites[at].name().to_owned());
+        self.stored -= shrink(&mut self.sites[at]) as u32;
+        if !self.sites[at].cookies().is_empty() {
+            return false;
+        }
+        self.sites.swap_remove(at);
+        if let (Some(index), Some(name)) = (&mut self.index, name) {
+            index.0.remove(name.as_str());
+            if let Some(moved) = self.sites.get(at) {
+                let entry = index.0.get_mut(moved.name());
+                *entry.expect("every site is in the index") = at as u32;
+            }
+        }
+        if self.sites.len() <= Self::FEW_SITES {
+            self.index = None;
+            self.sites.shrink_to_fit();
+        }
+        true
+    }
+
+    fn push_site(&mut self, site: Site, name: Box<str>) {
+        self.stored += site.cookies().len() as u32;
+        if self.sites.len() == self.sites.capacity() && self.sites.len() < Self::FEW_SITES {
+            self.sites.reserve_exact(1);
+        }
+        self.sites.push(site);
+        let at = (self.sites.len() - 1) as u32;
+        if let Some(index) = &mut self.index {
+            index.0.insert(name, at);
+        } else if self.sites.len() > Self::FEW_SITES {
+            self.rebuild_index();
+        }
+    }
+
+    fn rebuild_index(&mut self) {
+        let mut index = HashMap::with_capacity_and_hasher(self.sites.len(), HASHER.clone());
+        for (at, site) in self.sites.iter().enumerate() {
+            index.insert(site.name().into(), at as u32);
+        }
+        self.index = Some(Box::new(Index(index)));
+    }
+}
+
+/// Where a cookie came to stand, or what it took with it.
+enum Put {
+    At(usize, usize),
+    Gone(Option<StoredCookie>),
+}
+
+/// A clock that is read at most once.
+struct Clock<F> {
+    read: Option<F>,
+    now: Timestamp,
+}
+
+impl<F: FnOnce() -> Timestamp> Clock<F> {
+    fn new(read: F) -> Self {
+        Self { read: Some(read), now: Timestamp::MIN }
+    }
+
+    fn read(&mut self) -> Timestamp {
+        if let Some(read) = self.read.take() {
+            self.now = read();
+        }
+        self.now
+    }
+}
+
+/// Hashes all that decides what a `Set-Cookie` becomes, other than the time and the store.
+fn fingerprint(target: &Target<'_>, set_cookie: &[u8]) -> u64 {
+    let mut hasher = HASHER.build_hasher();
+    hasher.write(set_cookie);
+    hasher.write(target.host().as_bytes());
+    hasher.write(default_path(target.path()).as_bytes());
+    // Lengths part what would else run together.
+    hasher.write_usize(set_cookie.len());
+    hasher.write_usize(target.host().len() << 1 | usize::from(target.is_secure()));
+    // 0 says that there is no fingerprint.
+    hasher.finish().max(1)
+}
+
+impl fmt::Debug for Jar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Jar")
+            .field("sites", &self.sites.len())
+            .field("cookies", &self.stored)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for Jar {
+    /// Lists the cookies without their values, expired ones that are still held included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cookies = self.sites.iter().flat_map(|site| site.cookies());
+        for (at, cookie) in cookies.enumerate() {
+            if at > 0 {
+                f.write_str(", ")?;
+            }
+            write!(f, "{cookie}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,188 @@
+use std::borrow::Cow;
+
+use http::Uri;
+
+use super::CookieError;
+use super::domain::{canonical_host, is_loopback};
+
+/// Where a request goes, as far as cookies care: host, path, and whether nobody listens in.
+///
+/// Borrowed from an [`http::Uri`] or a string, and allocates only if the host is not in
+/// canonical form. Every call of a [`Jar`](super::Jar) that takes a URL takes anything that turns into a
+/// `Target`.
+///
+/// A path is compared as it is sent: nothing is decoded and no `..` is resolved. From a string,
+/// bytes that cannot stand in a request's path are percent-encoded first.
+///
+/// # Examples
+///
+/// ```
+/// use http::Uri;
+/// use tower_client_sessions::cookies::Target;
+///
+/// let uri = Uri::from_static("http://LocalHost:8080/shop/cart?id=1");
+/// let target = Target::from_uri(&uri)?;
+/// assert_eq!(target.host(), "localhost");
+/// assert_eq!(target.path(), "/shop/cart");
+/// // Plain HTTP, but it does not leave the machine.
+/// assert!(target.is_secure());
+///
+/// assert!(Target::parse("/no/host").is_err());
+/// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
+/// ```
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Target<'a> {
+    host: Cow<'a, str>,
+    path: Cow<'a, str>,
+    secure: bool,
+}
+
+impl<'a> Target<'a> {
+    /// Reads an absolute URI.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if it has no host, or none that can be read.
+    pub fn from_uri(uri: &'a Uri) -> Result<Self, CookieError> {
+        let host = uri.host().and_then(canonical_host);
+        let Some(host) = host else {
+            return Err(CookieError::url(&uri.to_string()));
+        };
+        let path = match uri.path() {
+            "" => "/",
+            path => path,
+        };
+        Ok(Self::new(uri.scheme_str().unwrap_or(""), host, Cow::Borrowed(path)))
+    }
+
+    /// Reads an absolute URL, whose host may be an internationalised name.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if it is not absolute, or its host cannot be read.
+    pub fn parse(url: &'a str) -> Result<Self, CookieError> {
+        Self::read(url).ok_or_else(|| CookieError::url(url))
+    }
+
+    fn read(url: &'a str) -> Option<Self> {
+        let url = url.trim_matches(|char: char| char <= ' ');
+        let (scheme, rest) = url.split_once("://")?;
+        let scheme_like = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if scheme.is_empty() || !scheme.bytes().all(scheme_like) {
+            return None;
+        }
+        let rest = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        let host = match host_and_port.rsplit_once(':') {
+            // Colons within brackets are the address's own.
+            Some((_, port)) if port.ends_with(']') => host_and_port,
+            Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
+            Some(_) => return None,
+            None => host_and_port,
+        };
+        Some(Self::new(scheme, canonical_host(host)?, encoded_path(path)))
+    }
+
+    fn new(scheme: &str, host: Cow<'a, str>, path: Cow<'a, str>) -> Self {
+        let secure =
+            scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") || is_loopback(&host);
+        Self { host, path, secure }
+    }
+
+    /// Returns the host in canonical form: lower case, punycode, IPv6 in brackets.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the path as it is sent, `/` if there is none.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Returns whether `Secure` cookies may be set and sent: `https`, `wss`, or this machine.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+}
+
+impl<'a> TryFrom<&'a Uri> for Target<'a> {
+    type Error = CookieError;
+
+    fn try_from(uri: &'a Uri) -> Result<Self, CookieError> {
+        Self::from_uri(uri)
+    }
+}
+
+impl<'a> TryFrom<&'a str> for Target<'a> {
+    type Error = CookieError;
+
+    fn try_from(url: &'a str) -> Result<Self, CookieError> {
+        Self::parse(url)
+    }
+}
+
+impl<'a> TryFrom<&'a String> for Target<'a> {
+    type Error = CookieError;
+
+    fn try_from(url: &'a String) -> Result<Self, CookieError> {
+        Self::parse(url)
+    }
+}
+
+impl<'a> From<&'a Target<'_>> for Target<'a> {
+    fn from(target: &'a Target<'_>) -> Self {
+        Self { host: Cow::Borrowed(&target.host), path: Cow::Borrowed(&target.path), secure: target.secure }
+    }
+}
+
+fn encoded_path(path: &str) -> Cow<'_, str> {
+    let encode = |byte: u8| byte <= b' ' || byte >= 0x7F || b"\"<>`{}^".contains(&byte);
+    if path.is_empty() {
+        return Cow::Borrowed("/");
+    }
+    if !path.bytes().any(encode) {
+        return Cow::Borrowed(path);
+    }
+    let mut encoded = String::with_capacity(path.len() + 16);
+    for byte in path.bytes() {
+        if encode(byte) {
+            encoded.push_str(&format!("%{byte:02X}"));
+        } else {
+            encoded.push(char::from(byte));
+        }
+    }
+    Cow::Owned(encoded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_read_as_far_as_cookies_care() {
+        for (url, host, path, secure) in [
+            ("https://example.com", "example.com", "/", true),
+            ("HTTP://user:pw@Example.COM:8080/a/b?c#d", "example.com", "/a/b", false),
+            ("wss://example.com/?q", "example.com", "/", true),
+            ("http://[::1]:80/", "[::1]", "/", true),
+            ("http://bücher.example/ü a", "xn--bcher-kva.example", "/%C3%BC%20a", false),
+            ("http://example.com?x=/y", "example.com", "/", false),
+        ] {
+            let target = Target::parse(url).unwrap();
+            assert_eq!((target.host(), target.path(), target.is_secure()), (host, path, secure));
+        }
+        for url in ["", "example.com", "/a", "http://", "http:///a", "http://a:b/", "://a", "http://[::1/"] {
+            assert!(Target::parse(url).is_err(), "{url:?}");
+        }
+    }
+
+    #[test]
+    fn a_uri_and_its_text_are_the_same_target() {
+        for url in ["https://Example.com/A/b?c", "http://127.1:80", "http://[::1]/x", "http://a_b/"] {
+            let uri: Uri = url.parse().unwrap();
+            assert_eq!(Target::from_uri(&uri), Target::parse(url), "{url:?}");
+        }
+        assert!(Target::from_uri(&Uri::from_static("/relative")).is_err());
+    }
+}
