@@ -23,6 +23,10 @@ pub(super) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
 /// The domain that the user writes: a leading dot means nothing, RFC 6265bis §5.6.3.
 pub(super) fn canonical_domain(domain: &str) -> Option<Cow<'_, str>> {
     let domain = domain.strip_prefix('.').unwrap_or(domain);
+    // A URL's host may hold a `;`, but as an attribute it would end there.
+    if domain.contains(';') {
+        return None;
+    }
     if domain.parse::<Ipv6Addr>().is_ok() {
         let bracketed = format!("[{domain}]");
         return canonical_host(&bracketed).map(|host| Cow::Owned(host.into_owned()));

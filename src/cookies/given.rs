@@ -3,9 +3,9 @@ use std::fmt;
 
 use cookie::Expiration;
 
-use super::cookie::{MAX_LIFETIME, SameSite};
 use super::domain::{canonical_domain, domain_matches, is_public_suffix};
 use super::path::default_path;
+use super::stored::{MAX_LIFETIME, SameSite};
 use super::{CookieError, CookieErrorKind, StoredCookie, StoredCookieBuilder, Target, Timestamp};
 
 /// A cookie that the user gives: a pair of strings, a [`cookie::Cookie`], or a [`StoredCookie`].

@@ -32,7 +32,6 @@
 //!
 //! [draft-ietf-httpbis-rfc6265bis]: https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/
 
-mod cookie;
 mod date;
 mod domain;
 mod error;
@@ -42,13 +41,16 @@ mod parse;
 mod path;
 mod site;
 mod store;
+mod stored;
 mod target;
+#[cfg(test)]
+mod tests;
 mod time;
 
-pub use self::cookie::{SameSite, StoredCookie, StoredCookieBuilder};
 pub use self::date::parse_date;
 pub use self::error::{CookieError, CookieErrorKind};
 pub use self::given::NewCookie;
 pub use self::store::{Absorbed, Jar, Limits};
+pub use self::stored::{SameSite, StoredCookie, StoredCookieBuilder};
 pub use self::target::Target;
 pub use self::time::Timestamp;

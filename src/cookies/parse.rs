@@ -1,6 +1,6 @@
 //! Reading one `Set-Cookie`, RFC 6265bis §5.6: bytes in, parts out, nothing judged but the form.
 
-use super::cookie::SameSite;
+use super::stored::SameSite;
 use super::{CookieErrorKind, Timestamp, parse_date};
 
 /// The longest name and value together that a cookie may have.

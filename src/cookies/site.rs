@@ -1,9 +1,9 @@
 use http::HeaderValue;
 
-use super::cookie::Flags;
 use super::domain::domain_matches;
 use super::header::{CompiledHeader, write_header};
 use super::path::path_matches;
+use super::stored::Flags;
 use super::time::Instant;
 use super::{StoredCookie, Target, Timestamp};
 

@@ -6,12 +6,12 @@ use std::sync::LazyLock;
 use foldhash::quality::RandomState;
 use http::HeaderValue;
 
-use super::cookie::{Flags, judge_set_cookie};
 use super::domain::{canonical_domain, domain_matches, site_of};
 use super::header::{names, write_header};
 use super::parse::SetCookie;
 use super::path::default_path;
 use super::site::Site;
+use super::stored::{Flags, judge_set_cookie};
 use super::time::Instant;
 use super::{CookieError, CookieErrorKind, NewCookie, StoredCookie, Target, Timestamp};
 
