@@ -1,0 +1,499 @@
+//! A small site with logins, for the examples and the tests: a real HTTP/1 server over loopback.
+//!
+//! An account (`acct=NAME` in the query) has one session at a time. `/login` takes its time, then hands out a fresh
+//! `sid`, and from that moment every older one of the account is refused. A `sid` is good for a budget of pages. All of
+//! them are served: a page is refused or reserved as its request arrives, as sites do, and a request that is given up
+//! before its answer gives its page back.
+//!
+//! | path | answers |
+//! | --- | --- |
+//! | `/login?acct=a` | a fresh `sid`; or the next of [`SiteConfig::login_faults`] |
+//! | `/login` | a form, status 200: the place that refused pages may redirect to |
+//! | `/page/7?acct=a` | 200, or the refusal |
+//! | `/hop?to=URL&cookie=n=v` | 302 to `URL` (percent-encoded), with the cookie set |
+//! | `/echo` | the request as JSON: `{"method": …, "uri": …, "headers": [[name, value], …]}` |
+//!
+//! What pages do besides is said in their query: `late_ms=50` answers later; `resend_sid` sets the `sid` that the
+//! request came with once more; `set_cookie=n%3Dv` and `header=name:value` add to the answer; `cut=close`, `cut=reset`
+//! and `cut=half` break it off, before its head or in the middle of its body.
+//!
+//! The server ends when its [`Site`] is dropped or [shut down](Site::shutdown).
+
+// Each program that includes this file uses a part of it.
+#![allow(dead_code)]
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    convert::Infallible,
+    error::Error,
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full, combinators::BoxBody};
+use hyper::{
+    body::{Body, Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    task::{JoinHandle, JoinSet},
+    time::{Sleep, sleep},
+};
+
+/// Connections beyond this wait to be accepted.
+const CONNECTIONS: usize = 16_384;
+
+/// How a site behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct SiteConfig {
+    /// Pages that one `sid` is good for.
+    pub(crate) budget: u32,
+    /// How long a login takes.
+    pub(crate) login_ms: u64,
+    /// How long a page takes, a refused one too.
+    pub(crate) latency_ms: u64,
+    /// What the first logins do instead of succeeding, one after the other.
+    pub(crate) login_faults: Vec<LoginFault>,
+    /// How a page without a good `sid` is refused.
+    pub(crate) refusal: Refusal,
+}
+
+impl Default for SiteConfig {
+    fn default() -> Self {
+        Self {
+            budget: 500,
+            login_ms: 50,
+            latency_ms: 5,
+            login_faults: Vec::new(),
+            refusal: Refusal::Forbidden,
+        }
+    }
+}
+
+/// What a login does instead of succeeding in time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum LoginFault {
+    /// Answers 500.
+    Error,
+    /// Answers 200 without the cookie.
+    NoCookie,
+    /// Closes the connection without an answer.
+    Close,
+    /// Answers nothing while the site lives and the client waits.
+    Never,
+    /// Succeeds, later by so many milliseconds.
+    Delay(u64),
+}
+
+/// How a page is refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refusal {
+    /// 403.
+    Forbidden,
+    /// 200 with a body that says "session expired".
+    Page,
+    /// 302 to `/login`.
+    Redirect,
+}
+
+/// What the server saw.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters {
+    /// Requests of every kind.
+    pub(crate) requests: u64,
+    /// Connections that were accepted.
+    pub(crate) connections: u64,
+    /// Pages served to a good `sid`.
+    pub(crate) pages_ok: u64,
+    /// Pages refused.
+    pub(crate) pages_refused: u64,
+    /// Logins by account.
+    pub(crate) accounts: BTreeMap<String, AccountCounters>,
+    /// Pages served by `sid`.
+    pub(crate) sid_pages: BTreeMap<String, u32>,
+}
+
+/// The logins of one account.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AccountCounters {
+    /// Logins that began.
+    pub(crate) tries: u32,
+    /// Logins that handed out a `sid`.
+    pub(crate) logins: u32,
+    /// Logins that run now.
+    pub(crate) at_once: u32,
+    /// The most that ran at one time.
+    pub(crate) at_once_max: u32,
+}
+
+impl Counters {
+    /// Logins of all accounts that handed out a `sid`.
+    pub(crate) fn logins(&self) -> u32 {
+        self.accounts.values().map(|account| account.logins).sum()
+    }
+
+    /// The most logins of one account that ran at one time.
+    pub(crate) fn logins_at_once_max(&self) -> u32 {
+        self.accounts.values().map(|account| account.at_once_max).max().unwrap_or(0)
+    }
+}
+
+/// A running site.
+#[derive(Debug)]
+pub(crate) struct Site {
+    addr: SocketAddr,
+    shared: Arc<Shared>,
+    /// Ends the server when it is dropped.
+    stop: oneshot::Sender<Infallible>,
+    server: JoinHandle<()>,
+}
+
+impl Site {
+    /// Starts a site on a free port of 127.0.0.1.
+    pub(crate) async fn start(config: SiteConfig) -> io::Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        // The usual 1024 make thousands of clients at once wait a second and try again.
+        let listener = socket.listen(4096)?;
+        let addr = listener.local_addr()?;
+        let state = State { login_faults: config.login_faults.iter().copied().collect(), ..State::default() };
+        let shared = Arc::new(Shared { config, state: Mutex::new(state) });
+        let (stop, stopped) = oneshot::channel();
+        let server = tokio::spawn(serve(listener, shared.clone(), stopped));
+        Ok(Self { addr, shared, stop, server })
+    }
+
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The URL of a path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    /// What it has seen so far.
+    pub(crate) fn counters(&self) -> Counters {
+        self.shared.state().counters.clone()
+    }
+
+    /// Ends the server and waits until every connection is closed.
+    pub(crate) async fn shutdown(self) -> Counters {
+        drop(self.stop);
+        // The server ends by itself; were it to panic, the counters are still what was seen.
+        let _ = self.server.await;
+        self.shared.state().counters.clone()
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot::Receiver<Infallible>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = &mut stopped => break,
+            Some(_) = connections.join_next() => {}
+            accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                Ok((stream, _)) => {
+                    shared.state().counters.connections += 1;
+                    connections.spawn(connection(stream, shared.clone()));
+                }
+                // Out of descriptors: others must close first.
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            },
+        }
+    }
+    drop(listener);
+    connections.shutdown().await;
+}
+
+async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+    // Without it, small answers wait for the client's delayed acknowledgement.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request| answer(shared.clone(), request));
+    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let Err(error) = (&mut connection).await else {
+        return;
+    };
+    let source = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    if source.is_some_and(|source| source.kind() == RESET) {
+        let _ = connection.into_parts().io.into_inner().set_zero_linger();
+    }
+}
+
+/// The errors by which the site cuts a connection.
+const CLOSE: io::ErrorKind = io::ErrorKind::ConnectionAborted;
+const RESET: io::ErrorKind = io::ErrorKind::ConnectionReset;
+
+type Answer = Response<BoxBody<Bytes, io::Error>>;
+
+#[derive(Debug)]
+struct Shared {
+    config: SiteConfig,
+    state: Mutex<State>,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counters: Counters,
+    login_faults: VecDeque<LoginFault>,
+    /// By account, the `sid` that is good.
+    current: BTreeMap<String, Sid>,
+    sids: u64,
+}
+
+#[derive(Debug)]
+struct Sid {
+    value: String,
+    /// A permit for each page; one that is dropped unused is given back.
+    budget: Arc<Semaphore>,
+}
+
+impl State {
+    fn account(&mut self, account: &str) -> &mut AccountCounters {
+        self.counters.accounts.entry(account.to_owned()).or_default()
+    }
+
+    /// A page of the budget, unless this is not the account's `sid` of now or its budget is spent.
+    fn reserve(&self, account: &str, sid: &str) -> Option<OwnedSemaphorePermit> {
+        let current = self.current.get(account).filter(|current| current.value == sid)?;
+        current.budget.clone().try_acquire_owned().ok()
+    }
+}
+
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Answer> {
+    shared.state().counters.requests += 1;
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    match (request.uri().path(), query.get("acct")) {
+        ("/login", None) => Ok(text(StatusCode::OK, "<form action=\"/login\">please log in</form>")),
+        ("/login", Some(account)) => login(&shared, account).await,
+        ("/hop", _) => Ok(hop(&query)),
+        ("/echo", _) => Ok(echo(&request)),
+        (path, account) => match path.strip_prefix("/page/") {
+            Some(page) => serve_page(&shared, account.unwrap_or("0"), page, &request, &query).await,
+            None => Ok(text(StatusCode::NOT_FOUND, "no such page\n")),
+        },
+    }
+}
+
+async fn login(shared: &Shared, account: &str) -> io::Result<Answer> {
+    let _running = LoginRunning::new(shared, account);
+    let fault = shared.state().login_faults.pop_front();
+    sleep(Duration::from_millis(shared.config.login_ms)).await;
+    match fault {
+        Some(LoginFault::Error) => return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, "later\n")),
+        Some(LoginFault::NoCookie) => return Ok(text(StatusCode::OK, "welcome\n")),
+        Some(LoginFault::Close) => return Err(CLOSE.into()),
+        Some(LoginFault::Never) => std::future::pending().await,
+        Some(LoginFault::Delay(ms)) => sleep(Duration::from_millis(ms)).await,
+        None => {}
+    }
+    let mut state = shared.state();
+    state.sids += 1;
+    let value = format!("s{}", state.sids);
+    let mut response = text(StatusCode::OK, "welcome\n");
+    set_cookie(&mut response, &sid_cookie(&value));
+    let budget = Arc::new(Semaphore::new(shared.config.budget as usize));
+    state.account(account).logins += 1;
+    state.counters.sid_pages.insert(value.clone(), 0);
+    state.current.insert(account.to_owned(), Sid { value, budget });
+    Ok(response)
+}
+
+/// Counts a login as running until its answer is made or its client is gone.
+struct LoginRunning<'a>(&'a Shared, &'a str);
+
+impl<'a> LoginRunning<'a> {
+    fn new(shared: &'a Shared, account: &'a str) -> Self {
+        let mut state = shared.state();
+        let counters = state.account(account);
+        counters.tries += 1;
+        counters.at_once += 1;
+        counters.at_once_max = counters.at_once_max.max(counters.at_once);
+        Self(shared, account)
+    }
+}
+
+impl Drop for LoginRunning<'_> {
+    fn drop(&mut self) {
+        self.0.state().account(self.1).at_once -= 1;
+    }
+}
+
+async fn serve_page(
+    shared: &Shared,
+    account: &str,
+    page: &str,
+    request: &Request<Incoming>,
+    query: &Query,
+) -> io::Result<Answer> {
+    let sid = sid_of(request);
+    let reserved = sid.as_deref().and_then(|sid| shared.state().reserve(account, sid));
+    let late_ms = query.get("late_ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
+    sleep(Duration::from_millis(shared.config.latency_ms + late_ms)).await;
+    match query.get("cut") {
+        Some("close") => return Err(CLOSE.into()),
+        Some("reset") => return Err(RESET.into()),
+        _ => {}
+    }
+    let mut response = if let (Some(reserved), Some(sid)) = (reserved, &sid) {
+        reserved.forget();
+        let mut state = shared.state();
+        state.counters.pages_ok += 1;
+        *state.counters.sid_pages.entry(sid.clone()).or_default() += 1;
+        text(StatusCode::OK, format!("page {page} of {account} by {sid}\n"))
+    } else {
+        shared.state().counters.pages_refused += 1;
+        match shared.config.refusal {
+            Refusal::Forbidden => text(StatusCode::FORBIDDEN, "no session\n"),
+            Refusal::Page => text(StatusCode::OK, "<h1>session expired</h1>\n"),
+            Refusal::Redirect => redirect("/login"),
+        }
+    };
+    if let (Some(_), Some(sid)) = (query.get("resend_sid"), &sid) {
+        set_cookie(&mut response, &sid_cookie(sid));
+    }
+    for cookie in query.all("set_cookie") {
+        set_cookie(&mut response, cookie);
+    }
+    for header in query.all("header") {
+        let (name, value) = header.split_once(':').unwrap_or((header, ""));
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            response.headers_mut().append(name, value);
+        }
+    }
+    if query.get("cut") == Some("half") {
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("1000"));
+        let pause = Box::pin(sleep(Duration::from_millis(10)));
+        *response.body_mut() = Half { data: Some(Bytes::from_static(b"half a page")), pause }.boxed();
+    }
+    Ok(response)
+}
+
+fn hop(query: &Query) -> Answer {
+    let mut response = redirect(query.get("to").unwrap_or("/"));
+    for cookie in query.all("cookie") {
+        set_cookie(&mut response, &format!("{cookie}; Path=/"));
+    }
+    response
+}
+
+fn echo(request: &Request<Incoming>) -> Answer {
+    let pair = |(name, value): (&HeaderName, &HeaderValue)| format!("[{}, {}]", json(name), json(value));
+    let headers: Vec<_> = request.headers().iter().map(pair).collect();
+    let (method, uri) = (json(request.method().as_str()), json(request.uri().to_string()));
+    let body = format!("{{\"method\": {method}, \"uri\": {uri}, \"headers\": [{}]}}\n", headers.join(", "));
+    let mut response = text(StatusCode::OK, body);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// A string of JSON. Headers and URIs have no control character but the tab.
+fn json(text: impl AsRef<[u8]>) -> String {
+    let text = String::from_utf8_lossy(text.as_ref());
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\t', "\\t"))
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let body = Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed();
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    response
+}
+
+fn redirect(to: &str) -> Answer {
+    let Ok(to) = HeaderValue::try_from(to) else {
+        return text(StatusCode::BAD_REQUEST, "no such place\n");
+    };
+    let mut response = text(StatusCode::FOUND, "");
+    response.headers_mut().insert(header::LOCATION, to);
+    response
+}
+
+fn sid_cookie(sid: &str) -> String {
+    format!("sid={sid}; Path=/; HttpOnly")
+}
+
+fn set_cookie(response: &mut Answer, cookie: &str) {
+    if let Ok(cookie) = HeaderValue::try_from(cookie) {
+        response.headers_mut().append(header::SET_COOKIE, cookie);
+    }
+}
+
+fn sid_of(request: &Request<Incoming>) -> Option<String> {
+    let lines = request.headers().get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
+    let sid = lines.flat_map(|line| line.split(';')).find_map(|pair| pair.trim().strip_prefix("sid="))?;
+    Some(sid.to_owned())
+}
+
+/// Sends its data, waits until that is on the wire, and breaks off.
+struct Half {
+    data: Option<Bytes>,
+    pause: Pin<Box<Sleep>>,
+}
+
+impl Body for Half {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if let Some(data) = self.data.take() {
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+        ready!(self.pause.as_mut().poll(cx));
+        Poll::Ready(Some(Err(CLOSE.into())))
+    }
+}
+
+/// The pairs of a query, percent-decoded; a pair without `=` has an empty value.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        let pair = |pair: &str| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            (decode(name), decode(value))
+        };
+        Self(query.split('&').filter(|it| !it.is_empty()).map(pair).collect())
+    }
+
+    fn get<'a>(&'a self, name: &'a str) -> Option<&'a str> {
+        self.all(name).next()
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(given, _)| given == name).map(|(_, value)| value.as_str())
+    }
+}
+
+fn decode(text: &str) -> String {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let hex = |at: usize| after.get(at).and_then(|&b| char::from(b).to_digit(16));
+        let (byte, after) = match (byte, hex(0), hex(1)) {
+            (b'%', Some(high), Some(low)) => ((high * 16 + low) as u8, &after[2..]),
+            _ => (byte, after),
+        };
+        decoded.push(byte);
+        rest = after;
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
