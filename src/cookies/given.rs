@@ -13,8 +13,10 @@ use super::{CookieError, CookieErrorKind, StoredCookie, StoredCookieBuilder, Tar
 /// What a pair or a `cookie::Cookie` leaves open comes from the URL it is given for, as it would
 /// for a response: the host alone, and the directory of the path. A `StoredCookie` says
 /// everything itself, and the URL does not touch it.
+#[derive(Clone)]
 pub struct NewCookie<'c>(Source<'c>);
 
+#[derive(Clone)]
 enum Source<'c> {
     Pair(Cow<'c, str>, Cow<'c, str>),
     Cookie(cookie::Cookie<'c>),

@@ -1,14 +1,14 @@
 //! One value, renewed by one.
 
 mod config;
-mod core;
-mod driver;
+pub(crate) mod core;
+pub(crate) mod driver;
 mod error;
-mod keeper;
-mod renewal_gate;
+pub(crate) mod keeper;
+pub(crate) mod renewal_gate;
 mod sync;
-mod wait;
-mod waiters;
+pub(crate) mod wait;
+pub(crate) mod waiters;
 
 pub use self::{
     config::{ConfigError, GateConfig},

@@ -1,0 +1,42 @@
+//! Profiles on requests: the user agent, the headers and the way out of the identity that a request goes under.
+//!
+//! [`ProfileLayer`] stands below [`SessionLayer`](crate::SessionLayer), whose identity it wears; alone it finds the session by
+//! itself, with [`ProfileLayer::resolving`]. It stands apart from [`profile`](crate::profile), which is data and knows no session.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_client_sessions::{Profile, ProfileLayer, Profiles, SessionId, SessionLayer, Sessions, profile::Proxy};
+//!
+//! let profiles = Profiles::new([
+//!     Profile::builder().user_agent("first/1.0").proxy("http://user:secret@proxy.example:8080").build()?,
+//!     Profile::builder().user_agent("second/1.0").proxy(Proxy::direct()).build()?,
+//! ])?;
+//! let sessions = Sessions::builder().profiles(profiles).build();
+//! let client = ServiceBuilder::new()
+//!     .layer(SessionLayer::new(&sessions))
+//!     .layer(ProfileLayer::new())
+//!     .service(service_fn(|request: http::Request<()>| async move {
+//!         // What a client that can use proxies would read.
+//!         let proxy = request.extensions().get::<Proxy>().and_then(Proxy::server).map(|proxy| proxy.port());
+//!         let agent = request.headers()["user-agent"].to_str().unwrap().to_owned();
+//!         Ok::<_, tower::BoxError>(http::Response::new((agent, proxy)))
+//!     }));
+//!
+//! let request = || http::Request::get("https://shop.example/").extension(SessionId::from("alice")).body(());
+//! let first = client.clone().oneshot(request()?).await?;
+//! assert_eq!(first.body(), &(String::from("first/1.0"), Some(8080)));
+//!
+//! // A new identity has another profile, and nothing of the old one.
+//! sessions.session("alice").clear();
+//! let second = client.oneshot(request()?).await?;
+//! assert_eq!(second.body(), &(String::from("second/1.0"), None));
+//! # Ok::<_, tower::BoxError>(())
+//! # }).unwrap();
+//! ```
+
+mod future;
+mod layer;
+mod service;
+
+pub use self::{future::ResponseFuture, layer::ProfileLayer, service::ProfileService};

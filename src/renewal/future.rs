@@ -1,0 +1,382 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use http::{Method, Request, Response, Uri};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{Answer, LateAnswer, ReplayBudget, layer::Config};
+use crate::{
+    gate::{
+        BoxError,
+        keeper::{Entry, Gate, Permit},
+        wait::Wait,
+        waiters::Ticket,
+    },
+    session::{
+        Identity, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner, request::SendLog,
+    },
+};
+
+pin_project! {
+    /// Response future of [`RenewalService`](super::RenewalService).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops this request alone. A renewal that it has started goes on; a role that it had passes to the oldest of
+    /// those that wait.
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, S::Future>,
+        call: Option<Call<S, B>>,
+    }
+}
+
+pin_project! {
+    /// A state is left by overwriting it, so that what it held, a permit of a limiter or a connection, is given back first.
+    #[project = StateProjection]
+    enum State<S, F> {
+        // The request was refused before anything began.
+        Refused { error: Option<BoxError> },
+        // Nothing is held; the gate is asked next.
+        Admit,
+        // Held by the gate.
+        Wait { #[pin] wait: Wait<SessionInner>, held: Held },
+        // Admitted; a clone of the service below is being made ready.
+        Ready { service: S, permit: Option<Permit<SessionInner>>, place: Place },
+        // On its way.
+        Sent { #[pin] future: F, permit: Option<Permit<SessionInner>> },
+        // Answered.
+        Done,
+    }
+}
+
+/// The caller's request, until it is answered.
+struct Call<S, B> {
+    inner: S,
+    config: Arc<Config<B>>,
+    session: Session,
+    /// The request that is sent next.
+    request: Option<Request<B>>,
+    /// A copy of the caller's request, for the time after that.
+    template: Option<Request<B>>,
+    requested: Uri,
+    method: Method,
+    budget: ReplayBudget,
+    log: SendLog,
+    replays: u32,
+    held: Duration,
+}
+
+/// Counts one held request for as long as it is held.
+struct Held {
+    session: Session,
+}
+
+impl Held {
+    fn new(session: &Session) -> Self {
+        session.0.counters.held.add();
+        session.0.shared.held.enter();
+        Self { session: session.clone() }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.session.0.shared.held.leave();
+    }
+}
+
+/// A place in the line of those who are woken when the gate shuts, taken when there is something to wait for.
+struct Place {
+    session: Session,
+    ticket: Option<Ticket>,
+}
+
+impl Place {
+    fn take(&mut self, waker: &Waker) {
+        Gate::queue(&self.session.0, &mut self.ticket, waker);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            Gate::unqueue(&self.session.0, ticket);
+        }
+    }
+}
+
+impl<S, B> ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    pub(crate) fn new(inner: S, config: Arc<Config<B>>, session: Session, request: Request<B>) -> Self {
+        let budget = request.extensions().get::<ReplayBudget>().cloned();
+        let call = Call {
+            inner,
+            session,
+            template: None,
+            requested: request.uri().clone(),
+            method: request.method().clone(),
+            budget: budget.unwrap_or_else(|| ReplayBudget::new(config.replay_limit)),
+            request: Some(request),
+            log: SendLog::new(false),
+            replays: 0,
+            held: Duration::ZERO,
+            config,
+        };
+        Self { state: State::Admit, call: Some(call) }
+    }
+
+    pub(crate) fn refused(error: BoxError) -> Self {
+        Self { state: State::Refused { error: Some(error) }, call: None }
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProjection::Refused { error } => {
+                    return Poll::Ready(Err(error.take().expect("polled after completion")));
+                }
+                StateProjection::Admit => {
+                    let call = this.call.as_mut().expect("polled after completion");
+                    match Gate::admit(&call.session.0) {
+                        Entry::Pass(permit) => call.ready(permit),
+                        Entry::Wait(ticket) => call.wait(ticket),
+                        Entry::Refuse(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    }
+                }
+                StateProjection::Wait { wait, .. } => {
+                    let call = this.call.as_mut().expect("polled after completion");
+                    let since = wait.since();
+                    let permit = ready!(wait.poll(context));
+                    call.held += since.elapsed();
+                    match permit {
+                        Ok(permit) => call.ready(permit),
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    }
+                }
+                StateProjection::Ready { service, permit, place } => {
+                    let call = this.call.as_mut().expect("polled after completion");
+                    let gate = &call.session.0.gate;
+                    let ready = match service.poll_ready(context) {
+                        Poll::Ready(ready) => ready.map_err(Into::into),
+                        Poll::Pending => {
+                            place.take(context.waker());
+                            // Looked at after the place was taken, so that a gate that shuts in between is seen or wakes.
+                            if gate.still_good(permit.as_ref().expect("it is taken with the state")) {
+                                return Poll::Pending;
+                            }
+                            // The place in the service below is given up: the renewal may need it.
+                            this.state.set(State::Admit);
+                            continue;
+                        }
+                    };
+                    let permit = permit.take().expect("it is taken with the state");
+                    if let Err(error) = ready {
+                        Gate::report_error(&call.session.0, permit);
+                        this.state.set(State::Done);
+                        return Poll::Ready(Err(error));
+                    }
+                    if Gate::count_send(&call.session.0, &permit, &call.config.budget) {
+                        let request = call.stamp(&permit);
+                        State::Sent { future: service.call(request), permit: Some(permit) }
+                    } else {
+                        State::Admit
+                    }
+                }
+                StateProjection::Sent { future, permit } => {
+                    let answer = ready!(future.poll(context)).map_err(Into::into);
+                    let permit = permit.take().expect("it is taken with the state");
+                    // The finished future goes first: it may hold a permit that the renewal needs.
+                    this.state.set(State::Done);
+                    let call = this.call.as_mut().expect("polled after completion");
+                    match call.judge(answer, permit) {
+                        Judgement::Deliver(answer) => return Poll::Ready(answer),
+                        Judgement::Replay => State::Admit,
+                    }
+                }
+                StateProjection::Done => panic!("polled after completion"),
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+/// What becomes of an answer.
+enum Judgement<R> {
+    Deliver(Result<Response<R>, BoxError>),
+    Replay,
+}
+
+impl<S, B> Call<S, B>
+where
+    S: Service<Request<B>> + Clone,
+{
+    fn ready(&self, permit: Permit<SessionInner>) -> State<S, S::Future> {
+        let place = Place { session: self.session.clone(), ticket: None };
+        State::Ready { service: self.inner.clone(), permit: Some(permit), place }
+    }
+
+    fn wait(&self, ticket: Ticket) -> State<S, S::Future> {
+        let wait = Wait::new(self.session.0.clone(), ticket, self.config.gate.hold);
+        State::Wait { wait, held: Held::new(&self.session) }
+    }
+
+    /// Takes the request to send, keeps a copy for another time, and writes on it whom it goes under.
+    fn stamp(&mut self, permit: &Permit<SessionInner>) -> Request<B> {
+        let mut request = self.request.take().expect("it is sent once per admission");
+        if self.budget.left() > 0 {
+            self.template = self.config.clone_body.copy(&request);
+        }
+        let retirable = self.template.is_some() && self.method.is_safe();
+        self.log.with(|log| {
+            log.hops = 0;
+            log.cookies.clear();
+            log.uri = None;
+            log.retirable = retirable;
+        });
+        let extensions = request.extensions_mut();
+        extensions.insert(Identity { session: self.session.clone(), kept: permit.value.clone() });
+        extensions.insert(self.log.clone());
+        request
+    }
+
+    fn judge<R>(
+        &mut self,
+        answer: Result<Response<R>, BoxError>,
+        mut permit: Permit<SessionInner>,
+    ) -> Judgement<R> {
+        let session = self.session.0.clone();
+        let generation = permit.value.life.generation;
+        let response = match answer {
+            Ok(response) => response,
+            Err(error) => {
+                let retired = is_retired(&error);
+                Gate::report_error(&session, permit);
+                if retired && self.replay() {
+                    session.counters.replayed_retired.add();
+                    return Judgement::Replay;
+                }
+                return Judgement::Deliver(Err(error));
+            }
+        };
+        if !self.says_expired(&response) {
+            let late = self.config.late == LateAnswer::ReplayAll
+                && !permit.has_role()
+                && !permit.value.life.is_current()
+                && self.method.is_safe();
+            Gate::report_good(&session, &mut permit);
+            if late && self.replay() {
+                session.counters.replayed_stale.add();
+                return Judgement::Replay;
+            }
+            return Judgement::Deliver(Ok(self.told(response, generation)));
+        }
+        let news = Gate::report_expired(&session, permit);
+        let wanted = news || self.config.late != LateAnswer::Deliver;
+        if wanted && self.config.replay_methods.allow(&self.method) && self.replay() {
+            let counters = &session.counters;
+            if news {
+                counters.replayed_expired.add()
+            } else {
+                counters.replayed_stale.add()
+            }
+            // The response goes with its body before the wait: a held request holds no connection.
+            drop(response);
+            return Judgement::Replay;
+        }
+        Judgement::Deliver(Ok(self.told(response, generation)))
+    }
+
+    /// Makes ready to send the request again, if it can be had again and may be.
+    fn replay(&mut self) -> bool {
+        if self.template.is_none() || !self.budget.take() {
+            return false;
+        }
+        self.request = self.template.take();
+        self.replays += 1;
+        true
+    }
+
+    fn says_expired<R>(&self, response: &Response<R>) -> bool {
+        self.log.with(|log| {
+            self.config.expired.matches(&Answer {
+                status: response.status(),
+                headers: response.headers(),
+                extensions: response.extensions(),
+                requested: &self.requested,
+                served: log.uri.as_ref().unwrap_or(&self.requested),
+                cookies: &log.cookies,
+            })
+        })
+    }
+
+    fn told<R>(&self, mut response: Response<R>, generation: u64) -> Response<R> {
+        let (cookies, uri) = self.log.with(|log| (std::mem::take(&mut log.cookies), log.uri.take()));
+        response.extensions_mut().insert(SessionInfo {
+            session: self.session.id().clone(),
+            generation,
+            cookies,
+            uri,
+            replays: self.replays,
+            held: self.held,
+        });
+        response
+    }
+}
+
+/// Whether a session layer below has refused a hop, also where a layer in between has wrapped its error.
+fn is_retired(error: &BoxError) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<SessionError>().is_some_and(|error| error.kind() == SessionErrorKind::Retired)
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Refused { .. } => "Refused",
+            State::Admit => "Admit",
+            State::Wait { .. } => "Wait",
+            State::Ready { .. } => "Ready",
+            State::Sent { .. } => "Sent",
+            State::Done => "Done",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,217 @@
+//! How a session is renewed.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, Limited, combinators::UnsyncBoxBody};
+
+use crate::{
+    cookies::{Jar, StoredCookie},
+    gate::{BoxError, Reason},
+    profile::Profile,
+    session::{Identity, SessionId},
+};
+
+/// A future of user code, boxed since a layer cannot name it.
+pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// The rule that a renewal layer was given.
+pub(crate) enum Rule<B> {
+    /// Steps of the user's own.
+    Steps(Box<dyn Fn(Renewal<B>) -> Boxed<()> + Send + Sync>),
+    /// One request, made anew for each attempt.
+    Request(Box<dyn Fn() -> Option<Request<B>> + Send + Sync>),
+    /// Cookies from elsewhere; nothing is sent.
+    Supply(Box<dyn Fn(Reason) -> Boxed<Jar> + Send + Sync>),
+}
+
+/// What a renewal sends through: the stack below the gate, erased.
+pub(crate) trait Below<B>: Send + Sync {
+    /// Sends one request under `identity`. `Sent::expired` says how the layer would classify its answer.
+    fn send(&self, identity: Identity, request: Request<B>) -> Boxed<(Response<RenewalBody>, Classified)>;
+}
+
+/// What the layer thinks of an answer to a renewal's request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Classified {
+    /// It says that the session has expired.
+    pub(crate) expired: bool,
+    /// It would do as the answer to a renewal of one request.
+    pub(crate) renewed: bool,
+}
+
+/// One renewal under way, as the rule of [`RenewalLayer::renew_with`](super::RenewalLayer::renew_with) gets it.
+///
+/// Its requests go under the candidate identity, through the stack below the gate; they never wait at the gate. The candidate
+/// becomes the session's identity if the rule ends in `Ok`, and the answer to the last request does not say that the session has
+/// expired. Otherwise it is dropped with its cookies, and nothing was touched.
+///
+/// # Clone
+///
+/// Clones are the same renewal.
+pub struct Renewal<B> {
+    identity: Identity,
+    reason: Reason,
+    below: Arc<dyn Below<B>>,
+    last_expired: Arc<AtomicBool>,
+}
+
+impl<B> Renewal<B> {
+    pub(crate) fn new(identity: Identity, reason: Reason, below: Arc<dyn Below<B>>) -> Self {
+        Self { identity, reason, below, last_expired: Arc::default() }
+    }
+
+    /// Sends a request under the candidate identity: with its cookies and its profile, storing what the answer sets.
+    ///
+    /// Which session the request names does not matter.
+    ///
+    /// # Errors
+    ///
+    /// What the stack below the gate makes of it.
+    pub async fn send(&self, request: Request<B>) -> Result<Response<RenewalBody>, BoxError> {
+        self.send_classified(request).await.map(|(response, _)| response)
+    }
+
+    pub(crate) async fn send_classified(
+        &self,
+        request: Request<B>,
+    ) -> Result<(Response<RenewalBody>, Classified), BoxError> {
+        let sent = self.below.send(self.identity.clone(), request).await?;
+        self.last_expired.store(sent.1.expired, Ordering::Relaxed);
+        Ok(sent)
+    }
+
+    /// An error unless `success`: what makes a renewal fail whose answers arrived but do not do.
+    ///
+    /// # Errors
+    ///
+    /// If `success` is false.
+    pub fn require(&self, success: bool) -> Result<(), BoxError> {
+        if success { Ok(()) } else { Err("the renewal's answer does not do".into()) }
+    }
+
+    /// Why the renewal was started.
+    pub fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The session being renewed.
+    pub fn session_id(&self) -> &SessionId {
+        self.identity.session_id()
+    }
+
+    /// The generation that the session will have.
+    pub fn generation(&self) -> u64 {
+        self.identity.generation()
+    }
+
+    /// The profile that the session will have.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.identity.profile()
+    }
+
+    /// The cookies of the candidate identity so far.
+    pub fn cookies(&self) -> Vec<StoredCookie> {
+        let now = self.identity.session.0.shared.timestamp();
+        self.identity.kept.jar.lock().iter(now).cloned().collect()
+    }
+
+    /// Whether the candidate identity has a cookie of this name, for whatever domain and path.
+    pub fn has_cookie(&self, name: &str) -> bool {
+        self.cookies().iter().any(|cookie| cookie.name() == Some(name))
+    }
+
+    pub(crate) fn last_expired(&self) -> bool {
+        self.last_expired.load(Ordering::Relaxed)
+    }
+}
+
+impl<B> Clone for Renewal<B> {
+    fn clone(&self) -> Self {
+        Self {
+            identity: self.identity.clone(),
+            reason: self.reason,
+            below: self.below.clone(),
+            last_expired: self.last_expired.clone(),
+        }
+    }
+}
+
+impl<B> fmt::Debug for Renewal<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Renewal")
+            .field("session", self.session_id())
+            .field("generation", &self.generation())
+            .field("reason", &self.reason)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The body of an answer to a renewal's request, whatever body the stack answers with.
+pub struct RenewalBody(UnsyncBoxBody<Bytes, BoxError>);
+
+impl RenewalBody {
+    pub(crate) fn new<R>(body: R) -> Self
+    where
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        Self(body.map_err(Into::into).boxed_unsync())
+    }
+
+    /// Reads the body whole.
+    ///
+    /// # Errors
+    ///
+    /// If it is longer than `limit` bytes, or cannot be read.
+    pub async fn bytes(self, limit: usize) -> Result<Bytes, BoxError> {
+        Limited::new(self.0, limit).collect().await.map(http_body_util::Collected::to_bytes)
+    }
+
+    /// Reads the body whole, as text; what is not UTF-8 is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As [`bytes`](Self::bytes).
+    pub async fn text(self, limit: usize) -> Result<String, BoxError> {
+        let bytes = self.bytes(limit).await?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+impl Body for RenewalBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.0).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl fmt::Debug for RenewalBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RenewalBody")
+    }
+}

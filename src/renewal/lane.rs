@@ -1,0 +1,184 @@
+//! The stack below a renewal layer, as renewals send through it.
+
+use std::{any::Any, future::poll_fn, sync::Arc};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use parking_lot::Mutex;
+use tower_service::Service;
+
+use super::{
+    Answer, Renewal, RenewalBody,
+    how::{Below, Boxed, Classified, Rule},
+    layer::Config,
+};
+use crate::{
+    gate::{
+        BoxError, RenewalError, RenewalErrorKind,
+        core::{Failure, Limits},
+        keeper::{Drive, Gate, Renewing},
+        renewal_gate::failure,
+    },
+    session::{
+        Identity, Kept, Session, SessionId, SessionInfo, SessionInner,
+        lane::{Lane, Once},
+        request::SendLog,
+    },
+};
+
+/// A stack and the settings of the layer above it.
+pub(crate) struct StackLane<S, B> {
+    /// Behind a lock only because services need not be `Sync`; it is held for a clone.
+    inner: Mutex<S>,
+    config: Arc<Config<B>>,
+}
+
+impl<S, B> StackLane<S, B> {
+    pub(crate) fn new(inner: S, config: Arc<Config<B>>) -> Self {
+        Self { inner: Mutex::new(inner), config }
+    }
+}
+
+impl<S, B, R> Below<B> for StackLane<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    fn send(
+        &self,
+        identity: Identity,
+        mut request: Request<B>,
+    ) -> Boxed<(Response<RenewalBody>, Classified)> {
+        let mut service = self.inner.lock().clone();
+        let config = self.config.clone();
+        Box::pin(async move {
+            let requested = request.uri().clone();
+            let log = SendLog::new(false);
+            let extensions = request.extensions_mut();
+            // The renewal says whose it is.
+            extensions.remove::<Session>();
+            extensions.remove::<SessionId>();
+            extensions.insert(identity.clone());
+            extensions.insert(log.clone());
+            poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
+            let sent = service.call(request);
+            drop(service);
+            let response = sent.await.map_err(Into::into)?;
+            let (cookies, served) = log.with(|log| (log.cookies.clone(), log.uri.take()));
+            let answer = Answer {
+                status: response.status(),
+                headers: response.headers(),
+                extensions: response.extensions(),
+                requested: &requested,
+                served: served.as_ref().unwrap_or(&requested),
+                cookies: &cookies,
+            };
+            let expired = config.expired.matches(&answer);
+            let classified = Classified { expired, renewed: !expired && (config.renewed)(&answer) };
+            let mut response = response.map(RenewalBody::new);
+            response.extensions_mut().insert(SessionInfo {
+                session: identity.session_id().clone(),
+                generation: identity.generation(),
+                cookies,
+                uri: served,
+                replays: 0,
+                held: std::time::Duration::ZERO,
+            });
+            Ok((response, classified))
+        })
+    }
+}
+
+impl<S, B, R> Lane for StackLane<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    fn has_rule(&self) -> bool {
+        self.config.rule.is_some()
+    }
+
+    fn limits(&self) -> Limits {
+        self.config.gate.limits.clone()
+    }
+
+    fn accept(&self, request: Box<dyn Any + Send>) -> Result<Once, RenewalError> {
+        if request.is::<Request<B>>() {
+            return Ok(request);
+        }
+        match (request.downcast::<Request<()>>(), self.config.empty_body) {
+            (Ok(request), Some(empty)) => Ok(Box::new(request.map(|()| empty()))),
+            _ => Err(RenewalError::new(RenewalErrorKind::WrongBody)),
+        }
+    }
+
+    fn renew(self: Arc<Self>, session: Session, drive: Drive<SessionInner>) -> Renewing<Kept> {
+        Box::pin(async move {
+            let kept = drive.candidate.expect("a session's attempt has a candidate");
+            let identity = Identity { session, kept };
+            let renewal = Renewal::new(identity.clone(), drive.reason, self.clone());
+            let (result, repeatable) = match drive.request {
+                Some(once) => {
+                    let request = *once.downcast::<Request<B>>().expect("`accept` has checked it");
+                    // The next attempt sends it again, if this one fails and it can be had again.
+                    let copy = self.config.clone_body.copy(&request);
+                    let repeatable = copy.is_some();
+                    if let Some(copy) = copy {
+                        Gate::keep_request(&identity.session.0, drive.attempt, Box::new(copy));
+                    }
+                    (by_request(&renewal, request).await, repeatable)
+                }
+                None => (self.by_rule(&renewal, &identity).await, true),
+            };
+            match result {
+                Ok(()) if renewal.last_expired() => {
+                    Err(failure("the renewed session was answered as expired".into()))
+                }
+                Ok(()) => Ok(None),
+                Err(error) => {
+                    let Failure { terminal, error } = failure(error);
+                    Err(Failure { terminal: terminal || !repeatable, error })
+                }
+            }
+        })
+    }
+}
+
+impl<S, B> StackLane<S, B> {
+    async fn by_rule(&self, renewal: &Renewal<B>, identity: &Identity) -> Result<(), BoxError> {
+        match self.config.rule.as_deref() {
+            Some(Rule::Steps(steps)) => steps(renewal.clone()).await,
+            Some(Rule::Request(make)) => {
+                let request = make().ok_or(
+                    "the body of the request to renew by cannot be had again; allow it by replay_bodies or clone_body",
+                )?;
+                by_request(renewal, request).await
+            }
+            Some(Rule::Supply(supply)) => {
+                let jar = supply(renewal.reason()).await?;
+                let old = std::mem::replace(&mut *identity.kept.jar.lock(), jar);
+                drop(old);
+                Ok(())
+            }
+            None => Err("no renewal rule is set".into()),
+        }
+    }
+}
+
+async fn by_request<B>(renewal: &Renewal<B>, request: Request<B>) -> Result<(), BoxError> {
+    let (response, classified) = renewal.send_classified(request).await?;
+    if classified.renewed {
+        return Ok(());
+    }
+    Err(format!("the renewal was answered with status {} and does not pass renewed_when", response.status())
+        .into())
+}

@@ -1,0 +1,134 @@
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use http::{Response, Uri, header};
+use pin_project_lite::pin_project;
+
+use super::{Identity, SessionError, SessionInfo, request::SendLog, trace};
+use crate::{
+    cookies::{StoredCookie, Target},
+    gate::BoxError,
+};
+
+pin_project! {
+    /// Response future of [`SessionService`](super::SessionService).
+    #[derive(Debug)]
+    pub struct ResponseFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    #[derive(Debug)]
+    enum State<F> {
+        // The request was not sent.
+        Refused { error: Option<SessionError> },
+        // The request is on its way.
+        Sent { #[pin] inner: F, sent: Sent },
+    }
+}
+
+/// What is kept of a request until its response is there.
+#[derive(Debug)]
+pub(crate) struct Sent {
+    pub(crate) identity: Identity,
+    pub(crate) uri: Uri,
+    pub(crate) stores: bool,
+    pub(crate) log: Option<SendLog>,
+}
+
+impl<F> ResponseFuture<F> {
+    pub(crate) fn new(inner: F, sent: Sent) -> Self {
+        Self { state: State::Sent { inner, sent } }
+    }
+
+    pub(crate) fn refused(error: SessionError) -> Self {
+        Self { state: State::Refused { error: Some(error) } }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    E: Into<BoxError>,
+{
+    type Output = Result<Response<R>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().state.project() {
+            StateProjection::Refused { error } => {
+                Poll::Ready(Err(error.take().expect("polled after completion").into()))
+            }
+            StateProjection::Sent { inner, sent } => {
+                let mut response = ready!(inner.poll(context)).map_err(Into::into)?;
+                sent.receive(&mut response);
+                Poll::Ready(Ok(response))
+            }
+        }
+    }
+}
+
+impl Sent {
+    /// Stores the cookies of a response into the identity that its request was sent under, and says so.
+    fn receive<R>(&self, response: &mut Response<R>) {
+        let mut cookies = Vec::new();
+        if self.stores && response.headers().contains_key(header::SET_COOKIE) {
+            self.store(response, &mut cookies);
+        }
+        match &self.log {
+            Some(log) => log.with(|log| log.cookies.append(&mut cookies)),
+            None => {
+                response.extensions_mut().insert(SessionInfo {
+                    session: self.identity.session_id().clone(),
+                    generation: self.identity.generation(),
+                    cookies,
+                    uri: Some(self.uri.clone()),
+                    replays: 0,
+                    held: Duration::ZERO,
+                });
+            }
+        }
+    }
+
+    fn store<R>(&self, response: &Response<R>, cookies: &mut Vec<StoredCookie>) {
+        let Ok(target) = Target::from_uri(&self.uri) else {
+            return;
+        };
+        let session = &self.identity.session.0;
+        let now = session.shared.timestamp();
+        let mut jar = self.identity.kept.jar.lock();
+        for set_cookie in response.headers().get_all(header::SET_COOKIE) {
+            match jar.absorb(&target, set_cookie.as_bytes(), now) {
+                Ok(absorbed) => {
+                    session.counters.cookies_stored.add();
+                    cookies.extend(absorbed.cookie().cloned());
+                    tracing::debug!(
+                        target: "tower_client_sessions::cookies",
+                        session = %session.id,
+                        generation = self.identity.generation(),
+                        host = target.host(),
+                        cookie = %trace::shown_set_cookie(&self.identity, set_cookie),
+                        "cookie received"
+                    );
+                }
+                Err(error) => {
+                    session.counters.cookies_refused.add();
+                    tracing::debug!(
+                        target: "tower_client_sessions::cookies",
+                        session = %session.id,
+                        generation = self.identity.generation(),
+                        host = target.host(),
+                        %error,
+                        "cookie refused"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The name of a session.
+
+use std::{fmt, sync::Arc};
+
+/// The name of a session: any text, or an integer, which is the same name as its decimal digits.
+///
+/// Put one into a request's extensions to say which session the request belongs to.
+///
+/// ```
+/// use tower_client_sessions::SessionId;
+///
+/// let request = http::Request::get("https://shop.example/").extension(SessionId::from("alice")).body(())?;
+/// assert_eq!(SessionId::from(7_u32), SessionId::from("7"));
+/// assert_ne!(SessionId::from("07"), SessionId::from("7"));
+/// # drop(request);
+/// # Ok::<(), http::Error>(())
+/// ```
+///
+/// # Clone
+///
+/// Cloning allocates nothing.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(Repr);
+
+/// One name has one representation: text that is the decimal form of a number is held as the number.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Repr {
+    Number(u64),
+    Text(Arc<str>),
+}
+
+impl SessionId {
+    fn from_text(text: &str) -> Option<u64> {
+        let digits = text.as_bytes();
+        let canonical = matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && digits.iter().all(u8::is_ascii_digit);
+        if canonical { text.parse().ok() } else { None }
+    }
+}
+
+impl From<&str> for SessionId {
+    fn from(text: &str) -> Self {
+        Self(Self::from_text(text).map_or_else(|| Repr::Text(text.into()), Repr::Number))
+    }
+}
+
+impl From<String> for SessionId {
+    fn from(text: String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<&String> for SessionId {
+    fn from(text: &String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<&SessionId> for SessionId {
+    fn from(id: &SessionId) -> Self {
+        id.clone()
+    }
+}
+
+macro_rules! from_integers {
+    ($($unsigned:ty)*; $($signed:ty)*) => {
+        $(
+            impl From<$unsigned> for SessionId {
+                fn from(number: $unsigned) -> Self {
+                    Self(Repr::Number(number as u64))
+                }
+            }
+        )*
+        $(
+            impl From<$signed> for SessionId {
+                fn from(number: $signed) -> Self {
+                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self(Repr::Number(number)))
+                }
+            }
+        )*
+    };
+}
+
+from_integers!(u8 u16 u32 u64 usize; i8 i16 i32 i64 isize);
+
+impl fmt::Display for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Number(number) => number.fmt(f),
+            Repr::Text(text) => text.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for SessionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Number(number) => write!(f, "SessionId({number})"),
+            Repr::Text(text) => write!(f, "SessionId({text:?})"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_and_its_digits_are_one_name() {
+        for number in [0, 1, 42, u64::MAX] {
+            assert_eq!(SessionId::from(number), SessionId::from(number.to_string()));
+            assert_eq!(SessionId::from(number).to_string(), number.to_string());
+        }
+        assert_eq!(SessionId::from(-5), SessionId::from("-5"));
+        for text in ["", "00", "01", "+1", " 1", "18446744073709551616", "٣"] {
+            assert_eq!(SessionId::from(text).to_string(), text);
+            assert!(matches!(SessionId::from(text).0, Repr::Text(_)), "{text:?}");
+        }
+    }
+}

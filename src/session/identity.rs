@@ -1,0 +1,86 @@
+//! One generation of a session.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+
+use super::{Session, SessionId};
+use crate::{cookies::Jar, gate::keeper::Life, profile::Profile};
+
+/// Who a session is for one generation: its cookies and its profile, which never mix with those of another generation.
+///
+/// A request keeps the identity that it was sent under, and its response stores cookies into that identity alone. The gate or
+/// the session layer puts it into the extensions of a request on its way down, so that layers below know under whom it goes;
+/// nothing else can make one.
+///
+/// # Clone
+///
+/// Clones are the same identity.
+#[derive(Clone)]
+pub struct Identity {
+    pub(crate) session: Session,
+    pub(crate) kept: Arc<Kept>,
+}
+
+/// What an identity keeps.
+pub(crate) struct Kept {
+    pub(crate) life: Life,
+    pub(crate) jar: Mutex<Jar>,
+    pub(crate) profile: Option<Profile>,
+}
+
+impl Identity {
+    /// The session that this is a generation of.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The name of the session.
+    pub fn session_id(&self) -> &SessionId {
+        self.session.id()
+    }
+
+    /// The number of the generation; it grows with every renewal, clear and replacement, and numbers may be left out.
+    pub fn generation(&self) -> u64 {
+        self.kept.life.generation
+    }
+
+    /// The profile that this identity wears, if the sessions have profiles.
+    pub fn profile(&self) -> Option<&Profile> {
+        self.kept.profile.as_ref()
+    }
+
+    /// How often a request was sent under this identity by way of a renewal layer; hops of a redirect are not counted.
+    pub fn uses(&self) -> u64 {
+        self.kept.life.uses()
+    }
+
+    /// How long ago this identity was made.
+    pub fn age(&self) -> Duration {
+        self.session.now().saturating_sub(self.kept.life.born)
+    }
+
+    /// Whether the identity was ended: by an answer that said so, a clear, a replacement, or a failed renewal. An identity that
+    /// was renewed early while it still worked has not ended.
+    pub fn is_ended(&self) -> bool {
+        self.kept.life.is_ended()
+    }
+}
+
+/// Two are equal if they are the same identity.
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.kept, &other.kept)
+    }
+}
+
+impl Eq for Identity {}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("session", self.session_id())
+            .field("generation", &self.generation())
+            .finish_non_exhaustive()
+    }
+}

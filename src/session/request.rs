@@ -1,0 +1,181 @@
+//! What requests and responses carry in their extensions.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{Extensions, Uri};
+use parking_lot::Mutex;
+
+use super::{Identity, Session, SessionError, SessionId, Sessions, error::SessionErrorKind};
+use crate::cookies::{NewCookie, StoredCookie};
+
+/// What a single request leaves out, set in its extensions. Without it, cookies are sent and stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CookieSwitch {
+    /// The session's cookies are not sent; what the response sets is stored.
+    DontSend,
+    /// The session's cookies are sent; what the response sets is not stored.
+    DontStore,
+    /// Neither. The request's own `Cookie` header is still sent.
+    Neither,
+}
+
+impl CookieSwitch {
+    pub(crate) fn sends(switch: Option<&Self>) -> bool {
+        matches!(switch, None | Some(Self::DontStore))
+    }
+
+    pub(crate) fn stores(switch: Option<&Self>) -> bool {
+        matches!(switch, None | Some(Self::DontSend))
+    }
+}
+
+/// Cookies that a request brings along, set in its extensions: they are stored in its session as if its URL had set them, and
+/// sent from then on.
+///
+/// To send cookies with one request only, use its `Cookie` header, which is never stored and wins by name.
+///
+/// ```
+/// use tower_client_sessions::{RequestCookies, SessionId};
+///
+/// let request = http::Request::get("https://shop.example/")
+///     .extension(SessionId::from("alice"))
+///     .extension(RequestCookies::new([("lang", "en"), ("theme", "dark")]))
+///     .body(())?;
+/// # drop(request);
+/// # Ok::<(), http::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct RequestCookies(Arc<[NewCookie<'static>]>);
+
+impl RequestCookies {
+    /// Creates the extension from pairs of name and value, from `cookie::Cookie`s, or from [`StoredCookie`]s.
+    pub fn new<I>(cookies: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<NewCookie<'static>>,
+    {
+        Self(cookies.into_iter().map(Into::into).collect())
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = NewCookie<'static>> + '_ {
+        self.0.iter().cloned()
+    }
+}
+
+impl fmt::Debug for RequestCookies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestCookies").field("len", &self.0.len()).finish()
+    }
+}
+
+/// What became of a request, in the extensions of its response.
+#[derive(Clone, Debug)]
+pub struct SessionInfo {
+    pub(crate) session: SessionId,
+    pub(crate) generation: u64,
+    pub(crate) cookies: Vec<StoredCookie>,
+    pub(crate) uri: Option<Uri>,
+    pub(crate) replays: u32,
+    pub(crate) held: Duration,
+}
+
+impl SessionInfo {
+    /// The session that the request belonged to.
+    pub fn session(&self) -> &SessionId {
+        &self.session
+    }
+
+    /// The generation of the identity that the answered request was sent under.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The cookies that this response set, those of the redirects on the way to it included, in order. A cookie that was
+    /// deleted is not among them.
+    pub fn cookies(&self) -> &[StoredCookie] {
+        &self.cookies
+    }
+
+    /// The URI that was finally served, after redirects.
+    pub fn uri(&self) -> Option<&Uri> {
+        self.uri.as_ref()
+    }
+
+    /// How often the request was sent again before this answer.
+    pub fn replays(&self) -> u32 {
+        self.replays
+    }
+
+    /// How long the request was held while its session was being renewed.
+    pub fn held(&self) -> Duration {
+        self.held
+    }
+}
+
+/// What the gate sends along with a request, and what the session layer writes into it at each hop.
+#[derive(Clone, Debug)]
+pub(crate) struct SendLog(Arc<Mutex<Log>>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Log {
+    /// How many hops have left.
+    pub(crate) hops: u32,
+    /// The cookies that the answers set.
+    pub(crate) cookies: Vec<StoredCookie>,
+    /// The URI of the last hop.
+    pub(crate) uri: Option<Uri>,
+    /// Whether a hop whose identity has ended may be refused, because the gate can start the whole request again.
+    pub(crate) retirable: bool,
+}
+
+impl SendLog {
+    pub(crate) fn new(retirable: bool) -> Self {
+        Self(Arc::new(Mutex::new(Log { retirable, ..Log::default() })))
+    }
+
+    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Log) -> R) -> R {
+        look(&mut self.0.lock())
+    }
+}
+
+/// Finds the session that a request names: its handle before its name before the default.
+pub(crate) fn named_session(extensions: &Extensions, sessions: &Sessions) -> Result<Session, SessionError> {
+    if let Some(session) = extensions.get::<Session>() {
+        return Ok(session.clone());
+    }
+    if let Some(id) = extensions.get::<SessionId>() {
+        return Ok(sessions.session(id));
+    }
+    if let Some(identity) = extensions.get::<Identity>() {
+        return Ok(identity.session.clone());
+    }
+    match &sessions.registry.shared.default_session {
+        Some(id) => Ok(sessions.session(id)),
+        None => Err(SessionError::new(SessionErrorKind::NoSession)),
+    }
+}
+
+/// Finds the identity that a request goes under: the one that the gate put there, or the current one of the session it names.
+pub(crate) fn identity(extensions: &Extensions, sessions: &Sessions) -> Result<Identity, SessionError> {
+    if let Some(identity) = extensions.get::<Identity>() {
+        let other = match (extensions.get::<Session>(), extensions.get::<SessionId>()) {
+            (Some(session), _) => session.id() != identity.session_id(),
+            (None, Some(id)) => id != identity.session_id(),
+            (None, None) => false,
+        };
+        return if other {
+            Err(SessionError::new(SessionErrorKind::OtherSession))
+        } else {
+            Ok(identity.clone())
+        };
+    }
+    let session = named_session(extensions, sessions)?;
+    if let Some(kept) = session.0.gate.current() {
+        return Ok(Identity { session, kept });
+    }
+    if session.0.shared.lane().is_none() {
+        session.0.adopt_pending();
+    }
+    session.identity().ok_or_else(|| SessionError::new(SessionErrorKind::Held))
+}

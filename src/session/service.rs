@@ -1,0 +1,146 @@
+use std::{
+    mem,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, Request, Response, Uri, header};
+use tower_service::Service;
+
+use super::{
+    CookieSwitch, Identity, RequestCookies, ResponseFuture, SessionError, SessionErrorKind, Sessions,
+    future::Sent,
+    request::{self, SendLog},
+};
+use crate::{cookies::Target, gate::BoxError};
+
+/// Middleware that sends a session's cookies and stores those that come back.
+///
+/// See the [module](super) for how a request names its session and what is sent and stored.
+#[derive(Clone, Debug)]
+pub struct SessionService<S> {
+    inner: S,
+    sessions: Sessions,
+}
+
+impl<S> SessionService<S> {
+    /// Wraps `inner`.
+    pub fn new(inner: S, sessions: Sessions) -> Self {
+        Self { inner, sessions }
+    }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Puts onto the request what its session adds to it.
+    fn prepare<B>(&self, request: &mut Request<B>) -> Result<Sent, SessionError> {
+        let identity = request::identity(request.extensions(), &self.sessions)?;
+        let log = request.extensions().get::<SendLog>().cloned();
+        if let Some(log) = &log {
+            // A hop that waited below while its identity was ended: the gate starts the request again under the next one.
+            if identity.is_ended() && log.with(|log| log.retirable) {
+                return Err(SessionError::new(SessionErrorKind::Retired));
+            }
+        }
+        let uri = target_uri(request)?;
+        let target = Target::from_uri(&uri)
+            .map_err(|error| SessionError::caused_by(SessionErrorKind::BadUri, error))?;
+        let shared = &identity.session.0.shared;
+        let mut jar = identity.kept.jar.lock();
+        if let Some(cookies) = request.extensions().get::<RequestCookies>() {
+            jar.add(cookies.iter(), &target, shared.timestamp())
+                .map_err(|error| SessionError::caused_by(SessionErrorKind::BadCookie, error))?;
+        }
+        let switch = request.extensions().get::<CookieSwitch>();
+        let stores = CookieSwitch::stores(switch);
+        if CookieSwitch::sends(switch) {
+            let own = request.headers().get_all(header::COOKIE);
+            let now = || shared.timestamp();
+            let cookie = match own.iter().next() {
+                None => jar.header(&target, now),
+                Some(_) => jar.header_with(&target, own.iter(), now),
+            };
+            drop(jar);
+            if let Some(cookie) = cookie {
+                trace_sent(&identity, &target, &cookie);
+                request.headers_mut().insert(header::COOKIE, cookie);
+            }
+        } else {
+            drop(jar);
+        }
+        identity.session.0.counters.sent.add();
+        if let Some(log) = &log {
+            log.with(|log| {
+                log.hops += 1;
+                log.uri = Some(uri.clone());
+            });
+        }
+        put(request, &identity);
+        Ok(Sent { identity, uri, stores, log })
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for SessionService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+{
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let spare = self.inner.clone();
+        let mut ready = mem::replace(&mut self.inner, spare);
+        match self.prepare(&mut request) {
+            Ok(sent) => ResponseFuture::new(ready.call(request), sent),
+            Err(error) => ResponseFuture::refused(error),
+        }
+    }
+}
+
+/// Lets the layers below know whom the request goes under.
+fn put<B>(request: &mut Request<B>, identity: &Identity) {
+    let extensions = request.extensions_mut();
+    match extensions.get_mut::<Identity>() {
+        Some(place) if place == identity => {}
+        Some(place) => place.clone_from(identity),
+        None => {
+            extensions.insert(identity.clone());
+        }
+    }
+}
+
+/// Where the request goes: its URI, completed by its `Host` header where it has only a path.
+fn target_uri<B>(request: &Request<B>) -> Result<Uri, SessionError> {
+    let uri = request.uri();
+    if uri.host().is_some() {
+        return Ok(uri.clone());
+    }
+    host_and_path(uri, request.headers()).ok_or_else(|| SessionError::new(SessionErrorKind::BadUri))
+}
+
+fn host_and_path(uri: &Uri, headers: &HeaderMap) -> Option<Uri> {
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    Uri::builder().scheme("http").authority(host).path_and_query(path).build().ok()
+}
+
+fn trace_sent(identity: &Identity, target: &Target<'_>, cookie: &http::HeaderValue) {
+    if tracing::enabled!(target: "tower_client_sessions::cookies", tracing::Level::DEBUG) {
+        let shown = super::trace::shown_header(identity, cookie);
+        tracing::debug!(
+            target: "tower_client_sessions::cookies",
+            session = %identity.session_id(),
+            generation = identity.generation(),
+            host = target.host(),
+            cookies = %shown,
+            "cookies sent"
+        );
+    }
+}

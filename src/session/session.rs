@@ -1,0 +1,484 @@
+//! A session, as its users hold it.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::Request;
+use parking_lot::Mutex;
+
+use super::{Identity, Kept, SessionId, Stats, lane::Once, sessions::Shared, stats::Counters};
+use crate::{
+    cookies::{CookieError, Jar, NewCookie, StoredCookie, Target, Timestamp},
+    gate::{
+        RenewalError, RenewalErrorKind,
+        core::{Failure, Generation, Limits},
+        driver,
+        keeper::{Asker, Counted, Drive, Gate, Keeper, Life, Renewing},
+    },
+    profile::Profile,
+};
+
+/// A handle to one session.
+///
+/// [`Sessions::session`](super::Sessions::session) gives it out. It can be put into a request's extensions in the place of a
+/// [`SessionId`], which saves the look-up. A session whose handle somebody holds is never evicted.
+///
+/// While a session has no current identity, because it was cleared or has expired and its renewal is under way, reads and edits
+/// address the identity that is about to come: an edit made then is in it when it is there.
+///
+/// # Clone
+///
+/// Clones are the same session.
+#[derive(Clone)]
+pub struct Session(pub(crate) Arc<SessionInner>);
+
+pub(crate) struct SessionInner {
+    pub(crate) id: SessionId,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) gate: Gate<Self>,
+    pub(crate) counters: Counters,
+    /// The profile drawn last, which the next identity avoids.
+    last_profile: Mutex<Option<Profile>>,
+    /// When the registry last gave this session out, by its own count.
+    pub(crate) last_used: AtomicU64,
+    /// Set while the registry decides whether to drop this session, and from then on if it does.
+    pub(crate) evicted: AtomicBool,
+}
+
+impl Session {
+    pub(crate) fn create(id: SessionId, shared: Arc<Shared>) -> Self {
+        let profile = shared.draw(None);
+        let life = Life::current(1, shared.now());
+        let first = Arc::new(Kept { life, jar: Mutex::new(shared.jar()), profile: profile.clone() });
+        let gate = if shared.login_first { Gate::pending(Some(first)) } else { Gate::open(first) };
+        Self(Arc::new(SessionInner {
+            id,
+            shared,
+            gate,
+            counters: Counters::default(),
+            last_profile: Mutex::new(profile),
+            last_used: AtomicU64::new(0),
+            evicted: AtomicBool::new(false),
+        }))
+    }
+
+    /// The session's name.
+    pub fn id(&self) -> &SessionId {
+        &self.0.id
+    }
+
+    /// The generation of the current identity, or `None` while there is no current one.
+    pub fn generation(&self) -> Option<u64> {
+        self.identity().map(|identity| identity.generation())
+    }
+
+    /// The current identity, or `None` while there is none.
+    pub fn identity(&self) -> Option<Identity> {
+        self.0.gate.current().map(|kept| Identity { session: self.clone(), kept })
+    }
+
+    /// The profile of the current or coming identity.
+    pub fn profile(&self) -> Option<Profile> {
+        self.view(|kept| kept.profile.clone()).flatten()
+    }
+
+    /// How many requests of this session are held at this moment.
+    pub fn held(&self) -> usize {
+        self.0.gate.held()
+    }
+
+    /// What happened to this session so far.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        self.0.counters.add_to(&mut stats);
+        stats
+    }
+
+    /// All cookies, of every domain and path, with their attributes; expired ones are left out.
+    pub fn cookies(&self) -> Vec<StoredCookie> {
+        let now = self.0.shared.timestamp();
+        self.with_jar(|jar| jar.iter(now).cloned().collect())
+    }
+
+    /// The cookies that a request for `url` would carry, in the order in which they would be sent.
+    ///
+    /// # Errors
+    ///
+    /// If `url` is not an absolute http or https URL.
+    pub fn cookies_for(&self, url: &str) -> Result<Vec<StoredCookie>, CookieError> {
+        let target = Target::parse(url)?;
+        let now = self.0.shared.timestamp();
+        Ok(self.with_jar(|jar| jar.matching(&target, now).into_iter().cloned().collect()))
+    }
+
+    /// Adds cookies as if `url` had set them: all of them or none.
+    ///
+    /// Takes pairs of name and value, `cookie::Cookie`s and [`StoredCookie`]s. A cookie given for a host takes the place of the
+    /// one that a response has set there under the same name and path.
+    ///
+    /// # Errors
+    ///
+    /// Says which rule refuses which of them; then nothing was added.
+    pub fn add_cookies<'c, I>(&self, cookies: I, url: &str) -> Result<(), CookieError>
+    where
+        I: IntoIterator,
+        I::Item: Into<NewCookie<'c>>,
+    {
+        let target = Target::parse(url)?;
+        let now = self.0.shared.timestamp();
+        let cookies: Vec<NewCookie<'c>> = cookies.into_iter().map(Into::into).collect();
+        self.edit(|jar| jar.add(cookies.iter().cloned(), &target, now))
+    }
+
+    /// Sets one cookie in the form of a `Set-Cookie` header, as if `url` had answered with it.
+    ///
+    /// # Errors
+    ///
+    /// Says which rule refuses it, or that `url` is none.
+    pub fn set_cookie(&self, set_cookie: &str, url: &str) -> Result<(), CookieError> {
+        let target = Target::parse(url)?;
+        let now = self.0.shared.timestamp();
+        self.edit(|jar| jar.set(set_cookie, &target, now))
+    }
+
+    /// Removes one cookie and returns it, or `None` if there is no such cookie.
+    pub fn remove_cookie(&self, domain: &str, path: &str, name: &str) -> Option<StoredCookie> {
+        self.edit(|jar| jar.remove(domain, path, name))
+    }
+
+    /// Ends the current identity. Sends nothing.
+    ///
+    /// A fresh one, with an empty jar and another profile, takes its place. If a renewal layer stands on the sessions, the next
+    /// request starts its rule, or, where it has none, goes ahead alone while the others wait for its answer. Otherwise the fresh
+    /// identity simply is the current one.
+    ///
+    /// After this has returned, no request that starts carries anything of the old identity.
+    pub fn clear(&self) {
+        // A closed gate has nothing left to clear.
+        let _ = match self.0.shared.lane() {
+            Some(_) => Gate::clear(&self.0),
+            None => Gate::replace(&self.0, |generation| self.0.fresh(generation)).map(drop),
+        };
+    }
+
+    /// Starts a renewal by the layer's rule, or joins the one that runs. The current identity serves on until the new one is
+    /// there.
+    ///
+    /// The renewal has started when this returns; dropping the handle cancels nothing.
+    ///
+    /// # Errors
+    ///
+    /// The handle resolves to an error if there is no [stack](RenewalErrorKind::NoStack) or no
+    /// [rule](RenewalErrorKind::NoRule), if the renewal failed, or if a later call ended it.
+    pub fn renew(&self) -> RenewalHandle {
+        if driver::is_reentrant(&self.0) {
+            return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::Reentrant));
+        }
+        match self.0.shared.lane() {
+            None => RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoStack)),
+            Some(_) => RenewalHandle::new(Gate::renew(&self.0)),
+        }
+    }
+
+    /// Ends the current identity and sends `request` at once, through the stack below the gate, to bring a new one about. All
+    /// other requests of this session wait for it.
+    ///
+    /// The request is on its way when this returns, whether or not any other request comes; dropping the handle cancels nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`renew`](Self::renew), and if the request's body is [not the stack's](RenewalErrorKind::WrongBody). An empty body
+    /// may be given as `()`.
+    pub fn renew_with<B: Send + 'static>(&self, request: Request<B>) -> RenewalHandle {
+        if driver::is_reentrant(&self.0) {
+            return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::Reentrant));
+        }
+        let Some(lane) = self.0.shared.lane() else {
+            return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoStack));
+        };
+        match lane.accept(Box::new(request)) {
+            Ok(once) => RenewalHandle::new(Gate::renew_with(&self.0, once)),
+            Err(error) => RenewalHandle::refuse(error),
+        }
+    }
+
+    /// Makes `cookies` the session's, under a new identity with another profile. What was under way is ended; requests that
+    /// wait go on.
+    pub fn replace(&self, cookies: impl Into<Jar>) {
+        let mut jar = cookies.into();
+        // A closed gate has nothing left to replace.
+        let _ = Gate::replace(&self.0, move |generation| {
+            let kept = self.0.fresh(generation);
+            *kept.jar.lock() = std::mem::take(&mut jar);
+            kept
+        });
+    }
+
+    /// Copies the session under another name: its cookies and its profile, but neither its counters nor what is under way.
+    ///
+    /// # Errors
+    ///
+    /// If there is a session of that name.
+    pub fn fork(&self, id: impl Into<SessionId>) -> Result<Session, SessionExists> {
+        let id = id.into();
+        let (jar, profile) = self
+            .view(|kept| (kept.jar.lock().clone(), kept.profile.clone()))
+            .unwrap_or_else(|| (self.0.shared.jar(), None));
+        let fork = match self.0.shared.registry() {
+            Some(registry) => registry.create(id.clone()).ok_or(SessionExists { id })?,
+            // All handles of the registry are gone: no name can be taken.
+            None => Self::create(id, self.0.shared.clone()),
+        };
+        // A new session that has nothing under way: replacing cannot fail.
+        let born = fork.now();
+        let _ = Gate::replace(&fork.0, move |generation| {
+            let life = Life::new(generation, born);
+            Arc::new(Kept { life, jar: Mutex::new(jar), profile })
+        });
+        Ok(fork)
+    }
+
+    pub(crate) fn now(&self) -> Duration {
+        self.0.shared.now()
+    }
+
+    /// Shows the current identity, or the coming one.
+    fn view<R>(&self, look: impl Fn(&Kept) -> R) -> Option<R> {
+        match self.0.gate.published() {
+            Some(kept) => Some(look(&kept)),
+            None => self.0.gate.edit(|kept| look(kept)),
+        }
+    }
+
+    fn with_jar<R: Default>(&self, look: impl Fn(&Jar) -> R) -> R {
+        self.view(|kept| look(&kept.jar.lock())).unwrap_or_default()
+    }
+
+    /// Edits the current jar, or the one that is about to come wherever it lies.
+    fn edit<R: Outcome>(&self, edit: impl Fn(&mut Jar) -> R) -> R {
+        match self.0.gate.published() {
+            Some(kept) => edit(&mut kept.jar.lock()),
+            None => self.0.gate.edit(|kept| edit(&mut kept.jar.lock())).unwrap_or_else(R::nothing),
+        }
+    }
+}
+
+/// What an edit of a session that was closed comes to.
+trait Outcome {
+    fn nothing() -> Self;
+}
+
+impl Outcome for Result<(), CookieError> {
+    fn nothing() -> Self {
+        Ok(())
+    }
+}
+
+impl Outcome for Option<StoredCookie> {
+    fn nothing() -> Self {
+        None
+    }
+}
+
+/// The session's name, generation and cookies, without any value.
+impl fmt::Display for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {}", self.id())?;
+        match self.generation() {
+            Some(generation) => write!(f, " (generation {generation})")?,
+            None => f.write_str(" (being renewed)")?,
+        }
+        for cookie in self.cookies() {
+            write!(f, "\n  {cookie}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", self.id())
+            .field("generation", &self.generation())
+            .finish_non_exhaustive()
+    }
+}
+
+impl SessionInner {
+    /// An identity with an empty jar and another profile than the last one's.
+    fn fresh(&self, generation: Generation) -> Arc<Kept> {
+        let life = Life::new(generation, self.shared.now());
+        Arc::new(Kept { life, jar: Mutex::new(self.shared.jar()), profile: self.draw() })
+    }
+
+    fn draw(&self) -> Option<Profile> {
+        let mut last = self.last_profile.lock();
+        let next = self.shared.draw(last.as_ref());
+        last.clone_from(&next);
+        next
+    }
+
+    /// The identity of `generation` with what `base` has.
+    pub(crate) fn successor(&self, base: &Kept, generation: Generation) -> Arc<Kept> {
+        let life = Life::new(generation, self.shared.now());
+        let jar = Mutex::new(base.jar.lock().clone());
+        Arc::new(Kept { life, jar, profile: base.profile.clone() })
+    }
+}
+
+/// The generation that a pending identity has: none of those that requests see.
+const PENDING: Generation = 0;
+
+impl Keeper for SessionInner {
+    type Value = Kept;
+    type Request = Once;
+
+    fn gate(&self) -> &Gate<Self> {
+        &self.gate
+    }
+
+    fn life(value: &Kept) -> &Life {
+        &value.life
+    }
+
+    fn limits(&self) -> Limits {
+        self.shared.limits()
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.now()
+    }
+
+    fn has_rule(&self) -> bool {
+        self.shared.lane().is_some_and(|lane| lane.has_rule())
+    }
+
+    fn pending(&self, candidate: Option<&Arc<Kept>>, failed: Option<&Arc<Kept>>) -> Option<Arc<Kept>> {
+        let life = Life::new(PENDING, self.shared.now());
+        Some(match (candidate, failed) {
+            // The candidate that runs will be current; until then it is what the next attempt would look like.
+            (Some(candidate), _) => Arc::new(Kept {
+                life,
+                jar: Mutex::new(self.shared.jar()),
+                profile: candidate.profile.clone(),
+            }),
+            // Edits survive a failed attempt; its profile may have been the reason for it.
+            (None, Some(failed)) => {
+                Arc::new(Kept { life, jar: Mutex::new(failed.jar.lock().clone()), profile: self.draw() })
+            }
+            (None, None) => self.fresh(PENDING),
+        })
+    }
+
+    fn candidate(&self, pending: Option<&Arc<Kept>>, generation: Generation) -> Option<Arc<Kept>> {
+        Some(match pending {
+            Some(pending) => self.successor(pending, generation),
+            None => self.fresh(generation),
+        })
+    }
+
+    fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<Kept> {
+        match self.shared.lane() {
+            Some(lane) => lane.renew(Session(self.clone()), drive),
+            None => Box::pin(std::future::ready(Err(Failure {
+                terminal: false,
+                error: RenewalError::new(RenewalErrorKind::NoStack),
+            }))),
+        }
+    }
+
+    fn count(&self, event: Counted) {
+        match event {
+            Counted::Started(reason) => {
+                tracing::debug!(session = %self.id, ?reason, "renewal started");
+                self.counters.renewals_started.add();
+            }
+            Counted::Succeeded => {
+                tracing::debug!(session = %self.id, "renewal succeeded");
+                self.counters.renewals_succeeded.add();
+            }
+            Counted::Failed => {
+                tracing::debug!(session = %self.id, "renewal failed");
+                self.counters.renewals_failed.add();
+            }
+        }
+    }
+}
+
+/// A renewal that was asked for: resolves to the generation that it brought about. Dropping it cancels nothing.
+///
+/// # Cancel safety
+///
+/// The renewal runs in a task of its own; the handle only looks on.
+#[must_use = "the renewal runs without it; to know how it ends, await it"]
+pub struct RenewalHandle(Handle);
+
+enum Handle {
+    Asking(Asker<SessionInner>),
+    Refused(Option<RenewalError>),
+}
+
+impl RenewalHandle {
+    fn new(asked: Result<Asker<SessionInner>, RenewalError>) -> Self {
+        asked.map_or_else(Self::refuse, |asker| Self(Handle::Asking(asker)))
+    }
+
+    fn refuse(error: RenewalError) -> Self {
+        Self(Handle::Refused(Some(error)))
+    }
+}
+
+impl Future for RenewalHandle {
+    type Output = Result<u64, RenewalError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            Handle::Asking(asker) => asker.poll(context),
+            Handle::Refused(error) => {
+                Poll::Ready(Err(error.take().expect("a renewal handle is not polled after it has answered")))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for RenewalHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RenewalHandle").finish_non_exhaustive()
+    }
+}
+
+/// There is already a session of this name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionExists {
+    id: SessionId,
+}
+
+impl SessionExists {
+    /// The name that is taken.
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+}
+
+impl fmt::Display for SessionExists {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "there is already a session named {}", self.id)
+    }
+}
+
+impl std::error::Error for SessionExists {}
+
+impl Shared {
+    pub(crate) fn timestamp(&self) -> Timestamp {
+        (self.clock)().into()
+    }
+}

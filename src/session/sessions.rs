@@ -1,0 +1,417 @@
+//! All sessions of one program.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    fmt,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU64, Ordering, fence},
+    },
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::{
+    Session, SessionId, Stats,
+    lane::Lane,
+    session::SessionInner,
+    stats::{Counter, Counters, Gauge},
+};
+use crate::{
+    cookies::Jar,
+    gate::{ConfigError, GateConfig, core::Limits},
+    profile::{Profile, Profiles},
+};
+
+/// All sessions of one program: created on first use, found by name, bounded in number if a bound is set.
+///
+/// The layers of one stack are built on the same `Sessions`.
+///
+/// ```
+/// use tower_client_sessions::Sessions;
+///
+/// let sessions = Sessions::new();
+/// assert!(sessions.get("alice").is_none(), "looking never creates");
+///
+/// let alice = sessions.session("alice");
+/// alice.add_cookies([("token", "abc==")], "https://shop.example/")?;
+/// assert_eq!(alice.cookies().len(), 1);
+/// assert!(!alice.to_string().contains("abc=="), "values are never shown");
+/// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
+/// ```
+///
+/// # Clone
+///
+/// Clones share the sessions.
+#[derive(Clone)]
+pub struct Sessions {
+    pub(crate) registry: Arc<Registry>,
+}
+
+/// The sessions by name.
+pub(crate) struct Registry {
+    map: papaya::HashMap<SessionId, Session>,
+    pub(crate) shared: Arc<Shared>,
+    max_sessions: Option<usize>,
+    /// Counts creations, twice each: the clock of `last_used`.
+    epoch: AtomicU64,
+    /// Held while a session is created or dropped, never on the way to one that is there.
+    creation: Mutex<Line>,
+}
+
+/// Sessions by when they were used, as far as is known: one may have been used since it was entered here.
+type Line = BinaryHeap<Reverse<(u64, SessionId)>>;
+
+/// What every session of one registry shares.
+pub(crate) struct Shared {
+    registry: Weak<Registry>,
+    profiles: Option<Profiles>,
+    pub(crate) clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    pub(crate) login_first: bool,
+    pub(crate) default_session: Option<SessionId>,
+    pub(crate) show_values: bool,
+    /// The stack that can renew, owned by its services.
+    lane: Mutex<Option<Weak<dyn Lane>>>,
+    origin: Instant,
+    pub(crate) held: Gauge,
+    /// What dropped sessions have counted.
+    gone: Counters,
+    dropped: Counter,
+    over_limit: Counter,
+}
+
+impl Sessions {
+    /// Creates sessions without a bound, without profiles and without a default session.
+    pub fn new() -> Self {
+        Self::builder().build()
+    }
+
+    /// Starts from the defaults that each setter names.
+    pub fn builder() -> SessionsBuilder {
+        SessionsBuilder {
+            max_sessions: None,
+            profiles: None,
+            clock: Box::new(SystemTime::now),
+            login_first: false,
+            default_session: None,
+            show_values: false,
+        }
+    }
+
+    /// The session of this name, created if it is new.
+    ///
+    /// This never fails: when all sessions of a bounded registry are in use, the bound is passed, and
+    /// [`Stats::sessions_over_limit`] counts it.
+    pub fn session(&self, id: impl Into<SessionId>) -> Session {
+        self.registry.session(id.into())
+    }
+
+    /// The session of this name, if there is one.
+    pub fn get(&self, id: impl Into<SessionId>) -> Option<Session> {
+        let id = id.into();
+        self.registry.find(&id).or_else(|| {
+            // The session may just be about to be dropped; whoever decides that holds this lock.
+            let _creation = self.registry.creation.lock();
+            self.registry.find(&id)
+        })
+    }
+
+    /// The number of sessions.
+    pub fn len(&self) -> usize {
+        self.registry.map.len()
+    }
+
+    /// Whether there are no sessions.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All sessions, in no order.
+    pub fn all(&self) -> Vec<Session> {
+        let _creation = self.registry.creation.lock();
+        self.registry.map.pin().values().cloned().collect()
+    }
+
+    /// What happened to all sessions so far, those that were dropped included.
+    pub fn stats(&self) -> Stats {
+        let shared = &self.registry.shared;
+        let mut stats = Stats::default();
+        let _creation = self.registry.creation.lock();
+        for session in self.registry.map.pin().values() {
+            session.0.counters.add_to(&mut stats);
+        }
+        shared.gone.add_to(&mut stats);
+        stats.held_peak = shared.held.peak();
+        stats.sessions_dropped = shared.dropped.get();
+        stats.sessions_over_limit = shared.over_limit.get();
+        stats
+    }
+}
+
+impl Default for Sessions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Every session, without any cookie's value.
+impl fmt::Display for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all = self.all();
+        all.sort_by(|one, other| one.id().cmp(other.id()));
+        for (position, session) in all.iter().enumerate() {
+            write!(f, "{}{session}", if position == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sessions").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// Settings of [`Sessions`].
+#[must_use = "a builder does nothing until `build`"]
+pub struct SessionsBuilder {
+    max_sessions: Option<usize>,
+    profiles: Option<Profiles>,
+    clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
+    login_first: bool,
+    default_session: Option<SessionId>,
+    show_values: bool,
+}
+
+impl SessionsBuilder {
+    /// Bounds the number of sessions. Default: no bound.
+    ///
+    /// Beyond it, the one that was used longest ago is dropped, never one that is in use: whose handle somebody holds, that has
+    /// requests on their way or held, or that is being renewed. "Used" is counted in creations: among sessions used since the
+    /// last creation, any may go first.
+    pub fn max_sessions(mut self, sessions: usize) -> Self {
+        self.max_sessions = Some(sessions);
+        self
+    }
+
+    /// Gives every new identity a profile out of `profiles`. Default: none.
+    pub fn profiles(mut self, profiles: Profiles) -> Self {
+        self.profiles = Some(profiles);
+        self
+    }
+
+    /// Sets the session of requests that name none. Default: none, and such a request is an error.
+    pub fn default_session(mut self, id: impl Into<SessionId>) -> Self {
+        self.default_session = Some(id.into());
+        self
+    }
+
+    /// Starts sessions with nothing current, so that the first request waits for a renewal instead of trying without one.
+    /// Default: sessions start with an empty jar.
+    pub fn login_first(mut self) -> Self {
+        self.login_first = true;
+        self
+    }
+
+    /// Shows the values of cookies in `tracing` events. Default: they are not shown anywhere.
+    pub fn show_values_in_traces(mut self) -> Self {
+        self.show_values = true;
+        self
+    }
+
+    /// Sets the clock that cookies expire by. Default: [`SystemTime::now`].
+    pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        self.clock = Box::new(now);
+        self
+    }
+
+    /// Builds the sessions.
+    ///
+    /// # Panics
+    ///
+    /// If `max_sessions` is zero; [`try_build`](Self::try_build) returns that as an error.
+    pub fn build(self) -> Sessions {
+        self.try_build().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Builds the sessions.
+    ///
+    /// # Errors
+    ///
+    /// If `max_sessions` is zero.
+    pub fn try_build(self) -> Result<Sessions, ConfigError> {
+        ConfigError::unless(self.max_sessions != Some(0), "max_sessions")?;
+        let registry = Arc::new_cyclic(|registry| Registry {
+            map: papaya::HashMap::new(),
+            shared: Arc::new(Shared {
+                registry: registry.clone(),
+                profiles: self.profiles,
+                clock: self.clock,
+                login_first: self.login_first,
+                default_session: self.default_session,
+                show_values: self.show_values,
+                lane: Mutex::new(None),
+                origin: Instant::now(),
+                held: Gauge::default(),
+                gone: Counters::default(),
+                dropped: Counter::default(),
+                over_limit: Counter::default(),
+            }),
+            max_sessions: self.max_sessions,
+            epoch: AtomicU64::new(0),
+            creation: Mutex::new(Line::new()),
+        });
+        Ok(Sessions { registry })
+    }
+}
+
+impl fmt::Debug for SessionsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionsBuilder")
+            .field("max_sessions", &self.max_sessions)
+            .field("profiles", &self.profiles)
+            .field("login_first", &self.login_first)
+            .field("default_session", &self.default_session)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// The session of this name, created if it is new.
+    pub(crate) fn session(&self, id: SessionId) -> Session {
+        match self.find(&id) {
+            Some(session) => session,
+            None => self.find_or_create(id).0,
+        }
+    }
+
+    /// A new session, unless there is one of this name.
+    pub(crate) fn create(&self, id: SessionId) -> Option<Session> {
+        let (session, created) = self.find_or_create(id);
+        created.then_some(session)
+    }
+
+    /// The session, if it is there and stays: the way that every request takes.
+    pub(crate) fn find(&self, id: &SessionId) -> Option<Session> {
+        let session = self.map.pin().get(id)?.clone();
+        if self.max_sessions.is_some() {
+            // Pairs with the fence in `drop_oldest`: either this sees the mark, or that sees the clone just made.
+            fence(Ordering::SeqCst);
+            if session.0.evicted.load(Ordering::Relaxed) {
+                return None;
+            }
+            // Odd: used after the creation that set the epoch. Written only when it changes, to keep the line shared.
+            let now = self.epoch.load(Ordering::Relaxed) | 1;
+            if session.0.last_used.load(Ordering::Relaxed) != now {
+                session.0.last_used.store(now, Ordering::Relaxed);
+            }
+        }
+        Some(session)
+    }
+
+    fn find_or_create(&self, id: SessionId) -> (Session, bool) {
+        let mut line = self.creation.lock();
+        // Under the lock nobody decides about dropping it, so that a mark is never seen here.
+        if let Some(session) = self.find(&id) {
+            return (session, false);
+        }
+        let session = Session::create(id.clone(), self.shared.clone());
+        if let Some(max_sessions) = self.max_sessions {
+            let now = self.epoch.fetch_add(2, Ordering::Relaxed) + 2;
+            session.0.last_used.store(now, Ordering::Relaxed);
+            line.push(Reverse((now, id.clone())));
+            self.map.pin().insert(id, session.clone());
+            while self.map.len() > max_sessions {
+                if !self.drop_oldest(&mut line, now) {
+                    self.shared.over_limit.add();
+                    break;
+                }
+            }
+        } else {
+            self.map.pin().insert(id, session.clone());
+        }
+        (session, true)
+    }
+
+    /// Drops the session used longest ago that is not in use. `false`: none was found among those looked at.
+    fn drop_oldest(&self, line: &mut Line, now: u64) -> bool {
+        /// A creation looks at so many and no more; the next one goes on from there.
+        const LOOKS: usize = 256;
+        let map = self.map.pin();
+        for _ in 0..LOOKS {
+            let Some(Reverse((entered, id))) = line.pop() else {
+                return false;
+            };
+            let Some(session) = map.get(&id) else {
+                continue;
+            };
+            let used = session.0.last_used.load(Ordering::Relaxed);
+            if used > entered {
+                line.push(Reverse((used, id)));
+                continue;
+            }
+            session.0.evicted.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
+            if Arc::strong_count(&session.0) == 1 && session.0.gate.is_idle() {
+                if self.shared.dropped.get() == 0 {
+                    tracing::warn!(session = %id, "a session was dropped to keep within max_sessions; further ones are counted");
+                }
+                self.shared.dropped.add();
+                self.shared.gone.absorb(&session.0.counters);
+                map.remove(&id);
+                return true;
+            }
+            session.0.evicted.store(false, Ordering::Relaxed);
+            // In use: as good as used now.
+            session.0.last_used.store(now | 1, Ordering::Relaxed);
+            line.push(Reverse((now | 1, id)));
+        }
+        false
+    }
+}
+
+impl Shared {
+    pub(crate) fn registry(&self) -> Option<Arc<Registry>> {
+        self.registry.upgrade()
+    }
+
+    /// The time since these sessions were made. It follows tokio's clock, paused or not.
+    pub(crate) fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    pub(crate) fn jar(&self) -> Jar {
+        Jar::default()
+    }
+
+    pub(crate) fn draw(&self, avoid: Option<&Profile>) -> Option<Profile> {
+        self.profiles.as_ref().map(|profiles| profiles.draw(avoid))
+    }
+
+    pub(crate) fn lane(&self) -> Option<Arc<dyn Lane>> {
+        self.lane.lock().as_ref().and_then(Weak::upgrade)
+    }
+
+    /// Makes `lane` the one that sessions are renewed through; an earlier one is replaced.
+    pub(crate) fn set_lane(&self, lane: Weak<dyn Lane>) {
+        let old = self.lane.lock().replace(lane);
+        drop(old);
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.lane().map_or_else(|| GateConfig::new().limits, |lane| lane.limits())
+    }
+}
+
+impl SessionInner {
+    /// Where nobody renews, what is pending simply becomes current.
+    pub(crate) fn adopt_pending(self: &Arc<Self>) {
+        crate::gate::keeper::Gate::adopt_pending(self, |pending, generation| match pending {
+            Some(pending) => self.successor(pending, generation),
+            None => unreachable!("a session without a current identity has a pending one"),
+        });
+    }
+}
