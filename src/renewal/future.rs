@@ -20,7 +20,8 @@ use crate::{
         waiters::Ticket,
     },
     session::{
-        Identity, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner, request::SendLog,
+        Identity, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner, lane::Lane,
+        request::SendLog,
     },
 };
 
@@ -64,6 +65,8 @@ pin_project! {
 struct Call<S, B> {
     inner: S,
     config: Arc<Config<B>>,
+    /// Keeps the way to renew alive when the service is dropped before its last response, as a `oneshot` does.
+    _lane: Arc<dyn Lane>,
     session: Session,
     /// The request that is sent next.
     request: Option<Request<B>>,
@@ -120,10 +123,17 @@ impl<S, B> ResponseFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(crate) fn new(inner: S, config: Arc<Config<B>>, session: Session, request: Request<B>) -> Self {
+    pub(crate) fn new(
+        inner: S,
+        config: Arc<Config<B>>,
+        lane: Arc<dyn Lane>,
+        session: Session,
+        request: Request<B>,
+    ) -> Self {
         let budget = request.extensions().get::<ReplayBudget>().cloned();
         let call = Call {
             inner,
+            _lane: lane,
             session,
             template: None,
             requested: request.uri().clone(),

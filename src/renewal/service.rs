@@ -24,7 +24,8 @@ use crate::{
 ///
 /// # Clone
 ///
-/// Clones share the sessions and are one stack: when the last one is gone, handles can no longer renew through it.
+/// Clones share the sessions and are one stack: when the last one is gone, and its last response
+/// future, handles can no longer renew through it.
 pub struct RenewalService<S, B> {
     inner: S,
     sessions: Sessions,
@@ -78,7 +79,7 @@ where
         if driver::is_reentrant(&session.0) {
             return ResponseFuture::refused(RenewalError::new(RenewalErrorKind::Reentrant).into());
         }
-        ResponseFuture::new(self.inner.clone(), self.config.clone(), session, request)
+        ResponseFuture::new(self.inner.clone(), self.config.clone(), self.lane.clone(), session, request)
     }
 }
 

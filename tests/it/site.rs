@@ -1,8 +1,5 @@
 //! The embedded site keeps its promises, seen by a client of hyper's without any session of ours.
 
-#[path = "../examples/site/mod.rs"]
-mod site;
-
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
@@ -13,8 +10,9 @@ use hyper_util::{
     client::legacy::{Client, Error, connect::HttpConnector},
     rt::TokioExecutor,
 };
-use site::{LoginFault, Refusal, Site, SiteConfig};
 use tokio::{task::JoinSet, time::timeout};
+
+use crate::embedded::{LoginFault, Refusal, Site, SiteConfig};
 
 /// No promise takes longer than this, even on a busy machine.
 async fn soon<T>(future: impl Future<Output = T>) -> T {

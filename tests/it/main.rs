@@ -1,0 +1,12 @@
+//! The promises of the crate, one module each.
+
+#[path = "../../examples/site/mod.rs"]
+mod embedded;
+
+mod gate;
+mod handles;
+mod renewal;
+mod sessions;
+mod site;
+mod stacks;
+mod support;

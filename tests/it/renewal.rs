@@ -1,0 +1,792 @@
+//! One renewal, the right one; nothing lost, nothing doubled; the right data.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Method, Request};
+use tokio_test::{assert_pending, assert_ready};
+use tower::{Service, ServiceBuilder, ServiceExt};
+use tower_client_sessions::{
+    Expired, Identity, SessionId, SessionInfo, SessionLayer, Sessions,
+    gate::{GateConfig, Refused, Release, RenewalErrorKind},
+    renewal::{LateAnswer, ReplayBudget, ReplayBudgetLayer, ReplayMethods},
+};
+
+use crate::support::*;
+
+fn world() -> (Site, Sessions) {
+    (Site::new(), Sessions::new())
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_01_many_expiries_of_one_generation_start_one_renewal() {
+    let (site, sessions) = (Site::held(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let tasks = spawn_pages(&client, "a", 100);
+    settle().await;
+    site.answer(200);
+    settle().await;
+    site.end_logins(10);
+    assert_eq!(good(tasks).await, 100);
+    assert_eq!(site.logins(), 1);
+    assert_eq!(site.pages_seen(), 200, "each page was refused once and sent once more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_01_expiries_that_come_late_start_none() {
+    let (site, sessions) = (Site::held_pages(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let mut tasks = spawn_pages(&client, "a", 16);
+    settle().await;
+    // All sixteen are on the wire without a session; their refusals arrive one by one, renewals in between.
+    for _ in 0..16 {
+        site.answer(1);
+        settle().await;
+        assert_eq!(site.logins(), 1);
+    }
+    site.answer(1000);
+    settle().await;
+    assert_eq!(site.logins(), 1);
+    while let Some(answer) = tasks.join_next().await {
+        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn hazard_02_a_stamp_left_on_a_request_is_overwritten() {
+    let (site, sessions) = world();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    let old = sessions.session("a").identity().unwrap();
+    sessions.session("a").clear();
+    let mut request = page("a", "/");
+    request.extensions_mut().insert::<Identity>(old.clone());
+    let response = client.oneshot(request).await.unwrap();
+    let info = response.extensions().get::<SessionInfo>().unwrap();
+    assert!(info.generation() > old.generation());
+    assert_eq!(response.status(), 200);
+    assert_eq!(info.replays(), 0, "it was judged by what it was sent under");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_04_one_renewal_is_one_generation() {
+    let (site, sessions) = world();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    assert_eq!(good(spawn_pages(&client, "a", 50)).await, 50);
+    assert_eq!(sessions.session("a").generation(), Some(2));
+    site.expire("a");
+    assert_eq!(good(spawn_pages(&client, "a", 50)).await, 50);
+    assert_eq!(sessions.session("a").generation(), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_05_the_same_cookie_again_is_still_a_new_generation() {
+    let (site, sessions) = world();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    let session = sessions.session("a");
+    let cookie = session.cookies()[0].value().unwrap().to_owned();
+    site.logins_go([Login::SameCookie]);
+    assert_eq!(session.renew().await.unwrap(), 3);
+    assert_eq!(session.cookies()[0].value().unwrap(), cookie);
+    assert_eq!(session.generation(), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_06_a_renewal_from_before_a_clear_cannot_commit() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    let tasks = spawn_pages(&client, "a", 3);
+    settle().await;
+    assert_eq!(site.logins(), 1);
+    session.clear();
+    settle().await;
+    assert_eq!(site.logins(), 2, "those who wait get a renewal of their own");
+    site.end_logins(2);
+    assert_eq!(good(tasks).await, 3);
+    assert_eq!(session.cookies()[0].value(), Some("a-2"));
+    assert_eq!(site.logins_at_once(), 1, "the first one was ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_08_a_renewal_that_timed_out_cannot_commit_later() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Never]);
+    let gate = GateConfig::new().attempt_deadline(Duration::from_secs(3));
+    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    assert_eq!(good(spawn_pages(&client, "a", 5)).await, 5);
+    assert_eq!(site.logins(), 2);
+    assert_eq!(sessions.stats().renewals_failed, 1);
+    assert_eq!(sessions.stats().renewals_succeeded, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_13_and_12_a_request_that_waits_has_given_up_its_answer_and_its_permit() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let limited = ServiceBuilder::new().concurrency_limit(1).service(site.clone());
+    let limit = limited.clone();
+    let client = client(&renewing(&sessions), &sessions, limited);
+    let tasks = spawn_pages(&client, "a", 1);
+    settle().await;
+    assert_eq!(site.logins(), 1, "the login got the only permit");
+    site.end_logins(1);
+    assert_eq!(good(tasks).await, 1);
+    drop(limit);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_15_a_gated_call_from_inside_a_renewal_is_an_error() {
+    let (site, sessions) = world();
+    let slot: Arc<std::sync::Mutex<Option<Client>>> = Arc::default();
+    let inside = slot.clone();
+    let told = Arc::new(std::sync::Mutex::new(None));
+    let tell = told.clone();
+    let layer = ruleless(&sessions).renew_with(move |renewal| {
+        let client = inside.lock().unwrap().clone().unwrap();
+        let tell = tell.clone();
+        async move {
+            let answer = get(&client, "a", "/login").await;
+            *tell.lock().unwrap() = Some(kind(&answer));
+            let own = renewal.session_id().clone();
+            drop(own);
+            log_in(renewal).await
+        }
+    });
+    let client = client(&layer, &sessions, site.clone());
+    *slot.lock().unwrap() = Some(client.clone());
+    let response = get(&client, "a", "/").await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(*told.lock().unwrap(), Some(RenewalErrorKind::Reentrant));
+    *slot.lock().unwrap() = None;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_17_a_waiter_that_is_not_polled_blocks_nobody() {
+    let (site, sessions) = world();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    sessions.session("a").clear();
+    let mut unpolled = tokio_test::task::spawn(client.clone().oneshot(page("a", "/")));
+    assert_pending!(unpolled.poll());
+    assert_eq!(good(spawn_pages(&client, "a", 20)).await, 20);
+    settle().await;
+    assert!(unpolled.is_woken());
+    assert_eq!(site.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_18_dropping_the_request_that_started_the_renewal_neither_cancels_nor_repeats_it() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let mut first = tokio_test::task::spawn(client.clone().oneshot(page("a", "/first")));
+    assert_pending!(first.poll());
+    settle().await;
+    assert_eq!(site.logins(), 1);
+    drop(first);
+    let tasks = spawn_pages(&client, "a", 5);
+    settle().await;
+    site.end_logins(1);
+    assert_eq!(good(tasks).await, 5);
+    assert_eq!(site.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_19_a_renewal_that_panics_is_a_failure_like_any_other() {
+    let (site, sessions) = world();
+    let tries = Arc::new(AtomicU32::new(0));
+    let count = tries.clone();
+    let layer = ruleless(&sessions).renew_with(move |renewal| {
+        // The first panics in the closure, the second in its future.
+        let number = count.fetch_add(1, Ordering::Relaxed);
+        assert!(number != 0, "panic in the closure, wanted by the test");
+        async move {
+            assert!(number != 1, "panic in the future, wanted by the test");
+            log_in(renewal).await
+        }
+    });
+    let client = client(&layer, &sessions, site.clone());
+    assert_eq!(good(spawn_pages(&client, "a", 10)).await, 10);
+    assert_eq!(tries.load(Ordering::Relaxed), 3);
+    assert_eq!(sessions.stats().renewals_failed, 2);
+}
+
+#[test]
+fn hazard_21_a_runtime_that_shuts_down_in_a_renewal_leaves_the_gate_startable() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Never]);
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let first = runtime();
+    let held = client.clone();
+    let waiting = first.spawn(async move { get(&held, "a", "/").await });
+    first.block_on(settle());
+    assert_eq!(site.logins(), 1);
+    drop(first);
+    drop(waiting);
+    let response = runtime().block_on(get(&client, "a", "/")).unwrap();
+    assert_eq!(response.status(), 200);
+    assert_eq!(site.logins(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_23_every_wait_has_a_bound() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let gate =
+        GateConfig::new().hold_deadline(Duration::from_secs(5)).attempt_deadline(Duration::from_secs(60));
+    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let start = tokio::time::Instant::now();
+    let answer = get(&client, "a", "/").await;
+    assert_eq!(kind(&answer), RenewalErrorKind::HeldTooLong);
+    assert_eq!(start.elapsed(), Duration::from_secs(5));
+    site.end_logins(1);
+    settle().await;
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200, "the renewal went on");
+    assert_eq!(site.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_24_an_attempts_clock_starts_with_the_attempt() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Never, Login::Never]);
+    let gate = GateConfig::new()
+        .attempt_deadline(Duration::from_secs(10))
+        .backoff(Duration::from_secs(1), Duration::from_secs(1));
+    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let start = tokio::time::Instant::now();
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    let took = start.elapsed();
+    assert!(took >= Duration::from_secs(20), "two whole attempts, {took:?}");
+    assert_eq!(site.logins(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_25_one_slow_session_delays_no_other() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Never]);
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let slow = spawn_pages(&client, "slow", 3);
+    settle().await;
+    let start = tokio::time::Instant::now();
+    assert_eq!(good(spawn_pages(&client, "quick", 10)).await, 10);
+    assert_eq!(start.elapsed(), Duration::ZERO);
+    drop(slow);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_26_held_requests_are_capped() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions).gate(GateConfig::new().max_held(3)), &sessions, site.clone());
+    sessions.session("a").clear();
+    let tasks = spawn_pages(&client, "a", 3);
+    settle().await;
+    assert_eq!(sessions.session("a").held(), 3);
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::TooManyHeld);
+    site.end_logins(1);
+    assert_eq!(good(tasks).await, 3);
+    assert_eq!(sessions.stats().held_peak, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_28_a_request_is_sent_at_most_once_and_its_replays() {
+    let (site, sessions) = (Site::new().budget(0), Sessions::new());
+    let client = client(&renewing(&sessions).replay_limit(3), &sessions, site.clone());
+    let response = get(&client, "a", "/").await.unwrap();
+    assert_eq!(response.status(), 403, "the last answer is delivered");
+    assert_eq!(response.extensions().get::<SessionInfo>().unwrap().replays(), 3);
+    assert_eq!(site.pages_seen(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_29_a_retry_above_does_not_multiply_the_limit() {
+    #[derive(Clone)]
+    struct Thrice(u32);
+    impl<E> tower::retry::Policy<Request<Body>, http::Response<Body>, E> for Thrice {
+        type Future = std::future::Ready<()>;
+        fn retry(
+            &mut self,
+            _request: &mut Request<Body>,
+            result: &mut Result<http::Response<Body>, E>,
+        ) -> Option<Self::Future> {
+            let again = self.0 > 0 && !result.as_ref().is_ok_and(|response| response.status().is_success());
+            self.0 = self.0.saturating_sub(1);
+            again.then(|| std::future::ready(()))
+        }
+        fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+            Some(request.clone())
+        }
+    }
+    let (site, sessions) = (Site::new().budget(0), Sessions::new());
+    let client = ServiceBuilder::new().layer(ReplayBudgetLayer::new(2)).retry(Thrice(2)).service(client(
+        &renewing(&sessions),
+        &sessions,
+        site.clone(),
+    ));
+    let response = client.oneshot(page("a", "/")).await.unwrap();
+    assert_eq!(response.status(), 403);
+    assert_eq!(site.pages_seen(), 3 + 2, "three calls and two replays over all of them");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_30_a_body_that_cannot_be_had_again_is_sent_once() {
+    let (site, sessions) = world();
+    let send = |layer| {
+        let client = client(&layer, &sessions, site.clone());
+        let request = Request::post("http://a/form").extension(SessionId::from("a")).body(Body::from("text"));
+        client.oneshot(request.unwrap())
+    };
+    assert_eq!(send(renewing(&sessions)).await.unwrap().status(), 403, "its answer comes as it came");
+    assert_eq!(site.pages_seen(), 1);
+    site.expire("a");
+    assert_eq!(send(renewing(&sessions).replay_bodies()).await.unwrap().status(), 200);
+    site.expire("a");
+    let none = renewing(&sessions).clone_body(|_| None);
+    assert_eq!(send(none).await.unwrap().status(), 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_31_methods_are_replayed_as_the_policy_says() {
+    async fn sends(method: Method, methods: ReplayMethods) -> usize {
+        let (site, sessions) = world();
+        let client = client(&renewing(&sessions).replay_methods(methods), &sessions, site.clone());
+        let mut request = page("a", "/");
+        *request.method_mut() = method;
+        client.oneshot(request).await.unwrap();
+        site.pages_seen()
+    }
+    assert_eq!(sends(Method::POST, ReplayMethods::All).await, 2);
+    assert_eq!(sends(Method::POST, ReplayMethods::Idempotent).await, 1);
+    assert_eq!(sends(Method::PUT, ReplayMethods::Idempotent).await, 2);
+    assert_eq!(sends(Method::PUT, ReplayMethods::Safe).await, 1);
+    assert_eq!(sends(Method::GET, ReplayMethods::Safe).await, 2);
+}
+
+/// Sends one request, ends its session by a clear while its good answer is on its way, and says how often it was sent.
+async fn late_good_answer(method: Method, late: LateAnswer) -> usize {
+    let (site, sessions) = (Site::held_pages(), Sessions::new());
+    let client = client(&renewing(&sessions).late_answers(late), &sessions, site.clone());
+    site.answer(2);
+    get(&client, "a", "/").await.unwrap();
+    let before = site.pages_seen();
+    let mut request = page("a", "/late");
+    *request.method_mut() = method;
+    let task = tokio::spawn(client.oneshot(request));
+    settle().await;
+    sessions.session("a").clear();
+    site.answer(10);
+    assert_eq!(task.await.unwrap().unwrap().status(), 200);
+    site.pages_seen() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_31_a_good_answer_that_is_late_is_delivered_unless_all_are_replayed() {
+    assert_eq!(late_good_answer(Method::GET, LateAnswer::ReplayIfExpired).await, 1);
+    assert_eq!(late_good_answer(Method::GET, LateAnswer::Deliver).await, 1);
+    assert_eq!(late_good_answer(Method::GET, LateAnswer::ReplayAll).await, 2);
+    assert_eq!(
+        late_good_answer(Method::POST, LateAnswer::ReplayAll).await,
+        1,
+        "an unsafe method has succeeded"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_32_a_replay_is_made_of_the_callers_request() {
+    let (site, sessions) = world();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let mut request = page("a", "/");
+    request.headers_mut().insert("cookie", "own=1".parse().unwrap());
+    client.oneshot(request).await.unwrap();
+    let seen: Vec<_> =
+        site.seen().into_iter().filter(|seen| !seen.is_login()).map(|seen| seen.cookie).collect();
+    assert_eq!(seen, [Some(String::from("own=1")), Some(String::from("own=1; sid=a-1"))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_33_renewals_in_a_window_are_capped_also_when_they_succeed() {
+    let (site, sessions) = (Site::new().budget(0), Sessions::new());
+    let gate = GateConfig::new().renewal_limit(4, Duration::from_secs(60));
+    let client = client(&renewing(&sessions).replay_limit(100).gate(gate), &sessions, site.clone());
+    let answer = get(&client, "a", "/").await;
+    assert_eq!(kind(&answer), RenewalErrorKind::TooManyRenewals);
+    assert_eq!(site.logins(), 4);
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::TooManyRenewals);
+    assert_eq!(site.logins(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_34_a_renewal_that_is_itself_answered_as_expired_is_a_failure() {
+    let (site, sessions) = world();
+    site.logins_go([Login::Status(403)]);
+    // This rule believes every answer.
+    let layer = ruleless(&sessions).renew_with(|renewal| async move {
+        renewal.send(Request::get("http://a/login").body(Body::default())?).await?;
+        Ok(())
+    });
+    let client = client(&layer, &sessions, site.clone());
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    assert_eq!(site.logins(), 2);
+    assert_eq!(sessions.stats().renewals_failed, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_35_a_failing_renewal_costs_one_attempt_for_all_and_gives_all_its_error() {
+    let (site, sessions) = world();
+    site.logins_go([Login::Status(500); 3]);
+    let client =
+        client(&renewing(&sessions).gate(GateConfig::new().max_failures(3)), &sessions, site.clone());
+    let answers = spawn_pages(&client, "a", 50).join_all().await;
+    assert_eq!(site.logins(), 3);
+    for answer in &answers {
+        assert_eq!(kind(answer), RenewalErrorKind::Failed);
+        let source = std::error::Error::source(&**answer.as_ref().unwrap_err()).unwrap().to_string();
+        assert_eq!(source, "the renewal's answer does not do");
+    }
+    // Before the rest is over nobody tries; after it one does.
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Failed);
+    assert_eq!(site.logins(), 3);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    assert_eq!(site.logins(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_36_a_refusal_for_good_is_remembered_until_something_changes() {
+    let (site, sessions) = world();
+    let refuse = Arc::new(AtomicU32::new(1));
+    let refusing = refuse.clone();
+    let layer = ruleless(&sessions).renew_with(move |renewal| {
+        let refuse = refusing.load(Ordering::Relaxed) == 1;
+        async move {
+            if refuse {
+                return Err(Refused::new("the password is wrong").into());
+            }
+            log_in(renewal).await
+        }
+    });
+    let client = client(&layer, &sessions, site.clone());
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Refused);
+    refuse.store(0, Ordering::Relaxed);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Refused);
+    assert_eq!(sessions.stats().renewals_started, 1);
+    sessions.session("a").clear();
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_37_a_failed_early_renewal_leaves_the_session_that_works() {
+    let (site, sessions) = world();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    let session = sessions.session("a");
+    site.logins_go([Login::Error]);
+    let error = session.renew().await.unwrap_err();
+    assert_eq!(error.kind(), RenewalErrorKind::Failed);
+    assert_eq!(session.generation(), Some(2));
+    // The site refuses the old cookie as soon as a login has begun; only what the client does is of interest here.
+    assert!(get(&client, "a", "/").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_38_nobody_waits_for_an_early_renewal() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions).max_uses(20), &sessions, site.clone());
+    site.end_logins(1);
+    for _ in 0..20 {
+        assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    }
+    settle().await;
+    assert_eq!(site.logins(), 2, "begun before the budget was spent");
+    assert_eq!(sessions.stats().held, 1, "only the first request has ever waited");
+    site.end_logins(1);
+    settle().await;
+    assert_eq!(sessions.session("a").generation(), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_39_and_40_a_late_cookie_does_not_reach_another_generation() {
+    let (site, sessions) = (Site::held_pages(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    site.answer(2);
+    get(&client, "a", "/").await.unwrap();
+    let late = spawn_late(&client, "/late?set=sid=stolen");
+    settle().await;
+    session.clear();
+    session.clear();
+    let next = spawn_late(&client, "/next");
+    settle().await;
+    site.answer(10);
+    let late = late.await.unwrap().unwrap();
+    assert_eq!(late.extensions().get::<SessionInfo>().unwrap().cookies()[0].value(), Some("stolen"));
+    assert_eq!(next.await.unwrap().unwrap().status(), 200);
+    assert_eq!(session.cookies()[0].value(), Some("a-2"));
+    get(&client, "a", "/after").await.unwrap();
+    assert!(site.seen().iter().all(|seen| seen.cookie.as_deref() != Some("sid=stolen")));
+}
+
+fn spawn_late(client: &Client, path: &'static str) -> tokio::task::JoinHandle<Answer> {
+    let client = client.clone();
+    tokio::spawn(async move { get(&client, "a", path).await })
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_42_a_budget_of_uses_is_exact_however_many_there_are_at_once() {
+    let (site, sessions) = (Site::new().budget(50), Sessions::new());
+    let gate = GateConfig::new().renewal_limit(1000, Duration::from_secs(60));
+    let client = client(&renewing(&sessions).max_uses(50).gate(gate), &sessions, site.clone());
+    sessions.session("a").clear();
+    assert_eq!(good(spawn_pages(&client, "a", 1000)).await, 1000);
+    assert_eq!(site.pages_seen(), 1000, "no page was ever sent beyond the budget");
+    assert!(site.logins() <= 23, "{} logins", site.logins());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_42_age_is_counted_at_the_send() {
+    let (site, sessions) = world();
+    let client = client(&renewing(&sessions).max_age(Duration::from_secs(60)), &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    assert_eq!(sessions.session("a").generation(), Some(2));
+    tokio::time::advance(Duration::from_secs(50)).await;
+    get(&client, "a", "/").await.unwrap();
+    assert_eq!(sessions.session("a").generation(), Some(2));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let response = get(&client, "a", "/").await.unwrap();
+    assert_eq!(response.extensions().get::<SessionInfo>().unwrap().generation(), 3);
+    assert_eq!(site.logins(), 2);
+}
+
+#[tokio::test]
+async fn hazard_43_after_clear_has_returned_nothing_old_is_sent() {
+    let (site, sessions) = world();
+    let gate = GateConfig::new().renewal_limit(1000, Duration::from_secs(60));
+    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    for round in 1..50 {
+        get(&client, "a", "/").await.unwrap();
+        sessions.session("a").clear();
+        let before = site.seen().len();
+        get(&client, "a", "/").await.unwrap();
+        let old = format!("sid=a-{round}");
+        assert!(site.seen()[before..].iter().all(|seen| seen.cookie.as_deref() != Some(&*old)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_45_a_probe_goes_first_and_hands_on_when_it_is_dropped() {
+    let (site, sessions) = (Site::held(), Sessions::new());
+    let layer = renewing(&sessions).gate(GateConfig::new().release(Release::ProbeFirst));
+    let client = client(&layer, &sessions, site.clone());
+    sessions.session("a").clear();
+    let mut tasks: Vec<_> = (0..5)
+        .map(|n| tokio_test::task::spawn(client.clone().oneshot(page("a", &format!("/{n}")))))
+        .collect();
+    for task in &mut tasks {
+        assert_pending!(task.poll());
+    }
+    settle().await;
+    site.end_logins(1);
+    settle().await;
+    fn poll_all<F: Future<Output = Answer>>(tasks: &mut [tokio_test::task::Spawn<F>]) {
+        for task in tasks {
+            assert_pending!(task.poll());
+        }
+    }
+    let pages = || {
+        site.seen()
+            .iter()
+            .filter(|seen| !seen.is_login())
+            .map(|seen| seen.uri.path().to_owned())
+            .collect::<Vec<_>>()
+    };
+    poll_all(&mut tasks);
+    assert_eq!(pages(), ["/0"], "the oldest alone");
+    drop(tasks.remove(0));
+    poll_all(&mut tasks);
+    assert_eq!(pages(), ["/0", "/1"], "then the next oldest");
+    site.answer(1);
+    assert_ready!(tasks[0].poll()).unwrap();
+    drop(tasks.remove(0));
+    poll_all(&mut tasks);
+    assert_eq!(pages(), ["/0", "/1", "/2", "/3", "/4"], "and then all");
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_45_a_staggered_release_is_in_order_and_bounded() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let release = Release::Staggered { burst: 2, every: Duration::from_secs(1) };
+    let layer = renewing(&sessions).gate(GateConfig::new().release(release));
+    let client = client(&layer, &sessions, site.clone());
+    sessions.session("a").clear();
+    let tasks = spawn_pages(&client, "a", 5);
+    settle().await;
+    site.end_logins(1);
+    settle().await;
+    assert_eq!(site.pages_seen(), 2);
+    tokio::time::advance(Duration::from_millis(1001)).await;
+    settle().await;
+    assert_eq!(site.pages_seen(), 4);
+    assert_eq!(good(tasks).await, 5);
+    let order: Vec<_> = site.seen().iter().skip(1).map(|seen| seen.uri.path().to_owned()).collect();
+    assert_eq!(order, ["/page/0", "/page/1", "/page/2", "/page/3", "/page/4"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn logins_that_fail_in_every_way_recover() {
+    let (site, sessions) = world();
+    site.logins_go([Login::Status(500), Login::NoCookie, Login::Error, Login::Never]);
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    assert_eq!(good(spawn_pages(&client, "a", 64)).await, 64);
+    assert_eq!(site.logins(), 5);
+    assert_eq!(site.logins_at_once(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_rule_one_request_goes_ahead_and_the_rest_wait_for_its_answer() {
+    let (site, sessions) = (Site::held(), Sessions::new());
+    let client = client(&ruleless(&sessions), &sessions, site.clone());
+    sessions.session("a").clear();
+    let mut first = tokio_test::task::spawn(client.clone().oneshot(page("a", "/login")));
+    let mut others: Vec<_> =
+        (0..3).map(|_| tokio_test::task::spawn(client.clone().oneshot(page("a", "/")))).collect();
+    assert_pending!(first.poll());
+    for task in &mut others {
+        assert_pending!(task.poll());
+    }
+    assert_eq!(site.seen().len(), 1);
+    site.end_logins(1);
+    assert_ready!(first.poll()).unwrap();
+    site.answer(3);
+    for task in &mut others {
+        assert_eq!(assert_ready!(task.poll()).unwrap().status(), 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leader_that_is_dropped_hands_the_lead_to_the_oldest() {
+    let (site, sessions) = (Site::held(), Sessions::new());
+    let client = client(&ruleless(&sessions), &sessions, site.clone());
+    sessions.session("a").clear();
+    let mut tasks: Vec<_> = ["/login", "/login?second", "/"]
+        .into_iter()
+        .map(|path| tokio_test::task::spawn(client.clone().oneshot(page("a", path))))
+        .collect();
+    for task in &mut tasks {
+        assert_pending!(task.poll());
+    }
+    drop(tasks.remove(0));
+    for task in &mut tasks {
+        assert_pending!(task.poll());
+    }
+    assert_eq!(site.seen().last().unwrap().uri.query(), Some("second"));
+    site.end_logins(1);
+    assert_ready!(tasks[0].poll()).unwrap();
+    site.answer(1);
+    assert_eq!(assert_ready!(tasks[1].poll()).unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_by_one_request_needs_success_and_a_cookie() {
+    let (site, sessions) = world();
+    site.logins_go([Login::Status(500), Login::NoCookie]);
+    let login = Request::get("http://a/login").body(Body::default()).unwrap();
+    let client = client(&ruleless(&sessions).renew_with_request(login), &sessions, site.clone());
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    assert_eq!(site.logins(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn supplied_cookies_send_nothing() {
+    let (site, sessions) = world();
+    get(&client(&renewing(&sessions), &sessions, site.clone()), "a", "/").await.unwrap();
+    let good = sessions.session("a").cookies();
+    let other = Sessions::new();
+    let layer = ruleless(&other).supply_with(move |_reason| {
+        let mut jar = tower_client_sessions::cookies::Jar::default();
+        let now = std::time::SystemTime::now().into();
+        jar.add(good.iter().cloned(), "http://a/", now).unwrap();
+        async move { Ok(jar) }
+    });
+    let client = client(&layer, &other, site.clone());
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    assert_eq!(site.logins(), 1);
+    assert_eq!(other.stats().renewals_succeeded, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zero_limit_is_told_to_every_request_and_by_check() {
+    let (site, sessions) = world();
+    let layer = renewing(&sessions).max_uses(0).gate(GateConfig::new().max_held(0));
+    assert_eq!(layer.clone().check().unwrap_err().setting(), "max_uses");
+    let error = get(&client(&layer, &sessions, site.clone()), "a", "/").await.unwrap_err();
+    assert_eq!(error.to_string(), "max_uses is zero; it must be at least one");
+    assert!(site.seen().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_became_of_a_request_is_on_its_response() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let task = tokio::spawn({
+        let client = client.clone();
+        async move { get(&client, "a", "/page?set=x=1").await }
+    });
+    settle().await;
+    tokio::time::advance(Duration::from_secs(2)).await;
+    site.end_logins(1);
+    let response = task.await.unwrap().unwrap();
+    let info = response.extensions().get::<SessionInfo>().unwrap();
+    assert_eq!(info.session(), &SessionId::from("a"));
+    assert_eq!((info.generation(), info.replays()), (2, 1));
+    assert_eq!(info.held(), Duration::from_secs(2));
+    assert_eq!(info.cookies()[0].name(), Some("x"));
+    assert_eq!(info.uri().unwrap().path(), "/page");
+    let stats = sessions.session("a").stats();
+    assert_eq!((stats.sent, stats.held, stats.replayed_expired), (3, 1, 1));
+    assert_eq!((stats.renewals_started, stats.renewals_succeeded), (1, 1));
+    assert_eq!(stats.cookies_stored, 3, "one by the login, one by each answer of the page");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_budget_in_the_request_takes_the_place_of_the_limit() {
+    let (site, sessions) = world();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let mut request = page("a", "/");
+    request.extensions_mut().insert(ReplayBudget::new(0));
+    assert_eq!(client.oneshot(request).await.unwrap().status(), 403);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_says_expired_with_status_200_is_seen_by_a_peek() {
+    use tower_client_sessions::{renewal::PeekLayer, session::SessionService};
+    let (site, sessions) = world();
+    let teller = site.clone();
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let sent = teller.clone().oneshot(request);
+        async move {
+            let response = sent.await?;
+            if response.status() == 403 {
+                let page = http::Response::builder().header("content-type", "text/html; charset=utf-8");
+                return Ok::<_, tower::BoxError>(page.body(Body::from("<p>Your session has expired</p>"))?);
+            }
+            Ok(response)
+        }
+    });
+    let layer = tower_client_sessions::RenewalLayer::new(&sessions)
+        .expired_when(Expired::body(|bytes| bytes.starts_with(b"<p>Your session has expired")))
+        .renew_with(log_in);
+    let mut client = ServiceBuilder::new()
+        .layer(layer)
+        .layer(PeekLayer::new(64))
+        .service(SessionService::new(service, sessions.clone()));
+    let response = client.ready().await.unwrap().call(page("a", "/page")).await.unwrap();
+    let body = http_body_util::BodyExt::collect(response.into_body()).await.unwrap().to_bytes();
+    assert_eq!(body, "/page");
+    assert_eq!(site.logins(), 1);
+    drop(SessionLayer::new(&sessions));
+}
