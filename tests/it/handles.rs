@@ -1,1 +1,222 @@
-//! The gate alone.
+//! What a session's handle does from anywhere, without the service at hand.
+
+use std::time::Duration;
+
+use http::Request;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::ServiceExt;
+use tower_client_sessions::{
+    Sessions,
+    cookies::{Jar, Timestamp},
+    gate::{GateConfig, RenewalErrorKind},
+};
+
+use crate::support::*;
+
+fn login(account: &str) -> Request<Body> {
+    Request::get(format!("http://{account}/login")).body(Body::default()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn clear_sends_nothing_and_the_next_request_renews() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    let seen = site.seen().len();
+    let session = sessions.session("a");
+    session.clear();
+    settle().await;
+    assert_eq!(site.seen().len(), seen);
+    assert!(session.cookies().is_empty());
+    assert_eq!(session.generation(), None);
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    assert_eq!(site.logins(), 2);
+    assert!(site.seen()[seen].is_login(), "the login came before the request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn clearing_twice_and_before_the_first_request_is_fine() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    session.clear();
+    session.clear();
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    assert_eq!(site.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renew_starts_at_once_and_dropping_its_handle_cancels_nothing() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    drop(session.renew());
+    settle().await;
+    assert_eq!(site.logins(), 1);
+    let mut second = task::spawn(session.renew());
+    assert_pending!(second.poll());
+    site.end_logins(1);
+    settle().await;
+    assert_eq!(assert_ready!(second.poll()).unwrap(), 2, "the second joined the first");
+    assert_eq!(site.logins(), 1);
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renew_with_is_sent_at_once_ahead_of_the_sessions_other_requests() {
+    let (site, sessions) = (Site::held(), Sessions::new());
+    let limited = tower::ServiceBuilder::new().concurrency_limit(1).service(site.clone());
+    let client = client(&ruleless(&sessions), &sessions, limited);
+    let session = sessions.session("a");
+    let mut first = task::spawn(client.clone().oneshot(page("a", "/first")));
+    let mut queued = task::spawn(client.clone().oneshot(page("a", "/queued")));
+    assert_pending!(first.poll());
+    assert_pending!(queued.poll());
+    let mut renewal = task::spawn(session.renew_with(login("a")));
+    settle().await;
+    assert_pending!(renewal.poll());
+    assert!(queued.is_woken());
+    assert_pending!(queued.poll());
+    site.answer(1);
+    // The one on the wire was refused and waits; the renewal has the permit that it gave back.
+    assert_pending!(first.poll());
+    settle().await;
+    assert_eq!(site.seen().len(), 2);
+    assert!(site.seen()[1].is_login());
+    site.end_logins(1);
+    settle().await;
+    assert!(assert_ready!(renewal.poll()).is_ok());
+    site.answer(2);
+    for task in [&mut first, &mut queued] {
+        assert!(task.is_woken());
+        assert_eq!(assert_ready!(task.poll()).unwrap().status(), 200);
+    }
+    assert_eq!(site.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renew_with_works_without_any_other_request_and_without_a_rule() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let client = client(&ruleless(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    assert_eq!(session.renew_with(login("a")).await.unwrap(), 2);
+    assert_eq!(session.cookies()[0].value(), Some("a-1"));
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    let empty = Request::get("http://a/login").body(()).unwrap();
+    assert_eq!(session.renew_with(empty).await.unwrap(), 3, "an empty body needs no type");
+}
+
+#[tokio::test(start_paused = true)]
+async fn renew_with_is_tried_again_until_it_succeeds() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Status(500), Login::NoCookie, Login::Error]);
+    let client = client(&ruleless(&sessions), &sessions, site.clone());
+    assert!(sessions.session("a").renew_with(login("a")).await.is_ok());
+    assert_eq!(site.logins(), 4);
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_cannot_be_had_again_is_not_tried_again() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Status(500)]);
+    let client = client(&ruleless(&sessions), &sessions, site.clone());
+    let request = Request::post("http://a/login").body(Body::from("user=a")).unwrap();
+    let error = sessions.session("a").renew_with(request).await.unwrap_err();
+    assert_eq!(error.kind(), RenewalErrorKind::Failed);
+    assert_eq!(site.logins(), 1);
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Failed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_later_call_ends_an_earlier_renewal_and_tells_it() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    let first = session.renew();
+    settle().await;
+    let second = session.renew_with(login("a"));
+    assert_eq!(first.await.unwrap_err().kind(), RenewalErrorKind::Superseded);
+    settle().await;
+    site.end_logins(1);
+    assert!(second.await.is_ok());
+    assert_eq!(site.logins_at_once(), 1);
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewing_where_no_stack_stands_says_so() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let session = sessions.session("a");
+    assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoStack);
+    assert_eq!(session.renew_with(login("a")).await.unwrap_err().kind(), RenewalErrorKind::NoStack);
+    let stack = client(&ruleless(&sessions), &sessions, site.clone());
+    assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoRule);
+    let wrong = Request::get("http://a/login").body(String::from("text")).unwrap();
+    assert_eq!(session.renew_with(wrong).await.unwrap_err().kind(), RenewalErrorKind::WrongBody);
+    drop(stack);
+    assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoStack);
+}
+
+#[test]
+fn renewing_outside_a_runtime_says_so() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site);
+    let mut handle = task::spawn(sessions.session("a").renew());
+    let error = assert_ready!(handle.poll()).unwrap_err();
+    assert_eq!(error.kind(), RenewalErrorKind::NoRuntime);
+    drop(client);
+}
+
+#[tokio::test(start_paused = true)]
+async fn replace_lets_those_who_wait_go_on_with_the_given_cookies() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    let session = sessions.session("a");
+    let good = session.cookies();
+    site.logins_go([Login::Never]);
+    session.clear();
+    let mut waiting = task::spawn(client.clone().oneshot(page("a", "/")));
+    assert_pending!(waiting.poll());
+    let mut jar = Jar::default();
+    jar.add(good.iter().cloned(), "http://a/", Timestamp::now()).unwrap();
+    session.replace(jar);
+    assert!(waiting.is_woken());
+    assert!(assert_ready!(waiting.poll()).is_ok());
+    assert_eq!(session.cookies()[0].value(), Some("a-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_made_while_held_is_in_the_identity_that_comes() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    site.logins_go([Login::Status(500)]);
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    session.clear();
+    session.add_cookies([("early", "1")], "http://a/").unwrap();
+    let mut waiting = task::spawn(client.clone().oneshot(page("a", "/")));
+    assert_pending!(waiting.poll());
+    settle().await;
+    session.set_cookie("late=2; Path=/", "http://a/").unwrap();
+    site.end_logins(2);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(assert_ready!(waiting.poll()).is_ok());
+    let mut names: Vec<_> =
+        session.cookies().iter().map(|cookie| cookie.name().unwrap().to_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["early", "late", "sid"], "and the failed attempt took none of them away");
+    session.clear();
+    assert!(session.cookies().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_waits_when_the_renewal_is_lost_is_told_or_served() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Error; 9]);
+    let gate = GateConfig::new().max_failures(9);
+    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let answers = spawn_pages(&client, "a", 3).join_all().await;
+    assert!(answers.iter().all(|answer| kind(answer) == RenewalErrorKind::Failed));
+    assert_eq!(site.logins(), 9);
+}

@@ -1,1 +1,420 @@
-//! The gate alone.
+//! Sessions, cookies and profiles, without a gate and across redirects.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+use tower_client_sessions::{
+    CookieSwitch, Expired, Identity, Profile, ProfileLayer, Profiles, RequestCookies, SessionId, SessionInfo,
+    SessionLayer, Sessions,
+    gate::BoxError,
+    profile::Proxy,
+    redirect::follow_redirects,
+    session::{SessionError, SessionErrorKind},
+};
+
+use crate::{
+    embedded::{self, SiteConfig},
+    support::*,
+};
+
+/// A service that answers with the cookies it was sent and sets those in the query.
+async fn echo(request: Request<Body>) -> Answer {
+    let cookie = request.headers().get(header::COOKIE).cloned();
+    let mut answer = Response::builder();
+    for set in request.uri().query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("set=")) {
+        answer = answer.header(header::SET_COOKIE, set);
+    }
+    Ok(answer
+        .body(Body::from(cookie.map_or(Bytes::new(), |cookie| Bytes::copy_from_slice(cookie.as_bytes()))))?)
+}
+
+fn request(url: &str) -> Request<Body> {
+    Request::get(url).extension(SessionId::from("a")).body(Body::default()).unwrap()
+}
+
+async fn send(sessions: &Sessions, request: Request<Body>) -> Result<(Response<()>, String), BoxError> {
+    let client = SessionLayer::new(sessions).layer(service_fn(echo));
+    let (head, body) = client.oneshot(request).await?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok((Response::from_parts(head, ()), String::from_utf8(body.to_vec())?))
+}
+
+async fn sent(sessions: &Sessions, request: Request<Body>) -> String {
+    send(sessions, request).await.unwrap().1
+}
+
+#[track_caller]
+fn session_error(error: &BoxError) -> SessionErrorKind {
+    error.downcast_ref::<SessionError>().unwrap_or_else(|| panic!("{error}")).kind()
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_session_is_an_error_unless_there_is_a_default() {
+    let bare = || Request::get("http://a/?set=x=1").body(Body::default()).unwrap();
+    let error = send(&Sessions::new(), bare()).await.unwrap_err();
+    assert_eq!(session_error(&error), SessionErrorKind::NoSession);
+    let sessions = Sessions::builder().default_session("main").build();
+    let (response, _) = send(&sessions, bare()).await.unwrap();
+    assert_eq!(response.extensions().get::<SessionInfo>().unwrap().session(), &SessionId::from("main"));
+    assert_eq!(sessions.session("main").cookies().len(), 1);
+}
+
+#[tokio::test]
+async fn a_handle_names_a_session_and_an_identity_of_another_is_an_error() {
+    let sessions = Sessions::new();
+    let mut by_handle = Request::get("http://a/?set=x=1").body(Body::default()).unwrap();
+    by_handle.extensions_mut().insert(sessions.session("b"));
+    sent(&sessions, by_handle).await;
+    assert_eq!(sessions.session("b").cookies().len(), 1);
+    let mut mixed = request("http://a/");
+    mixed.extensions_mut().insert::<Identity>(sessions.session("b").identity().unwrap());
+    let error = send(&sessions, mixed).await.unwrap_err();
+    assert_eq!(session_error(&error), SessionErrorKind::OtherSession);
+}
+
+#[tokio::test]
+async fn two_sessions_never_see_each_others_cookies() {
+    let sessions = Sessions::new();
+    sent(&sessions, request("http://a/?set=x=1")).await;
+    let mut other = request("http://a/");
+    other.extensions_mut().insert(SessionId::from("b"));
+    assert_eq!(sent(&sessions, other).await, "");
+    assert_eq!(sent(&sessions, request("http://a/")).await, "x=1");
+}
+
+#[tokio::test]
+async fn switches_hold_for_one_request() {
+    let sessions = Sessions::new();
+    let switched = |url, switch| {
+        let mut request = request(url);
+        request.extensions_mut().insert::<CookieSwitch>(switch);
+        request
+    };
+    sent(&sessions, request("http://a/?set=x=1")).await;
+    assert_eq!(sent(&sessions, switched("http://a/?set=y=1", CookieSwitch::DontSend)).await, "");
+    assert_eq!(sent(&sessions, switched("http://a/?set=z=1", CookieSwitch::DontStore)).await, "x=1; y=1");
+    let mut own = switched("http://a/?set=w=1", CookieSwitch::Neither);
+    own.headers_mut().insert("cookie", "own=1".parse().unwrap());
+    assert_eq!(sent(&sessions, own).await, "own=1");
+    assert_eq!(sent(&sessions, request("http://a/")).await, "x=1; y=1");
+}
+
+#[tokio::test]
+async fn the_requests_own_cookie_wins_by_name_for_that_request() {
+    let sessions = Sessions::new();
+    sent(&sessions, request("http://a/?set=x=1&set=y=1")).await;
+    let mut own = request("http://a/");
+    own.headers_mut().insert("cookie", "x=own".parse().unwrap());
+    let cookies = sent(&sessions, own).await;
+    assert!(cookies.contains("x=own") && cookies.contains("y=1") && !cookies.contains("x=1"), "{cookies}");
+    assert_eq!(sent(&sessions, request("http://a/")).await, "x=1; y=1");
+}
+
+#[tokio::test]
+async fn cookies_that_a_request_brings_along_are_stored() {
+    let sessions = Sessions::new();
+    let mut bringing = request("http://a/");
+    bringing.extensions_mut().insert(RequestCookies::new([("lang", "en"), ("token", "abc==")]));
+    assert_eq!(sent(&sessions, bringing).await, "lang=en; token=abc==");
+    assert_eq!(sent(&sessions, request("http://a/")).await, "lang=en; token=abc==");
+    let mut bad = request("http://a/");
+    bad.extensions_mut().insert(RequestCookies::new([("good", "1"), ("bad", "a\nb")]));
+    let error = send(&sessions, bad).await.unwrap_err();
+    assert_eq!(session_error(&error), SessionErrorKind::BadCookie);
+    assert_eq!(sent(&sessions, request("http://a/")).await, "lang=en; token=abc==", "all or nothing");
+}
+
+#[tokio::test]
+async fn a_bad_set_cookie_is_skipped_and_counted_and_the_response_delivered() {
+    let sessions = Sessions::new();
+    let (response, _) =
+        send(&sessions, request("http://a.example/?set=x=1;Domain=other.example&set=y=1")).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let stats = sessions.session("a").stats();
+    assert_eq!((stats.cookies_stored, stats.cookies_refused), (1, 1));
+    assert_eq!(sessions.stats().sent, 1);
+}
+
+#[tokio::test]
+async fn without_a_renewal_layer_a_cleared_session_starts_anew_at_once() {
+    let sessions = Sessions::new();
+    sent(&sessions, request("http://a/?set=x=1")).await;
+    sessions.session("a").clear();
+    assert_eq!(sessions.session("a").generation(), Some(2));
+    assert_eq!(sent(&sessions, request("http://a/")).await, "");
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_a_login_is_adopted_where_nobody_renews() {
+    let sessions = Sessions::builder().login_first().build();
+    sessions.session("a").add_cookies([("x", "1")], "http://a/").unwrap();
+    assert_eq!(sessions.session("a").generation(), None);
+    assert_eq!(sent(&sessions, request("http://a/")).await, "x=1");
+}
+
+#[tokio::test]
+async fn a_stack_without_a_gate_does_not_go_around_another_stacks_gate() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let gated = client(&renewing(&sessions), &sessions, site.clone());
+    sessions.session("a").clear();
+    let error = send(&sessions, request("http://a/")).await.unwrap_err();
+    assert_eq!(session_error(&error), SessionErrorKind::Held);
+    drop(gated);
+    assert_eq!(sent(&sessions, request("http://a/")).await, "");
+}
+
+#[tokio::test]
+async fn reads_and_edits_cover_every_domain_and_path() {
+    let sessions = Sessions::new();
+    let session = sessions.session("a");
+    session.add_cookies([("token", "abc=="), ("lang", "en")], "https://shop.example/").unwrap();
+    session.set_cookie("deep=1; Path=/x; HttpOnly; Secure", "https://other.example/x/y").unwrap();
+    assert_eq!(session.cookies().len(), 3);
+    assert_eq!(session.cookies_for("https://other.example/x/z").unwrap()[0].name(), Some("deep"));
+    assert!(session.cookies_for("https://other.example/").unwrap().is_empty());
+    assert!(session.cookies_for("no url").is_err());
+    let error = session.add_cookies([("good", "1"), ("bad\n", "2")], "https://shop.example/").unwrap_err();
+    assert_eq!(error.index(), Some(1));
+    assert_eq!(session.cookies().len(), 3, "all or nothing");
+    assert!(session.remove_cookie("shop.example", "/", "token").is_some());
+    assert!(session.remove_cookie("shop.example", "/", "token").is_none());
+    let shown = format!("{session}\n{sessions}\n{session:?}\n{sessions:?}");
+    assert!(shown.contains("lang") && !shown.contains("abc==") && !shown.contains("=en"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_fork_has_the_cookies_and_a_name_of_its_own() {
+    let sessions = Sessions::new();
+    let alice = sessions.session("alice");
+    alice.add_cookies([("x", "1")], "http://a/").unwrap();
+    let fork = alice.fork("alice-2").unwrap();
+    fork.add_cookies([("y", "1")], "http://a/").unwrap();
+    assert_eq!((alice.cookies().len(), fork.cookies().len()), (1, 2));
+    assert_eq!(alice.fork("alice-2").unwrap_err().to_string(), "there is already a session named alice-2");
+}
+
+#[tokio::test]
+async fn hazard_10_a_bounded_registry_drops_the_one_used_longest_ago_and_none_in_use() {
+    let sessions = Sessions::builder().max_sessions(3).build();
+    let held = sessions.session("held");
+    for name in ["b", "c"] {
+        sessions.session(name);
+    }
+    sessions.session("d");
+    assert!(sessions.get("b").is_none(), "it was used longest ago");
+    assert!(sessions.get("held").is_some() && sessions.get("c").is_some() && sessions.get("d").is_some());
+    sessions.session("e");
+    assert_eq!(sessions.len(), 3);
+    assert_eq!(sessions.stats().sessions_dropped, 2);
+    let all_held: Vec<_> = sessions.all();
+    let over = sessions.session("f");
+    assert_eq!(sessions.len(), 4, "the bound is soft when all are in use");
+    assert_eq!(sessions.stats().sessions_over_limit, 1);
+    drop((held, all_held, over));
+    sessions.session("g");
+    assert_eq!(sessions.len(), 3);
+    assert!(
+        Sessions::builder().max_sessions(0).try_build().unwrap_err().to_string().contains("max_sessions")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropped() {
+    let (site, sessions) = (Site::held(), Sessions::builder().max_sessions(1).build());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let task = tokio::spawn(client.clone().oneshot(page("a", "/")));
+    settle().await;
+    for n in 0..20 {
+        sessions.session(n);
+    }
+    assert!(sessions.get("a").is_some());
+    site.answer(1);
+    settle().await;
+    assert_eq!(site.logins(), 1);
+    for n in 0..20 {
+        sessions.session(100 + n);
+    }
+    assert!(sessions.get("a").is_some());
+    site.end_logins(1);
+    site.answer(1);
+    assert_eq!(task.await.unwrap().unwrap().status(), 200);
+    for n in 0..20 {
+        sessions.session(200 + n);
+    }
+    assert!(sessions.get("a").is_none());
+}
+
+#[test]
+fn hazard_10_two_threads_that_create_and_evict_never_have_two_sessions_of_one_name() {
+    let sessions = Sessions::builder().max_sessions(2).build();
+    let barrier = Arc::new(std::sync::Barrier::new(2));
+    let threads: Vec<_> = (0..2)
+        .map(|thread| {
+            let (sessions, barrier) = (sessions.clone(), barrier.clone());
+            std::thread::spawn(move || {
+                barrier.wait();
+                for round in 0..20_000_u32 {
+                    let one = sessions.session(round % 5);
+                    let other = sessions.session(round % 5);
+                    one.add_cookies([("x", round.to_string())], "http://a/").unwrap();
+                    // If they were two, the second would not have what the first was given.
+                    assert_eq!(other.cookies().len(), 1, "thread {thread}, round {round}");
+                }
+            })
+        })
+        .collect();
+    for thread in threads {
+        thread.join().unwrap();
+    }
+    assert!(sessions.len() <= 4);
+}
+
+fn profiles() -> Profiles {
+    let profile = |name: &str, proxy: Proxy| {
+        Profile::builder().named(name).user_agent(name).header("x-of", name).proxy(proxy).build().unwrap()
+    };
+    let proxy: Proxy = "http://user:secret@proxy.example:8080".parse().unwrap();
+    Profiles::new([profile("first", proxy), profile("second", Proxy::direct())]).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replay_carries_nothing_of_the_profile_before_the_renewal() {
+    let sessions = Sessions::builder().profiles(profiles()).build();
+    let site = Site::new();
+    type Worn = (String, String, bool);
+    let worn: Arc<std::sync::Mutex<Vec<Worn>>> = Arc::default();
+    let seen = worn.clone();
+    let service = service_fn(move |request: Request<Body>| {
+        let text = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
+        let proxied = request.extensions().get::<Proxy>().is_some_and(|proxy| proxy.server().is_some());
+        seen.lock().unwrap().push((text("user-agent"), text("x-of"), proxied));
+        site.clone().oneshot(request)
+    });
+    let client = ServiceBuilder::new()
+        .layer(renewing(&sessions))
+        .layer(follow_redirects(5))
+        .layer(SessionLayer::new(&sessions))
+        .layer(ProfileLayer::new())
+        .service(service);
+    assert_eq!(client.oneshot(page("a", "/")).await.unwrap().status(), 200);
+    let first = (String::from("first"), String::from("first"), true);
+    let second = (String::from("second"), String::from("second"), false);
+    assert_eq!(*worn.lock().unwrap(), [first, second.clone(), second]);
+    assert_eq!(sessions.session("a").profile().unwrap().name(), Some("second"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_41_an_attempt_after_a_failed_one_tries_another_profile() {
+    let sessions = Sessions::builder().profiles(profiles()).build();
+    let names: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
+    let tell = names.clone();
+    let layer = ruleless(&sessions).renew_with(move |renewal| {
+        let mut names = tell.lock().unwrap();
+        names.push(renewal.profile().unwrap().name().unwrap().to_owned());
+        let fails = names.len() == 1;
+        async move {
+            renewal.require(!fails)?;
+            log_in(renewal).await
+        }
+    });
+    let client = client(&layer, &sessions, Site::new());
+    get(&client, "a", "/").await.unwrap();
+    assert_eq!(*names.lock().unwrap(), ["second", "first"]);
+}
+
+#[tokio::test]
+async fn a_profile_layer_alone_finds_the_session_and_below_nothing_says_so() {
+    let sessions = Sessions::builder().profiles(profiles()).build();
+    let agent = service_fn(|request: Request<Body>| async move {
+        Ok::<_, BoxError>(Response::new(request.headers()["user-agent"].clone()))
+    });
+    let alone = ProfileLayer::resolving(&sessions).layer(agent);
+    assert_eq!(alone.oneshot(request("http://a/")).await.unwrap().body(), "first");
+    let error = ProfileLayer::new().layer(agent).oneshot(request("http://a/")).await.unwrap_err();
+    assert_eq!(session_error(&error), SessionErrorKind::NoIdentity);
+}
+
+/// Two sites on loopback and a client over real sockets that follows redirects.
+async fn two_sites() -> (embedded::Site, embedded::Site) {
+    let config = SiteConfig::default;
+    (embedded::Site::start(config()).await.unwrap(), embedded::Site::start(config()).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_redirect_to_another_origin_and_back_keeps_the_session_and_each_hops_cookies() {
+    let (a, b) = two_sites().await;
+    let b_port = b.addr().port();
+    // Another name of this machine, so that the two origins are two hosts as well.
+    let at_b = |path: &str| format!("http://localhost:{b_port}{path}");
+    let sessions = Sessions::new();
+    let hyper =
+        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let client = ServiceBuilder::new()
+        .layer(renewing(&sessions))
+        .layer(follow_redirects(10))
+        .layer(SessionLayer::new(&sessions))
+        .service(hyper);
+    let escaped = |url: &str| {
+        url.replace(':', "%3A")
+            .replace('/', "%2F")
+            .replace('?', "%3F")
+            .replace('&', "%26")
+            .replace('=', "%3D")
+    };
+    let last = a.url("/echo");
+    let middle = at_b(&format!("/hop?cookie=b%3D2&to={}", escaped(&last)));
+    let first = a.url(&format!("/hop?cookie=a%3D1&to={}", escaped(&middle)));
+    let request =
+        Request::get(first).extension(SessionId::from("alice")).body(Full::<Bytes>::default()).unwrap();
+    let response = client.oneshot(request).await.unwrap();
+    let info = response.extensions().get::<SessionInfo>().unwrap().clone();
+    assert_eq!(info.session(), &SessionId::from("alice"));
+    let names: Vec<_> = info.cookies().iter().map(|cookie| cookie.name().unwrap().to_owned()).collect();
+    assert_eq!(names, ["a", "b"], "the cookies of every hop");
+    assert_eq!(info.uri().unwrap().path(), "/echo");
+    let echoed =
+        String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
+    assert!(echoed.contains("a=1") && !echoed.contains("b=2"), "{echoed}");
+    let alice = sessions.session("alice");
+    assert_eq!(alice.cookies_for(&at_b("/")).unwrap()[0].name(), Some("b"));
+    assert_eq!(sessions.len(), 1, "no session took its place on the way");
+}
+
+#[tokio::test]
+async fn a_redirect_to_the_login_page_means_expired_though_it_was_followed() {
+    let config = SiteConfig { refusal: embedded::Refusal::Redirect, ..SiteConfig::default() };
+    let site = embedded::Site::start(config).await.unwrap();
+    let sessions = Sessions::new();
+    let login = site.url("/login?acct=alice");
+    let hyper =
+        hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
+    let layer = ruleless(&sessions).expired_when(Expired::redirect_to("/login")).renew_with(move |renewal| {
+        let login = login.clone();
+        async move {
+            let answer = renewal.send(Request::get(login).body(Body::default())?).await?;
+            renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+        }
+    });
+    let client = ServiceBuilder::new()
+        .layer(layer)
+        .layer(follow_redirects(10))
+        .layer(SessionLayer::new(&sessions))
+        .service(hyper);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..50 {
+        let url = site.url(&format!("/page/{n}?acct=alice"));
+        let request = Request::get(url).extension(SessionId::from("alice")).body(Body::default()).unwrap();
+        tasks.spawn(client.clone().oneshot(request));
+    }
+    for response in tasks.join_all().await {
+        let response = response.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(
+            response.extensions().get::<SessionInfo>().unwrap().uri().unwrap().path().starts_with("/page")
+        );
+    }
+    assert_eq!(site.counters().logins(), 1);
+}

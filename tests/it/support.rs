@@ -68,9 +68,7 @@ struct Account {
 /// A request as the site saw it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
-    pub(crate) account: String,
     pub(crate) uri: http::Uri,
-    pub(crate) method: http::Method,
     pub(crate) cookie: Option<String>,
 }
 
@@ -233,12 +231,7 @@ impl Service<Request<Body>> for Site {
         let account = request.uri().host().unwrap_or("").to_owned();
         let cookie = request.headers().get(header::COOKIE).map(|value| value.to_str().unwrap().to_owned());
         let uri = request.uri().clone();
-        let seen = Seen {
-            account: account.clone(),
-            uri: uri.clone(),
-            method: request.method().clone(),
-            cookie: cookie.clone(),
-        };
+        let seen = Seen { uri: uri.clone(), cookie: cookie.clone() };
         self.0.state.lock().unwrap().seen.push(seen);
         let site = self.clone();
         match uri.path() {
