@@ -5,6 +5,8 @@ pub(crate) mod core;
 pub(crate) mod driver;
 mod error;
 pub(crate) mod keeper;
+#[cfg(all(test, sessions_loom))]
+mod loom;
 pub(crate) mod renewal_gate;
 mod sync;
 pub(crate) mod wait;
