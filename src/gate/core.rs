@@ -60,6 +60,8 @@ pub(crate) trait Host {
     fn wake(&mut self, waker: Self::Waker);
     /// A waker whose task looked by itself; it is dropped with the rest, after the lock is released.
     fn forget(&mut self, waker: Self::Waker);
+    /// An error that nobody reads any more. It may hold a type of the user's, whose drop must not run under the lock.
+    fn forget_error(&mut self, error: Self::Error);
     /// A number to draw jitter from.
     fn random(&mut self) -> u64;
 }
@@ -69,6 +71,13 @@ pub(crate) struct Step<'a, H> {
     pub(crate) host: &'a mut H,
     pub(crate) limits: &'a Limits,
     pub(crate) now: Duration,
+}
+
+impl<H> Step<'_, H> {
+    /// The moment so much after this event.
+    fn later(&self, by: Duration) -> Duration {
+        self.now.saturating_add(by)
+    }
 }
 
 /// The bounds of one gate.
@@ -293,8 +302,24 @@ impl<H: Host> Core<H> {
             && self.askers.is_empty()
             && !matches!(
                 self.state,
-                State::Over | State::Probe { .. } | State::Stagger { .. } | State::Hold | State::Lead { .. }
+                State::Over
+                    | State::Probe { .. }
+                    | State::Stagger { .. }
+                    | State::Hold
+                    | State::Lead { .. }
+                    | State::Backoff { .. }
             )
+    }
+
+    /// Whether the running attempt is to send what `renew_with` was given.
+    pub(crate) fn is_once(&self) -> bool {
+        self.source == Source::Once
+    }
+
+    /// Wakes everybody, so that each looks for itself.
+    pub(crate) fn rouse(&mut self, mut wake: impl FnMut(H::Waker)) {
+        self.waiters.wake_all(&mut wake);
+        self.askers.wake_all(wake);
     }
 
     /// Whether a pass or role is still good for a send.
@@ -306,10 +331,12 @@ impl<H: Host> Core<H> {
     pub(crate) fn alarm(&self) -> Option<Duration> {
         let waited_for = !self.waiters.is_empty() || !self.askers.is_empty();
         match self.state {
-            State::Backoff { until } if waited_for => Some(until),
+            // What `renew_with` was given is sent until it succeeds or has failed for good, whoever still waits for it.
+            State::Backoff { until } if waited_for || self.source == Source::Once => Some(until),
+            State::Hold | State::Over if !self.askers.is_empty() => Some(self.deadline),
             State::Stagger { next } => Some(next),
             State::Probe { .. } | State::Lead { .. } if waited_for => Some(self.deadline),
-            // A driver bounds itself; waiters look once more when it is overdue.
+            // A driver bounds itself; waiters look once more when it is overdue, in case its runtime does not move.
             _ => None,
         }
     }
@@ -373,12 +400,12 @@ impl<H: Host> Core<H> {
             State::Stagger { .. } if role => self.plain_grant(),
             State::Lead { .. } if role => {
                 self.state = State::Lead { taken: true };
-                self.deadline = step.now + step.limits.attempt;
+                self.deadline = step.later(step.limits.attempt);
                 Grant { generation: self.candidate.expect("a lead has a candidate"), role: self.attempt }
             }
             State::Probe { .. } if role => {
                 self.state = State::Probe { taken: true };
-                self.deadline = step.now + step.limits.attempt;
+                self.deadline = step.later(step.limits.attempt);
                 Grant { role: self.attempt, ..self.plain_grant() }
             }
             State::Lead { taken: false } if self.overdue(step.now) => {
@@ -492,9 +519,12 @@ impl<H: Host> Core<H> {
 
     /// Leaves the line; the waker goes out through the host, so that it is not dropped under the lock.
     fn leave(&mut self, step: &mut Step<'_, H>, ticket: Ticket) {
-        let (waker, _) = self.waiters.remove(ticket);
+        let (waker, outcome) = self.waiters.remove(ticket);
         if let Some(waker) = waker {
             step.host.forget(waker);
+        }
+        if let Some(error) = outcome {
+            step.host.forget_error(error);
         }
         if matches!(self.state, State::Stagger { .. }) && self.without_turn().is_none() {
             self.open_up(step);
@@ -599,7 +629,7 @@ impl<H: Host> Core<H> {
         if self.without_turn().is_none() {
             self.open_up(step);
         } else {
-            self.state = State::Stagger { next: step.now + every };
+            self.state = State::Stagger { next: step.later(every) };
         }
     }
 }
@@ -689,7 +719,7 @@ impl<H: Host> Core<H> {
         if self.current.take().is_some() {
             step.host.end_current();
         }
-        self.state = State::Closed;
+        self.turn(step, State::Closed);
         self.waiters.end_all(|| Fault::Lost.into(), |waker| step.host.wake(waker));
         self.askers.end_all(|| Ended::Closed, |waker| step.host.wake(waker));
     }
@@ -701,8 +731,8 @@ impl<H: Host> Core<H> {
     }
 
     /// One who asked no longer wants to know; the renewal goes on.
-    pub(crate) fn drop_asker(&mut self, asker: Ticket) -> Option<H::Waker> {
-        self.askers.remove(asker).0
+    pub(crate) fn drop_asker(&mut self, asker: Ticket) -> (Option<H::Waker>, Option<Ended<H::Error>>) {
+        self.askers.remove(asker)
     }
 
     pub(crate) fn asker_waker(&mut self, asker: Ticket) -> &mut Option<H::Waker> {
@@ -725,7 +755,7 @@ impl<H: Host> Core<H> {
         self.fresh(step);
         self.failures = 0;
         self.rests = 0;
-        self.state = State::Pending;
+        self.turn(step, State::Pending);
         self.askers.end_all(|| Ended::Superseded, |waker| step.host.wake(waker));
         Ok(())
     }
@@ -743,7 +773,7 @@ impl<H: Host> Core<H> {
                 self.starts.front().map_or(step.now, |oldest| oldest.saturating_add(step.limits.window));
             let error = H::Error::from(Fault::TooManyRenewals);
             if self.current.is_some() {
-                self.state = State::Cool { until, terminal: None };
+                self.turn(step, State::Cool { until, terminal: None });
                 self.askers.end_all(|| Ended::Failed(error.clone()), |waker| step.host.wake(waker));
             } else {
                 self.fail(step, error, Some(until));
@@ -755,17 +785,17 @@ impl<H: Host> Core<H> {
         self.last += 1;
         self.candidate = Some(self.last);
         step.host.candidate(self.last, overlap);
-        self.deadline = step.now + step.limits.attempt;
+        self.deadline = step.later(step.limits.attempt);
         if overlap {
-            self.state = State::Over;
+            self.turn(step, State::Over);
             step.host.drive(self.attempt, self.last);
         } else if self.source == Source::Once || step.host.has_rule() {
-            self.state = State::Hold;
+            self.turn(step, State::Hold);
             step.host.drive(self.attempt, self.last);
         } else if caller_leads {
-            self.state = State::Lead { taken: true };
+            self.turn(step, State::Lead { taken: true });
         } else {
-            self.state = State::Lead { taken: false };
+            self.turn(step, State::Lead { taken: false });
             self.grant(step);
         }
         true
@@ -790,7 +820,8 @@ impl<H: Host> Core<H> {
     /// Pending => Hold or Lead, for those who wait.
     fn settle(&mut self, step: &mut Step<'_, H>) {
         let driven = self.source == Source::Once || step.host.has_rule();
-        if !self.waiters.is_empty() || (driven && !self.askers.is_empty()) {
+        let wanted = self.source == Source::Once || !self.askers.is_empty();
+        if !self.waiters.is_empty() || (driven && wanted) {
             self.start(step, false, false);
         } else if !driven {
             // Nobody is left who could lead: those who asked are not kept waiting for a stranger.
@@ -823,8 +854,18 @@ impl<H: Host> Core<H> {
         }
     }
 
+    /// Leaves a state for the next one; an error that the old one remembered goes out through the host.
+    fn turn(&mut self, step: &mut Step<'_, H>, next: State<H::Error>) {
+        match std::mem::replace(&mut self.state, next) {
+            State::Cool { terminal: Some(error), .. } | State::Failed { error, .. } => {
+                step.host.forget_error(error)
+            }
+            _ => {}
+        }
+    }
+
     fn open_up(&mut self, step: &mut Step<'_, H>) {
-        self.state = State::Open;
+        self.turn(step, State::Open);
         self.waiters.wake_all(|waker| step.host.wake(waker));
     }
 
@@ -832,7 +873,7 @@ impl<H: Host> Core<H> {
     fn grant(&mut self, step: &mut Step<'_, H>) {
         let oldest = self.waiters.oldest().expect("a role is given when somebody waits");
         self.waiters.give_role(oldest, self.attempt);
-        self.deadline = step.now + step.limits.role;
+        self.deadline = step.later(step.limits.role);
         if let Some(waker) = self.waiters.waker_mut(oldest).take() {
             step.host.wake(waker);
         }
@@ -845,15 +886,18 @@ impl<H: Host> Core<H> {
         self.failures = (self.failures + 1).min(step.limits.failures);
         if over {
             // Over => Cool: the value that works is left alone.
-            self.state = State::Cool { until: step.now + step.limits.cool, terminal: None };
+            self.state = State::Cool { until: step.later(step.limits.cool), terminal: None };
             self.askers.end_all(|| Ended::Failed(error.clone()), |waker| step.host.wake(waker));
+            step.host.forget_error(error);
         } else if self.failures < step.limits.failures {
             let ceiling = doubled(step.limits.backoff, self.failures - 1, step.limits.backoff_most);
-            self.state = State::Backoff { until: step.now + jittered(ceiling, step.host.random()) };
+            step.host.forget_error(error);
+            let pause = jittered(ceiling, step.host.random());
+            self.state = State::Backoff { until: step.later(pause) };
         } else {
             let rest = doubled(step.limits.rest, self.rests, step.limits.rest_most);
             self.rests += 1;
-            self.fail(step, error, Some(step.now + rest));
+            self.fail(step, error, Some(step.later(rest)));
         }
     }
 
@@ -873,7 +917,7 @@ impl<H: Host> Core<H> {
     fn fail(&mut self, step: &mut Step<'_, H>, error: H::Error, retry_at: Option<Duration>) {
         self.waiters.end_all(|| error.clone(), |waker| step.host.wake(waker));
         self.askers.end_all(|| Ended::Failed(error.clone()), |waker| step.host.wake(waker));
-        self.state = State::Failed { error, retry_at };
+        self.turn(step, State::Failed { error, retry_at });
     }
 
     /// The current value has expired.
@@ -910,7 +954,8 @@ fn doubled(base: Duration, times: u32, most: Duration) -> Duration {
 
 /// Somewhere between nothing and all of `ceiling` ("full jitter").
 fn jittered(ceiling: Duration, random: u64) -> Duration {
-    ceiling.mul_f64((random >> 11) as f64 / (1u64 << 53) as f64)
+    let share = (random >> 11) as f64 / (1u64 << 53) as f64;
+    Duration::try_from_secs_f64(ceiling.as_secs_f64() * share).unwrap_or(ceiling)
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::{
     cell::RefCell,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Weak},
     task::{Context, Poll},
+    time::Duration,
 };
 
 use pin_project_lite::pin_project;
@@ -17,18 +18,25 @@ use super::{
     keeper::{Drive, Gate, Keeper},
 };
 
+/// Whether the caller runs inside a tokio runtime.
+pub(crate) fn is_in_runtime() -> bool {
+    Handle::try_current().is_ok()
+}
+
 /// Runs one attempt on the runtime of the caller.
 ///
-/// The runtime is taken at the start of each attempt, never kept: a gate outlives the runtime that it was first used on.
-pub(crate) fn spawn<K: Keeper>(keeper: &Arc<K>, drive: Drive<K>) {
-    let attempt = drive.attempt;
-    let guard = Guard { keeper: keeper.clone(), attempt };
+/// The runtime is taken at the start of each attempt, never kept: a gate outlives the runtime that it was first used on. Where
+/// there is none, the attempt waits for somebody who is inside one.
+pub(crate) fn spawn<K: Keeper>(keeper: &Arc<K>, mut drive: Drive<K>) {
     let Ok(runtime) = Handle::try_current() else {
-        return guard.finish(Err(transient(RenewalErrorKind::NoRuntime)));
+        return keeper.gate().keep_unlaunched(drive);
     };
+    let attempt = drive.attempt;
+    let mut guard = Guard { keeper: keeper.clone(), attempt, request: drive.request.take() };
     let deadline = keeper.limits().attempt;
     let ancestors = Ancestors::here().with(identify(keeper));
     let run = async move {
+        drive.request = guard.request.take();
         let renewal = Scope { ancestors, inner: renew(&guard.keeper, drive) };
         let result = match tokio::time::timeout(deadline, renewal).await {
             Ok(result) => result,
@@ -48,20 +56,40 @@ async fn renew<K: Keeper>(
     keeper.renew(drive).await
 }
 
-/// Ticks the gate at `at`, if a runtime is there to wait on; otherwise whoever comes next ticks it.
-pub(crate) fn set_alarm<K: Keeper>(keeper: &Arc<K>, at: std::time::Duration) {
+/// Ticks the gate at `at`; the alarm is lost where there is no runtime to wait on, and with its runtime.
+pub(crate) fn set_alarm<K: Keeper>(keeper: &Arc<K>, at: Duration, number: u64) {
+    let alarm = Alarm { keeper: Arc::downgrade(keeper), number };
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
     let wait = at.saturating_sub(keeper.now());
-    let weak = Arc::downgrade(keeper);
     let task = runtime.spawn(async move {
         tokio::time::sleep(wait).await;
-        if let Some(keeper) = weak.upgrade() {
+        alarm.ring();
+    });
+    keeper.gate().set_alarm(number, task.abort_handle());
+}
+
+/// Tells its gate when it is dropped without having rung.
+struct Alarm<K: Keeper> {
+    keeper: Weak<K>,
+    number: u64,
+}
+
+impl<K: Keeper> Alarm<K> {
+    fn ring(mut self) {
+        if let Some(keeper) = std::mem::take(&mut self.keeper).upgrade() {
             Gate::tick(&keeper);
         }
-    });
-    keeper.gate().set_alarm(at, task.abort_handle());
+    }
+}
+
+impl<K: Keeper> Drop for Alarm<K> {
+    fn drop(&mut self) {
+        if let Some(keeper) = self.keeper.upgrade() {
+            keeper.gate().lose_alarm(self.number);
+        }
+    }
 }
 
 fn transient(kind: RenewalErrorKind) -> Failure<RenewalError> {
@@ -72,6 +100,8 @@ fn transient(kind: RenewalErrorKind) -> Failure<RenewalError> {
 struct Guard<K: Keeper> {
     keeper: Arc<K>,
     attempt: Attempt,
+    /// The attempt's request, until the task is polled for the first time.
+    request: Option<K::Request>,
 }
 
 impl<K: Keeper> Guard<K> {
@@ -84,6 +114,9 @@ impl<K: Keeper> Guard<K> {
 impl<K: Keeper> Drop for Guard<K> {
     fn drop(&mut self) {
         if self.attempt != 0 {
+            if let Some(request) = self.request.take() {
+                Gate::keep_request(&self.keeper, self.attempt, request);
+            }
             let kind =
                 if std::thread::panicking() { RenewalErrorKind::Panicked } else { RenewalErrorKind::Lost };
             Gate::driver_done(&self.keeper, self.attempt, Err(transient(kind)));

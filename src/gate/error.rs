@@ -20,7 +20,8 @@ pub struct RenewalError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RenewalErrorKind {
-    /// The renewal failed, and so did its retries; the source says how. A request that comes after a rest tries again.
+    /// The renewal failed, and so did its retries; the source says how. A request that comes after a rest tries again, unless
+    /// what was given to `renew_with` cannot be sent twice.
     Failed,
     /// The renewal was refused for good; the source says how. Nothing is tried again before `clear`, `renew`, `renew_with` or
     /// `replace` is called.
@@ -31,7 +32,7 @@ pub enum RenewalErrorKind {
     Panicked,
     /// The renewal's task was aborted or its runtime was shut down before it ended.
     Lost,
-    /// There was no tokio runtime to run the renewal on.
+    /// There was no tokio runtime to wait in, or to run the renewal on.
     NoRuntime,
     /// More renewals were started within the window than the limit allows.
     TooManyRenewals,
@@ -80,7 +81,7 @@ impl fmt::Display for RenewalError {
             RenewalErrorKind::TimedOut => "the renewal ran past its attempt deadline",
             RenewalErrorKind::Panicked => "the renewal panicked",
             RenewalErrorKind::Lost => "the renewal was lost before it ended: its task was aborted or its runtime shut down",
-            RenewalErrorKind::NoRuntime => "no tokio runtime to run the renewal on; call from within one",
+            RenewalErrorKind::NoRuntime => "no tokio runtime to run the renewal on or to wait for it in; call from within one",
             RenewalErrorKind::TooManyRenewals => {
                 "too many renewals in a short time; if they are wanted, raise the gate's renewal limit"
             }

@@ -100,6 +100,8 @@ pub(crate) struct Drive<K: Keeper> {
     pub(crate) generation: Generation,
     pub(crate) candidate: Option<Arc<K::Value>>,
     pub(crate) request: Option<K::Request>,
+    /// The attempt is for what `renew_with` was given, whether or not it can be had again.
+    pub(crate) once: bool,
     pub(crate) reason: Reason,
 }
 
@@ -196,10 +198,22 @@ struct Inner<K: Keeper> {
     given: Option<Arc<K::Value>>,
     reason: Reason,
     driver: Option<AbortHandle>,
-    alarm: Option<AbortHandle>,
-    alarm_at: Option<Duration>,
+    /// An attempt that was started where there was no runtime; the next event inside one launches it.
+    unlaunched: Option<Drive<K>>,
+    alarm: Alarm,
     /// Admitted requests that wait for the readiness of the service below.
     queued: Waiters<Waker, ()>,
+}
+
+/// When the gate is to be ticked though nobody asks, and how to stop what does it.
+#[derive(Default)]
+struct Alarm {
+    at: Option<Duration>,
+    /// Tells one setting from the next.
+    number: u64,
+    /// The alarm could not be set, or was lost with its runtime; the next event inside a runtime sets it.
+    is_lost: bool,
+    handle: Option<AbortHandle>,
 }
 
 /// What the core tells in one event, in order.
@@ -221,6 +235,7 @@ pub(crate) struct Notes {
     notes: Vec<Note>,
     woken: Vec<Waker>,
     forgotten: Vec<Waker>,
+    errors: Vec<RenewalError>,
 }
 
 impl Host for Notes {
@@ -260,6 +275,9 @@ impl Host for Notes {
     fn forget(&mut self, waker: Waker) {
         self.forgotten.push(waker);
     }
+    fn forget_error(&mut self, error: RenewalError) {
+        self.errors.push(error);
+    }
     fn random(&mut self) -> u64 {
         random()
     }
@@ -269,11 +287,13 @@ impl Host for Notes {
 struct After<K: Keeper> {
     woken: Vec<Waker>,
     forgotten: Vec<Waker>,
+    errors: Vec<RenewalError>,
     dropped: Vec<Arc<K::Value>>,
     spent: Option<K::Request>,
     aborted: [Option<AbortHandle>; 2],
+    unlaunched: Option<Drive<K>>,
     drive: Option<Drive<K>>,
-    alarm: Option<Duration>,
+    alarm: Option<(Duration, u64)>,
     counted: Vec<Counted>,
 }
 
@@ -288,9 +308,9 @@ impl<K: Keeper> After<K> {
         for event in self.counted {
             keeper.count(event);
         }
-        drop((self.forgotten, self.dropped, self.spent));
-        if let Some(at) = self.alarm {
-            driver::set_alarm(keeper, at);
+        drop((self.forgotten, self.errors, self.dropped, self.spent, self.unlaunched));
+        if let Some((at, number)) = self.alarm {
+            driver::set_alarm(keeper, at, number);
         }
         if let Some(drive) = self.drive {
             keeper.launch(drive);
@@ -324,6 +344,11 @@ impl<K: Keeper> Drop for Role<K> {
 }
 
 impl<K: Keeper> Permit<K> {
+    /// A permit without a role.
+    pub(crate) fn plain(value: Arc<K::Value>) -> Self {
+        Self { value, role: None }
+    }
+
     fn grant(&self) -> Grant {
         Grant {
             generation: K::life(&self.value).generation,
@@ -356,6 +381,31 @@ pub(crate) enum Entry<K: Keeper> {
     Refuse(RenewalError),
 }
 
+/// An admission with the value that it is for, as both were in one moment.
+enum Looked<K: Keeper> {
+    Pass(Arc<K::Value>, Grant),
+    Wait(Ticket),
+    Refuse(Refusal<RenewalError>),
+}
+
+impl<K: Keeper> Looked<K> {
+    fn entry(self, keeper: &Arc<K>) -> Entry<K> {
+        match self {
+            Self::Wait(ticket) => Entry::Wait(ticket),
+            Self::Pass(value, grant) => {
+                let role =
+                    (grant.role != NO_ATTEMPT).then(|| Role { keeper: keeper.clone(), attempt: grant.role });
+                Entry::Pass(Permit { value, role })
+            }
+            Self::Refuse(Refusal::Closed) => Entry::Refuse(RenewalError::new(RenewalErrorKind::Closed)),
+            Self::Refuse(Refusal::Overloaded) => {
+                Entry::Refuse(RenewalError::new(RenewalErrorKind::TooManyHeld))
+            }
+            Self::Refuse(Refusal::Failed(error)) => Entry::Refuse(error),
+        }
+    }
+}
+
 impl<K: Keeper> Gate<K> {
     /// A gate through which everybody passes.
     pub(crate) fn open(value: Arc<K::Value>) -> Self {
@@ -382,8 +432,8 @@ impl<K: Keeper> Gate<K> {
                 published,
                 reason: Reason::First,
                 driver: None,
-                alarm: None,
-                alarm_at: None,
+                unlaunched: None,
+                alarm: Alarm::default(),
                 queued: Waiters::new(),
             }),
         }
@@ -426,56 +476,41 @@ impl<K: Keeper> Gate<K> {
     /// Asks for admission.
     pub(crate) fn admit(keeper: &Arc<K>) -> Entry<K> {
         if let Some(value) = keeper.gate().published.load() {
-            return Entry::Pass(Permit { value, role: None });
+            return Entry::Pass(Permit::plain(value));
         }
-        Self::event(keeper, |inner, step| match inner.core.admit(step) {
-            Admission::Wait(ticket) => Ok(ticket),
-            Admission::Pass(grant) => Err(Ok(grant)),
-            Admission::Refuse(refusal) => Err(Err(refusal)),
-        })
-        .map_or_else(|other| Self::entry(keeper, other), Entry::Wait)
+        let looked = Self::event_and(
+            keeper,
+            |inner, step| inner.core.admit(step),
+            |inner, admission| match admission {
+                Admission::Pass(grant) => Looked::Pass(inner.value(grant), grant),
+                Admission::Wait(ticket) => Looked::Wait(ticket),
+                Admission::Refuse(refusal) => Looked::Refuse(refusal),
+            },
+        );
+        looked.entry(keeper)
     }
 
     /// Looks whether a waiter may go. `Wait` means that `waker` was stored.
     pub(crate) fn poll(keeper: &Arc<K>, ticket: Ticket, waker: &Waker) -> Entry<K> {
-        let mut ours = None;
-        let entry = Self::event(keeper, |inner, step| {
-            if let Some(result) = inner.core.poll(step, ticket) {
-                return Err(result);
-            }
-            let stored = inner.core.waiter_waker(ticket);
-            if !stored.as_ref().is_some_and(|stored| stored.will_wake(waker)) {
-                ours = stored.replace(waker.clone());
-            }
-            Ok(ticket)
-        });
-        drop(ours);
-        entry.map_or_else(|other| Self::entry(keeper, other), Entry::Wait)
-    }
-
-    fn entry(keeper: &Arc<K>, result: Result<Grant, Refusal<RenewalError>>) -> Entry<K> {
-        let grant = match result {
-            Ok(grant) => grant,
-            Err(Refusal::Closed) => return Entry::Refuse(RenewalError::new(RenewalErrorKind::Closed)),
-            Err(Refusal::Overloaded) => {
-                return Entry::Refuse(RenewalError::new(RenewalErrorKind::TooManyHeld));
-            }
-            Err(Refusal::Failed(error)) => return Entry::Refuse(error),
-        };
-        let role = (grant.role != 0).then(|| Role { keeper: keeper.clone(), attempt: grant.role });
-        let value = {
-            let inner = keeper.gate().inner.lock();
-            [&inner.current, &inner.candidate]
-                .into_iter()
-                .flatten()
-                .find(|value| K::life(value).generation == grant.generation)
-                .cloned()
-        };
-        match value {
-            Some(value) => Entry::Pass(Permit { value, role }),
-            // It ended between the decision and this look; ask again.
-            None => Self::admit(keeper),
-        }
+        // Cloned, and the old one dropped, outside the lock.
+        let mut waker = Some(waker.clone());
+        let looked = Self::event_and(
+            keeper,
+            |inner, step| {
+                let result = inner.core.poll(step, ticket);
+                if result.is_none() {
+                    std::mem::swap(inner.core.waiter_waker(ticket), &mut waker);
+                }
+                result
+            },
+            |inner, result| match result {
+                None => Looked::Wait(ticket),
+                Some(Ok(grant)) => Looked::Pass(inner.value(grant), grant),
+                Some(Err(refusal)) => Looked::Refuse(refusal),
+            },
+        );
+        drop(waker);
+        looked.entry(keeper)
     }
 
     /// A waiter gives up.
@@ -496,7 +531,8 @@ impl<K: Keeper> Gate<K> {
         }
         let life = K::life(&permit.value);
         let mut due = false;
-        if let Some(age) = budget.age {
+        // A candidate that a request leads under is as old as its lead; that has a deadline of its own.
+        if let Some(age) = budget.age.filter(|_| life.is_current()) {
             let now = keeper.now();
             let lived = now.saturating_sub(life.born);
             if lived >= age {
@@ -601,10 +637,11 @@ impl<K: Keeper> Gate<K> {
 
     /// Joins the line of those who wait for readiness under a permit; they are woken when the gate shuts.
     pub(crate) fn queue(keeper: &Arc<K>, place: &mut Option<Ticket>, waker: &Waker) {
+        let waker = waker.clone();
         let old = {
             let mut inner = keeper.gate().inner.lock();
             let ticket = *place.get_or_insert_with(|| inner.queued.push());
-            inner.queued.waker_mut(ticket).replace(waker.clone())
+            inner.queued.waker_mut(ticket).replace(waker)
         };
         drop(old);
     }
@@ -654,12 +691,15 @@ impl<K: Keeper> Gate<K> {
         keeper: &Arc<K>,
         make: impl FnOnce(Generation) -> Arc<K::Value>,
     ) -> Result<Generation, RenewalError> {
-        Self::event(keeper, |inner, step| {
+        // What a closed gate does not take is dropped after the lock.
+        let mut make = Some(make);
+        let replaced = Self::event(keeper, |inner, step| {
             let generation = inner.core.replace(step)?;
-            inner.given = Some(make(generation));
+            inner.given = make.take().map(|make| make(generation));
             Ok(generation)
-        })
-        .map_err(refused)
+        });
+        drop(make);
+        replaced.map_err(refused)
     }
 
     /// Where nobody renews, a pending value simply becomes current.
@@ -668,11 +708,11 @@ impl<K: Keeper> Gate<K> {
         make: impl FnOnce(Option<&Arc<K::Value>>, Generation) -> Arc<K::Value>,
     ) {
         let old = Self::event(keeper, |inner, step| {
-            if inner.core.current().is_some() || !matches!(inner.core.state(), State::Pending) {
+            if inner.core.current().is_some() {
                 return None;
             }
-            let pending = inner.pending.take();
             let generation = inner.core.replace(step).ok()?;
+            let pending = inner.pending.take();
             inner.given = Some(make(pending.as_ref(), generation));
             pending
         });
@@ -732,16 +772,52 @@ impl<K: Keeper> Gate<K> {
         handle.abort();
     }
 
-    /// Remembers how to stop the alarm set for `at`, or stops it if it is of no use any more.
-    pub(crate) fn set_alarm(&self, at: Duration, handle: AbortHandle) {
+    /// Remembers how to stop the alarm of this number, or stops it if it is of no use any more.
+    pub(crate) fn set_alarm(&self, number: u64, handle: AbortHandle) {
         {
             let mut inner = self.inner.lock();
-            if inner.alarm_at == Some(at) {
-                inner.alarm = Some(handle);
+            if inner.alarm.number == number && !inner.alarm.is_lost {
+                inner.alarm.handle = Some(handle);
                 return;
             }
         }
         handle.abort();
+    }
+
+    /// The alarm of this number will not go off. Everybody is woken, so that one who is inside a runtime sets it again.
+    pub(crate) fn lose_alarm(&self, number: u64) {
+        let mut woken = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            if inner.alarm.number != number || inner.alarm.at.is_none() {
+                return;
+            }
+            inner.alarm.is_lost = true;
+            inner.core.rouse(|waker| woken.push(waker));
+        }
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Keeps an attempt that cannot be launched here. Everybody is woken, so that one who is inside a runtime launches it.
+    pub(crate) fn keep_unlaunched(&self, drive: Drive<K>) {
+        let attempt = drive.attempt;
+        let mut drive = Some(drive);
+        let mut woken = Vec::new();
+        {
+            let mut inner = self.inner.lock();
+            if inner.core.runs(attempt) {
+                std::mem::swap(&mut inner.unlaunched, &mut drive);
+                inner.core.rouse(|waker| woken.push(waker));
+            }
+        }
+        drop(drive);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether something is to run that could not be started where it was asked for.
+    pub(crate) fn waits_for_a_runtime(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.unlaunched.is_some() || inner.alarm.is_lost
     }
 
     /// Applies whatever is due.
@@ -756,6 +832,15 @@ impl<K: Keeper> Gate<K> {
 
     /// One event: the core decides and the values follow under the lock; the rest is done after it.
     fn event<R>(keeper: &Arc<K>, decide: impl FnOnce(&mut Inner<K>, &mut Step<'_, Notes>) -> R) -> R {
+        Self::event_and(keeper, decide, |_, result| result)
+    }
+
+    /// As [`event`](Self::event), with a last look at the values, still under the lock, after they have followed.
+    fn event_and<T, R>(
+        keeper: &Arc<K>,
+        decide: impl FnOnce(&mut Inner<K>, &mut Step<'_, Notes>) -> T,
+        look: impl FnOnce(&Inner<K>, T) -> R,
+    ) -> R {
         let gate = keeper.gate();
         let limits = keeper.limits();
         let now = keeper.now();
@@ -764,11 +849,13 @@ impl<K: Keeper> Gate<K> {
             notes: Vec::new(),
             woken: Vec::new(),
             forgotten: Vec::new(),
+            errors: Vec::new(),
         };
         let (result, after) = {
             let mut inner = gate.inner.lock();
-            let result = decide(&mut inner, &mut Step { host: &mut notes, limits: &limits, now });
-            (result, inner.apply(keeper, notes))
+            let decided = decide(&mut inner, &mut Step { host: &mut notes, limits: &limits, now });
+            let after = inner.apply(keeper, notes);
+            (look(&inner, decided), after)
         };
         after.run(keeper);
         result
@@ -776,15 +863,24 @@ impl<K: Keeper> Gate<K> {
 }
 
 impl<K: Keeper> Inner<K> {
+    /// The value that a grant is for.
+    fn value(&self, grant: Grant) -> Arc<K::Value> {
+        let mut values = [&self.current, &self.candidate].into_iter().flatten();
+        let granted = values.find(|value| K::life(value).generation == grant.generation);
+        granted.expect("a grant is for the current value or the candidate").clone()
+    }
+
     /// Makes the values follow what the core decided, publishes, and collects what has to wait for the lock's release.
     fn apply(&mut self, keeper: &Arc<K>, notes: Notes) -> After<K> {
-        let Notes { notes, mut woken, forgotten, .. } = notes;
+        let Notes { notes, mut woken, forgotten, errors, .. } = notes;
         let mut after = After {
             woken: Vec::new(),
             forgotten,
+            errors,
             dropped: Vec::new(),
             spent: None,
             aborted: [None, None],
+            unlaunched: None,
             drive: None,
             alarm: None,
             counted: Vec::new(),
@@ -804,11 +900,16 @@ impl<K: Keeper> Inner<K> {
             self.queued.wake_all(|waker| woken.push(waker));
         }
         after.woken = woken;
-        let alarm = self.core.alarm();
-        if alarm != self.alarm_at {
-            self.alarm_at = alarm;
-            after.aborted[1] = self.alarm.take();
-            after.alarm = alarm;
+        let at = self.core.alarm();
+        if at != self.alarm.at || (at.is_some() && self.alarm.is_lost && driver::is_in_runtime()) {
+            self.alarm.number += 1;
+            self.alarm.at = at;
+            self.alarm.is_lost = false;
+            after.aborted[1] = self.alarm.handle.take();
+            after.alarm = at.map(|at| (at, self.alarm.number));
+        }
+        if after.drive.is_none() && self.unlaunched.is_some() && driver::is_in_runtime() {
+            after.drive = self.unlaunched.take();
         }
         after
     }
@@ -867,10 +968,14 @@ impl<K: Keeper> Inner<K> {
                     generation,
                     candidate: self.candidate.clone(),
                     request: self.once.take(),
+                    once: self.core.is_once(),
                     reason: self.reason,
                 });
             }
-            Note::Abort => after.aborted[0] = self.driver.take(),
+            Note::Abort => {
+                after.aborted[0] = self.driver.take();
+                after.unlaunched = self.unlaunched.take();
+            }
         }
     }
 
@@ -903,16 +1008,20 @@ pub(crate) struct Asker<K: Keeper> {
 impl<K: Keeper> Asker<K> {
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Generation, RenewalError>> {
         let ticket = self.ticket.expect("a renewal handle is not polled after it has answered");
-        let mut old = None;
+        let mut waker = Some(context.waker().clone());
         let ended = Gate::event(&self.keeper, |inner, step| {
             let ended = inner.core.poll_asker(step, ticket);
             if ended.is_none() {
-                old = inner.core.asker_waker(ticket).replace(context.waker().clone());
+                std::mem::swap(inner.core.asker_waker(ticket), &mut waker);
             }
             ended
         });
-        drop(old);
+        drop(waker);
         let Some(ended) = ended else {
+            if self.keeper.gate().waits_for_a_runtime() && !driver::is_in_runtime() {
+                // Nobody would ever wake this.
+                return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::NoRuntime)));
+            }
             return Poll::Pending;
         };
         self.ticket = None;
@@ -928,8 +1037,8 @@ impl<K: Keeper> Asker<K> {
 impl<K: Keeper> Drop for Asker<K> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let waker = self.keeper.gate().inner.lock().core.drop_asker(ticket);
-            drop(waker);
+            let gone = self.keeper.gate().inner.lock().core.drop_asker(ticket);
+            drop(gone);
         }
     }
 }

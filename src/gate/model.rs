@@ -263,6 +263,7 @@ impl Host for Values {
         self.woken.push(waker);
     }
     fn forget(&mut self, _waker: usize) {}
+    fn forget_error(&mut self, _error: Mishap) {}
     fn random(&mut self) -> u64 {
         u64::MAX
     }

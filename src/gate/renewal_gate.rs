@@ -142,7 +142,7 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
             let permit = match Gate::admit(&self.keeper) {
                 Entry::Pass(permit) => permit,
                 Entry::Wait(ticket) => {
-                    Wait::new(self.keeper.clone(), ticket, self.keeper.config.hold).await?
+                    Wait::new(self.keeper.clone(), ticket, self.keeper.config.hold)?.await?
                 }
                 Entry::Refuse(error) => return Err(error),
             };
@@ -152,16 +152,9 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
         }
     }
 
-    /// The current value, if there is one and nobody has to wait for it.
+    /// The current value, if there is one and nobody has to wait for it. This starts nothing.
     pub fn try_enter(&self) -> Option<Pass<T>> {
-        match Gate::admit(&self.keeper) {
-            Entry::Pass(permit) => Some(Pass { permit }),
-            Entry::Wait(ticket) => {
-                Gate::leave(&self.keeper, ticket);
-                None
-            }
-            Entry::Refuse(_) => None,
-        }
+        self.keeper.gate.published().map(|value| Pass { permit: Permit::plain(value) })
     }
 
     /// Says that the value of `rejected` was not accepted, and waits for its successor.

@@ -4,21 +4,22 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
-use tokio::{
-    runtime::Handle,
-    time::{Instant, Sleep},
-};
+use tokio::time::{Instant, Sleep};
 
 use super::{
+    driver,
     error::{RenewalError, RenewalErrorKind},
     keeper::{Entry, Gate, Keeper, Permit},
     waiters::Ticket,
 };
+
+/// Longer than anybody waits, and short enough to be added to any moment.
+const FAR: Duration = Duration::from_secs(1 << 30);
 
 pin_project! {
     /// A place in a gate's line: resolves to a permit, or to the error that everybody gets.
@@ -30,7 +31,7 @@ pin_project! {
         since: Instant,
         until: Instant,
         #[pin]
-        sleep: Option<Sleep>,
+        sleep: Sleep,
     }
 
     impl<K: Keeper> PinnedDrop for Wait<K> {
@@ -44,19 +45,25 @@ pin_project! {
 }
 
 impl<K: Keeper> Wait<K> {
-    pub(crate) fn new(keeper: Arc<K>, ticket: Ticket, hold: Duration) -> Self {
+    /// Takes over a place in the line, for at most `hold`.
+    ///
+    /// # Errors
+    ///
+    /// Outside a runtime, where nothing would bound the wait.
+    pub(crate) fn new(keeper: Arc<K>, ticket: Ticket, hold: Duration) -> Result<Self, RenewalError> {
+        if !driver::is_in_runtime() {
+            Gate::leave(&keeper, ticket);
+            return Err(RenewalError::new(RenewalErrorKind::NoRuntime));
+        }
         let since = Instant::now();
-        let until = since.checked_add(hold).unwrap_or_else(|| since + Duration::from_secs(1 << 30));
+        let until = since.checked_add(hold).unwrap_or_else(|| since + FAR);
         // One look when the running attempt is overdue: its own runtime may be the reason.
-        let overdue = keeper
-            .gate()
-            .attempt_deadline()
-            .map(|deadline| since + deadline.saturating_sub(keeper.now()) + Duration::from_millis(100));
-        // Outside a runtime nothing can wake this at its deadline; it looks whenever it is polled.
-        let sleep = Handle::try_current()
-            .is_ok()
-            .then(|| tokio::time::sleep_until(overdue.map_or(until, |overdue| overdue.min(until))));
-        Self { keeper, ticket: Some(ticket), since, until, sleep }
+        let overdue = keeper.gate().attempt_deadline().and_then(|deadline| {
+            let left = deadline.saturating_sub(keeper.now());
+            since.checked_add(left)?.checked_add(Duration::from_millis(100))
+        });
+        let sleep = tokio::time::sleep_until(overdue.map_or(until, |overdue| overdue.min(until)));
+        Ok(Self { keeper, ticket: Some(ticket), since, until, sleep })
     }
 
     /// When the wait began.
@@ -83,17 +90,11 @@ impl<K: Keeper> Future for Wait<K> {
                 }
                 Entry::Wait(again) => *this.ticket = Some(again),
             }
-            match this.sleep.as_mut().as_pin_mut() {
-                Some(mut sleep) => match sleep.as_mut().poll(context) {
-                    Poll::Ready(()) => sleep.reset(*this.until),
-                    Poll::Pending => return Poll::Pending,
-                },
-                None if Instant::now() < *this.until => return Poll::Pending,
-                None => {}
-            }
+            ready!(this.sleep.as_mut().poll(context));
             if Instant::now() >= *this.until {
                 return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::HeldTooLong)));
             }
+            this.sleep.as_mut().reset(*this.until);
         }
     }
 }

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker, ready},
@@ -14,7 +15,7 @@ use tower_service::Service;
 use super::{Answer, LateAnswer, ReplayBudget, layer::Config};
 use crate::{
     gate::{
-        BoxError,
+        BoxError, RenewalError,
         keeper::{Entry, Gate, Permit},
         wait::Wait,
         waiters::Ticket,
@@ -171,7 +172,13 @@ where
                     let call = this.call.as_mut().expect("polled after completion");
                     match Gate::admit(&call.session.0) {
                         Entry::Pass(permit) => call.ready(permit),
-                        Entry::Wait(ticket) => call.wait(ticket),
+                        Entry::Wait(ticket) => match call.wait(ticket) {
+                            Ok(wait) => wait,
+                            Err(error) => {
+                                this.state.set(State::Done);
+                                return Poll::Ready(Err(error.into()));
+                            }
+                        },
                         Entry::Refuse(error) => {
                             this.state.set(State::Done);
                             return Poll::Ready(Err(error.into()));
@@ -253,9 +260,11 @@ where
         State::Ready { service: self.inner.clone(), permit: Some(permit), place }
     }
 
-    fn wait(&self, ticket: Ticket) -> State<S, S::Future> {
-        let wait = Wait::new(self.session.0.clone(), ticket, self.config.gate.hold);
-        State::Wait { wait, held: Held::new(&self.session) }
+    fn wait(&self, ticket: Ticket) -> Result<State<S, S::Future>, RenewalError> {
+        // The deadline is the request's: what it has waited before counts.
+        let hold = self.config.gate.hold.saturating_sub(self.held);
+        let wait = Wait::new(self.session.0.clone(), ticket, hold)?;
+        Ok(State::Wait { wait, held: Held::new(&self.session) })
     }
 
     /// Takes the request to send, keeps a copy for another time, and writes on it whom it goes under.
@@ -335,20 +344,22 @@ where
     }
 
     fn says_expired<R>(&self, response: &Response<R>) -> bool {
-        self.log.with(|log| {
-            self.config.expired.matches(&Answer {
-                status: response.status(),
-                headers: response.headers(),
-                extensions: response.extensions(),
-                requested: &self.requested,
-                served: log.uri.as_ref().unwrap_or(&self.requested),
-                cookies: &log.cookies,
-            })
-        })
+        // Taken out for the user's test, which runs under no lock of ours.
+        let (uri, cookies) = self.log.with(|log| (log.uri.clone(), mem::take(&mut log.cookies)));
+        let expired = self.config.expired.matches(&Answer {
+            status: response.status(),
+            headers: response.headers(),
+            extensions: response.extensions(),
+            requested: &self.requested,
+            served: uri.as_ref().unwrap_or(&self.requested),
+            cookies: &cookies,
+        });
+        self.log.with(|log| log.cookies = cookies);
+        expired
     }
 
     fn told<R>(&self, mut response: Response<R>, generation: u64) -> Response<R> {
-        let (cookies, uri) = self.log.with(|log| (std::mem::take(&mut log.cookies), log.uri.take()));
+        let (cookies, uri) = self.log.with(|log| (mem::take(&mut log.cookies), log.uri.take()));
         response.extensions_mut().insert(SessionInfo {
             session: self.session.id().clone(),
             generation,

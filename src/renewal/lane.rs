@@ -127,6 +127,9 @@ where
             let identity = Identity { session, kept };
             let renewal = Renewal::new(identity.clone(), drive.reason, self.clone());
             let (result, repeatable) = match drive.request {
+                None if drive.once => {
+                    (Err("the request to renew by was sent, and cannot be had again".into()), false)
+                }
                 Some(once) => {
                     let request = *once.downcast::<Request<B>>().expect("`accept` has checked it");
                     // The next attempt sends it again, if this one fails and it can be had again.
@@ -164,9 +167,14 @@ impl<S, B> StackLane<S, B> {
                 by_request(renewal, request).await
             }
             Some(Rule::Supply(supply)) => {
-                let jar = supply(renewal.reason()).await?;
-                let old = std::mem::replace(&mut *identity.kept.jar.lock(), jar);
-                drop(old);
+                let mut supplied = supply(renewal.reason()).await?;
+                let now = identity.session.0.shared.timestamp();
+                let mut jar = identity.kept.jar.lock();
+                // What was added to the session while it waited is in the candidate already, and stays.
+                for edit in jar.iter(now) {
+                    supplied.insert(edit.clone(), now)?;
+                }
+                *jar = supplied;
                 Ok(())
             }
             None => Err("no renewal rule is set".into()),

@@ -25,7 +25,7 @@ use crate::{
 ///
 /// Clones share the sessions and the closures. Each [`layer`](Layer::layer) makes its own stack the one that
 /// [`Session::renew`](crate::Session::renew) and [`Session::renew_with`](crate::Session::renew_with) send through, in the place
-/// of an earlier one's.
+/// of an earlier one's while it lives; renewals of all stacks on these sessions then follow its rule and its bounds.
 pub struct RenewalLayer<B> {
     sessions: Sessions,
     config: Arc<Config<B>>,

@@ -45,7 +45,7 @@ impl<S, B> RenewalService<S, B> {
         R::Error: Into<BoxError>,
     {
         let lane: Arc<dyn Lane> = Arc::new(StackLane::new(inner.clone(), config.clone()));
-        sessions.registry.shared.set_lane(Arc::downgrade(&lane));
+        sessions.registry.shared.add_lane(Arc::downgrade(&lane));
         Self { inner, sessions, config, lane }
     }
 

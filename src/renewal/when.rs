@@ -65,13 +65,40 @@ impl<'a> Answer<'a> {
             return None;
         }
         let location = self.headers.get(header::LOCATION)?.to_str().ok()?;
-        let path = match location.split_once("://") {
-            Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-            None => location,
-        };
-        let end = path.find(['?', '#']).unwrap_or(path.len());
-        Some(path[..end].to_owned())
+        Some(resolve_path(location, self.served.path()))
     }
+}
+
+/// The path that a `Location` means, seen from `base` (RFC 3986, section 5.2).
+fn resolve_path(location: &str, base: &str) -> String {
+    let end = location.find(['?', '#']).unwrap_or(location.len());
+    let reference = &location[..end];
+    let after_scheme = match reference.split_once(':') {
+        Some((scheme, rest)) if !scheme.contains('/') && rest.starts_with("//") => rest,
+        _ => reference,
+    };
+    let path = match after_scheme.strip_prefix("//") {
+        Some(rest) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => after_scheme,
+    };
+    if path.is_empty() {
+        return base.to_owned();
+    }
+    let directory =
+        if path.starts_with('/') { "" } else { &base[..=base.rfind('/').unwrap_or(0).min(base.len() - 1)] };
+    let mut segments: Vec<&str> = Vec::new();
+    let whole = format!("{directory}{path}");
+    for segment in whole.split('/').skip(1) {
+        match segment {
+            "." => {}
+            ".." => drop(segments.pop()),
+            segment => segments.push(segment),
+        }
+    }
+    if whole.ends_with("/.") || whole.ends_with("/..") {
+        segments.push("");
+    }
+    format!("/{}", segments.join("/"))
 }
 
 impl fmt::Debug for Answer<'_> {
@@ -204,6 +231,26 @@ mod tests {
         check(&expired, Response::builder().status(200).header("location", "/login"), page, false);
         check(&expired, Response::builder(), "http://a.example/login", true);
         check(&expired, Response::builder(), page, false);
+    }
+
+    #[test]
+    fn a_location_is_resolved_like_a_browser_does() {
+        for (location, path) in [
+            ("/login", "/login"),
+            ("login", "/a/login"),
+            ("./login", "/a/login"),
+            ("../login", "/login"),
+            ("../../login", "/login"),
+            ("//b.example/login", "/login"),
+            ("https://b.example", "/"),
+            ("https://b.example?x=/login", "/"),
+            ("/sso?next=https://b.example/login", "/sso"),
+            ("?page=2", "/a/page"),
+            ("x:/y", "/a/x:/y"),
+            ("/a/..", "/"),
+        ] {
+            assert_eq!(resolve_path(location, "/a/page"), path, "{location}");
+        }
     }
 
     #[test]

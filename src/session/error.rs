@@ -19,6 +19,8 @@ pub enum SessionErrorKind {
     NoSession,
     /// The request names one session and carries the identity of another.
     OtherSession,
+    /// The request carries a handle to a session of other `Sessions` than the layer's.
+    ForeignSession,
     /// The session has no current identity, and the request came around the gate that could wait for one.
     Held,
     /// The request's URI is not one that cookies can be matched with; the source says why.
@@ -55,6 +57,9 @@ impl fmt::Display for SessionError {
             }
             SessionErrorKind::OtherSession => {
                 "the request names one session and carries the identity of another; name one of them"
+            }
+            SessionErrorKind::ForeignSession => {
+                "the request carries a handle to a session of other `Sessions` than the layer's; build both on the same"
             }
             SessionErrorKind::Held => {
                 "the session is being renewed, and this stack has no renewal layer that could wait for it"

@@ -102,31 +102,24 @@ impl Sent {
         };
         let session = &self.identity.session.0;
         let now = session.shared.timestamp();
-        let mut jar = self.identity.kept.jar.lock();
         for set_cookie in response.headers().get_all(header::SET_COOKIE) {
-            match jar.absorb(&target, set_cookie.as_bytes(), now) {
-                Ok(absorbed) => {
+            // Locked for the one cookie, so that no subscriber of traces runs under the lock.
+            let absorbed = self
+                .identity
+                .kept
+                .jar
+                .lock()
+                .absorb(&target, set_cookie.as_bytes(), now)
+                .map(|absorbed| absorbed.cookie().cloned());
+            match absorbed {
+                Ok(cookie) => {
                     session.counters.cookies_stored.add();
-                    cookies.extend(absorbed.cookie().cloned());
-                    tracing::debug!(
-                        target: "tower_client_sessions::cookies",
-                        session = %session.id,
-                        generation = self.identity.generation(),
-                        host = target.host(),
-                        cookie = %trace::shown_set_cookie(&self.identity, set_cookie),
-                        "cookie received"
-                    );
+                    cookies.extend(cookie);
+                    trace::received(&self.identity, &target, set_cookie);
                 }
                 Err(error) => {
                     session.counters.cookies_refused.add();
-                    tracing::debug!(
-                        target: "tower_client_sessions::cookies",
-                        session = %session.id,
-                        generation = self.identity.generation(),
-                        host = target.host(),
-                        %error,
-                        "cookie refused"
-                    );
+                    trace::refused(&self.identity, &target, &error);
                 }
             }
         }

@@ -70,7 +70,7 @@ impl fmt::Debug for RequestCookies {
 }
 
 /// What became of a request, in the extensions of its response.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct SessionInfo {
     pub(crate) session: SessionId,
     pub(crate) generation: u64,
@@ -113,11 +113,25 @@ impl SessionInfo {
     }
 }
 
+/// Without the query of the URI, which may hold secrets.
+impl fmt::Debug for SessionInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionInfo")
+            .field("session", &self.session)
+            .field("generation", &self.generation)
+            .field("cookies", &self.cookies.len())
+            .field("path", &self.uri.as_ref().map(Uri::path))
+            .field("replays", &self.replays)
+            .field("held", &self.held)
+            .finish()
+    }
+}
+
 /// What the gate sends along with a request, and what the session layer writes into it at each hop.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct SendLog(Arc<Mutex<Log>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Log {
     /// How many hops have left.
     pub(crate) hops: u32,
@@ -127,6 +141,12 @@ pub(crate) struct Log {
     pub(crate) uri: Option<Uri>,
     /// Whether a hop whose identity has ended may be refused, because the gate can start the whole request again.
     pub(crate) retirable: bool,
+}
+
+impl fmt::Debug for SendLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SendLog").finish_non_exhaustive()
+    }
 }
 
 impl SendLog {
@@ -142,18 +162,26 @@ impl SendLog {
 /// Finds the session that a request names: its handle before its name before the default.
 pub(crate) fn named_session(extensions: &Extensions, sessions: &Sessions) -> Result<Session, SessionError> {
     if let Some(session) = extensions.get::<Session>() {
-        return Ok(session.clone());
+        return own(session, sessions);
     }
     if let Some(id) = extensions.get::<SessionId>() {
         return Ok(sessions.session(id));
     }
     if let Some(identity) = extensions.get::<Identity>() {
-        return Ok(identity.session.clone());
+        return own(&identity.session, sessions);
     }
     match &sessions.registry.shared.default_session {
         Some(id) => Ok(sessions.session(id)),
         None => Err(SessionError::new(SessionErrorKind::NoSession)),
     }
+}
+
+/// A handle, unless it is one to a session of others, which would be renewed through another stack.
+fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> {
+    if Arc::ptr_eq(&session.0.shared, &sessions.registry.shared) {
+        return Ok(session.clone());
+    }
+    Err(SessionError::new(SessionErrorKind::ForeignSession))
 }
 
 /// Finds the identity that a request goes under: the one that the gate put there, or the current one of the session it names.
@@ -164,11 +192,11 @@ pub(crate) fn identity(extensions: &Extensions, sessions: &Sessions) -> Result<I
             (None, Some(id)) => id != identity.session_id(),
             (None, None) => false,
         };
-        return if other {
-            Err(SessionError::new(SessionErrorKind::OtherSession))
-        } else {
-            Ok(identity.clone())
-        };
+        if other {
+            return Err(SessionError::new(SessionErrorKind::OtherSession));
+        }
+        own(&identity.session, sessions)?;
+        return Ok(identity.clone());
     }
     let session = named_session(extensions, sessions)?;
     if let Some(kept) = session.0.gate.current() {

@@ -10,6 +10,7 @@ use super::{
     CookieSwitch, Identity, RequestCookies, ResponseFuture, SessionError, SessionErrorKind, Sessions,
     future::Sent,
     request::{self, SendLog},
+    trace,
 };
 use crate::{cookies::Target, gate::BoxError};
 
@@ -63,7 +64,7 @@ impl<S> SessionService<S> {
             };
             drop(jar);
             if let Some(cookie) = cookie {
-                trace_sent(&identity, &target, &cookie);
+                trace::sent(&identity, &target, &cookie);
                 request.headers_mut().insert(header::COOKIE, cookie);
             }
         } else {
@@ -129,18 +130,4 @@ fn host_and_path(uri: &Uri, headers: &HeaderMap) -> Option<Uri> {
     let host = headers.get(header::HOST)?.to_str().ok()?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Uri::builder().scheme("http").authority(host).path_and_query(path).build().ok()
-}
-
-fn trace_sent(identity: &Identity, target: &Target<'_>, cookie: &http::HeaderValue) {
-    if tracing::enabled!(target: "tower_client_sessions::cookies", tracing::Level::DEBUG) {
-        let shown = super::trace::shown_header(identity, cookie);
-        tracing::debug!(
-            target: "tower_client_sessions::cookies",
-            session = %identity.session_id(),
-            generation = identity.generation(),
-            host = target.host(),
-            cookies = %shown,
-            "cookies sent"
-        );
-    }
 }

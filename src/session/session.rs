@@ -32,7 +32,8 @@ use crate::{
 /// [`Sessions::session`](super::Sessions::session) gives it out. It can be put into a request's extensions in the place of a
 /// [`SessionId`], which saves the look-up. A session whose handle somebody holds is never evicted.
 ///
-/// While a session has no current identity, because it was cleared or has expired and its renewal is under way, reads and edits
+/// Edits go to the current identity. If it is being renewed early, while it still serves, they end with it: the one that
+/// follows has what its renewal gave it, and no more. While a session has no current identity, because it was cleared or has expired and its renewal is under way, reads and edits
 /// address the identity that is about to come: an edit made then is in it when it is there.
 ///
 /// # Clone
@@ -57,8 +58,13 @@ pub(crate) struct SessionInner {
 impl Session {
     pub(crate) fn create(id: SessionId, shared: Arc<Shared>) -> Self {
         let profile = shared.draw(None);
+        let jar = shared.jar();
+        Self::with(id, shared, jar, profile)
+    }
+
+    fn with(id: SessionId, shared: Arc<Shared>, jar: Jar, profile: Option<Profile>) -> Self {
         let life = Life::current(1, shared.now());
-        let first = Arc::new(Kept { life, jar: Mutex::new(shared.jar()), profile: profile.clone() });
+        let first = Arc::new(Kept { life, jar: Mutex::new(jar), profile: profile.clone() });
         let gate = if shared.login_first { Gate::pending(Some(first)) } else { Gate::open(first) };
         Self(Arc::new(SessionInner {
             id,
@@ -152,7 +158,15 @@ impl Session {
 
     /// Removes one cookie and returns it, or `None` if there is no such cookie.
     pub fn remove_cookie(&self, domain: &str, path: &str, name: &str) -> Option<StoredCookie> {
-        self.edit(|jar| jar.remove(domain, path, name))
+        let removed = Mutex::new(None);
+        self.edit(|jar| {
+            if let Some(cookie) = jar.remove(domain, path, name) {
+                removed.lock().replace(cookie);
+            }
+            Ok(())
+        })
+        .ok()
+        .and_then(|()| removed.into_inner())
     }
 
     /// Ends the current identity. Sends nothing.
@@ -233,18 +247,12 @@ impl Session {
         let (jar, profile) = self
             .view(|kept| (kept.jar.lock().clone(), kept.profile.clone()))
             .unwrap_or_else(|| (self.0.shared.jar(), None));
-        let fork = match self.0.shared.registry() {
-            Some(registry) => registry.create(id.clone()).ok_or(SessionExists { id })?,
+        let make = |id, shared| Self::with(id, shared, jar, profile);
+        match self.0.shared.registry() {
+            Some(registry) => registry.create(id.clone(), make).ok_or(SessionExists { id }),
             // All handles of the registry are gone: no name can be taken.
-            None => Self::create(id, self.0.shared.clone()),
-        };
-        // A new session that has nothing under way: replacing cannot fail.
-        let born = fork.now();
-        let _ = Gate::replace(&fork.0, move |generation| {
-            let life = Life::new(generation, born);
-            Arc::new(Kept { life, jar: Mutex::new(jar), profile })
-        });
-        Ok(fork)
+            None => Ok(make(id, self.0.shared.clone())),
+        }
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -263,29 +271,12 @@ impl Session {
         self.view(|kept| look(&kept.jar.lock())).unwrap_or_default()
     }
 
-    /// Edits the current jar, or the one that is about to come wherever it lies.
-    fn edit<R: Outcome>(&self, edit: impl Fn(&mut Jar) -> R) -> R {
+    /// Edits the current jar, or the one that is about to come wherever it lies. A session that was closed has none.
+    fn edit(&self, edit: impl Fn(&mut Jar) -> Result<(), CookieError>) -> Result<(), CookieError> {
         match self.0.gate.published() {
             Some(kept) => edit(&mut kept.jar.lock()),
-            None => self.0.gate.edit(|kept| edit(&mut kept.jar.lock())).unwrap_or_else(R::nothing),
+            None => self.0.gate.edit(|kept| edit(&mut kept.jar.lock())).unwrap_or(Ok(())),
         }
-    }
-}
-
-/// What an edit of a session that was closed comes to.
-trait Outcome {
-    fn nothing() -> Self;
-}
-
-impl Outcome for Result<(), CookieError> {
-    fn nothing() -> Self {
-        Ok(())
-    }
-}
-
-impl Outcome for Option<StoredCookie> {
-    fn nothing() -> Self {
-        None
     }
 }
 
@@ -320,9 +311,11 @@ impl SessionInner {
         Arc::new(Kept { life, jar: Mutex::new(self.shared.jar()), profile: self.draw() })
     }
 
+    /// Another profile than the one that is worn now, or was worn last.
     fn draw(&self) -> Option<Profile> {
+        let worn = self.gate.published().and_then(|kept| kept.profile.clone());
         let mut last = self.last_profile.lock();
-        let next = self.shared.draw(last.as_ref());
+        let next = self.shared.draw(worn.as_ref().or(last.as_ref()));
         last.clone_from(&next);
         next
     }

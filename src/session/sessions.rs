@@ -73,8 +73,8 @@ pub(crate) struct Shared {
     pub(crate) login_first: bool,
     pub(crate) default_session: Option<SessionId>,
     pub(crate) show_values: bool,
-    /// The stack that can renew, owned by its services.
-    lane: Mutex<Option<Weak<dyn Lane>>>,
+    /// The stacks that can renew, owned by their services; the last that is alive is the one that does.
+    lanes: Mutex<Vec<Weak<dyn Lane>>>,
     origin: Instant,
     pub(crate) held: Gauge,
     /// What dropped sessions have counted.
@@ -223,6 +223,8 @@ impl SessionsBuilder {
     }
 
     /// Sets the clock that cookies expire by. Default: [`SystemTime::now`].
+    ///
+    /// It may be called while a session is locked: it must not use the sessions itself.
     pub fn clock(mut self, now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
         self.clock = Box::new(now);
         self
@@ -253,7 +255,7 @@ impl SessionsBuilder {
                 login_first: self.login_first,
                 default_session: self.default_session,
                 show_values: self.show_values,
-                lane: Mutex::new(None),
+                lanes: Mutex::new(Vec::new()),
                 origin: Instant::now(),
                 held: Gauge::default(),
                 gone: Counters::default(),
@@ -284,13 +286,17 @@ impl Registry {
     pub(crate) fn session(&self, id: SessionId) -> Session {
         match self.find(&id) {
             Some(session) => session,
-            None => self.find_or_create(id).0,
+            None => self.find_or_create(id, Session::create).0,
         }
     }
 
     /// A new session, unless there is one of this name.
-    pub(crate) fn create(&self, id: SessionId) -> Option<Session> {
-        let (session, created) = self.find_or_create(id);
+    pub(crate) fn create(
+        &self,
+        id: SessionId,
+        make: impl FnOnce(SessionId, Arc<Shared>) -> Session,
+    ) -> Option<Session> {
+        let (session, created) = self.find_or_create(id, make);
         created.then_some(session)
     }
 
@@ -312,13 +318,17 @@ impl Registry {
         Some(session)
     }
 
-    fn find_or_create(&self, id: SessionId) -> (Session, bool) {
+    fn find_or_create(
+        &self,
+        id: SessionId,
+        make: impl FnOnce(SessionId, Arc<Shared>) -> Session,
+    ) -> (Session, bool) {
         let mut line = self.creation.lock();
         // Under the lock nobody decides about dropping it, so that a mark is never seen here.
         if let Some(session) = self.find(&id) {
             return (session, false);
         }
-        let session = Session::create(id.clone(), self.shared.clone());
+        let session = make(id.clone(), self.shared.clone());
         if let Some(max_sessions) = self.max_sessions {
             let now = self.epoch.fetch_add(2, Ordering::Relaxed) + 2;
             session.0.last_used.store(now, Ordering::Relaxed);
@@ -392,13 +402,14 @@ impl Shared {
     }
 
     pub(crate) fn lane(&self) -> Option<Arc<dyn Lane>> {
-        self.lane.lock().as_ref().and_then(Weak::upgrade)
+        self.lanes.lock().iter().rev().find_map(Weak::upgrade)
     }
 
-    /// Makes `lane` the one that sessions are renewed through; an earlier one is replaced.
-    pub(crate) fn set_lane(&self, lane: Weak<dyn Lane>) {
-        let old = self.lane.lock().replace(lane);
-        drop(old);
+    /// Makes `lane` the one that sessions are renewed through, for as long as it lives.
+    pub(crate) fn add_lane(&self, lane: Weak<dyn Lane>) {
+        let mut lanes = self.lanes.lock();
+        lanes.retain(|lane| lane.strong_count() > 0);
+        lanes.push(lane);
     }
 
     pub(crate) fn limits(&self) -> Limits {

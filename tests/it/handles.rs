@@ -220,3 +220,72 @@ async fn a_request_that_waits_when_the_renewal_is_lost_is_told_or_served() {
     assert!(answers.iter().all(|answer| kind(answer) == RenewalErrorKind::Failed));
     assert_eq!(site.logins(), 9);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_from_outside_the_runtime_is_renewed_by_those_who_wait_inside() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    let tasks = spawn_pages(&client, "a", 5);
+    settle().await;
+    std::thread::spawn(move || session.clear()).join().unwrap();
+    settle().await;
+    assert_eq!(site.logins(), 2, "the first was ended, the second launched by a waiter");
+    site.end_logins(2);
+    assert_eq!(good(tasks).await, 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renew_with_from_outside_the_runtime_sends_its_own_request_when_it_is_awaited_inside() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    let own = Request::get("http://a/login?own").body(Body::default()).unwrap();
+    let handle = std::thread::spawn(move || session.renew_with(own)).join().unwrap();
+    assert_eq!(handle.await.unwrap(), 2);
+    assert_eq!(site.seen()[0].uri.query(), Some("own"));
+    drop(client);
+}
+
+#[test]
+fn a_waiter_on_another_runtime_goes_on_when_the_renewals_runtime_dies() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Never]);
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let abandoned = first.spawn(client.clone().oneshot(page("a", "/")));
+    first.block_on(settle());
+    assert_eq!(site.logins(), 1);
+    let waiting = second.spawn(client.clone().oneshot(page("a", "/")));
+    second.block_on(settle());
+    drop(first);
+    drop(abandoned);
+    let wait = async { tokio::time::timeout(Duration::from_secs(20), waiting).await };
+    let answer = second.block_on(wait).expect("a stall").unwrap();
+    assert_eq!(answer.unwrap().status(), 200);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_stack_that_is_dropped_gives_the_renewals_back_to_the_first() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let first = client(&renewing(&sessions), &sessions, site.clone());
+    let second = client(&ruleless(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoRule);
+    drop(second);
+    assert!(session.renew().await.is_ok());
+    drop(first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renew_with_goes_on_trying_when_nobody_waits_for_it() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Status(500), Login::Status(500)]);
+    let client = client(&ruleless(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    drop(session.renew_with(login("a")));
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!((site.logins(), session.generation()), (3, Some(4)));
+    drop(client);
+}

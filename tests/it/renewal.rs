@@ -790,3 +790,57 @@ async fn a_page_that_says_expired_with_status_200_is_seen_by_a_peek() {
     assert_eq!(site.logins(), 1);
     drop(SessionLayer::new(&sessions));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn sessions_that_end_all_the_time_strand_nobody_on_many_threads() {
+    for release in [Release::All, Release::ProbeFirst] {
+        let (site, sessions) = (Site::new().budget(7), Sessions::new());
+        let gate = GateConfig::new().renewal_limit(100_000, Duration::from_secs(60)).release(release);
+        let client = client(&renewing(&sessions).replay_limit(10_000).gate(gate), &sessions, site.clone());
+        let tasks = spawn_pages(&client, "a", 1000);
+        let all = tokio::time::timeout(Duration::from_secs(60), good(tasks));
+        assert_eq!(all.await.expect("a stall"), 1000);
+        assert_eq!(site.logins_at_once(), 1);
+        assert_eq!(sessions.session("a").held(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bounds_as_long_as_time_itself_are_no_trap() {
+    let (site, sessions) = world();
+    let gate = GateConfig::new()
+        .attempt_deadline(Duration::MAX)
+        .hold_deadline(Duration::MAX)
+        .cool_down(Duration::MAX)
+        .backoff(Duration::MAX, Duration::MAX)
+        .renewal_limit(5, Duration::MAX);
+    let client = client(&renewing(&sessions).max_age(Duration::MAX).gate(gate), &sessions, site.clone());
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    site.logins_go([Login::Error]);
+    assert!(sessions.session("a").renew().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn supplied_cookies_join_those_that_were_added_while_held() {
+    let sessions = Sessions::new();
+    let layer = ruleless(&sessions).supply_with(|_reason| async {
+        let mut jar = tower_client_sessions::cookies::Jar::default();
+        jar.add([("sid", "given"), ("both", "given")], "http://a/", std::time::SystemTime::now().into())?;
+        Ok(jar)
+    });
+    let client = client(&layer, &sessions, Site::new());
+    let session = sessions.session("a");
+    session.clear();
+    session.add_cookies([("early", "1"), ("both", "added")], "http://a/").unwrap();
+    // A page that any session may see.
+    get(&client, "a", "/login").await.unwrap();
+    let cookie = |name: &str| {
+        let cookies = session.cookies();
+        cookies
+            .iter()
+            .find(|cookie| cookie.name() == Some(name))
+            .and_then(|cookie| cookie.value().map(String::from))
+    };
+    assert_eq!(cookie("early").as_deref(), Some("1"));
+    assert_eq!(cookie("both").as_deref(), Some("added"));
+}

@@ -418,3 +418,90 @@ async fn a_redirect_to_the_login_page_means_expired_though_it_was_followed() {
     }
     assert_eq!(site.counters().logins(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_early_renewal_does_not_bring_the_worn_profile_back() {
+    let sessions = Sessions::builder().profiles(profiles()).build();
+    let site = Site::new();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    let session = sessions.session("a");
+    let worn = session.profile().unwrap();
+    site.logins_go([Login::Error]);
+    session.renew().await.unwrap_err();
+    session.renew().await.unwrap();
+    assert_ne!(session.profile().unwrap(), worn);
+}
+
+#[tokio::test]
+async fn a_fork_wears_the_same_profile_and_its_successor_another() {
+    let sessions = Sessions::builder().profiles(profiles()).build();
+    let alice = sessions.session("alice");
+    let fork = alice.fork("fork").unwrap();
+    assert_eq!(fork.profile(), alice.profile());
+    fork.clear();
+    assert_ne!(fork.profile(), alice.profile());
+}
+
+#[tokio::test]
+async fn a_handle_of_other_sessions_is_refused() {
+    let (one, other) = (Sessions::new(), Sessions::new());
+    let mut foreign = Request::get("http://a/").body(Body::default()).unwrap();
+    foreign.extensions_mut().insert(other.session("a"));
+    let error = send(&one, foreign).await.unwrap_err();
+    assert_eq!(session_error(&error), SessionErrorKind::ForeignSession);
+}
+
+/// Collects what is traced about cookies.
+#[derive(Clone, Default)]
+struct Traced(Arc<std::sync::Mutex<String>>);
+
+impl tracing::Subscriber for Traced {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("tower_client_sessions")
+    }
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, event: &tracing::Event<'_>) {
+        struct Fields<'a>(&'a mut String);
+        impl tracing::field::Visit for Fields<'_> {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                self.0.push_str(&format!("{field}={value:?} "));
+            }
+        }
+        event.record(&mut Fields(&mut self.0.lock().unwrap()));
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[tokio::test]
+async fn cookies_are_traced_without_their_values_unless_asked_for() {
+    async fn traced(sessions: Sessions) -> String {
+        let traced = Traced::default();
+        let _guard = tracing::subscriber::set_default(traced.clone());
+        let url =
+            "http://a.example/?set=sid=\"hidden;hidden2\";Path=/;hidden3=1&set=x=hidden;Domain=b.example";
+        let uri = http::Uri::builder()
+            .scheme("http")
+            .authority("a.example")
+            .path_and_query(url.replace('"', "%22").split_once("example").unwrap().1)
+            .build()
+            .unwrap();
+        let mut request = request("http://a.example/");
+        *request.uri_mut() = uri;
+        send(&sessions, request).await.unwrap();
+        send(&sessions, self::request("http://a.example/")).await.unwrap();
+        traced.0.lock().unwrap().clone()
+    }
+    let quiet = traced(Sessions::new()).await;
+    for told in ["cookie received", "cookie refused", "cookies sent", "sid=…"] {
+        assert!(quiet.contains(told), "{told}: {quiet}");
+    }
+    assert!(!quiet.contains("hidden"), "{quiet}");
+    let loud = traced(Sessions::builder().show_values_in_traces().build()).await;
+    assert!(loud.contains("hidden"), "{loud}");
+}
