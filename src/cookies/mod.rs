@@ -37,6 +37,8 @@ mod domain;
 mod error;
 mod given;
 mod header;
+#[cfg(test)]
+mod oracle;
 mod parse;
 mod path;
 mod site;

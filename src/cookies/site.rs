@@ -235,6 +235,9 @@ impl Site {
 
     /// Whether a cookie from an insecure connection would hide or replace a `Secure` one:
     /// RFC 6265bis §5.7, step 16.
+    ///
+    /// Within one site, as browsers do it: a host that is itself a public suffix has cookies for
+    /// itself alone, and shares none with the sites below it.
     pub(super) fn has_secure_under(&self, new: &StoredCookie) -> bool {
         self.any_secure
             && self.cookies.iter().any(|old| {

@@ -634,6 +634,12 @@ impl Jar {
         if self.sites.len() == self.sites.capacity() && self.sites.len() < Self::FEW_SITES {
             self.sites.reserve_exact(1);
         }
+        if self.index.is_none() {
+            // A shorter site may remember that it has nothing for the hosts of this one.
+            for shorter in self.sites.iter_mut().filter(|other| domain_matches(&name, other.name())) {
+                shorter.forget_headers();
+            }
+        }
         self.sites.push(site);
         let at = (self.sites.len() - 1) as u32;
         if let Some(index) = &mut self.index {
@@ -645,7 +651,9 @@ impl Jar {
 
     fn rebuild_index(&mut self) {
         let mut index = HashMap::with_capacity_and_hasher(self.sites.len(), HASHER.clone());
-        for (at, site) in self.sites.iter().enumerate() {
+        for (at, site) in self.sites.iter_mut().enumerate() {
+            // From now on each site answers for its own hosts only.
+            site.forget_headers();
             index.insert(site.name().into(), at as u32);
         }
         self.index = Some(Box::new(Index(index)));

@@ -490,6 +490,24 @@ fn a_full_jar_evicts_the_least_used_of_any_domain() {
 }
 
 #[test]
+fn a_public_suffix_does_not_answer_for_those_below_it() {
+    let mut jar = Jar::default();
+    absorb(&mut jar, "http://co.uk/", "a=suffix", NOW);
+    for others in 0..5 {
+        for site in ["x", "y"] {
+            let url = format!("http://{site}{others}.co.uk/");
+            assert_eq!(header(&mut jar, &url, NOW), "");
+        }
+        let url = format!("http://x{others}.co.uk/");
+        absorb(&mut jar, &url, "a=own", NOW);
+        assert_eq!(header(&mut jar, &url, NOW), "a=own");
+    }
+    absorb(&mut jar, "http://y0.co.uk/", "a=own", NOW);
+    assert_eq!(header(&mut jar, "http://y0.co.uk/", NOW), "a=own");
+    assert_eq!(header(&mut jar, "http://co.uk/", NOW), "a=suffix");
+}
+
+#[test]
 fn many_sites_come_and_go() {
     let mut jar = Jar::default();
     let url = |site: usize| format!("http://www.s{site}.example/");
