@@ -148,17 +148,36 @@ pub(super) fn is_public_suffix(domain: &str) -> bool {
         && psl::suffix(domain.as_bytes()).is_some_and(|suffix| suffix.as_bytes().len() == domain.len())
 }
 
-/// The registrable domain of a canonical host: its public suffix and one label more.
+/// The site of a canonical host: the shortest domain it lies in that is not a public suffix.
 ///
-/// An IP address, or a host that is itself a public suffix, stands for itself.
+/// Nearly always its registrable domain. Where suffixes lie within one another (`com` and
+/// `s3.amazonaws.com`) the longer one does not count, since a cookie for `amazonaws.com` reaches
+/// the hosts below both: all hosts that a cookie reaches are of one site. An IP address, or a
+/// host with nothing but public suffixes, stands for itself.
 pub(super) fn site_of(host: &str) -> &str {
     if is_ip(host) {
         return host;
     }
-    match psl::domain(host.as_bytes()) {
-        Some(domain) => &host[host.len() - domain.as_bytes().len()..],
-        None => host,
+    let (registrable, suffix) = match psl::domain(host.as_bytes()) {
+        Some(domain) => {
+            let suffix = domain.suffix().as_bytes().len();
+            (&host[host.len() - domain.as_bytes().len()..], &host[host.len() - suffix..])
+        }
+        None => (host, host),
+    };
+    // Suffixes of one label and of two, as there are few others, hold no shorter domain.
+    let mut shorter = suffix;
+    let mut site = registrable;
+    while let Some((_, rest)) = shorter.split_once('.') {
+        if !rest.contains('.') {
+            break;
+        }
+        if !is_public_suffix(rest) {
+            site = rest;
+        }
+        shorter = rest;
     }
+    site
 }
 
 /// Whether a canonical host is the machine itself, reached without a network to listen on.
@@ -231,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_site_is_one_label_above_the_public_suffix() {
+    fn all_hosts_that_a_cookie_reaches_are_of_one_site() {
         for (host, site, suffix) in [
             ("www.example.com", "example.com", false),
             ("a.b.example.co.uk", "example.co.uk", false),
@@ -246,6 +265,10 @@ mod tests {
             ("com.", "com.", true),
             ("www.ck", "www.ck", false),
             ("other.ck", "other.ck", true),
+            ("bucket.s3.amazonaws.com", "amazonaws.com", false),
+            ("s3.amazonaws.com", "amazonaws.com", true),
+            ("amazonaws.com", "amazonaws.com", false),
+            ("b.c.kobe.jp", "kobe.jp", false),
         ] {
             assert_eq!(site_of(host), site, "{host:?}");
             assert_eq!(is_public_suffix(host), suffix, "{host:?}");

@@ -1,8 +1,8 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
+use super::Timestamp;
 use super::time::Instant;
-use super::{StoredCookie, Timestamp};
 
 /// The `Cookie` header of one host, serialised once and cloned from then on.
 #[derive(Clone)]
@@ -19,36 +19,38 @@ pub(super) struct CompiledHeader {
     pub(super) used: Instant,
 }
 
-/// Writes the cookies as a `Cookie` header, RFC 6265bis §5.8.3, step 4, marked as sensitive.
-///
-/// `before` stands in front of them as it is.
-pub(super) fn write_header<'c>(
-    before: Vec<u8>,
-    cookies: impl Iterator<Item = &'c StoredCookie> + Clone,
-) -> Option<HeaderValue> {
-    // A separator for each cookie and one `=`: never too short, and often exact.
-    let length: usize =
-        cookies.clone().map(|cookie| cookie.name_bytes().len() + cookie.value_bytes().len() + 3).sum();
-    let mut text = before;
-    text.reserve_exact(length);
-    for cookie in cookies {
-        if !text.is_empty() {
-            text.extend_from_slice(b"; ");
-        }
-        let name = cookie.name_bytes();
-        if !name.is_empty() {
-            text.extend_from_slice(name);
-            text.push(b'=');
-        }
-        text.extend_from_slice(cookie.value_bytes());
+/// Writes a `Cookie` header, RFC 6265bis §5.8.3, step 4, marked as sensitive.
+pub(super) struct HeaderWriter(Vec<u8>);
+
+impl HeaderWriter {
+    const SEPARATOR: &[u8] = b"; ";
+
+    /// `pairs` counts a separator for each pair, of which one will not be needed.
+    pub(super) fn with_capacity(pairs: usize) -> Self {
+        Self(Vec::with_capacity(pairs.saturating_sub(Self::SEPARATOR.len())))
     }
-    if text.is_empty() {
-        return None;
+
+    pub(super) fn push(&mut self, pair: &[u8]) {
+        if !self.0.is_empty() {
+            self.0.extend_from_slice(Self::SEPARATOR);
+        }
+        self.0.extend_from_slice(pair);
     }
-    // The rules keep control characters out, so this cannot fail.
-    let mut value = HeaderValue::from_maybe_shared(Bytes::from(text)).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+
+    pub(super) fn text(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn finish(self) -> Option<HeaderValue> {
+        if self.0.is_empty() {
+            return None;
+        }
+        // The rules keep control characters out, so this cannot fail.
+        let bytes = Bytes::from(self.0.into_boxed_slice());
+        let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
 }
 
 /// The names in a `Cookie` header, as the nameless cookies' too: an empty one.

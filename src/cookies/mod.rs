@@ -37,6 +37,8 @@ mod domain;
 mod error;
 mod given;
 mod header;
+#[cfg(feature = "cookie_store")]
+mod interop;
 #[cfg(test)]
 mod oracle;
 mod parse;
@@ -52,6 +54,8 @@ mod time;
 pub use self::date::parse_date;
 pub use self::error::{CookieError, CookieErrorKind};
 pub use self::given::NewCookie;
+#[cfg(feature = "cookie_store")]
+pub use self::interop::{ConversionReport, Loss, LossReason};
 pub use self::store::{Absorbed, Jar, Limits};
 pub use self::stored::{SameSite, StoredCookie, StoredCookieBuilder};
 pub use self::target::Target;

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 const START: i64 = 1_700_000_000;
-const HOSTS: [&str; 8] = [
+const HOSTS: [&str; 10] = [
     "x.example",
     "www.x.example",
     "a.www.x.example",
@@ -14,9 +14,22 @@ const HOSTS: [&str; 8] = [
     "co.uk",
     "127.0.0.1",
     "localhost",
+    "b.s3.amazonaws.com",
+    "c.amazonaws.com",
 ];
-const DOMAINS: [&str; 9] =
-    ["", "x.example", ".x.example", "WWW.x.example", "example", "co.uk", "shop.co.uk", "0.0.1", "localhost"];
+const DOMAINS: [&str; 11] = [
+    "",
+    "x.example",
+    ".x.example",
+    "WWW.x.example",
+    "example",
+    "co.uk",
+    "shop.co.uk",
+    "0.0.1",
+    "localhost",
+    "amazonaws.com",
+    "s3.amazonaws.com",
+];
 const PATHS: [&str; 6] = ["/", "/a", "/a/", "/a/b", "/ab", "/a/b/c"];
 const NAMES: [&str; 4] = ["n", "m", "", "__Host-n"];
 
@@ -137,7 +150,7 @@ impl Oracle {
 
         let mut domain = set.domain.unwrap_or("").to_lowercase();
         domain = domain.strip_prefix('.').unwrap_or(&domain).to_owned();
-        if ["example", "co.uk", "localhost"].contains(&domain.as_str()) {
+        if ["example", "co.uk", "localhost", "s3.amazonaws.com"].contains(&domain.as_str()) {
             if domain != host {
                 return;
             }

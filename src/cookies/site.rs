@@ -1,7 +1,7 @@
 use http::HeaderValue;
 
-use super::domain::domain_matches;
-use super::header::{CompiledHeader, write_header};
+use super::domain::{domain_matches, is_ip, is_public_suffix};
+use super::header::{CompiledHeader, HeaderWriter};
 use super::path::path_matches;
 use super::stored::Flags;
 use super::time::Instant;
@@ -15,10 +15,14 @@ pub(super) struct Site {
     /// No cookie ends before this; it may be earlier than the first that does.
     earliest: Timestamp,
     name_len: u16,
+    /// The name is no public suffix, so that it answers for all hosts below.
+    shared: bool,
     /// Every path is `/`, so that a request's path makes no difference.
     rooted: bool,
     any_secure: bool,
     any_given: bool,
+    /// The bytes of all pairs, each with its separator.
+    pairs_len: u32,
 }
 
 impl Site {
@@ -32,9 +36,11 @@ impl Site {
             earliest: Timestamp::MAX,
             // A name too long for the field belongs to a cookie that was refused before.
             name_len: u16::try_from(name.len()).unwrap_or(u16::MAX),
+            shared: !is_ip(name) && !is_public_suffix(name),
             rooted: true,
             any_secure: false,
             any_given: false,
+            pairs_len: 0,
         }
     }
 
@@ -57,8 +63,9 @@ impl Site {
         self.earliest
     }
 
-    pub(super) fn has_header_for(&self, host: &str) -> bool {
-        self.headers.iter().any(|header| *header.host == *host)
+    /// Whether this is the site of a host or domain.
+    pub(super) fn owns(&self, host: &str) -> bool {
+        if self.shared { domain_matches(host, self.name()) } else { host == self.name() }
     }
 
     /// Returns the compiled header, or `None` if there is none for this target or its time is up.
@@ -98,27 +105,36 @@ impl Site {
         }
         let mut carried = 0;
         for (at, cookie) in self.cookies.iter().enumerate() {
-            carried |= u64::from(cookie.matches(target)) << at;
+            carried |= u64::from(self.sends(cookie, target, Timestamp::MIN)) << at;
         }
         Some(carried)
     }
 
     /// Writes the header anew and keeps it.
     pub(super) fn compile(&mut self, target: &Target<'_>, used: Instant) -> Option<HeaderValue> {
-        let value = self.write(Vec::new(), target, |_| true);
-        let carried = self.carried(target);
-        if carried.is_none() && !self.rooted {
+        // Exact if all of the site goes there, as it mostly does.
+        let mut writer = HeaderWriter::with_capacity(self.pairs_len as usize);
+        let (mut carried, mut deadline) = (0, Timestamp::MAX);
+        for (at, cookie) in self.cookies.iter().enumerate() {
+            if self.sends(cookie, target, Timestamp::MIN) {
+                writer.push(cookie.pair());
+                deadline = deadline.min(cookie.deadline());
+                carried |= 1_u64.checked_shl(at as u32).unwrap_or(0);
+            }
+        }
+        let value = writer.finish();
+        if !self.rooted && self.cookies.len() > 64 {
+            // Too many to tell one path's from another's.
             self.note_use_of(target, used);
             return value;
         }
-        let deadline = self.matching(target, Timestamp::MIN).map(StoredCookie::deadline).min();
         let header = CompiledHeader {
             host: target.host().into(),
             secure: target.is_secure(),
-            carried: carried.unwrap_or(u64::MAX),
+            carried,
             // Cloned once here, so that the bytes are shared already when the first hit comes.
             value: value.clone(),
-            deadline: deadline.unwrap_or(Timestamp::MAX),
+            deadline,
             used,
         };
         if let Some(at) = self.find_header(target) {
@@ -135,30 +151,21 @@ impl Site {
         value
     }
 
-    /// Writes a header that is not kept, of the cookies that `wanted` lets through.
-    pub(super) fn write(
-        &self,
-        before: Vec<u8>,
-        target: &Target<'_>,
-        wanted: impl Fn(&StoredCookie) -> bool + Copy,
-    ) -> Option<HeaderValue> {
-        // Whoever asks has purged the site.
-        write_header(before, self.matching(target, Timestamp::MIN).filter(move |cookie| wanted(cookie)))
-    }
-
     /// The cookies of a request, in sending order, without those that have ended at `now`.
     pub(super) fn matching<'s, 't, 'u>(
         &'s self,
         target: &'t Target<'u>,
         now: Timestamp,
-    ) -> impl Iterator<Item = &'s StoredCookie> + Clone + use<'s, 't, 'u> {
-        let (host, secure, path) = (target.host(), target.is_secure(), target.path().as_bytes());
-        self.cookies.iter().filter(move |cookie| {
-            cookie.reaches(host, secure)
-                && (self.rooted || path_matches(path, cookie.path_bytes()))
-                && !cookie.is_expired(now)
-                && !(self.any_given && self.is_shadowed(cookie, host, secure, now))
-        })
+    ) -> impl Iterator<Item = &'s StoredCookie> + use<'s, 't, 'u> {
+        self.cookies.iter().filter(move |cookie| self.sends(cookie, target, now))
+    }
+
+    fn sends(&self, cookie: &StoredCookie, target: &Target<'_>, now: Timestamp) -> bool {
+        let (host, secure) = (target.host(), target.is_secure());
+        cookie.reaches(host, secure)
+            && (self.rooted || path_matches(target.path().as_bytes(), cookie.path_bytes()))
+            && !cookie.is_expired(now)
+            && !(self.any_given && self.is_shadowed(cookie, host, secure, now))
     }
 
     /// Whether a narrower cookie of the same name and path goes to this host in its place.
@@ -204,7 +211,7 @@ impl Site {
         for header in 0..self.headers.len() {
             self.note_use(header);
         }
-        self.headers = Vec::new();
+        self.headers.clear();
     }
 
     /// Moves the end of the cookie that these very bytes set, if no rule needs them read again.
@@ -331,10 +338,12 @@ impl Site {
     /// Brings what is known of all cookies up to date with them.
     fn settle(&mut self) {
         self.earliest = Timestamp::MAX;
+        self.pairs_len = 0;
         (self.rooted, self.any_secure, self.any_given) = (true, false, false);
         for cookie in &self.cookies {
             self.earliest = self.earliest.min(cookie.deadline());
             self.rooted &= cookie.path_bytes() == b"/";
+            self.pairs_len += cookie.pair().len() as u32 + 2;
             self.any_secure |= cookie.secure();
             self.any_given |= cookie.flags().has(Flags::GIVEN);
         }

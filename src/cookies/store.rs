@@ -7,7 +7,7 @@ use foldhash::quality::RandomState;
 use http::HeaderValue;
 
 use super::domain::{canonical_domain, domain_matches, site_of};
-use super::header::{names, write_header};
+use super::header::{HeaderWriter, names};
 use super::parse::SetCookie;
 use super::path::default_path;
 use super::site::Site;
@@ -207,31 +207,34 @@ impl Jar {
         own: impl Iterator<Item = &'h HeaderValue>,
         now: impl FnOnce() -> Timestamp,
     ) -> Option<HeaderValue> {
-        let mut before = Vec::new();
+        let mut writer = HeaderWriter::with_capacity(0);
         for header in own {
             let header = header.as_bytes().trim_ascii();
-            if !before.is_empty() && !header.is_empty() {
-                before.extend_from_slice(b"; ");
+            if !header.is_empty() {
+                writer.push(header);
             }
-            before.extend_from_slice(header);
         }
-        if before.is_empty() {
+        if writer.text().is_empty() {
             return self.header(target, now);
         }
         let Some(at) = self.find(target.host()) else {
-            return write_header(before, [].iter());
+            return writer.finish();
         };
         self.event = self.event.tick();
         if self.sites[at].earliest() != Timestamp::MAX {
             let now = now();
             self.event = self.event.next(now);
             if self.purge_site(at, now) {
-                return write_header(before, [].iter());
+                return writer.finish();
             }
         }
-        let own = before.clone();
-        let unnamed = |cookie: &StoredCookie| !names(&own).any(|name| name == cookie.name_bytes());
-        self.sites[at].write(before, target, unnamed)
+        let own = writer.text().to_vec();
+        for cookie in self.sites[at].matching(target, Timestamp::MIN) {
+            if !names(&own).any(|name| name == cookie.name_bytes()) {
+                writer.push(cookie.pair());
+            }
+        }
+        writer.finish()
     }
 
     /// Stores one `Set-Cookie` of a response.
@@ -276,7 +279,7 @@ impl Jar {
             .map_err(|kind| CookieError::named(kind, parsed.name))?;
         if !target.is_secure()
             && !cookie.secure()
-            && let Some(site) = self.locate(site_of(cookie.domain()))
+            && let Some(site) = self.locate(cookie.domain())
             && !self.purge_site(site, now)
             && self.sites[site].has_secure_under(&cookie)
         {
@@ -359,14 +362,24 @@ impl Jar {
 
     /// Puts in a cookie that says for itself where it goes, as an importer has it.
     ///
-    /// Its moments are kept, but that it ends after 400 days at the latest.
-    ///
-    /// # Errors
-    ///
-    /// None at present: the cookie was judged when it was built.
-    pub fn insert(&mut self, cookie: StoredCookie, now: Timestamp) -> Result<(), CookieError> {
+    /// It counts as given by the user. Its moments are kept, but that it ends after 400 days at
+    /// the latest; one that has expired removes its like.
+    pub fn insert(&mut self, cookie: StoredCookie, now: Timestamp) {
         self.put_given(cookie, now);
-        Ok(())
+    }
+
+    /// Puts in a cookie that was in a jar before, as [`insert`](Self::insert) does, but that it
+    /// is still given by whoever gave it.
+    pub fn restore(&mut self, mut cookie: StoredCookie, now: Timestamp) {
+        self.event = self.event.next(now);
+        cookie.limit_lifetime(now);
+        let untold = Instant::default();
+        let told = |moment: Instant, event: Instant| {
+            if moment == untold { event } else { moment.ordered_by(event) }
+        };
+        cookie.set_created(told(cookie.created_instant(), self.event));
+        cookie.set_used(told(cookie.used(), self.event));
+        self.put(cookie, now);
     }
 
     /// Removes the cookie of this domain, path and name, and returns it.
@@ -375,7 +388,7 @@ impl Jar {
     /// returned. [`retain`](Self::retain) removes by any other rule.
     pub fn remove(&mut self, domain: &str, path: &str, name: &str) -> Option<StoredCookie> {
         let domain = canonical_domain(domain)?;
-        let site = self.locate(site_of(&domain))?;
+        let site = self.locate(&domain)?;
         let named = |cookie: &StoredCookie| {
             cookie.name_bytes() == name.as_bytes()
                 && cookie.path_bytes() == path.as_bytes()
@@ -429,7 +442,7 @@ impl Jar {
 
     /// Returns the cookies that a request would carry, in sending order.
     pub fn matching(&self, target: &Target<'_>, now: Timestamp) -> Vec<&StoredCookie> {
-        let Some(site) = self.locate(site_of(target.host())) else {
+        let Some(site) = self.locate(target.host()) else {
             return Vec::new();
         };
         self.sites[site].matching(target, now).collect()
@@ -464,59 +477,41 @@ impl Jar {
 
     // ---- How it is stored.
 
-    /// Finds the site whose cookies a request to `host` may carry.
+    /// Finds the site of a host or domain, and remembers it for the next look-up.
     fn find(&mut self, host: &str) -> Option<usize> {
-        let recent = self.recent as usize;
-        if self.sites.get(recent).is_some_and(|site| site.has_header_for(host)) {
-            return Some(recent);
-        }
-        let found = if self.index.is_none() {
-            // The longest name that the host ends in is its site, if it has one here, and the
-            // public suffixes need not be asked: a shorter one has nothing that goes there.
-            let ends = |site: &Site| domain_matches(host, site.name());
-            let sites = self.sites.iter().enumerate().filter(|(_, site)| ends(site));
-            sites.max_by_key(|(_, site)| site.name().len()).map(|(at, _)| at)
-        } else {
-            self.locate(site_of(host))
-        };
-        if let Some(found) = found {
-            self.recent = found as u32;
-        }
-        found
+        let found = self.locate(host)?;
+        self.recent = found as u32;
+        Some(found)
     }
 
-    /// Finds a site by its name.
-    fn locate(&self, name: &str) -> Option<usize> {
+    /// Finds the site of a host or domain.
+    fn locate(&self, host: &str) -> Option<usize> {
+        let recent = self.recent as usize;
+        if self.sites.get(recent).is_some_and(|site| site.owns(host)) {
+            return Some(recent);
+        }
         match &self.index {
-            Some(index) => index.0.get(name).map(|&at| at as usize),
-            None => self.sites.iter().position(|site| site.name() == name),
+            Some(index) => index.0.get(site_of(host)).map(|&at| at as usize),
+            // Asking each of a few is less than asking the list of public suffixes.
+            None => self.sites.iter().position(|site| site.owns(host)),
         }
     }
 
     fn put_given(&mut self, mut cookie: StoredCookie, now: Timestamp) {
-        self.event = self.event.next(now);
         cookie.set_flags(cookie.flags().with(Flags::GIVEN, true));
-        cookie.limit_lifetime(now);
-        let untold = Instant::default();
-        let told = |moment: Instant, event: Instant| {
-            if moment == untold { event } else { moment.ordered_by(event) }
-        };
-        cookie.set_created(told(cookie.created_instant(), self.event));
-        cookie.set_used(told(cookie.used(), self.event));
-        self.put(cookie, now);
+        self.restore(cookie, now);
     }
 
     fn put(&mut self, cookie: StoredCookie, now: Timestamp) -> Put {
         self.sweep_if_due(now);
-        let name = site_of(cookie.domain());
         // Neither the limits nor the rules of the store count what has ended.
-        let site = self.locate(name).filter(|&site| !self.purge_site(site, now));
+        let site = self.locate(cookie.domain()).filter(|&site| !self.purge_site(site, now));
         if site.is_none() && cookie.is_expired(now) {
             return Put::Gone(None);
         }
         let deadline = cookie.deadline();
         let Some(site) = site else {
-            let name: Box<str> = name.into();
+            let name: Box<str> = site_of(cookie.domain()).into();
             let mut site = Site::new(&name);
             site.put(cookie);
             self.push_site(site, name);
@@ -556,7 +551,7 @@ impl Jar {
             self.purge(now);
             self.evict_least_used(&cookie);
         }
-        let site = self.locate(site_of(cookie.domain())).expect("the newest is not evicted");
+        let site = self.locate(cookie.domain()).expect("the newest is not evicted");
         let same = |other: &StoredCookie| other.same_key(&cookie);
         let at = self.sites[site].cookies().iter().position(same);
         Put::At(site, at.expect("the newest is not evicted"))
@@ -634,12 +629,6 @@ impl Jar {
         if self.sites.len() == self.sites.capacity() && self.sites.len() < Self::FEW_SITES {
             self.sites.reserve_exact(1);
         }
-        if self.index.is_none() {
-            // A shorter site may remember that it has nothing for the hosts of this one.
-            for shorter in self.sites.iter_mut().filter(|other| domain_matches(&name, other.name())) {
-                shorter.forget_headers();
-            }
-        }
         self.sites.push(site);
         let at = (self.sites.len() - 1) as u32;
         if let Some(index) = &mut self.index {
@@ -651,9 +640,7 @@ impl Jar {
 
     fn rebuild_index(&mut self) {
         let mut index = HashMap::with_capacity_and_hasher(self.sites.len(), HASHER.clone());
-        for (at, site) in self.sites.iter_mut().enumerate() {
-            // From now on each site answers for its own hosts only.
-            site.forget_headers();
+        for (at, site) in self.sites.iter().enumerate() {
             index.insert(site.name().into(), at as u32);
         }
         self.index = Some(Box::new(Index(index)));

@@ -61,13 +61,15 @@ impl SameSite {
 /// assert_eq!(cookie.to_string(), "id=*** (example.com/shop)");
 ///
 /// let mut jar = Jar::default();
-/// jar.insert(cookie, now)?;
+/// jar.insert(cookie, now);
 /// assert_eq!(jar.len(now), 1);
 /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
 /// ```
 #[derive(Clone)]
 pub struct StoredCookie {
-    /// Domain, path, name, value and partition key, one after the other.
+    /// Domain, path, the pair as it is sent, and partition key, one after the other.
+    ///
+    /// The pair is the name, `=` and the value; of a nameless cookie the value alone.
     text: Box<[u8]>,
     created: Instant,
     used: Instant,
@@ -164,8 +166,11 @@ impl StoredCookie {
 
     /// Returns the value.
     pub fn value_bytes(&self) -> &[u8] {
-        let start = usize::from(self.domain_len) + usize::from(self.path_len) + usize::from(self.name_len);
-        &self.text[start..self.text.len() - usize::from(self.partition_len)]
+        let pair = self.pair();
+        match self.name_len {
+            0 => pair,
+            name_len => &pair[usize::from(name_len) + 1..],
+        }
     }
 
     /// Returns the host or domain in canonical form, without a leading dot.
@@ -280,6 +285,11 @@ impl StoredCookie {
             text.extend_from_slice(same_site.as_str().as_bytes());
         }
         text
+    }
+
+    pub(super) fn pair(&self) -> &[u8] {
+        let start = usize::from(self.domain_len) + usize::from(self.path_len);
+        &self.text[start..self.text.len() - usize::from(self.partition_len)]
     }
 
     pub(super) fn reaches(&self, host: &str, secure: bool) -> bool {
@@ -461,7 +471,9 @@ impl Parts<'_> {
         let path_len = length(self.path, CookieErrorKind::InvalidPath)?;
         let name_len = length(self.name, CookieErrorKind::TooLong)?;
         let partition_len = length(self.partition_key, CookieErrorKind::TooLong)?;
-        let text = [self.domain.as_bytes(), self.path, self.name, self.value, self.partition_key].concat();
+        let sign: &[u8] = if self.name.is_empty() { b"" } else { b"=" };
+        let domain = self.domain.as_bytes();
+        let text = [domain, self.path, self.name, sign, self.value, self.partition_key].concat();
         Ok(StoredCookie {
             text: text.into_boxed_slice(),
             created: self.created,
@@ -638,6 +650,14 @@ impl StoredCookieBuilder {
     /// Sets the attribute `Partitioned`, `false` by default.
     pub fn partitioned(mut self, partitioned: bool) -> Self {
         self.flags = self.flags.with(Flags::PARTITIONED, partitioned);
+        self
+    }
+
+    /// Sets whether it was given by the user, `false` by default; see [`Jar::restore`].
+    ///
+    /// [`Jar::restore`]: super::Jar::restore
+    pub fn given(mut self, given: bool) -> Self {
+        self.flags = self.flags.with(Flags::GIVEN, given);
         self
     }
 

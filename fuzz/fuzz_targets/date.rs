@@ -1,0 +1,27 @@
+//! Any bytes as a date: no panic, and what is read can be sent and read again.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tower_client_sessions::cookies::{Jar, Target, Timestamp, parse_date};
+
+fuzz_target!(|text: &[u8]| {
+    let Some(date) = parse_date(text) else { return };
+    // The years that the algorithm lets through.
+    assert!((-11_644_473_600..253_402_300_800).contains(&date.as_secs()));
+
+    let before = Timestamp::from_millis(date.as_millis() - 1);
+    let target = Target::parse("http://fuzz.example/").expect("the url is well formed");
+    let mut set_cookie = b"a=1; Expires=".to_vec();
+    set_cookie.extend(text.iter().take_while(|&&byte| byte != b';'));
+    let mut jar = Jar::default();
+    if let Ok(absorbed) = jar.absorb(&target, &set_cookie, before)
+        && let Some(cookie) = absorbed.cookie().cloned()
+        && let Some(expires) = cookie.expires()
+    {
+        let written = cookie.to_set_cookie();
+        let mut again = Jar::default();
+        let again = again.absorb(&target, &written, before).expect("it was a cookie before");
+        assert_eq!(again.cookie().and_then(|cookie| cookie.expires()), Some(expires));
+    }
+});

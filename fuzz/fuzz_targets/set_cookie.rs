@@ -1,0 +1,69 @@
+//! Lines of bytes: a URL, another one, and what the first sends as `Set-Cookie`.
+//!
+//! Nothing panics, the header is the listed cookies in order, the cached header is the same
+//! again, no cookie goes where its own attributes exclude it, and what is written reads back.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tower_client_sessions::cookies::{Jar, StoredCookie, Target, Timestamp};
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+fuzz_target!(|data: &[u8]| {
+    let mut lines = data.split(|&byte| byte == b'\n');
+    let mut url = || std::str::from_utf8(lines.next().unwrap_or_default()).ok();
+    let (Some(from), Some(to)) = (url(), url()) else { return };
+    let (Ok(from), Ok(to)) = (Target::parse(from), Target::parse(to)) else { return };
+
+    let mut jar = Jar::default();
+    for set_cookie in lines {
+        let _ = jar.header(&to, || NOW);
+        let Ok(absorbed) = jar.absorb(&from, set_cookie, NOW) else { continue };
+        let Some(cookie) = absorbed.cookie().cloned() else { continue };
+        assert!(cookie.matches(&from) || cookie.path_bytes() != b"/");
+        reads_back(&cookie, &from);
+    }
+
+    let mut expected = Vec::new();
+    for cookie in jar.matching(&to, NOW) {
+        assert!(goes_to(cookie, &to), "{cookie:?} {to:?}");
+        if !expected.is_empty() {
+            expected.extend_from_slice(b"; ");
+        }
+        if !cookie.name_bytes().is_empty() {
+            expected.extend_from_slice(cookie.name_bytes());
+            expected.push(b'=');
+        }
+        expected.extend_from_slice(cookie.value_bytes());
+    }
+    for _ in 0..2 {
+        let header = jar.header(&to, || NOW);
+        let sent = header.as_ref().map_or(&b""[..], |header| header.as_bytes());
+        assert_eq!(sent, expected);
+    }
+});
+
+/// The rules once more, in other words.
+fn goes_to(cookie: &StoredCookie, target: &Target<'_>) -> bool {
+    let (host, domain) = (target.host(), cookie.domain());
+    let host_matches =
+        host == domain || (!cookie.host_only() && host.ends_with(&format!(".{domain}")));
+    let (path, own) = (target.path().as_bytes(), cookie.path_bytes());
+    let path_matches = path.starts_with(own)
+        && (path.len() == own.len() || own.ends_with(b"/") || path[own.len()] == b'/');
+    host_matches && path_matches && (!cookie.secure() || target.is_secure())
+}
+
+fn reads_back(cookie: &StoredCookie, from: &Target<'_>) {
+    // A default path may be longer than an attribute can be.
+    if cookie.path_bytes().len() > 1024 || cookie.domain().len() > 1024 {
+        return;
+    }
+    let mut jar = Jar::default();
+    let written = cookie.to_set_cookie();
+    match jar.absorb(from, &written, NOW) {
+        Ok(again) => assert_eq!(again.cookie(), Some(cookie)),
+        Err(error) => panic!("{cookie:?} is refused once written: {error}"),
+    }
+}
