@@ -12,8 +12,22 @@ pub(super) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
     if host.starts_with('[') {
         return canonical_ipv6(host);
     }
-    let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
-    let host = if host.bytes().all(plain) { Cow::Borrowed(host) } else { canonical_name(host)? };
+    // One pass for the hosts of nearly all requests: in canonical form, and no address.
+    let (mut plain, mut starts_label, mut numeric) = (true, true, false);
+    for byte in host.bytes() {
+        plain &= matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
+        if byte == b'.' {
+            starts_label = true;
+        } else if starts_label {
+            starts_label = false;
+            // Only an address has a last label that begins with a digit.
+            numeric = byte.is_ascii_digit();
+        }
+    }
+    if plain && !numeric {
+        return (!host.is_empty()).then_some(Cow::Borrowed(host));
+    }
+    let host = if plain { Cow::Borrowed(host) } else { canonical_name(host)? };
     if host.is_empty() {
         return None;
     }
@@ -132,10 +146,11 @@ pub(super) fn is_ip(host: &str) -> bool {
 }
 
 /// Whether `host` lies within `domain`, RFC 6265bis §5.1.3; both are canonical.
-pub(super) fn domain_matches(host: &str, domain: &str) -> bool {
-    match host.strip_suffix(domain) {
-        Some("") => true,
-        Some(labels) => labels.ends_with('.') && !domain.is_empty() && !is_ip(host),
+pub(super) fn domain_matches(host: &str, domain: impl AsRef<[u8]>) -> bool {
+    let domain = domain.as_ref();
+    match host.as_bytes().strip_suffix(domain) {
+        Some(b"") => true,
+        Some(labels) => labels.ends_with(b".") && !domain.is_empty() && !is_ip(host),
         None => false,
     }
 }

@@ -54,7 +54,7 @@ fn complete(
         Some(domain) if is_public_suffix(&domain) && domain != host => {
             return Err(CookieErrorKind::PublicSuffix);
         }
-        Some(domain) if !domain_matches(host, &domain) => {
+        Some(domain) if !domain_matches(host, domain.as_ref() as &str) => {
             return Err(CookieErrorKind::DomainMismatch);
         }
         Some(domain) => {

@@ -384,15 +384,15 @@ proptest! {
         let now = Timestamp::from_secs(START);
         let text = format!("{name}={value}; {}", attributes.join("; "));
         let mut jar = Jar::default();
-        if let Ok(first) = jar.absorb(&target, text.as_bytes(), now) {
-            if let Some(first) = first.cookie().cloned() {
+        if let Ok(first) = jar.absorb(&target, text.as_bytes(), now)
+            && let Some(first) = first.cookie().cloned()
+        {
                 let written = first.to_set_cookie();
                 let mut other = Jar::default();
                 let second = other.absorb(&target, &written, now).unwrap();
                 let second = second.cookie().cloned().unwrap();
                 prop_assert_eq!(&first, &second);
                 prop_assert_eq!(written, second.to_set_cookie());
-            }
         }
     }
 }

@@ -46,13 +46,13 @@ impl Site {
 
     /// The registrable domain, which every cookie's domain ends in.
     pub(super) fn name(&self) -> &str {
-        match self.cookies.first() {
-            Some(cookie) => {
-                let domain = cookie.domain();
-                &domain[domain.len() - usize::from(self.name_len)..]
-            }
-            None => "",
-        }
+        let first = self.cookies.first().map_or("", StoredCookie::domain);
+        &first[first.len().saturating_sub(usize::from(self.name_len))..]
+    }
+
+    fn name_bytes(&self) -> &[u8] {
+        let first = self.cookies.first().map_or(&b""[..], StoredCookie::domain_bytes);
+        &first[first.len().saturating_sub(usize::from(self.name_len))..]
     }
 
     pub(super) fn cookies(&self) -> &[StoredCookie] {
@@ -65,7 +65,8 @@ impl Site {
 
     /// Whether this is the site of a host or domain.
     pub(super) fn owns(&self, host: &str) -> bool {
-        if self.shared { domain_matches(host, self.name()) } else { host == self.name() }
+        let name = self.name_bytes();
+        if self.shared { domain_matches(host, name) } else { host.as_bytes() == name }
     }
 
     /// Returns the compiled header, or `None` if there is none for this target or its time is up.

@@ -287,6 +287,10 @@ impl StoredCookie {
         text
     }
 
+    pub(super) fn domain_bytes(&self) -> &[u8] {
+        &self.text[..usize::from(self.domain_len)]
+    }
+
     pub(super) fn pair(&self) -> &[u8] {
         let start = usize::from(self.domain_len) + usize::from(self.path_len);
         &self.text[start..self.text.len() - usize::from(self.partition_len)]
@@ -296,11 +300,11 @@ impl StoredCookie {
         if self.secure() && !secure {
             return false;
         }
-        let domain = &self.text[..usize::from(self.domain_len)];
+        let domain = self.domain_bytes();
         if host.as_bytes() == domain {
             return true;
         }
-        !self.host_only() && domain_matches(host, self.domain())
+        !self.host_only() && domain_matches(host, domain)
     }
 
     /// Whether both are one cookie to the store: §5.7, step 23.
@@ -308,7 +312,7 @@ impl StoredCookie {
         self.same_name_and_path(other)
             && self.host_only() == other.host_only()
             && self.domain_len == other.domain_len
-            && self.domain() == other.domain()
+            && self.domain_bytes() == other.domain_bytes()
     }
 
     pub(super) fn same_name_and_path(&self, other: &Self) -> bool {
