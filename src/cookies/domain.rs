@@ -12,18 +12,14 @@ pub(super) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
     if host.starts_with('[') {
         return canonical_ipv6(host);
     }
-    // One pass for the hosts of nearly all requests: in canonical form, and no address.
-    let (mut plain, mut starts_label, mut numeric) = (true, true, false);
-    for byte in host.bytes() {
-        plain &= matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
-        if byte == b'.' {
-            starts_label = true;
-        } else if starts_label {
-            starts_label = false;
-            // Only an address has a last label that begins with a digit.
-            numeric = byte.is_ascii_digit();
-        }
-    }
+    // Without a way out, so that the hosts of nearly all requests take a few wide steps.
+    let plain = host
+        .bytes()
+        .fold(true, |plain, byte| plain & matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_'));
+    // Only an address has a last label that begins with a digit.
+    let name = host.as_bytes().strip_suffix(b".").unwrap_or(host.as_bytes());
+    let label = name.iter().rev().take_while(|&&byte| byte != b'.').last();
+    let numeric = label.is_some_and(u8::is_ascii_digit);
     if plain && !numeric {
         return (!host.is_empty()).then_some(Cow::Borrowed(host));
     }

@@ -17,6 +17,23 @@ pub(super) struct CompiledHeader {
     /// The earliest end among the cookies carried.
     pub(super) deadline: Timestamp,
     pub(super) used: Instant,
+    /// Cleared by a change of the site; the place, and the host's name, wait for the next header.
+    pub(super) live: bool,
+}
+
+impl CompiledHeader {
+    /// A place without a header in it.
+    pub(super) fn spent(host: &str) -> Self {
+        Self {
+            host: host.into(),
+            secure: false,
+            carried: 0,
+            value: None,
+            deadline: Timestamp::MAX,
+            used: Instant::default(),
+            live: false,
+        }
+    }
 }
 
 /// Writes a `Cookie` header, RFC 6265bis §5.8.3, step 4, marked as sensitive.

@@ -87,8 +87,9 @@ impl Site {
     }
 
     fn find_header(&self, target: &Target<'_>) -> Option<usize> {
-        let same =
-            |header: &CompiledHeader| header.secure == target.is_secure() && *header.host == *target.host();
+        let same = |header: &CompiledHeader| {
+            header.live && header.secure == target.is_secure() && *header.host == *target.host()
+        };
         if self.rooted {
             return self.headers.iter().position(same);
         }
@@ -129,27 +130,37 @@ impl Site {
             self.note_use_of(target, used);
             return value;
         }
-        let header = CompiledHeader {
-            host: target.host().into(),
-            secure: target.is_secure(),
-            carried,
-            // Cloned once here, so that the bytes are shared already when the first hit comes.
-            value: value.clone(),
-            deadline,
-            used,
-        };
-        if let Some(at) = self.find_header(target) {
-            self.headers[at] = header;
-        } else if self.headers.len() < Self::MAX_HEADERS {
-            self.headers.reserve_exact(1);
-            self.headers.push(header);
-        } else {
-            let least = (0..self.headers.len()).min_by_key(|&at| self.headers[at].used);
-            let least = least.expect("there are several headers");
-            self.note_use(least);
-            self.headers[least] = header;
-        }
+        let at = self.place_for_header(target);
+        let header = &mut self.headers[at];
+        header.secure = target.is_secure();
+        header.carried = carried;
+        // Cloned once here, so that the bytes are shared already when the first hit comes.
+        header.value = value.clone();
+        header.deadline = deadline;
+        header.used = used;
+        header.live = true;
         value
+    }
+
+    /// Finds a place for the header of a target: its own, a spent one, a new one, or the least
+    /// used one's.
+    fn place_for_header(&mut self, target: &Target<'_>) -> usize {
+        let spent = |header: &CompiledHeader| !header.live && *header.host == *target.host();
+        if let Some(at) = self.find_header(target).or_else(|| self.headers.iter().position(spent)) {
+            return at;
+        }
+        let new = CompiledHeader::spent(target.host());
+        if self.headers.len() < Self::MAX_HEADERS {
+            self.headers.reserve_exact(1);
+            self.headers.push(new);
+            return self.headers.len() - 1;
+        }
+        let least = (0..self.headers.len())
+            .min_by_key(|&at| (self.headers[at].live, self.headers[at].used))
+            .expect("there are several headers");
+        self.note_use(least);
+        self.headers[least] = new;
+        least
     }
 
     /// The cookies of a request, in sending order, without those that have ended at `now`.
@@ -195,6 +206,9 @@ impl Site {
     /// Passes the last use of a header on to the cookies it carries.
     fn note_use(&mut self, header: usize) {
         let header = &self.headers[header];
+        if !header.live {
+            return;
+        }
         for (at, cookie) in self.cookies.iter_mut().enumerate() {
             let carried = if at < 64 {
                 header.carried & (1 << at) != 0
@@ -209,10 +223,12 @@ impl Site {
 
     /// Drops the compiled headers, as every change of the cookies must.
     pub(super) fn forget_headers(&mut self) {
-        for header in 0..self.headers.len() {
-            self.note_use(header);
+        for at in 0..self.headers.len() {
+            self.note_use(at);
+            let header = &mut self.headers[at];
+            header.live = false;
+            header.value = None;
         }
-        self.headers.clear();
     }
 
     /// Moves the end of the cookie that these very bytes set, if no rule needs them read again.
