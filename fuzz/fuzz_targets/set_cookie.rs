@@ -56,8 +56,8 @@ fn goes_to(cookie: &StoredCookie, target: &Target<'_>) -> bool {
 }
 
 fn reads_back(cookie: &StoredCookie, from: &Target<'_>) {
-    // A default path may be longer than an attribute can be.
-    if cookie.path_bytes().len() > 1024 || cookie.domain().len() > 1024 {
+    // A host may be longer than an attribute can be.
+    if cookie.domain().len() > 1024 {
         return;
     }
     let mut jar = Jar::default();

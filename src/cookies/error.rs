@@ -52,7 +52,7 @@ pub enum CookieErrorKind {
     PublicSuffix,
     /// The host is not within the domain (§5.7, step 10).
     DomainMismatch,
-    /// A given path does not begin with `/`, or is longer than 1024 bytes.
+    /// A given path does not begin with `/`, has a `;` in it, or is longer than 1024 bytes.
     InvalidPath,
     /// `Secure` from a connection that is not secure (§5.7, step 13).
     SecureOverInsecure,
@@ -82,7 +82,7 @@ impl CookieErrorKind {
             Self::InvalidDomain => "its domain is not a host name in ascii",
             Self::PublicSuffix => "its domain is a public suffix",
             Self::DomainMismatch => "its domain does not cover the host",
-            Self::InvalidPath => "its path does not begin with `/` or is too long",
+            Self::InvalidPath => "its path does not begin with `/`, or cannot be an attribute",
             Self::SecureOverInsecure => "it is secure and the connection is not",
             Self::OverlaysSecure => "it would hide a secure cookie",
             Self::SameSiteNoneInsecure => "it is `samesite=none` without `secure`",

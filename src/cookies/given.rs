@@ -5,7 +5,7 @@ use cookie::Expiration;
 
 use super::domain::{canonical_domain, domain_matches, is_public_suffix};
 use super::path::default_path;
-use super::stored::{MAX_LIFETIME, SameSite};
+use super::stored::{MAX_LIFETIME, SameSite, is_writable_path};
 use super::{CookieError, CookieErrorKind, StoredCookie, StoredCookieBuilder, Target, Timestamp};
 
 /// A cookie that the user gives: a pair of strings, a [`cookie::Cookie`], or a [`StoredCookie`].
@@ -63,6 +63,7 @@ fn complete(
         None => on_host(cookie.name(), cookie.value(), target),
     };
     let builder = match cookie.path() {
+        Some(path) if !is_writable_path(path.as_bytes()) => return Err(CookieErrorKind::InvalidPath),
         Some(path) => builder.path(path),
         // The prefix wants the path said (§5.4.2); a default one would pass for it.
         None if is_host_prefixed(cookie.name()) => return Err(CookieErrorKind::HostPrefix),

@@ -255,6 +255,9 @@ impl StoredCookie {
     }
 
     /// Writes it as the `Set-Cookie` that would store it again, value included.
+    ///
+    /// The end is written to the second. A path that was taken from a URL with a `;` in it, or
+    /// from one that is very long, cannot be said in an attribute and is left out.
     pub fn to_set_cookie(&self) -> Vec<u8> {
         let mut text = Vec::with_capacity(self.text.len() + 96);
         // A nameless cookie keeps its sign, or a `=` in its value would end a name.
@@ -265,8 +268,10 @@ impl StoredCookie {
             text.extend_from_slice(b"; Domain=");
             text.extend_from_slice(self.domain().as_bytes());
         }
-        text.extend_from_slice(b"; Path=");
-        text.extend_from_slice(self.path_bytes());
+        if is_writable_path(self.path_bytes()) {
+            text.extend_from_slice(b"; Path=");
+            text.extend_from_slice(self.path_bytes());
+        }
         if let Some(expires) = self.expires() {
             text.extend_from_slice(b"; Expires=");
             text.extend_from_slice(write_date(expires).as_bytes());
@@ -740,16 +745,18 @@ fn judge_pair(name: &[u8], value: &[u8]) -> Result<(), CookieErrorKind> {
     Ok(())
 }
 
+/// Judges a path by what a path of a request can be.
 fn judge_path(path: &[u8]) -> Result<(), CookieErrorKind> {
     if path.iter().copied().any(is_control) {
         return Err(CookieErrorKind::ControlCharacter);
     }
-    // Held to the bound of an attribute, or it could not be written and read again.
-    if !path.starts_with(b"/") || path.len() > MAX_ATTRIBUTE || path.contains(&b';') {
-        return Err(CookieErrorKind::InvalidPath);
-    }
-    if trimmed(path).len() != path.len() {
+    if !path.starts_with(b"/") || trimmed(path).len() != path.len() {
         return Err(CookieErrorKind::InvalidPath);
     }
     Ok(())
+}
+
+/// Whether a path can be an attribute; a default path may be longer, or have a `;` in it.
+pub(super) fn is_writable_path(path: &[u8]) -> bool {
+    path.len() <= MAX_ATTRIBUTE && !path.contains(&b';')
 }

@@ -387,6 +387,23 @@ fn a_cookie_of_the_cookie_crate_keeps_every_attribute() {
     assert_eq!(again.iter(NOW).next(), Some(a));
 }
 
+/// Found by fuzzing: the path would have ended there, and an attribute begun.
+#[test]
+fn a_default_path_with_a_semicolon_is_not_written_as_an_attribute() {
+    let url = "http://x.example/app;secure/page";
+    let mut jar = Jar::default();
+    jar.add([("a", "1")], url, NOW).unwrap();
+    absorb(&mut jar, url, "b=2", NOW);
+    assert_eq!(header(&mut jar, url, NOW), "a=1; b=2");
+    for cookie in jar.iter(NOW) {
+        assert_eq!(cookie.path(), Some("/app;secure"));
+        let written = String::from_utf8(cookie.to_set_cookie()).unwrap();
+        assert!(!written.contains("secure"), "{written}");
+    }
+    let smuggled = cookie::Cookie::build(("a", "1")).path("/; Secure").build();
+    assert_eq!(jar.add([smuggled], url, NOW).unwrap_err().kind(), CookieErrorKind::InvalidPath);
+}
+
 #[test]
 fn an_imported_cookie_keeps_its_moments() {
     let mut jar = Jar::default();
