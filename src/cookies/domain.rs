@@ -4,6 +4,17 @@ use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+/// The bytes of a host that is in canonical form; a table, as every request's host is read.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    plain
+};
+
 /// Brings a host into its one spelling, RFC 6265bis §5.1.2.
 ///
 /// Lower case, IDN as punycode, IP addresses in canonical form and IPv6 in brackets. Borrows
@@ -33,8 +44,9 @@ pub(super) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
 /// The domain that the user writes: a leading dot means nothing, RFC 6265bis §5.6.3.
 pub(super) fn canonical_domain(domain: &str) -> Option<Cow<'_, str>> {
     let domain = domain.strip_prefix('.').unwrap_or(domain);
-    // A URL's host may hold a `;`, but as an attribute it would end there.
-    if domain.contains(';') {
+    // A URL's host may hold a `;`, but as an attribute it would end there; and a second dot would
+    // be lost when the first one is read as nothing.
+    if domain.contains(';') || domain.starts_with('.') {
         return None;
     }
     if domain.parse::<Ipv6Addr>().is_ok() {

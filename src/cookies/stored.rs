@@ -536,7 +536,8 @@ pub(super) fn judge_set_cookie(
         }
         flags = flags.with(Flags::HOST_ONLY, true);
         host
-    } else if domain_matches(host, attribute) {
+    } else if domain_matches(host, attribute) && !attribute.starts_with('.') {
+        // A second dot begins an empty label, of which no name consists.
         attribute
     } else {
         return Err(CookieErrorKind::DomainMismatch);

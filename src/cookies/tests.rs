@@ -99,6 +99,7 @@ fn section_5_7_refusals_name_their_rule() {
         ("http://x.unlisted/", "a=1; Domain=unlisted", PublicSuffix),
         ("http://x.example/", "a=1; Domain=y.example", DomainMismatch),
         ("http://x.example/", "a=1; Domain=a.x.example", DomainMismatch),
+        ("http://a..x.example/", "a=1; Domain=..x.example", DomainMismatch),
         ("http://x.example/", "a=1; Secure", SecureOverInsecure),
         ("https://x.example/", "a=1; SameSite=None", SameSiteNoneInsecure),
         ("https://x.example/", "__Secure-a=1", SecurePrefix),
