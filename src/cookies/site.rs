@@ -239,11 +239,16 @@ impl Site {
         now: Timestamp,
         used: Instant,
     ) -> Option<usize> {
-        // The same bytes may have to be refused by now, or take a given cookie's place.
-        if self.any_given || (self.any_secure && !target.is_secure()) {
+        // The same bytes may have to be refused by now.
+        if self.any_secure && !target.is_secure() {
             return None;
         }
         let at = self.cookies.iter().position(|cookie| cookie.fingerprint() == fingerprint)?;
+        // Or they may have to take a given cookie's place.
+        let given = |other: &StoredCookie| other.is_given() && other.same_name_and_path(&self.cookies[at]);
+        if self.any_given && self.cookies.iter().any(given) {
+            return None;
+        }
         let cookie = &mut self.cookies[at];
         if cookie.is_expired(now) || !cookie.renew(now, used) {
             return None;

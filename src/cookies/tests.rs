@@ -185,6 +185,20 @@ fn the_same_bytes_again_only_move_the_end() {
 }
 
 #[test]
+fn a_given_cookie_slows_down_its_like_alone() {
+    let mut jar = Jar::default();
+    let here = target("http://x.example/");
+    jar.absorb(&here, b"a=1; Domain=x.example", NOW).unwrap();
+    jar.absorb(&here, b"b=1", NOW).unwrap();
+    jar.add([("a", "given")], "http://x.example/", NOW).unwrap();
+    assert!(matches!(jar.absorb(&here, b"b=1", NOW).unwrap(), Absorbed::Refreshed(_)));
+    assert_eq!(header(&mut jar, "http://x.example/", NOW), "b=1; a=given");
+    // The server says it again, so it is the one that came last.
+    assert!(matches!(jar.absorb(&here, b"a=1; Domain=x.example", NOW).unwrap(), Absorbed::Stored(_)));
+    assert_eq!(header(&mut jar, "http://x.example/", NOW), "a=1; b=1");
+}
+
+#[test]
 fn a_deletion_returns_what_it_removed() {
     let mut jar = Jar::default();
     let here = target("http://x.example/");
