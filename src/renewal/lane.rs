@@ -172,7 +172,7 @@ impl<S, B> StackLane<S, B> {
                 let mut jar = identity.kept.jar.lock();
                 // What was added to the session while it waited is in the candidate already, and stays.
                 for edit in jar.iter(now) {
-                    supplied.insert(edit.clone(), now)?;
+                    supplied.insert(edit.clone(), now);
                 }
                 *jar = supplied;
                 Ok(())
