@@ -1,0 +1,177 @@
+//! The command line of the main example.
+
+use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
+
+use http::Uri;
+use lexopt::{Arg, Parser, ValueExt};
+use tower::BoxError;
+
+use crate::site::{LoginFault, SiteConfig};
+
+const HELP: &str = "\
+Crawls a site through one stack of sessions, and logs in again whenever a session has expired.
+
+Usage: crawl [OPTIONS]
+
+      --pages N          pages to fetch [2000]
+      --concurrency N    requests at once [64]
+      --sessions N       sessions, which take the pages in turns [1]
+      --profiles FILE    profiles for the sessions, TOML or JSON; without a proxy, or `direct`
+      --timeout-ms N     how long one send may take, besides --login-ms and --latency-ms [30000]
+      --json             end with a line of JSON
+
+The embedded site:
+      --budget N         pages that one login is good for [500]
+      --login-ms N       how long a login takes; on any site, it may take 5 s more [50]
+      --latency-ms N     how long a page takes [5]
+      --login-faults L   what the first logins do instead of succeeding: a list like
+                         error,no-cookie,close,never
+      --serve            do not crawl; print the URLs of the site and serve it until killed
+
+Any other site, where status 401 or 403 means that the session has expired:
+      --page-url URL     http URL of a page, with {page} (from 0) and {session}
+      --login-url URL    http URL whose answer sets the cookies of {session}
+
+Exit status: 0 if every page was fetched, 1 if not, 2 if the options are wrong.
+";
+
+/// The options, with their defaults.
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) pages: usize,
+    pub(crate) concurrency: usize,
+    pub(crate) sessions: usize,
+    pub(crate) budget: u32,
+    pub(crate) login_ms: u64,
+    pub(crate) latency_ms: u64,
+    pub(crate) timeout_ms: u64,
+    pub(crate) login_faults: Vec<LoginFault>,
+    pub(crate) profiles: Option<PathBuf>,
+    pub(crate) json: bool,
+    pub(crate) serve: bool,
+    /// Templates for pages and logins; none for the embedded site.
+    pub(crate) urls: Option<(String, String)>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            pages: 2000,
+            concurrency: 64,
+            sessions: 1,
+            budget: 500,
+            login_ms: 50,
+            latency_ms: 5,
+            timeout_ms: 30_000,
+            login_faults: Vec::new(),
+            profiles: None,
+            json: false,
+            serve: false,
+            urls: None,
+        }
+    }
+}
+
+impl Options {
+    /// Reads the command line; `None` if all it wants is help, which is then printed.
+    pub(crate) fn from_env() -> Result<Option<Self>, BoxError> {
+        let mut options = Self::default();
+        let (mut page_url, mut login_url) = (None, None);
+        let mut parser = Parser::from_env();
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Arg::Long("pages") => options.pages = number(&mut parser, "--pages", 1)?,
+                Arg::Long("concurrency") => options.concurrency = number(&mut parser, "--concurrency", 1)?,
+                Arg::Long("sessions") => options.sessions = number(&mut parser, "--sessions", 1)?,
+                Arg::Long("budget") => options.budget = number(&mut parser, "--budget", 1)?,
+                Arg::Long("login-ms") => options.login_ms = number(&mut parser, "--login-ms", 0)?,
+                Arg::Long("latency-ms") => options.latency_ms = number(&mut parser, "--latency-ms", 0)?,
+                Arg::Long("timeout-ms") => options.timeout_ms = number(&mut parser, "--timeout-ms", 1)?,
+                Arg::Long("login-faults") => options.login_faults = faults(&parser.value()?.string()?)?,
+                Arg::Long("profiles") => options.profiles = Some(parser.value()?.into()),
+                Arg::Long("json") => options.json = true,
+                Arg::Long("serve") => options.serve = true,
+                Arg::Long("page-url") => page_url = Some(template(&mut parser, "--page-url", true)?),
+                Arg::Long("login-url") => login_url = Some(template(&mut parser, "--login-url", false)?),
+                Arg::Long("help") | Arg::Short('h') => {
+                    print!("{HELP}");
+                    return Ok(None);
+                }
+                unknown => return Err(format!("{}; see --help", unknown.unexpected()).into()),
+            }
+        }
+        options.urls = match (page_url, login_url) {
+            (Some(page), Some(login)) => Some((page, login)),
+            (None, None) => None,
+            _ => {
+                return Err("another site than the embedded one needs both --page-url and --login-url".into());
+            }
+        };
+        Ok(Some(options))
+    }
+
+    /// How the embedded site is to behave.
+    pub(crate) fn site(&self) -> SiteConfig {
+        SiteConfig {
+            budget: self.budget,
+            login_ms: self.login_ms,
+            latency_ms: self.latency_ms,
+            login_faults: self.login_faults.clone(),
+            ..SiteConfig::default()
+        }
+    }
+
+    /// How long one send may take, what the embedded site needs for a page or a login not counted.
+    pub(crate) fn timeout(&self) -> Duration {
+        let site = self.login_ms.max(self.latency_ms);
+        Duration::from_millis(self.timeout_ms.saturating_add(site))
+    }
+}
+
+fn number<T>(parser: &mut Parser, option: &str, least: T) -> Result<T, BoxError>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let text = parser.value()?.string()?;
+    match text.parse() {
+        Ok(number) if number >= least => Ok(number),
+        _ => {
+            Err(format!("{option} {text:?}: give a whole number, at least {least} and not too large").into())
+        }
+    }
+}
+
+fn faults(list: &str) -> Result<Vec<LoginFault>, String> {
+    let fault = |name: &str| match name.trim() {
+        "error" => Ok(LoginFault::Error),
+        "no-cookie" => Ok(LoginFault::NoCookie),
+        "close" => Ok(LoginFault::Close),
+        "never" => Ok(LoginFault::Never),
+        other => Err(format!("--login-faults {other:?}: give a list of error, no-cookie, close and never")),
+    };
+    list.split(',').map(fault).collect()
+}
+
+fn template(parser: &mut Parser, option: &str, is_page: bool) -> Result<String, BoxError> {
+    let template = parser.value()?.string()?;
+    if is_page && !template.contains("{page}") {
+        return Err(
+            format!("{option} {template:?}: put {{page}} where the number of the page belongs").into()
+        );
+    }
+    let url = fill(&template, 0, 0);
+    if url.contains(['{', '}']) {
+        return Err(
+            format!("{option} {template:?}: only {{page}} and {{session}} are known in braces").into()
+        );
+    }
+    match url.parse::<Uri>() {
+        Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(template),
+        _ => Err(format!("{option} {template:?}: give a whole URL that begins with http://").into()),
+    }
+}
+
+/// The URL that a template makes of a page and a session.
+pub(crate) fn fill(template: &str, page: usize, session: usize) -> String {
+    template.replace("{page}", &page.to_string()).replace("{session}", &session.to_string())
+}
