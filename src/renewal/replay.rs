@@ -135,7 +135,9 @@ where
 }
 
 /// How the body of a request can be had a second time.
-pub(crate) struct CloneBody<B>(Arc<dyn Fn(&B) -> Option<B> + Send + Sync>);
+pub(crate) struct CloneBody<B>(Arc<Copying<B>>);
+
+type Copying<B> = dyn Fn(&B) -> Option<B> + Send + Sync;
 
 impl<B> CloneBody<B> {
     pub(crate) fn by(clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {

@@ -1,6 +1,7 @@
 //! The gate alone, around a value of any type.
 
 use std::{
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -11,12 +12,13 @@ use std::{
 use tokio_test::{assert_pending, assert_ready, task};
 use tower_client_sessions::gate::{BoxError, GateConfig, Refused, Release, RenewalErrorKind, RenewalGate};
 
+type Supply = Pin<Box<dyn Future<Output = Result<u32, BoxError>> + Send>>;
+
 /// A supplier that counts, and takes a second.
-fn counting()
--> (Arc<AtomicU32>, impl Fn() -> std::pin::Pin<Box<dyn Future<Output = Result<u32, BoxError>> + Send>>) {
+fn counting() -> (Arc<AtomicU32>, impl Fn() -> Supply) {
     let count = Arc::new(AtomicU32::new(0));
     let counted = count.clone();
-    let supply = move || -> std::pin::Pin<Box<dyn Future<Output = Result<u32, BoxError>> + Send>> {
+    let supply = move || -> Supply {
         let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
         Box::pin(async move {
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -149,7 +151,7 @@ async fn a_supplier_that_enters_its_own_gate_is_told() {
     let inside = slot.clone();
     let gate = RenewalGate::pending(move || {
         let gate = inside.lock().unwrap().clone().unwrap();
-        async move { gate.enter().await.map(|pass| *pass).map_err(|error| Refused::new(error)) }
+        async move { gate.enter().await.map(|pass| *pass).map_err(Refused::new) }
     });
     *slot.lock().unwrap() = Some(gate.clone());
     let error = gate.enter().await.unwrap_err();
