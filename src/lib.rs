@@ -17,3 +17,8 @@ pub use self::{
         CookieSwitch, Identity, RequestCookies, Session, SessionId, SessionInfo, SessionLayer, Sessions,
     },
 };
+
+// The README's stack compiles against the crate as it is.
+#[cfg(all(doctest, feature = "redirect"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
