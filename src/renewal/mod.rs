@@ -1,4 +1,42 @@
 //! Renewal: what keeps a session alive while many requests use it.
+//!
+//! [`RenewalLayer`] puts a [gate](crate::gate) around each session. A request waits while its session is renewed; an answer that
+//! says that the session [has expired](Expired) starts the renewal, once, and the request is sent again when it is done.
+//!
+//! # Rules
+//!
+//! | rule | what it does |
+//! |---|---|
+//! | [`renew_with`](RenewalLayer::renew_with) | your own steps, sent under the candidate identity by [`Renewal::send`] |
+//! | [`renew_with_request`](RenewalLayer::renew_with_request) | one request, whose answer has to pass [`renewed_when`](RenewalLayer::renewed_when) |
+//! | [`supply_with`](RenewalLayer::supply_with) | cookies collected elsewhere; nothing is sent |
+//! | none | the next request goes ahead alone, and the others wait for its answer; if it is not an expired one, its identity is the session's |
+//!
+//! That an answer arrived is no success: steps have to end in `Ok`, an answer has to pass its test, and a renewal whose last answer
+//! says that the session has expired has failed.
+//!
+//! From anywhere, without the service at hand, [`Session::clear`](crate::Session::clear), [`renew`](crate::Session::renew),
+//! [`renew_with`](crate::Session::renew_with) and [`replace`](crate::Session::replace) do the same by hand.
+//!
+//! # What is sent again
+//!
+//! A request that met an expired session, at most as often as [`replay_limit`](RenewalLayer::replay_limit) says, made from a copy of
+//! the caller's request: its own headers survive, and nothing of the old identity does. Its body has to be one that can be had
+//! again: an empty one, unless [`replay_bodies`](RenewalLayer::replay_bodies), [`clone_body`](RenewalLayer::clone_body) or a
+//! [`PrebufferLayer`] say how. Otherwise the answer is delivered as it came.
+//!
+//! A good answer that comes late, after its session was renewed, is delivered. [`LateAnswer`] can change that, for safe methods.
+//!
+//! # Budgets
+//!
+//! [`max_uses`](RenewalLayer::max_uses) and [`max_age`](RenewalLayer::max_age) are exact, counted when a request is sent. The last
+//! tenth of a budget is there for renewing early, while the old identity serves on. When within it that happens is drawn anew for
+//! each identity, in its first half, so that many sessions that began together are not renewed together.
+//!
+//! # Pages that say "expired" with status 200
+//!
+//! A [`PeekLayer`] below puts the beginning of a page into the response's extensions, for [`Expired::body`]. A redirect to the
+//! login page that was followed below is seen as well: [`Expired::redirect_to`].
 
 mod future;
 mod how;

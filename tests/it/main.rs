@@ -5,6 +5,7 @@ mod embedded;
 
 mod gate;
 mod handles;
+mod layout;
 mod renewal;
 mod sessions;
 mod site;
