@@ -577,7 +577,7 @@ impl<K: Keeper> Gate<K> {
     }
 
     /// Asks for an early renewal, once per cool-down.
-    fn due(keeper: &Arc<K>, life: &Life) {
+    pub(crate) fn due(keeper: &Arc<K>, life: &Life) {
         let now = keeper.now();
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         if nanos(now) < life.due_again.load(Ordering::Relaxed) {

@@ -12,7 +12,10 @@ use http::{Method, Request, Response, Uri};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Answer, LateAnswer, ReplayBudget, layer::Config};
+use super::{
+    Answer, LateAnswer, ReplayBudget,
+    layer::{Config, Expiring},
+};
 use crate::{
     gate::{
         BoxError, RenewalError,
@@ -221,6 +224,7 @@ where
                         return Poll::Ready(Err(error));
                     }
                     if Gate::count_send(&call.session.0, &permit, &call.config.budget) {
+                        call.renew_in_time(&permit);
                         let request = call.stamp(&permit);
                         State::Sent { future: service.call(request), permit: Some(permit) }
                     } else {
@@ -286,6 +290,14 @@ where
         request
     }
 
+    /// Starts an early renewal if a cookie that the session needs is near its end.
+    fn renew_in_time(&self, permit: &Permit<SessionInner>) {
+        let now = || self.session.0.shared.timestamp();
+        if self.config.expiring.is_some() && Expiring::is_near(&permit.value, now) {
+            Gate::due(&self.session.0, &permit.value.life);
+        }
+    }
+
     fn judge<R>(
         &mut self,
         answer: Result<Response<R>, BoxError>,
@@ -305,6 +317,9 @@ where
                 return Judgement::Deliver(Err(error));
             }
         };
+        if let Some(expiring) = &self.config.expiring {
+            self.log.with(|log| expiring.note(&permit.value, &log.cookies));
+        }
         if !self.says_expired(&response) {
             let late = self.config.late == LateAnswer::ReplayAll
                 && !permit.has_role()

@@ -146,7 +146,12 @@ where
                 Ok(()) if renewal.last_expired() => {
                     Err(failure("the renewed session was answered as expired".into()))
                 }
-                Ok(()) => Ok(None),
+                Ok(()) => {
+                    if let Some(expiring) = &self.config.expiring {
+                        expiring.note(&identity.kept, &renewal.cookies());
+                    }
+                    Ok(None)
+                }
                 Err(error) => {
                     let Failure { terminal, error } = failure(error);
                     Err(Failure { terminal: terminal || !repeatable, error })

@@ -1,4 +1,9 @@
-use std::{fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -10,9 +15,9 @@ use super::{
     Answer, Expired, LateAnswer, Renewal, RenewalService, ReplayMethods, how::Rule, replay::CloneBody,
 };
 use crate::{
-    cookies::Jar,
+    cookies::{Jar, StoredCookie, Timestamp},
     gate::{BoxError, ConfigError, GateConfig, Reason, keeper::Budget},
-    session::Sessions,
+    session::{Kept, Sessions},
 };
 
 /// [`Layer`] that applies [`RenewalService`]: requests wait while their session is renewed, and are sent again when it had
@@ -37,6 +42,7 @@ pub(crate) struct Config<B> {
     pub(crate) rule: Option<Arc<Rule<B>>>,
     pub(crate) renewed: Arc<dyn Fn(&Answer<'_>) -> bool + Send + Sync>,
     pub(crate) budget: Budget,
+    pub(crate) expiring: Option<Expiring>,
     pub(crate) replay_limit: u32,
     pub(crate) replay_methods: ReplayMethods,
     pub(crate) clone_body: CloneBody<B>,
@@ -45,6 +51,33 @@ pub(crate) struct Config<B> {
     pub(crate) gate: GateConfig,
     /// The first setting that lets nothing through. It is told to every request, since a layer cannot fail.
     pub(crate) invalid: Option<ConfigError>,
+}
+
+/// The cookie that a session needs, and how long before its end it is renewed.
+#[derive(Clone, Debug)]
+pub(crate) struct Expiring {
+    name: String,
+    margin: Duration,
+}
+
+impl Expiring {
+    /// Notes when `kept` is to be renewed, if one of these cookies is the one.
+    pub(crate) fn note<'c>(&self, kept: &Kept, cookies: impl IntoIterator<Item = &'c StoredCookie>) {
+        let named = cookies.into_iter().filter(|cookie| cookie.name() == Some(&*self.name));
+        if let Some(cookie) = named.last() {
+            let margin = self.margin.as_secs_f64() * (1.0 + kept.life.jitter);
+            let due = cookie
+                .expires()
+                .map_or(i64::MAX, |end| end.as_millis().saturating_sub((margin * 1000.0) as i64));
+            kept.due.store(due, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether `kept` is to be renewed now.
+    pub(crate) fn is_near(kept: &Kept, now: impl FnOnce() -> Timestamp) -> bool {
+        let due = kept.due.load(Ordering::Relaxed);
+        due != i64::MAX && now().as_millis() >= due
+    }
 }
 
 impl<B> RenewalLayer<B> {
@@ -74,6 +107,7 @@ impl<B> RenewalLayer<B> {
                         && !answer.cookies.is_empty()
                 }),
                 budget: Budget::default(),
+                expiring: None,
                 replay_limit: 2,
                 replay_methods: ReplayMethods::default(),
                 clone_body,
@@ -159,6 +193,17 @@ impl<B> RenewalLayer<B> {
     pub fn max_age(self, age: Duration) -> Self {
         let check = ConfigError::unless(age > Duration::ZERO, "max_age");
         self.checked(check).set(|config| config.budget.age = Some(age))
+    }
+
+    /// Renews early when a cookie of this name is less than `margin` from its end; requests go on meanwhile. Default: cookies
+    /// end when they end.
+    ///
+    /// The margin is drawn anew for each identity, between `margin` and one and a half of it, so that sessions that began
+    /// together are not renewed together. A cookie without an end is never near it.
+    #[must_use]
+    pub fn renew_before_expiry(self, name: impl Into<String>, margin: Duration) -> Self {
+        let expiring = Expiring { name: name.into(), margin };
+        self.set(|config| config.expiring = Some(expiring))
     }
 
     /// Sets how often a request may be sent again; 0 turns replays off. Default: 2.
@@ -263,6 +308,7 @@ impl<B> Clone for Config<B> {
             rule: self.rule.clone(),
             renewed: self.renewed.clone(),
             budget: self.budget,
+            expiring: self.expiring.clone(),
             replay_limit: self.replay_limit,
             replay_methods: self.replay_methods,
             clone_body: self.clone_body.clone(),

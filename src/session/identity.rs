@@ -1,6 +1,10 @@
 //! One generation of a session.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -27,6 +31,14 @@ pub(crate) struct Kept {
     pub(crate) life: Life,
     pub(crate) jar: Mutex<Jar>,
     pub(crate) profile: Option<Profile>,
+    /// From when on a cookie that the session needs is too near its end, in milliseconds since the Unix epoch.
+    pub(crate) due: AtomicI64,
+}
+
+impl Kept {
+    pub(crate) fn new(life: Life, jar: Jar, profile: Option<Profile>) -> Self {
+        Self { life, jar: Mutex::new(jar), profile, due: AtomicI64::new(i64::MAX) }
+    }
 }
 
 impl Identity {

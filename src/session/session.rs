@@ -64,7 +64,7 @@ impl Session {
 
     fn with(id: SessionId, shared: Arc<Shared>, jar: Jar, profile: Option<Profile>) -> Self {
         let life = Life::current(1, shared.now());
-        let first = Arc::new(Kept { life, jar: Mutex::new(jar), profile: profile.clone() });
+        let first = Arc::new(Kept::new(life, jar, profile.clone()));
         let gate = if shared.login_first { Gate::pending(Some(first)) } else { Gate::open(first) };
         Self(Arc::new(SessionInner {
             id,
@@ -308,7 +308,7 @@ impl SessionInner {
     /// An identity with an empty jar and another profile than the last one's.
     fn fresh(&self, generation: Generation) -> Arc<Kept> {
         let life = Life::new(generation, self.shared.now());
-        Arc::new(Kept { life, jar: Mutex::new(self.shared.jar()), profile: self.draw() })
+        Arc::new(Kept::new(life, self.shared.jar(), self.draw()))
     }
 
     /// Another profile than the one that is worn now, or was worn last.
@@ -323,8 +323,8 @@ impl SessionInner {
     /// The identity of `generation` with what `base` has.
     pub(crate) fn successor(&self, base: &Kept, generation: Generation) -> Arc<Kept> {
         let life = Life::new(generation, self.shared.now());
-        let jar = Mutex::new(base.jar.lock().clone());
-        Arc::new(Kept { life, jar, profile: base.profile.clone() })
+        let jar = base.jar.lock().clone();
+        Arc::new(Kept::new(life, jar, base.profile.clone()))
     }
 }
 
@@ -359,15 +359,9 @@ impl Keeper for SessionInner {
         let life = Life::new(PENDING, self.shared.now());
         Some(match (candidate, failed) {
             // The candidate that runs will be current; until then it is what the next attempt would look like.
-            (Some(candidate), _) => Arc::new(Kept {
-                life,
-                jar: Mutex::new(self.shared.jar()),
-                profile: candidate.profile.clone(),
-            }),
+            (Some(candidate), _) => Arc::new(Kept::new(life, self.shared.jar(), candidate.profile.clone())),
             // Edits survive a failed attempt; its profile may have been the reason for it.
-            (None, Some(failed)) => {
-                Arc::new(Kept { life, jar: Mutex::new(failed.jar.lock().clone()), profile: self.draw() })
-            }
+            (None, Some(failed)) => Arc::new(Kept::new(life, failed.jar.lock().clone(), self.draw())),
             (None, None) => self.fresh(PENDING),
         })
     }

@@ -844,3 +844,30 @@ async fn supplied_cookies_join_those_that_were_added_while_held() {
     assert_eq!(cookie("early").as_deref(), Some("1"));
     assert_eq!(cookie("both").as_deref(), Some("added"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn hazard_44_a_session_is_renewed_before_the_cookie_it_needs_ends() {
+    let begin = std::time::SystemTime::now();
+    let passed = Arc::new(AtomicU32::new(0));
+    let clock = passed.clone();
+    let now = move || begin + Duration::from_secs(clock.load(Ordering::Relaxed).into());
+    let (site, sessions) = (Site::new(), Sessions::builder().clock(now).build());
+    let steps = |renewal: tower_client_sessions::Renewal<Body>| async move {
+        log_in(renewal.clone()).await?;
+        // The login's cookie, with an end.
+        renewal.send(Request::get("http://a/x?set=ends=1;Max-Age=100").body(Body::default())?).await?;
+        Ok(())
+    };
+    let layer = ruleless(&sessions).renew_with(steps).renew_before_expiry("ends", Duration::from_secs(20));
+    let client = client(&layer, &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    passed.store(69, Ordering::Relaxed);
+    get(&client, "a", "/").await.unwrap();
+    settle().await;
+    assert_eq!(site.logins(), 1, "the margin is at most one and a half of what was said");
+    passed.store(81, Ordering::Relaxed);
+    let held = sessions.stats().held;
+    get(&client, "a", "/").await.unwrap();
+    settle().await;
+    assert_eq!((site.logins(), sessions.stats().held), (2, held), "and nobody has waited for it");
+}
