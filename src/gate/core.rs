@@ -361,8 +361,8 @@ impl<H: Host> Core<H> {
 
 /// Requests: coming, waiting, leaving, reporting.
 impl<H: Host> Core<H> {
-    /// A request asks to be sent.
-    pub(crate) fn admit(&mut self, step: &mut Step<'_, H>) -> Admission<H::Error> {
+    /// A request asks to be sent. One that was `admitted` before stands ahead of those that were not, if it has to wait.
+    pub(crate) fn admit(&mut self, step: &mut Step<'_, H>, admitted: bool) -> Admission<H::Error> {
         self.tick(step);
         match &self.state {
             State::Open | State::Cool { .. } | State::Over => Admission::Pass(self.plain_grant()),
@@ -372,10 +372,10 @@ impl<H: Host> Core<H> {
             | State::Stagger { .. }
             | State::Hold
             | State::Lead { .. }
-            | State::Backoff { .. } => self.park(step.limits),
-            State::Failed { retry_at: Some(at), .. } if step.now >= *at => self.begin(step),
+            | State::Backoff { .. } => self.park(step.limits, admitted),
+            State::Failed { retry_at: Some(at), .. } if step.now >= *at => self.begin(step, admitted),
             State::Failed { error, .. } => Admission::Refuse(Refusal::Failed(error.clone())),
-            State::Pending => self.begin(step),
+            State::Pending => self.begin(step, admitted),
         }
     }
 
@@ -510,11 +510,11 @@ impl<H: Host> Core<H> {
         now >= self.deadline
     }
 
-    fn park(&mut self, limits: &Limits) -> Admission<H::Error> {
+    fn park(&mut self, limits: &Limits, admitted: bool) -> Admission<H::Error> {
         if self.waiters.len() >= limits.held {
             return Admission::Refuse(Refusal::Overloaded);
         }
-        Admission::Wait(self.waiters.push())
+        Admission::Wait(if admitted { self.waiters.push_returned() } else { self.waiters.push() })
     }
 
     /// Leaves the line; the waker goes out through the host, so that it is not dropped under the lock.
@@ -532,11 +532,11 @@ impl<H: Host> Core<H> {
     }
 
     /// The first admission of a pending or rested gate.
-    fn begin(&mut self, step: &mut Step<'_, H>) -> Admission<H::Error> {
+    fn begin(&mut self, step: &mut Step<'_, H>, admitted: bool) -> Admission<H::Error> {
         if self.source == Source::Usual && !step.host.has_rule() {
             return self.lead(step);
         }
-        let parked = self.park(step.limits);
+        let parked = self.park(step.limits, admitted);
         self.start(step, false, false);
         parked
     }

@@ -473,14 +473,14 @@ impl<K: Keeper> Gate<K> {
         inner.pending.as_ref().map(|pending| edit(pending))
     }
 
-    /// Asks for admission.
-    pub(crate) fn admit(keeper: &Arc<K>) -> Entry<K> {
+    /// Asks for admission; `admitted` tells one that was let through before from one that is new.
+    pub(crate) fn admit(keeper: &Arc<K>, admitted: bool) -> Entry<K> {
         if let Some(value) = keeper.gate().published.load() {
             return Entry::Pass(Permit::plain(value));
         }
         let looked = Self::event_and(
             keeper,
-            |inner, step| inner.core.admit(step),
+            |inner, step| inner.core.admit(step, admitted),
             |inner, admission| match admission {
                 Admission::Pass(grant) => Looked::Pass(inner.value(grant), grant),
                 Admission::Wait(ticket) => Looked::Wait(ticket),

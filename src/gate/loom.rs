@@ -88,7 +88,7 @@ impl Keeper for Plain {
 
 /// Asks for admission and waits, as a request does.
 fn enter(keeper: &Arc<Plain>) -> Result<Permit<Plain>, RenewalErrorKind> {
-    let ticket = match Gate::admit(keeper) {
+    let ticket = match Gate::admit(keeper, false) {
         Entry::Pass(permit) => return Ok(permit),
         Entry::Refuse(error) => return Err(error.kind()),
         Entry::Wait(ticket) => ticket,
@@ -167,7 +167,7 @@ fn a_waiter_that_leaves_while_the_value_comes_takes_nothing_with_it() {
     loom::model(|| {
         let keeper = Plain::open(true);
         Gate::clear(&keeper).unwrap();
-        let Entry::Wait(ticket) = Gate::admit(&keeper) else {
+        let Entry::Wait(ticket) = Gate::admit(&keeper, false) else {
             return;
         };
         let other = {

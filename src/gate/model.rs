@@ -184,6 +184,8 @@ struct Request {
     ticket: Option<Ticket>,
     woken: bool,
     grant: Grant,
+    /// It was let through before.
+    admitted: bool,
     sends: u8,
 }
 
@@ -301,7 +303,14 @@ impl World {
             core: if setting.login_first { Core::pending() } else { Core::open() },
             values: Values { rule: setting.rule, ..Values::default() },
             requests: vec![
-                Request { at: At::New, ticket: None, woken: false, grant, sends: 0 };
+                Request {
+                    at: At::New,
+                    ticket: None,
+                    woken: false,
+                    grant,
+                    admitted: false,
+                    sends: 0
+                };
                 setting.requests
             ],
             permits: setting.permits,
@@ -459,7 +468,10 @@ impl World {
                     generation,
                     if over { 0 } else { r.sends },
                     roles,
-                    place as u8 * 4 + u8::from(r.woken && r.ticket.is_some()) + 2 * u8::from(outcome),
+                    place as u8 * 8
+                        + u8::from(r.woken && r.ticket.is_some())
+                        + 2 * u8::from(outcome)
+                        + 4 * u8::from(r.admitted && !over),
                 ]
             })
             .collect();
@@ -539,10 +551,11 @@ impl Search<'_> {
     fn admit(&self, world: &mut World, index: usize) {
         let World { core, values, requests, now, .. } = world;
         let request = &mut requests[index];
-        match core.admit(&mut values.step(&self.limits, *now)) {
+        match core.admit(&mut values.step(&self.limits, *now), request.admitted) {
             Admission::Pass(grant) => {
                 request.at = At::Queued;
                 request.grant = grant;
+                request.admitted = true;
             }
             Admission::Wait(ticket) => {
                 request.at = At::Waiting;
@@ -604,6 +617,7 @@ impl Search<'_> {
             Some(Ok(grant)) => {
                 request.ticket = None;
                 request.grant = grant;
+                request.admitted = true;
                 request.at = At::Queued;
             }
             Some(Err(refusal)) => {

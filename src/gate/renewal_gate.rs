@@ -138,8 +138,13 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
         if driver::is_reentrant(&self.keeper) {
             return Err(RenewalError::new(RenewalErrorKind::Reentrant));
         }
+        self.enter_as(false).await
+    }
+
+    /// Enters for the first time, or again with news about a value.
+    async fn enter_as(&self, mut admitted: bool) -> Result<Pass<T>, RenewalError> {
         loop {
-            let permit = match Gate::admit(&self.keeper) {
+            let permit = match Gate::admit(&self.keeper, admitted) {
                 Entry::Pass(permit) => permit,
                 Entry::Wait(ticket) => {
                     Wait::new(self.keeper.clone(), ticket, self.keeper.config.hold)?.await?
@@ -149,6 +154,7 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
             if Gate::count_send(&self.keeper, &permit, &Budget::default()) {
                 return Ok(Pass { permit });
             }
+            admitted = true;
         }
     }
 
@@ -173,7 +179,7 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
             return Err(RenewalError::new(RenewalErrorKind::Reentrant));
         }
         Gate::report_rejected(&self.keeper, &rejected.permit);
-        self.enter().await
+        self.enter_as(true).await
     }
 
     /// Starts a renewal at once, or joins the one that runs. The current value serves on until the new one is there.

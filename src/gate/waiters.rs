@@ -18,6 +18,8 @@ pub(crate) struct Waiters<W, O> {
     slots: Vec<Slot<W, O>>,
     head: u32,
     tail: u32,
+    /// The last of those who have come back; all before it have, and nobody after it.
+    last_returned: u32,
     free: u32,
     in_line: usize,
     kept: usize,
@@ -38,7 +40,16 @@ struct Slot<W, O> {
 
 impl<W, O> Waiters<W, O> {
     pub(crate) const fn new() -> Self {
-        Self { slots: Vec::new(), head: NONE, tail: NONE, free: NONE, in_line: 0, kept: 0, sequence: 0 }
+        Self {
+            slots: Vec::new(),
+            head: NONE,
+            tail: NONE,
+            last_returned: NONE,
+            free: NONE,
+            in_line: 0,
+            kept: 0,
+            sequence: 0,
+        }
     }
 
     /// How many stand in the line.
@@ -58,15 +69,26 @@ impl<W, O> Waiters<W, O> {
 
     /// Joins the line at its end.
     pub(crate) fn push(&mut self) -> Ticket {
+        self.insert_after(self.tail)
+    }
+
+    /// Joins the line behind those who have come back before and ahead of those who wait for the first time.
+    ///
+    /// Whoever comes back is older than they are: at the end of the line, one that is always a little late would be late for ever.
+    pub(crate) fn push_returned(&mut self) -> Ticket {
+        let ticket = self.insert_after(self.last_returned);
+        self.last_returned = ticket.index;
+        ticket
+    }
+
+    /// Links a new slot behind `previous`, or at the head if that is none.
+    fn insert_after(&mut self, previous: u32) -> Ticket {
         self.sequence += 1;
-        let slot = Slot {
-            sequence: self.sequence,
-            previous: self.tail,
-            next: NONE,
-            waker: None,
-            role: 0,
-            outcome: None,
+        let next = match previous {
+            NONE => self.head,
+            previous => self.slots[previous as usize].next,
         };
+        let slot = Slot { sequence: self.sequence, previous, next, waker: None, role: 0, outcome: None };
         let index = if self.free == NONE {
             let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 waiters");
             self.slots.push(slot);
@@ -77,11 +99,14 @@ impl<W, O> Waiters<W, O> {
             self.slots[index as usize] = slot;
             index
         };
-        match self.tail {
+        match previous {
             NONE => self.head = index,
-            tail => self.slots[tail as usize].next = index,
+            previous => self.slots[previous as usize].next = index,
         }
-        self.tail = index;
+        match next {
+            NONE => self.tail = index,
+            next => self.slots[next as usize].previous = index,
+        }
         self.in_line += 1;
         self.kept += 1;
         Ticket { index, sequence: self.sequence }
@@ -165,6 +190,7 @@ impl<W, O> Waiters<W, O> {
         }
         self.head = NONE;
         self.tail = NONE;
+        self.last_returned = NONE;
         self.in_line = 0;
     }
 
@@ -186,6 +212,9 @@ impl<W, O> Waiters<W, O> {
 
     fn unlink(&mut self, index: u32) {
         let Slot { previous, next, .. } = self.slots[index as usize];
+        if self.last_returned == index {
+            self.last_returned = previous;
+        }
         match previous {
             NONE => self.head = next,
             previous => self.slots[previous as usize].next = next,
@@ -213,6 +242,25 @@ mod tests {
         assert_eq!(line.iter().collect::<Vec<_>>(), [tickets[1], tickets[3], late]);
         assert_eq!(line.oldest(), Some(tickets[1]));
         assert_eq!(line.len(), 3);
+    }
+
+    #[test]
+    fn those_who_come_back_stand_ahead_of_those_who_are_new() {
+        let mut line: Waiters<u32, ()> = Waiters::new();
+        let new = [line.push(), line.push()];
+        let back = [line.push_returned(), line.push_returned()];
+        assert_eq!(line.iter().collect::<Vec<_>>(), [back[0], back[1], new[0], new[1]]);
+        line.remove(back[1]);
+        let later = line.push_returned();
+        let newer = line.push();
+        assert_eq!(line.iter().collect::<Vec<_>>(), [back[0], later, new[0], new[1], newer]);
+        line.remove(back[0]);
+        line.remove(later);
+        let again = line.push_returned();
+        assert_eq!(line.iter().collect::<Vec<_>>(), [again, new[0], new[1], newer]);
+        line.end_all(|| (), |_| {});
+        let last = line.push_returned();
+        assert_eq!(line.iter().collect::<Vec<_>>(), [last]);
     }
 
     #[test]

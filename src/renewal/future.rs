@@ -80,6 +80,8 @@ struct Call<S, B> {
     method: Method,
     budget: ReplayBudget,
     log: SendLog,
+    /// Whether the gate has let it through before.
+    admitted: bool,
     replays: u32,
     held: Duration,
 }
@@ -145,6 +147,7 @@ where
             budget: budget.unwrap_or_else(|| ReplayBudget::new(config.replay_limit)),
             request: Some(request),
             log: SendLog::new(false),
+            admitted: false,
             replays: 0,
             held: Duration::ZERO,
             config,
@@ -173,7 +176,7 @@ where
                 }
                 StateProjection::Admit => {
                     let call = this.call.as_mut().expect("polled after completion");
-                    match Gate::admit(&call.session.0) {
+                    match Gate::admit(&call.session.0, call.admitted) {
                         Entry::Pass(permit) => call.ready(permit),
                         Entry::Wait(ticket) => match call.wait(ticket) {
                             Ok(wait) => wait,
@@ -259,7 +262,8 @@ impl<S, B> Call<S, B>
 where
     S: Service<Request<B>> + Clone,
 {
-    fn ready(&self, permit: Permit<SessionInner>) -> State<S, S::Future> {
+    fn ready(&mut self, permit: Permit<SessionInner>) -> State<S, S::Future> {
+        self.admitted = true;
         let place = Place { session: self.session.clone(), ticket: None };
         State::Ready { service: self.inner.clone(), permit: Some(permit), place }
     }

@@ -37,6 +37,13 @@
 //!
 //! A [`PeekLayer`] below puts the beginning of a page into the response's extensions, for [`Expired::body`]. A redirect to the
 //! login page that was followed below is seen as well: [`Expired::redirect_to`].
+//!
+//! # A note on types
+//!
+//! Over a service whose error is a boxed one, such as a `service_fn` that ends in a `BoxError`, a `tokio::spawn` of an async block
+//! that calls the client may fail to compile with "implementation of `From` is not general enough". It is a limit of the compiler
+//! that tower's own layers with boxed errors meet as well. Box the whole client, as a `BoxCloneService`, or spawn the future of
+//! `oneshot` itself.
 
 mod future;
 mod how;

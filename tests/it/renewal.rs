@@ -871,3 +871,26 @@ async fn hazard_44_a_session_is_renewed_before_the_cookie_it_needs_ends() {
     settle().await;
     assert_eq!((site.logins(), sessions.stats().held), (2, held), "and nobody has waited for it");
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_comes_back_stands_ahead_of_those_who_wait_for_the_first_time() {
+    let (site, sessions) = (Site::held(), Sessions::new());
+    // The probe is the one that stands first.
+    let layer = renewing(&sessions).gate(GateConfig::new().release(Release::ProbeFirst));
+    let client = client(&layer, &sessions, site.clone());
+    let mut old = tokio_test::task::spawn(client.clone().oneshot(page("a", "/old")));
+    assert_pending!(old.poll());
+    sessions.session("a").clear();
+    let mut new = tokio_test::task::spawn(client.clone().oneshot(page("a", "/new")));
+    assert_pending!(new.poll());
+    // The refusal of the old one arrives when the new one is waiting already.
+    site.answer(1);
+    assert_pending!(old.poll());
+    settle().await;
+    site.end_logins(1);
+    settle().await;
+    assert_pending!(new.poll());
+    assert_pending!(old.poll());
+    let sent: Vec<_> = site.seen().iter().map(|seen| seen.uri.path().to_owned()).collect();
+    assert_eq!(sent, ["/old", "/login", "/old"]);
+}
