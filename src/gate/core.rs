@@ -307,8 +307,9 @@ impl<H: Host> Core<H> {
                     | State::Stagger { .. }
                     | State::Hold
                     | State::Lead { .. }
-                    | State::Backoff { .. }
             )
+            // A back-off that nobody waits for is not left by itself, unless it is what `renew_with` was given that is tried on.
+            && !(matches!(self.state, State::Backoff { .. }) && self.source == Source::Once)
     }
 
     /// Whether the running attempt is to send what `renew_with` was given.

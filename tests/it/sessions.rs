@@ -1,6 +1,6 @@
 //! Sessions, cookies and profiles, without a gate and across redirects.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -9,7 +9,7 @@ use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_client_sessions::{
     CookieSwitch, Expired, Identity, Profile, ProfileLayer, Profiles, RequestCookies, SessionId, SessionInfo,
     SessionLayer, Sessions,
-    gate::BoxError,
+    gate::{BoxError, GateConfig},
     profile::Proxy,
     redirect::follow_redirects,
     session::{SessionError, SessionErrorKind},
@@ -19,6 +19,8 @@ use crate::{
     embedded::{self, SiteConfig},
     support::*,
 };
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// A service that answers with the cookies it was sent and sets those in the query.
 async fn echo(request: Request<Body>) -> Answer {
@@ -245,6 +247,22 @@ async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropp
         sessions.session(200 + n);
     }
     assert!(sessions.get("a").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_10_a_session_whose_renewal_failed_with_nobody_waiting_can_be_dropped() {
+    let (site, sessions) = (Site::new(), Sessions::builder().max_sessions(1).login_first().build());
+    site.logins_go([Login::Status(500)]);
+    let layer = renewing(&sessions).gate(GateConfig::new().backoff(HOUR, HOUR));
+    let client = client(&layer, &sessions, site.clone());
+    // The only one who waits gives up while the gate backs off.
+    let given_up = tokio::time::timeout(Duration::from_millis(1), get(&client, "a", "/")).await;
+    assert!(given_up.is_err());
+    assert_eq!(sessions.stats().renewals_failed, 1);
+    tokio::time::sleep(2 * HOUR).await;
+    drop(sessions.session("b"));
+    assert!(sessions.get("a").is_none());
+    assert_eq!(sessions.stats().sessions_over_limit, 0);
 }
 
 #[test]
