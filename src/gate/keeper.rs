@@ -1,9 +1,7 @@
 //! A gate as something lives behind it: the core with its values, drivers and wakers.
 
 use std::{
-    collections::hash_map::RandomState,
     future::Future,
-    hash::{BuildHasher, Hasher},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -19,6 +17,7 @@ use super::{
     },
     driver,
     error::{RenewalError, RenewalErrorKind},
+    jitter::{Jitter, spread},
     sync::{AtomicU8, AtomicU64, Mutex, Ordering, Published},
     waiters::{Ticket, Waiters},
 };
@@ -125,20 +124,21 @@ const FOLLOWED: u8 = 2;
 const ENDED: u8 = 3;
 
 impl Life {
-    pub(crate) fn new(generation: Generation, born: Duration) -> Self {
+    /// `random` is where the value's jitter comes from.
+    pub(crate) fn new(generation: Generation, born: Duration, random: u64) -> Self {
         Self {
             generation,
             born,
             standing: AtomicU8::new(CANDIDATE),
             uses: AtomicU64::new(0),
             due_again: AtomicU64::new(0),
-            jitter: f64::from(random() as u32) / f64::from(u32::MAX) / 2.0,
+            jitter: f64::from(random as u32) / f64::from(u32::MAX) / 2.0,
         }
     }
 
     /// As [`new`](Self::new), current from the start.
-    pub(crate) fn current(generation: Generation, born: Duration) -> Self {
-        Self { standing: AtomicU8::new(CURRENT), ..Self::new(generation, born) }
+    pub(crate) fn current(generation: Generation, born: Duration, random: u64) -> Self {
+        Self { standing: AtomicU8::new(CURRENT), ..Self::new(generation, born, random) }
     }
 
     /// Whether nothing may be sent under this value any more. A value that was renewed while it worked is not ended.
@@ -180,6 +180,7 @@ impl Budget {
 pub(crate) struct Gate<K: Keeper> {
     /// Set exactly while everybody passes.
     published: Published<K::Value>,
+    jitter: Jitter,
     inner: Mutex<Inner<K>>,
 }
 
@@ -232,6 +233,7 @@ enum Note {
 /// The core's host: it notes down what to do.
 pub(crate) struct Notes {
     has_rule: bool,
+    random: u64,
     notes: Vec<Note>,
     woken: Vec<Waker>,
     forgotten: Vec<Waker>,
@@ -279,7 +281,8 @@ impl Host for Notes {
         self.errors.push(error);
     }
     fn random(&mut self) -> u64 {
-        random()
+        self.random = spread(self.random);
+        self.random
     }
 }
 
@@ -408,19 +411,25 @@ impl<K: Keeper> Looked<K> {
 
 impl<K: Keeper> Gate<K> {
     /// A gate through which everybody passes.
-    pub(crate) fn open(value: Arc<K::Value>) -> Self {
-        Self::new(Core::open(), Some(value), None)
+    pub(crate) fn open(value: Arc<K::Value>, jitter: Jitter) -> Self {
+        Self::new(Core::open(), Some(value), None, jitter)
     }
 
     /// A gate at which the first one waits for a renewal.
-    pub(crate) fn pending(pending: Option<Arc<K::Value>>) -> Self {
-        Self::new(Core::pending(), None, pending)
+    pub(crate) fn pending(pending: Option<Arc<K::Value>>, jitter: Jitter) -> Self {
+        Self::new(Core::pending(), None, pending, jitter)
     }
 
-    fn new(core: Core<Notes>, current: Option<Arc<K::Value>>, pending: Option<Arc<K::Value>>) -> Self {
+    fn new(
+        core: Core<Notes>,
+        current: Option<Arc<K::Value>>,
+        pending: Option<Arc<K::Value>>,
+        jitter: Jitter,
+    ) -> Self {
         let published = core.current();
         Self {
             published: Published::new(current.clone()),
+            jitter,
             inner: Mutex::new(Inner {
                 core,
                 current,
@@ -447,6 +456,11 @@ impl<K: Keeper> Gate<K> {
     /// The current value; also while held requests are still being let out.
     pub(crate) fn current(&self) -> Option<Arc<K::Value>> {
         self.published.load().or_else(|| self.inner.lock().current.clone())
+    }
+
+    /// A number to draw jitter from.
+    pub(crate) fn random(&self) -> u64 {
+        self.jitter.draw()
     }
 
     /// How many requests are held.
@@ -846,6 +860,7 @@ impl<K: Keeper> Gate<K> {
         let now = keeper.now();
         let mut notes = Notes {
             has_rule: keeper.has_rule(),
+            random: gate.random(),
             notes: Vec::new(),
             woken: Vec::new(),
             forgotten: Vec::new(),
@@ -992,11 +1007,6 @@ fn refused(refused: Refused) -> RenewalError {
         Refused::Closed => RenewalErrorKind::Closed,
         Refused::NoRule => RenewalErrorKind::NoRule,
     })
-}
-
-/// The standard library's hasher keys are random; that is all that jitter needs.
-fn random() -> u64 {
-    RandomState::new().build_hasher().finish()
 }
 
 /// One who asked for a renewal and wants to know how it ends. Dropping it cancels nothing.

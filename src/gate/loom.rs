@@ -15,6 +15,7 @@ use super::{
     config::GateConfig,
     core::{Generation, Limits},
     error::RenewalErrorKind,
+    jitter::Jitter,
     keeper::{Budget, Drive, Entry, Gate, Keeper, Life, Permit, Renewing},
 };
 
@@ -30,7 +31,8 @@ struct Value {
 
 impl Plain {
     fn open(has_rule: bool) -> Arc<Self> {
-        let gate = Gate::open(Arc::new(Value { life: Life::current(1, Duration::ZERO) }));
+        let gate =
+            Gate::open(Arc::new(Value { life: Life::current(1, Duration::ZERO, 0) }), Jitter::seeded(0));
         Arc::new(Self { gate, has_rule, launched: AtomicU32::new(0) })
     }
 
@@ -40,7 +42,7 @@ impl Plain {
 }
 
 fn value(generation: Generation) -> Arc<Value> {
-    Arc::new(Value { life: Life::new(generation, Duration::ZERO) })
+    Arc::new(Value { life: Life::new(generation, Duration::ZERO, 0) })
 }
 
 impl Keeper for Plain {

@@ -46,6 +46,7 @@ mod config;
 pub(crate) mod core;
 pub(crate) mod driver;
 mod error;
+pub(crate) mod jitter;
 pub(crate) mod keeper;
 #[cfg(all(test, sessions_loom))]
 mod loom;

@@ -17,6 +17,7 @@ use super::{
     core::{Failure, Generation, Limits},
     driver,
     error::{BoxError, Refused, RenewalError, RenewalErrorKind},
+    jitter::Jitter,
     keeper::{Asker, Budget, Drive, Entry, Gate, Keeper, Life, Permit, Renewing},
     wait::Wait,
 };
@@ -113,9 +114,13 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
             let future = supplier();
             Box::pin(async move { future.await.map_err(Into::into) })
         });
+        let jitter = Jitter::random();
         let gate = match value {
-            Some(value) => Gate::open(Arc::new(Versioned { life: Life::current(1, Duration::ZERO), value })),
-            None => Gate::pending(None),
+            Some(value) => {
+                let life = Life::current(1, Duration::ZERO, jitter.draw());
+                Gate::open(Arc::new(Versioned { life, value }), jitter)
+            }
+            None => Gate::pending(None, jitter),
         };
         Self { keeper: Arc::new(Alone { gate, supply, config, origin }) }
     }
@@ -208,7 +213,7 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
     pub fn replace(&self, value: T) -> Result<(), RenewalError> {
         let born = self.keeper.now();
         Gate::replace(&self.keeper, |generation| {
-            Arc::new(Versioned { life: Life::new(generation, born), value })
+            Arc::new(Versioned { life: Life::new(generation, born, self.keeper.gate.random()), value })
         })
         .map(drop)
     }
@@ -353,7 +358,7 @@ impl<T: Send + Sync + 'static> Keeper for Alone<T> {
         Box::pin(async move {
             match (keeper.supply)().await {
                 Ok(value) => {
-                    let life = Life::new(drive.generation, keeper.now());
+                    let life = Life::new(drive.generation, keeper.now(), keeper.gate.random());
                     Ok(Some(Arc::new(Versioned { life, value })))
                 }
                 Err(error) => Err(failure(error)),

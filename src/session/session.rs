@@ -22,6 +22,7 @@ use crate::{
         RenewalError, RenewalErrorKind,
         core::{Failure, Generation, Limits},
         driver,
+        jitter::Jitter,
         keeper::{Asker, Counted, Drive, Gate, Keeper, Life, Renewing},
     },
     profile::Profile,
@@ -63,9 +64,11 @@ impl Session {
     }
 
     fn with(id: SessionId, shared: Arc<Shared>, jar: Jar, profile: Option<Profile>) -> Self {
-        let life = Life::current(1, shared.now());
+        let jitter = Jitter::seeded(shared.jitter.draw());
+        let life = Life::current(1, shared.now(), jitter.draw());
         let first = Arc::new(Kept::new(life, jar, profile.clone()));
-        let gate = if shared.login_first { Gate::pending(Some(first)) } else { Gate::open(first) };
+        let gate =
+            if shared.login_first { Gate::pending(Some(first), jitter) } else { Gate::open(first, jitter) };
         Self(Arc::new(SessionInner {
             id,
             shared,
@@ -307,7 +310,7 @@ impl fmt::Debug for Session {
 impl SessionInner {
     /// An identity with an empty jar and another profile than the last one's.
     fn fresh(&self, generation: Generation) -> Arc<Kept> {
-        let life = Life::new(generation, self.shared.now());
+        let life = Life::new(generation, self.shared.now(), self.gate.random());
         Arc::new(Kept::new(life, self.shared.jar(), self.draw()))
     }
 
@@ -322,7 +325,7 @@ impl SessionInner {
 
     /// The identity of `generation` with what `base` has.
     pub(crate) fn successor(&self, base: &Kept, generation: Generation) -> Arc<Kept> {
-        let life = Life::new(generation, self.shared.now());
+        let life = Life::new(generation, self.shared.now(), self.gate.random());
         let jar = base.jar.lock().clone();
         Arc::new(Kept::new(life, jar, base.profile.clone()))
     }
@@ -356,7 +359,7 @@ impl Keeper for SessionInner {
     }
 
     fn pending(&self, candidate: Option<&Arc<Kept>>, failed: Option<&Arc<Kept>>) -> Option<Arc<Kept>> {
-        let life = Life::new(PENDING, self.shared.now());
+        let life = Life::new(PENDING, self.shared.now(), self.gate.random());
         Some(match (candidate, failed) {
             // The candidate that runs will be current; until then it is what the next attempt would look like.
             (Some(candidate), _) => Arc::new(Kept::new(life, self.shared.jar(), candidate.profile.clone())),

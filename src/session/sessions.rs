@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cookies::Jar,
-    gate::{ConfigError, GateConfig, core::Limits},
+    gate::{ConfigError, GateConfig, core::Limits, jitter::Jitter},
     profile::{Profile, Profiles},
 };
 
@@ -73,6 +73,8 @@ pub(crate) struct Shared {
     pub(crate) login_first: bool,
     pub(crate) default_session: Option<SessionId>,
     pub(crate) show_values: bool,
+    /// Seeds the jitter of each session.
+    pub(crate) jitter: Jitter,
     /// The stacks that can renew, owned by their services; the last that is alive is the one that does.
     lanes: Mutex<Vec<Weak<dyn Lane>>>,
     origin: Instant,
@@ -98,6 +100,7 @@ impl Sessions {
             login_first: false,
             default_session: None,
             show_values: false,
+            jitter: Jitter::random(),
         }
     }
 
@@ -184,6 +187,7 @@ pub struct SessionsBuilder {
     login_first: bool,
     default_session: Option<SessionId>,
     show_values: bool,
+    jitter: Jitter,
 }
 
 impl SessionsBuilder {
@@ -230,6 +234,15 @@ impl SessionsBuilder {
         self
     }
 
+    /// Draws the jitter of back-offs and budgets from this seed, so that a test with a paused clock and one thread repeats
+    /// exactly. Default: a random one.
+    ///
+    /// Programs must not agree on a seed: jitter is there to keep them apart.
+    pub fn jitter_seed(mut self, seed: u64) -> Self {
+        self.jitter = Jitter::seeded(seed);
+        self
+    }
+
     /// Builds the sessions.
     ///
     /// # Panics
@@ -255,6 +268,7 @@ impl SessionsBuilder {
                 login_first: self.login_first,
                 default_session: self.default_session,
                 show_values: self.show_values,
+                jitter: self.jitter,
                 lanes: Mutex::new(Vec::new()),
                 origin: Instant::now(),
                 held: Gauge::default(),

@@ -9,5 +9,6 @@ mod layout;
 mod renewal;
 mod sessions;
 mod site;
+mod soak;
 mod stacks;
 mod support;

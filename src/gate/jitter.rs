@@ -1,0 +1,61 @@
+//! Where jitter comes from.
+
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// A sequence of numbers that are spread well and are no secret. The same seed gives the same ones.
+#[derive(Debug)]
+pub(crate) struct Jitter(AtomicU64);
+
+impl Jitter {
+    /// The odd number nearest to 2^64 divided by the golden ratio: its multiples visit every number, far apart.
+    const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
+
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self(AtomicU64::new(seed))
+    }
+
+    /// The standard library's hasher keys are random; that is all that a seed needs.
+    pub(crate) fn random() -> Self {
+        Self::seeded(RandomState::new().build_hasher().finish())
+    }
+
+    pub(crate) fn draw(&self) -> u64 {
+        spread(self.0.fetch_add(Self::STRIDE, Ordering::Relaxed))
+    }
+}
+
+/// Each bit of the result hangs on all bits of `number` (the finalizer of SplitMix64).
+pub(crate) fn spread(number: u64) -> u64 {
+    let mixed = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_repeats_and_two_seeds_differ() {
+        let draws = |seed| {
+            let jitter = Jitter::seeded(seed);
+            [jitter.draw(), jitter.draw(), jitter.draw()]
+        };
+        assert_eq!(draws(7), draws(7));
+        let (one, other) = (draws(7), draws(8));
+        assert!(one.iter().all(|number| !other.contains(number)));
+        assert_ne!(one[0], one[1]);
+    }
+
+    #[test]
+    fn hazard_44_draws_cover_their_range_evenly() {
+        let jitter = Jitter::seeded(1);
+        let mut counts = [0u32; 16];
+        (0..16_000).for_each(|_| counts[(jitter.draw() >> 60) as usize] += 1);
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+}
