@@ -78,12 +78,37 @@ struct Call<S, B> {
     template: Option<Request<B>>,
     requested: Uri,
     method: Method,
-    budget: ReplayBudget,
+    replays_left: ReplaysLeft,
     log: SendLog,
     /// Whether the gate has let it through before.
     admitted: bool,
     replays: u32,
     held: Duration,
+}
+
+/// How often the request may be sent again: by itself, or together with its other calls.
+enum ReplaysLeft {
+    Own(u32),
+    Shared(ReplayBudget),
+}
+
+impl ReplaysLeft {
+    fn any(&self) -> bool {
+        match self {
+            Self::Own(left) => *left > 0,
+            Self::Shared(budget) => budget.left() > 0,
+        }
+    }
+
+    fn take(&mut self) -> bool {
+        match self {
+            Self::Own(left) => left.checked_sub(1).is_some_and(|less| {
+                *left = less;
+                true
+            }),
+            Self::Shared(budget) => budget.take(),
+        }
+    }
 }
 
 /// Counts one held request for as long as it is held.
@@ -136,7 +161,10 @@ where
         session: Session,
         request: Request<B>,
     ) -> Self {
-        let budget = request.extensions().get::<ReplayBudget>().cloned();
+        let replays_left = match request.extensions().get::<ReplayBudget>() {
+            Some(budget) => ReplaysLeft::Shared(budget.clone()),
+            None => ReplaysLeft::Own(config.replay_limit),
+        };
         let call = Call {
             inner,
             _lane: lane,
@@ -144,7 +172,7 @@ where
             template: None,
             requested: request.uri().clone(),
             method: request.method().clone(),
-            budget: budget.unwrap_or_else(|| ReplayBudget::new(config.replay_limit)),
+            replays_left,
             request: Some(request),
             log: SendLog::new(false),
             admitted: false,
@@ -278,7 +306,7 @@ where
     /// Takes the request to send, keeps a copy for another time, and writes on it whom it goes under.
     fn stamp(&mut self, permit: &Permit<SessionInner>) -> Request<B> {
         let mut request = self.request.take().expect("it is sent once per admission");
-        if self.budget.left() > 0 {
+        if self.replays_left.any() {
             self.template = self.config.clone_body.copy(&request);
         }
         let retirable = self.template.is_some() && self.method.is_safe();
@@ -354,7 +382,7 @@ where
 
     /// Makes ready to send the request again, if it can be had again and may be.
     fn replay(&mut self) -> bool {
-        if self.template.is_none() || !self.budget.take() {
+        if self.template.is_none() || !self.replays_left.take() {
             return false;
         }
         self.request = self.template.take();
