@@ -78,6 +78,13 @@ enum Flaw {
     CommitUnchecked,
     RenewWithJoins,
     ProbeLost,
+    WaiterKeepsPermit,
+    PermitLostOnDrop,
+    ServesWhileRenewed,
+    ParksInPending,
+    RoleToYoungest,
+    OverlapEndsFirst,
+    OnceForgotten,
 }
 
 #[derive(Clone)]
@@ -378,6 +385,13 @@ impl World {
         for index in woken {
             self.requests[index].woken = true;
         }
+        if setting.flaw == Some(Flaw::RoleToYoungest) && self.core.state == (State::Lead { taken: false }) {
+            let line = self.line();
+            line.iter().for_each(|ticket| self.core.waiters.give_role(*ticket, 0));
+            if let Some(youngest) = line.last() {
+                self.core.waiters.give_role(*youngest, self.core.attempt);
+            }
+        }
     }
 
     fn line(&self) -> Vec<Ticket> {
@@ -551,6 +565,12 @@ impl Search<'_> {
     fn admit(&self, world: &mut World, index: usize) {
         let World { core, values, requests, now, .. } = world;
         let request = &mut requests[index];
+        if self.flawed(Flaw::ParksInPending) && matches!(core.state, State::Pending) {
+            // Waits for somebody else to lead.
+            request.at = At::Waiting;
+            request.ticket = Some(core.waiters.push());
+            return;
+        }
         match core.admit(&mut values.step(&self.limits, *now), request.admitted) {
             Admission::Pass(grant) => {
                 request.at = At::Queued;
@@ -631,7 +651,7 @@ impl Search<'_> {
     fn drop(&self, world: &mut World, index: usize) {
         let World { core, values, requests, now, permits, .. } = world;
         let request = &mut requests[index];
-        if matches!(request.at, At::Ready | At::InFlight) {
+        if matches!(request.at, At::Ready | At::InFlight) && !self.flawed(Flaw::PermitLostOnDrop) {
             *permits += 1;
         }
         let at = std::mem::replace(&mut request.at, At::Failed);
@@ -669,7 +689,7 @@ impl Search<'_> {
             }
         } else if !live && !self.flawed(Flaw::NoRecheck) {
             steps.push(self.step(before, name("is refused at the second look"), true, |world| {
-                world.permits += 1;
+                world.permits += u8::from(!self.flawed(Flaw::WaiterKeepsPermit));
                 world.requests[index].at = At::New;
             }));
         } else {
@@ -750,6 +770,10 @@ impl Search<'_> {
                 *permits += 1;
             }
             *driver = Driver::None;
+            if self.flawed(Flaw::OverlapEndsFirst) && matches!(core.state, State::Over) {
+                let current = core.current.expect("an overlap has a current value");
+                core.spent(&mut values.step(&self.limits, *now), current);
+            }
             let counted = core.driver_done(&mut values.step(&self.limits, *now), attempt, result);
             assert!(counted, "a driver that was not aborted runs");
             // It ended by itself: there is nothing to abort.
@@ -817,7 +841,11 @@ impl Search<'_> {
                 world.floor = world.core.last;
                 world.wanted = false;
                 let World { core, values, now, .. } = world;
+                let served = core.current;
                 core.clear(&mut values.step(limits, *now)).expect("it is not closed");
+                if self.flawed(Flaw::ServesWhileRenewed) {
+                    core.current = served;
+                }
             });
             self.rare(before, RenewWith, "renew_with", steps, |world| {
                 world.floor = world.core.last;
@@ -870,6 +898,10 @@ impl Search<'_> {
         let pass = |world: &mut World| {
             world.now += HOUR;
             let World { core, values, now, .. } = world;
+            if self.flawed(Flaw::OnceForgotten) && matches!(core.state, State::Backoff { .. }) {
+                core.state = State::Pending;
+                return;
+            }
             core.tick(&mut values.step(&self.limits, *now));
         };
         match &before.core.state {
@@ -923,6 +955,9 @@ impl Search<'_> {
             && !core.waiters.is_empty()
         {
             return Some("I7 somebody waits in Pending, Failed or Closed");
+        }
+        if matches!(core.state, State::Pending) && core.source == Source::Once {
+            return Some("I7 what renew_with was given waits in Pending for somebody to come");
         }
         if world.requests.iter().any(|r| r.sends > self.setting.sends) {
             return Some("I8 a request was sent too often");
@@ -1172,20 +1207,49 @@ fn login_first() {
     holds(Setting::new("2 requests, login first, no rule", 2, 1, &events).login_first().no_rule());
 }
 
+fn two(events: &[(Event, u8)]) -> Setting {
+    Setting::new("broken", 2, 1, events)
+}
+
+fn three(events: &[(Event, u8)]) -> Setting {
+    Setting::new("broken", 3, 1, events)
+}
+
 #[test]
-fn broken_variants_are_caught() {
-    let two = |events: &[(Event, u8)]| Setting::new("broken", 2, 1, events);
-    let three = |events: &[(Event, u8)]| Setting::new("broken", 3, 1, events);
-    is_caught(Flaw::ReserveThenHold, "I17", two(&[(ServerExpires, 1)]));
-    is_caught(Flaw::NoRecheck, "I3", two(&[(Clear, 1)]));
-    is_caught(Flaw::NoFence, "I", two(&[(Clear, 1), (Renew, 1)]));
+fn hazard_06_broken_variants_without_a_fence_are_caught() {
+    is_caught(Flaw::NoFence, "I2", two(&[(Clear, 1), (Renew, 1)]));
     is_caught(Flaw::LeadNotFenced, "I2", Setting::new("broken", 2, 2, &[(Clear, 2)]).no_rule());
     is_caught(Flaw::RenewWithJoins, "I2", two(&[(RenewWith, 1), (Renew, 1)]));
-    is_caught(Flaw::StaleActs, "I15", Setting::new("broken", 2, 2, &[(ServerExpires, 1), (Renew, 1)]));
+}
+
+#[test]
+fn hazard_11_broken_variants_that_hold_a_permit_are_caught() {
+    is_caught(Flaw::ReserveThenHold, "I17", two(&[(ServerExpires, 1)]));
+    is_caught(Flaw::WaiterKeepsPermit, "I4", two(&[(Clear, 1)]));
+    is_caught(Flaw::PermitLostOnDrop, "I4", two(&[(Drop, 1)]));
+}
+
+#[test]
+fn hazard_17_broken_variants_that_wait_for_one_unpolled_are_caught() {
+    is_caught(Flaw::NoRoleDeadline, "I17", three(&[(Clear, 1), (Drop, 1), (Freeze, 1)]).no_rule());
+}
+
+#[test]
+fn hazard_19_broken_variants_without_a_drop_guard_are_caught() {
     is_caught(Flaw::NoDropGuard, "I5", two(&[(DriverLost, 1), (Renew, 1)]));
     is_caught(Flaw::NoBaton, "I6", two(&[(Clear, 1), (Drop, 1)]).no_rule());
-    is_caught(Flaw::NoRoleDeadline, "I17", three(&[(Clear, 1), (Drop, 1), (Freeze, 1)]).no_rule());
     is_caught(Flaw::ProbeLost, "I6", two(&[(Clear, 1), (TransportError, 1)]).release(PROBE));
+}
+
+#[test]
+fn hazard_22_broken_variants_that_lose_a_wake_are_caught() {
+    is_caught(Flaw::LostWake, "I17", three(&[(ServerExpires, 1)]));
+}
+
+#[test]
+fn broken_variants_are_caught() {
+    is_caught(Flaw::NoRecheck, "I3", two(&[(Clear, 1)]));
+    is_caught(Flaw::StaleActs, "I15", Setting::new("broken", 2, 2, &[(ServerExpires, 1), (Renew, 1)]));
     is_caught(Flaw::LeadCommitsExpired, "I11", two(&[(Clear, 1), (ServerExpires, 1)]).no_rule());
     is_caught(Flaw::CommitUnchecked, "I11", two(&[(Renew, 1), (ServerExpires, 1)]));
     is_caught(Flaw::EditNotWrittenThrough, "I12", two(&[(Clear, 1), (Edit, 1)]));
@@ -1193,5 +1257,9 @@ fn broken_variants_are_caught() {
     is_caught(Flaw::NoFailureBound, "I10", two(&[(Clear, 1), (DriverFails, 2)]));
     is_caught(Flaw::UsesUnchecked, "I13", two(&[]).uses(1));
     is_caught(Flaw::EndlessReplay, "I8", two(&[(ServerExpires, 4)]).sends(2));
-    is_caught(Flaw::LostWake, "I17", three(&[(ServerExpires, 1)]));
+    is_caught(Flaw::ServesWhileRenewed, "I1", two(&[(Clear, 1)]));
+    is_caught(Flaw::ParksInPending, "I7", two(&[(Clear, 1)]).no_rule());
+    is_caught(Flaw::RoleToYoungest, "I14", three(&[(Clear, 1), (Drop, 1)]).no_rule());
+    is_caught(Flaw::OverlapEndsFirst, "I16", two(&[(Renew, 1), (DriverFails, 1)]));
+    is_caught(Flaw::OnceForgotten, "I7", two(&[(RenewWith, 1), (DriverFails, 1)]));
 }
