@@ -15,7 +15,7 @@
 //!
 //! What pages do besides is said in their query: `late_ms=50` answers later; `resend_sid` sets the `sid` that the
 //! request came with once more; `set_cookie=n%3Dv` and `header=name:value` add to the answer; `cut=close`, `cut=reset`
-//! and `cut=half` break it off, before its head or in the middle of its body.
+//! and `cut=half` break it off, before its head or in the middle of its body; `drip_ms=5` pauses before each byte of it.
 //!
 //! The server ends when its [`Site`] is dropped or [shut down](Site::shutdown).
 
@@ -378,6 +378,12 @@ async fn serve_page(
             response.headers_mut().append(name, value);
         }
     }
+    if let Some(pause) = query.get("drip_ms").and_then(|ms| ms.parse().ok()) {
+        let text = format!("page {page} of {account}\n");
+        let pause = Duration::from_millis(pause);
+        *response.body_mut() = Drip { data: text.into(), pause, wait: Box::pin(sleep(pause)) }.boxed();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     if query.get("cut") == Some("half") {
         response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("1000"));
         let pause = Box::pin(sleep(Duration::from_millis(10)));
@@ -459,6 +465,27 @@ impl Body for Half {
         }
         ready!(self.pause.as_mut().poll(cx));
         Poll::Ready(Some(Err(CLOSE.into())))
+    }
+}
+
+/// Sends its data a byte at a time.
+struct Drip {
+    data: Bytes,
+    pause: Duration,
+    wait: Pin<Box<Sleep>>,
+}
+
+impl Body for Drip {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.data.is_empty() {
+            return Poll::Ready(None);
+        }
+        ready!(self.wait.as_mut().poll(cx));
+        self.wait = Box::pin(sleep(self.pause));
+        Poll::Ready(Some(Ok(Frame::data(self.data.split_to(1)))))
     }
 }
 

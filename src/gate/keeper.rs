@@ -1052,3 +1052,22 @@ impl<K: Keeper> Drop for Asker<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hazard_44_the_early_mark_is_jittered_within_its_buffer() {
+        let mark = |random| {
+            let life = Life::new(1, Duration::ZERO, random);
+            Budget::early(100.0, life.jitter)
+        };
+        // The buffer is the last tenth; at least half of it is left for the renewal, whatever is drawn.
+        assert!((mark(0) - 90.0).abs() < 1e-6);
+        assert!((mark(u64::MAX) - 95.0).abs() < 1e-6);
+        let marks: Vec<_> = (0..100).map(|number| mark(spread(number))).collect();
+        assert!(marks.iter().all(|mark| (90.0..=95.0).contains(mark)), "{marks:?}");
+        assert!(marks.iter().any(|mark| *mark < 91.0) && marks.iter().any(|mark| *mark > 94.0), "{marks:?}");
+    }
+}

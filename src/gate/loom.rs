@@ -107,7 +107,7 @@ fn generation(permit: &Permit<Plain>) -> Generation {
 }
 
 #[test]
-fn two_reports_of_one_generation_start_one_renewal_and_both_get_its_value() {
+fn hazard_03_two_reports_of_one_generation_start_one_renewal_and_both_get_its_value() {
     // With the driver these are four threads: every schedule of two preemptions, since all of them take hours.
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
@@ -165,7 +165,7 @@ fn a_clear_and_a_commit_leave_one_value_at_most() {
 }
 
 #[test]
-fn a_waiter_that_leaves_while_the_value_comes_takes_nothing_with_it() {
+fn hazard_22_a_waiter_that_leaves_while_the_value_comes_takes_nothing_with_it() {
     loom::model(|| {
         let keeper = Plain::open(true);
         Gate::clear(&keeper).unwrap();
@@ -220,7 +220,7 @@ fn hazard_42_a_budget_of_one_is_used_once() {
 }
 
 #[test]
-fn one_who_queues_for_readiness_learns_of_a_clear() {
+fn hazard_14_one_who_queues_for_readiness_learns_of_a_clear() {
     loom::model(|| {
         let keeper = Plain::open(true);
         let pass = enter(&keeper).unwrap();

@@ -248,7 +248,7 @@ async fn renew_with_from_outside_the_runtime_sends_its_own_request_when_it_is_aw
 }
 
 #[test]
-fn a_waiter_on_another_runtime_goes_on_when_the_renewals_runtime_dies() {
+fn hazard_21_a_waiter_on_another_runtime_goes_on_when_the_renewals_runtime_dies() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Never]);
     let client = client(&renewing(&sessions), &sessions, site.clone());

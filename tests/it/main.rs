@@ -5,7 +5,9 @@ mod embedded;
 
 mod gate;
 mod handles;
+mod hazards;
 mod layout;
+mod misbehaving;
 mod renewal;
 mod sessions;
 mod site;

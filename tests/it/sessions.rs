@@ -1,6 +1,6 @@
 //! Sessions, cookies and profiles, without a gate and across redirects.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, header};
@@ -341,6 +341,42 @@ async fn hazard_41_an_attempt_after_a_failed_one_tries_another_profile() {
     let client = client(&layer, &sessions, Site::new());
     get(&client, "a", "/").await.unwrap();
     assert_eq!(*names.lock().unwrap(), ["second", "first"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_41_cookies_profile_and_generation_are_read_as_one() {
+    let sessions = Sessions::builder().profiles(profiles()).build();
+    let site = Site::new().budget(7);
+    type Snapshot = (Option<String>, String, String);
+    let seen: Arc<std::sync::Mutex<BTreeMap<u64, Snapshot>>> = Arc::default();
+    let (told, below) = (seen.clone(), site.clone());
+    let service = service_fn(move |request: Request<Body>| {
+        let identity = request.extensions().get::<Identity>().unwrap();
+        let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        let (worn, agent) = (identity.profile().unwrap().name().unwrap(), text("user-agent").unwrap());
+        assert_eq!(worn, agent);
+        if request.uri().path() != "/login" {
+            let snapshot = (text("cookie"), worn.to_owned(), agent);
+            let mut seen = told.lock().unwrap();
+            let first = seen.entry(identity.generation()).or_insert_with(|| snapshot.clone());
+            assert_eq!(*first, snapshot, "one generation, one snapshot");
+        }
+        below.clone().oneshot(request)
+    });
+    let gate = GateConfig::new().renewal_limit(1000, HOUR);
+    let client = ServiceBuilder::new()
+        .layer(renewing(&sessions).gate(gate).replay_limit(100))
+        .layer(SessionLayer::new(&sessions))
+        .layer(ProfileLayer::new())
+        .layer(tower::limit::ConcurrencyLimitLayer::new(3))
+        .service(service);
+    assert_eq!(good(spawn_pages(&client, "a", 100)).await, 100);
+    let seen = seen.lock().unwrap();
+    assert!(seen.len() >= 100 / 7, "{seen:?}");
+    // A renewed session wears another profile and another cookie than the one before.
+    for (one, next) in seen.values().zip(seen.values().skip(1)) {
+        assert!(one.0 != next.0 && one.1 != next.1, "{one:?} {next:?}");
+    }
 }
 
 #[tokio::test]
