@@ -104,6 +104,8 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod cookies;
 pub mod gate;
 pub mod profile;
@@ -113,6 +115,8 @@ pub mod redirect;
 pub mod renewal;
 pub mod session;
 
+#[cfg(feature = "client")]
+pub use self::client::IdentityClient;
 pub use self::{
     gate::RenewalGate,
     profile::{Profile, Profiles},

@@ -3,6 +3,8 @@
 #[path = "../../examples/site/mod.rs"]
 mod embedded;
 
+#[cfg(feature = "client")]
+mod client;
 mod gate;
 mod handles;
 mod hazards;

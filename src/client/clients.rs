@@ -1,0 +1,259 @@
+//! The clients of all identities, the one used last behind the others.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
+use parking_lot::Mutex;
+
+use super::{
+    connector::{Connector, Egress, Settings},
+    meter::{Meter, Totals},
+};
+use crate::{
+    profile::Proxy,
+    session::{Identity, Kept, SessionInner},
+};
+
+/// What a whole client has, and all handles to it share.
+pub(super) struct Clients<B> {
+    pub(super) settings: Arc<Settings>,
+    pub(super) limits: Limits,
+    pub(super) totals: Arc<Totals>,
+    /// Held for the choice alone: clients are dropped after it was let go, since that wakes their connections.
+    state: Mutex<State<B>>,
+    /// This, for the connectors.
+    room: Weak<dyn MakeRoom>,
+}
+
+pub(super) struct Limits {
+    pub(super) connections: usize,
+    pub(super) identities: usize,
+    pub(super) idle_timeout: Duration,
+    pub(super) idle_per_host: usize,
+}
+
+/// Where connections that are not used give way to one that is.
+pub(super) trait MakeRoom: Send + Sync {
+    /// A connection counted by `meter` is about to be opened.
+    fn make_room(&self, meter: &Arc<Meter>);
+}
+
+struct State<B> {
+    /// By the address of the session, which the entries keep from being used again.
+    sessions: HashMap<usize, Vec<Entry<B>>, foldhash::fast::RandomState>,
+    /// The session of each entry, by when it was used last.
+    order: BTreeMap<u64, usize>,
+    clock: u64,
+    /// So many entries are worth a search for dead ones.
+    sweep_at: usize,
+}
+
+/// One identity and its client.
+struct Entry<B> {
+    used: u64,
+    whose: Whose,
+    proxy: Proxy,
+    client: Client<Connector, B>,
+    egress: Arc<Egress>,
+    meter: Arc<Meter>,
+}
+
+/// The identity, unless the client serves requests that have none.
+///
+/// The addresses stand for the identity and cannot come to mean another one while these are here.
+struct Whose(Option<(Weak<Kept>, Weak<SessionInner>, u64)>);
+
+impl Whose {
+    fn is(&self, identity: Option<&Identity>) -> bool {
+        match (&self.0, identity) {
+            (Some((kept, ..)), Some(identity)) => std::ptr::eq(kept.as_ptr(), Arc::as_ptr(&identity.kept)),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+
+    /// Nobody can send under it any more.
+    fn is_dead(&self) -> bool {
+        self.0.as_ref().is_some_and(|(kept, ..)| kept.strong_count() == 0)
+    }
+
+    /// It was followed by `current`, or has ended.
+    fn is_over(&self, current: Option<u64>) -> bool {
+        let Some((kept, _, generation)) = &self.0 else {
+            return false;
+        };
+        current.is_some_and(|current| *generation < current)
+            || kept.upgrade().is_none_or(|kept| kept.life.is_ended())
+    }
+}
+
+const NOBODY: usize = 0;
+
+impl<B> Clients<B>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+{
+    pub(super) fn new(settings: Settings, limits: Limits) -> Arc<Self> {
+        Arc::new_cyclic(|this: &Weak<Self>| Self {
+            settings: Arc::new(settings),
+            limits,
+            totals: Arc::default(),
+            state: Mutex::new(State {
+                sessions: HashMap::default(),
+                order: BTreeMap::new(),
+                clock: 0,
+                sweep_at: FIRST_SWEEP,
+            }),
+            room: this.clone(),
+        })
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state.lock().order.len()
+    }
+
+    /// The client for `identity` by way of `proxy`; made if there is none.
+    pub(super) fn client(&self, identity: Option<&Identity>, proxy: &Proxy) -> Client<Connector, B> {
+        let session = identity.map_or(NOBODY, |identity| Arc::as_ptr(&identity.session.0).addr());
+        // Asked before the lock is taken, since the answer is the gate's.
+        let current = identity.and_then(|identity| identity.session.generation());
+        let mut gone = Vec::new();
+        let mut state = self.state.lock();
+        let state_mut = &mut *state;
+        state_mut.clock += 1;
+        let now = state_mut.clock;
+        let entries = state_mut.sessions.entry(session).or_default();
+        // A renewal's connections come to an end with their last response, not when they have been idle for long.
+        let order = &mut state_mut.order;
+        let over = |entry: &mut Entry<B>| !entry.whose.is(identity) && entry.whose.is_over(current);
+        gone.extend(entries.extract_if(.., over).inspect(|entry| _ = order.remove(&entry.used)));
+        let found = entries.iter_mut().find(|entry| entry.whose.is(identity) && entry.proxy == *proxy);
+        let client = match found {
+            Some(entry) => {
+                state_mut.order.remove(&entry.used);
+                entry.used = now;
+                entry.client.clone()
+            }
+            None => {
+                let entry = self.entry(identity, proxy, now);
+                let client = entry.client.clone();
+                entries.push(entry);
+                client
+            }
+        };
+        state_mut.order.insert(now, session);
+        if state_mut.order.len() >= state_mut.sweep_at {
+            state_mut.sweep(&mut gone);
+        }
+        while state_mut.order.len() > self.limits.identities.max(1) {
+            gone.extend(state_mut.oldest(None));
+        }
+        drop(state);
+        let_go(gone);
+        client
+    }
+
+    fn entry(&self, identity: Option<&Identity>, proxy: &Proxy, now: u64) -> Entry<B> {
+        let local_address = identity.and_then(|identity| identity.profile()?.local_address());
+        let egress = Arc::new(Egress::new(self.settings.clone(), proxy.clone(), local_address));
+        let meter = Meter::new(&self.totals);
+        let whose = identity.map(|identity| {
+            (Arc::downgrade(&identity.kept), Arc::downgrade(&identity.session.0), identity.generation())
+        });
+        let client = self.build(egress.clone(), meter.clone());
+        Entry { used: now, whose: Whose(whose), proxy: proxy.clone(), client, egress, meter }
+    }
+
+    fn build(&self, egress: Arc<Egress>, meter: Arc<Meter>) -> Client<Connector, B> {
+        Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            // Without a timer of its own the pool closes idle connections only when it is asked for one.
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(self.limits.idle_timeout)
+            .pool_max_idle_per_host(self.limits.idle_per_host)
+            .build(Connector { egress, meter, room: self.room.clone() })
+    }
+}
+
+/// The map is not searched for dead entries before it has so many.
+const FIRST_SWEEP: usize = 1024;
+
+impl<B> State<B> {
+    /// Takes out the entry that was used longest ago, other than the one that `meter` counts for.
+    fn oldest(&mut self, meter: Option<&Arc<Meter>>) -> Option<Entry<B>> {
+        let is_own = |entry: &Entry<B>| meter.is_some_and(|meter| Arc::ptr_eq(&entry.meter, meter));
+        let (used, session, position) = self.order.iter().find_map(|(used, session)| {
+            let entries = self.sessions.get(session)?;
+            let position = entries.iter().position(|entry| entry.used == *used)?;
+            (!is_own(&entries[position])).then_some((*used, *session, position))
+        })?;
+        self.order.remove(&used);
+        let entries = self.sessions.get_mut(&session)?;
+        let entry = entries.swap_remove(position);
+        if entries.is_empty() {
+            self.sessions.remove(&session);
+        }
+        Some(entry)
+    }
+
+    /// Takes out the entries of identities that nobody holds any more.
+    fn sweep(&mut self, gone: &mut Vec<Entry<B>>) {
+        let order = &mut self.order;
+        self.sessions.retain(|_, entries| {
+            let dead = entries.extract_if(.., |entry| entry.whose.is_dead());
+            gone.extend(dead.inspect(|entry| _ = order.remove(&entry.used)));
+            !entries.is_empty()
+        });
+        self.sweep_at = (2 * self.order.len()).max(FIRST_SWEEP);
+    }
+}
+
+impl<B> MakeRoom for Clients<B>
+where
+    B: http_body::Body + Send + 'static,
+    B::Data: Send,
+{
+    fn make_room(&self, meter: &Arc<Meter>) {
+        if self.totals.live() <= self.limits.connections {
+            return;
+        }
+        let mut gone = Vec::new();
+        let mut pool = None;
+        let mut state = self.state.lock();
+        while self.totals.live() > self.limits.connections {
+            if let Some(entry) = state.oldest(Some(meter)) {
+                entry.meter.let_go();
+                gone.push(entry);
+                continue;
+            }
+            // There is nobody but the identity that asks: it gets another pool, and what is idle in the old one goes with it.
+            // Its TLS sessions stay.
+            let mut entries = state.sessions.values_mut().flatten();
+            if let Some(entry) = entries.find(|entry| Arc::ptr_eq(&entry.meter, meter)) {
+                entry.meter = Meter::new(&self.totals);
+                let client = self.build(entry.egress.clone(), entry.meter.clone());
+                pool = Some(std::mem::replace(&mut entry.client, client));
+            }
+            meter.let_go();
+            break;
+        }
+        drop(state);
+        drop(pool);
+        let_go(gone);
+    }
+}
+
+/// Closes what is idle; what is in use closes when it is done.
+fn let_go<B>(entries: Vec<Entry<B>>) {
+    for entry in entries {
+        entry.meter.let_go();
+    }
+}

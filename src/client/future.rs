@@ -1,0 +1,131 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use http::{HeaderMap, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+
+use super::{
+    connector::connector_error,
+    error::{ClientError, ClientErrorKind},
+    handshake::kind_of_refusal,
+};
+use crate::profile::Proxy;
+
+/// Response future of [`IdentityClient`](super::IdentityClient).
+pub struct ResponseFuture(State);
+
+enum State {
+    /// The request was not sent.
+    Refused(Option<ClientError>),
+    /// The request is on its way.
+    Sent { inner: legacy::ResponseFuture, proxy: Proxy, forwarded: bool },
+}
+
+impl ResponseFuture {
+    pub(super) fn refused(error: ClientError) -> Self {
+        Self(State::Refused(Some(error)))
+    }
+
+    pub(super) fn new(inner: legacy::ResponseFuture, proxy: Proxy, forwarded: bool) -> Self {
+        Self(State::Sent { inner, proxy, forwarded })
+    }
+}
+
+impl Future for ResponseFuture {
+    type Output = Result<Response<Incoming>, ClientError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.0 {
+            State::Refused(error) => Poll::Ready(Err(error.take().expect("polled after completion"))),
+            State::Sent { inner, proxy, forwarded } => {
+                let answer = std::task::ready!(Pin::new(inner).poll(context));
+                Poll::Ready(match answer {
+                    Ok(response) => match refusal(&response) {
+                        Some(error) if *forwarded => Err(error.at(proxy)),
+                        _ => Ok(response),
+                    },
+                    Err(error) => Err(match connector_error(&error) {
+                        Some(error) => error.clone(),
+                        None => ClientError::new(ClientErrorKind::Exchange).at(proxy).caused_by(error),
+                    }),
+                })
+            }
+        }
+    }
+}
+
+impl fmt::Debug for ResponseFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}
+
+/// The error that a response is which a forwarding proxy gave in the place of the origin.
+fn refusal<B>(response: &Response<B>) -> Option<ClientError> {
+    let (status, headers) = (response.status(), response.headers());
+    if !(status.is_client_error() || status.is_server_error()) {
+        return None;
+    }
+    // 407 is for proxies alone (RFC 9110, section 15.5.8).
+    if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED && !is_from_proxy(headers) {
+        return None;
+    }
+    Some(ClientError::new(kind_of_refusal(status)).with_status(Some(status)))
+}
+
+/// Whether a proxy signs an error as its own.
+fn is_from_proxy(headers: &HeaderMap) -> bool {
+    if headers.contains_key(header::PROXY_AUTHENTICATE) || headers.contains_key("x-squid-error") {
+        return true;
+    }
+    // RFC 9209, section 2.1.1: the parameter is there when the proxy could not get a response.
+    let failed = |value: &http::HeaderValue| value.to_str().is_ok_and(|value| value.contains("error="));
+    if headers.get_all("proxy-status").iter().any(failed) {
+        return true;
+    }
+    // What was passed on says by whom, and has the origin's `Server`.
+    const PROXIES: [&str; 4] = ["tinyproxy", "squid", "privoxy", "3proxy"];
+    let server = headers.get(header::SERVER).and_then(|server| server.to_str().ok()).unwrap_or_default();
+    let server = server.to_ascii_lowercase();
+    !headers.contains_key(header::VIA) && PROXIES.iter().any(|proxy| server.starts_with(proxy))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, headers: &[(&str, &str)], expected: Option<ClientErrorKind>) {
+        let mut response = Response::builder().status(status);
+        for (name, value) in headers {
+            response = response.header(*name, *value);
+        }
+        let response = response.body(()).unwrap();
+        assert_eq!(refusal(&response).map(|error| error.kind()), expected, "{status} {headers:?}");
+    }
+
+    #[test]
+    fn an_answer_of_the_proxy_is_told_from_the_origins() {
+        use ClientErrorKind::*;
+        check(200, &[("server", "tinyproxy/1.11.1")], None);
+        check(407, &[], Some(ProxyCredentials));
+        // As tinyproxy answers wrong credentials.
+        let realm = ("www-authenticate", "Basic realm=\"Tinyproxy\"");
+        check(401, &[("server", "tinyproxy/1.11.1"), realm], Some(ProxyCredentials));
+        check(401, &[("via", "1.1 vm (tinyproxy/1.11.1)"), ("server", "nginx"), realm], None);
+        check(401, &[("www-authenticate", "Basic realm=\"site\"")], None);
+        check(401, &[], None);
+        check(401, &[("proxy-authenticate", "Basic")], Some(ProxyCredentials));
+        check(403, &[("server", "tinyproxy/1.11.1")], Some(ProxyRefused));
+        check(403, &[("x-squid-error", "ERR_ACCESS_DENIED 0"), ("via", "1.1 squid")], Some(ProxyRefused));
+        check(403, &[("server", "nginx")], None);
+        check(502, &[("proxy-status", "p; error=connection_refused")], Some(OriginUnreachable));
+        check(502, &[("proxy-status", "p; fwd=miss")], None);
+        check(503, &[], None);
+    }
+}

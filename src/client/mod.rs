@@ -1,0 +1,71 @@
+//! The client that makes profiles real.
+//!
+//! [`IdentityClient`] is the end of a stack: below [`SessionLayer`](crate::SessionLayer) and
+//! [`ProfileLayer`](crate::ProfileLayer) it sends each request over connections that belong to the request's
+//! [`Identity`](crate::Identity) alone, by way of its proxy, from its local address. Two sessions never share a connection, and
+//! neither do two generations of one session: after a renewal there are new connections, and no TLS session of the old ones is
+//! resumed. What the old ones are in the middle of is finished, then they close.
+//!
+//! # Ways out
+//!
+//! The [`Proxy`](crate::profile::Proxy) in the request's extensions says by which way it goes, or else its identity's profile. A
+//! request for which neither says anything is an error, as is one without an identity: nothing goes out directly unless
+//! [`Proxy::direct`](crate::profile::Proxy::direct) or [`direct_by_default`](IdentityClientBuilder::direct_by_default) said so.
+//!
+//! | proxy | `http` origins | `https` origins |
+//! | --- | --- | --- |
+//! | `http://` | forwarded | `CONNECT` |
+//! | `https://` | forwarded, over TLS to the proxy | `CONNECT`, over TLS to the proxy |
+//! | `socks5://` | tunnel | tunnel |
+//!
+//! Names of origins are resolved by the proxy. `Proxy-Authorization` is for the proxy alone: it is put onto forwarded requests
+//! and into `CONNECT`, and one that comes from above is removed.
+//!
+//! # Errors
+//!
+//! A [`ClientError`] says which hop failed. That a forwarding proxy refuses a request is an error, too, though the proxy says so
+//! by a response: it must not be taken for the origin's, or a renewal would follow. The client knows such a response by its
+//! status 407, by `Proxy-Authenticate`, `Proxy-Status` or `X-Squid-Error`, or by the `Server` of a proxy without the `Via` that
+//! it puts onto what it passes on.
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use bytes::Bytes;
+//! use http_body_util::Empty;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_client_sessions::{
+//!     IdentityClient, Profile, ProfileLayer, Profiles, SessionId, SessionLayer, Sessions,
+//!     client::{ClientError, ClientErrorKind},
+//! };
+//!
+//! // Nobody listens there, so nothing is sent: least of all directly.
+//! let profile = Profile::builder().proxy("http://user:secret@127.0.0.1:1").build()?;
+//! let sessions = Sessions::builder().profiles(Profiles::new([profile])?).build();
+//! let client = ServiceBuilder::new()
+//!     .layer(SessionLayer::new(&sessions))
+//!     .layer(ProfileLayer::new())
+//!     .service(IdentityClient::builder().build::<Empty<Bytes>>()?);
+//!
+//! let request = http::Request::get("http://shop.example/").extension(SessionId::from("alice")).body(Empty::new())?;
+//! let error = client.oneshot(request).await.unwrap_err();
+//! assert_eq!(error.downcast_ref::<ClientError>().unwrap().kind(), ClientErrorKind::ProxyUnreachable);
+//! assert_eq!(error.to_string(), "the proxy cannot be reached (by way of http://***@127.0.0.1:1)");
+//! # Ok::<_, tower::BoxError>(())
+//! # }).unwrap();
+//! ```
+
+mod builder;
+mod clients;
+mod connector;
+mod error;
+mod future;
+mod handshake;
+mod meter;
+mod service;
+
+pub use self::{
+    builder::IdentityClientBuilder,
+    error::{ClientError, ClientErrorKind},
+    future::ResponseFuture,
+    service::IdentityClient,
+};
