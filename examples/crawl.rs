@@ -20,16 +20,16 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Empty};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+#[cfg(not(feature = "client"))]
+use hyper::body::Incoming;
 use indicatif::{ProgressBar, ProgressStyle};
 use options::{Options, fill};
 use site::Site;
 use tokio::{task::JoinSet, time::timeout};
-use tower::{BoxError, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
     Expired, ProfileLayer, Profiles, Renewal, RenewalLayer, Session, SessionLayer, Sessions,
     gate::{GateConfig, Refused, RenewalError},
-    profile::Proxy,
     redirect::follow_redirects,
 };
 
@@ -56,7 +56,7 @@ async fn main() -> ExitCode {
 async fn crawl(options: Options) -> Result<bool, BoxError> {
     let mut builder = Sessions::builder().login_first();
     if let Some(file) = &options.profiles {
-        builder = builder.profiles(without_proxies(Profiles::from_path(file)?)?);
+        builder = builder.profiles(wearable(Profiles::from_path(file)?)?);
     }
     let sessions = builder.build();
     let accounts: Arc<[Account]> = (0..options.sessions).map(|name| Account::new(&sessions, name)).collect();
@@ -103,8 +103,6 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         .hold_deadline(12 * attempt + Duration::from_secs(60))
         // How fast logins are spent is up to the site; `Account::logged_in` notices when they lead nowhere.
         .renewal_limit(usize::MAX, Duration::from_secs(60));
-    let client =
-        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(connections).build_http::<Body>();
     let stack = ServiceBuilder::new()
         .layer(
             RenewalLayer::new(&sessions)
@@ -118,14 +116,7 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         .layer(ProfileLayer::new())
         .concurrency_limit(connections)
         .timeout(options.timeout())
-        .service(service_fn(move |request: Request<Body>| {
-            // Fail closed: what is to go through a proxy never goes directly.
-            let proxied = request.extensions().get::<Proxy>().is_some_and(|proxy| proxy.server().is_some());
-            let sent = (!proxied).then(|| client.request(request));
-            async move {
-                Ok::<_, BoxError>(sent.ok_or("this client connects directly, not through a proxy")?.await?)
-            }
-        }));
+        .service(client(connections)?);
 
     let progress = match stderr().is_terminal() {
         true => ProgressBar::new(options.pages as u64)
@@ -312,13 +303,47 @@ impl Job {
     }
 }
 
+/// What sends: by the proxy of the request's profile, and directly where there is no profile.
+#[cfg(feature = "client")]
+fn client(connections: usize) -> Result<tower_client_sessions::IdentityClient<Body>, BoxError> {
+    let client = tower_client_sessions::IdentityClient::builder()
+        .max_connections(connections)
+        .max_idle_per_host(connections)
+        .direct_by_default()
+        .build()?;
+    Ok(client)
+}
+
+/// What sends where the crate was built without its client: directly, or not at all.
+#[cfg(not(feature = "client"))]
+fn client(
+    connections: usize,
+) -> Result<
+    impl Service<Request<Body>, Response = Response<Incoming>, Error = BoxError, Future: Send> + Clone + Send,
+    BoxError,
+> {
+    use tower_client_sessions::profile::Proxy;
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .pool_max_idle_per_host(connections)
+        .build_http::<Body>();
+    Ok(tower::service_fn(move |request: Request<Body>| {
+        // Fail closed: what is to go through a proxy never goes directly.
+        let proxied = request.extensions().get::<Proxy>().is_some_and(|proxy| proxy.server().is_some());
+        let sent = (!proxied).then(|| client.request(request));
+        async move { Ok::<_, BoxError>(sent.ok_or("this client connects directly, not through a proxy")?.await?) }
+    }))
+}
+
 /// The profiles, if this client can wear all of them.
-fn without_proxies(profiles: Profiles) -> Result<Profiles, BoxError> {
+fn wearable(profiles: Profiles) -> Result<Profiles, BoxError> {
     for (entry, profile) in (1..).zip(profiles.iter()) {
-        if profile.proxy().is_some_and(|proxy| proxy.server().is_some()) || profile.local_address().is_some()
+        let direct = cfg!(not(feature = "client"));
+        if direct
+            && (profile.proxy().is_some_and(|proxy| proxy.server().is_some())
+                || profile.local_address().is_some())
         {
             return Err(format!(
-                "profile {entry} names a proxy or a local address, and this client only connects directly; nothing was sent"
+                "profile {entry} names a proxy or a local address, which needs the crate's feature `client`; nothing was sent"
             )
             .into());
         }

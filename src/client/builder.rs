@@ -4,11 +4,12 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
 
 use super::{
-    clients::{Clients, Limits},
+    clients::{Clients, Label, Limits},
     connector::Settings,
     error::{ClientError, ClientErrorKind},
     service::{IdentityClient, Shared},
 };
+use crate::session::Identity;
 
 /// Sets up an [`IdentityClient`].
 #[derive(Clone)]
@@ -25,6 +26,7 @@ pub struct IdentityClientBuilder {
     tls_sessions: usize,
     direct_by_default: bool,
     without_identity: bool,
+    label: Option<Label>,
 }
 
 impl Default for IdentityClientBuilder {
@@ -41,6 +43,7 @@ impl Default for IdentityClientBuilder {
             tls_sessions: 4,
             direct_by_default: false,
             without_identity: false,
+            label: None,
         }
     }
 }
@@ -123,6 +126,27 @@ impl IdentityClientBuilder {
         self
     }
 
+    /// Sets how the user name for a proxy is made out of the profile's and the identity. Default: the profile's as it is.
+    ///
+    /// Many providers of proxies read from it which of their addresses a client is to keep. It is asked for once for each
+    /// identity, and only where the profile has credentials; a name that the proxy's protocol cannot carry is an error of
+    /// every request.
+    ///
+    /// ```
+    /// # use tower_client_sessions::IdentityClient;
+    /// let builder = IdentityClient::builder().label_proxy(|username, identity| {
+    ///     format!("{username}-session-{}x{}", identity.session_id(), identity.generation())
+    /// });
+    /// # drop(builder);
+    /// ```
+    pub fn label_proxy<F>(mut self, label: F) -> Self
+    where
+        F: Fn(&str, &Identity) -> String + Send + Sync + 'static,
+    {
+        self.label = Some(Arc::new(label));
+        self
+    }
+
     /// Makes the client.
     ///
     /// # Errors
@@ -168,7 +192,7 @@ impl IdentityClientBuilder {
             idle_per_host: self.max_idle_per_host,
         };
         Ok(IdentityClient::from_shared(Shared {
-            clients: Clients::new(settings, limits),
+            clients: Clients::new(settings, limits, self.label),
             direct_by_default: self.direct_by_default,
             without_identity: self.without_identity,
         }))

@@ -14,10 +14,11 @@ use parking_lot::Mutex;
 
 use super::{
     connector::{Connector, Egress, Settings},
+    error::{ClientError, ClientErrorKind},
     meter::{Meter, Totals},
 };
 use crate::{
-    profile::Proxy,
+    profile::{Proxy, ProxyServer},
     session::{Identity, Kept, SessionInner},
 };
 
@@ -25,11 +26,21 @@ use crate::{
 pub(super) struct Clients<B> {
     pub(super) settings: Arc<Settings>,
     pub(super) limits: Limits,
+    label: Option<Label>,
     pub(super) totals: Arc<Totals>,
     /// Held for the choice alone: clients are dropped after it was let go, since that wakes their connections.
     state: Mutex<State<B>>,
     /// This, for the connectors.
     room: Weak<dyn MakeRoom>,
+}
+
+/// What makes the user name for a proxy out of the profile's and the identity.
+pub(super) type Label = Arc<dyn Fn(&str, &Identity) -> String + Send + Sync>;
+
+/// What a request needs: the client to send it by, and the way that this one goes.
+pub(super) struct Found<B> {
+    pub(super) client: Client<Connector, B>,
+    pub(super) egress: Arc<Egress>,
 }
 
 pub(super) struct Limits {
@@ -59,6 +70,7 @@ struct State<B> {
 struct Entry<B> {
     used: u64,
     whose: Whose,
+    /// As requests name it, without the label.
     proxy: Proxy,
     client: Client<Connector, B>,
     egress: Arc<Egress>,
@@ -101,10 +113,11 @@ where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    pub(super) fn new(settings: Settings, limits: Limits) -> Arc<Self> {
+    pub(super) fn new(settings: Settings, limits: Limits, label: Option<Label>) -> Arc<Self> {
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             settings: Arc::new(settings),
             limits,
+            label,
             totals: Arc::default(),
             state: Mutex::new(State {
                 sessions: HashMap::default(),
@@ -120,56 +133,78 @@ where
         self.state.lock().order.len()
     }
 
-    /// The client for `identity` by way of `proxy`; made if there is none.
-    pub(super) fn client(&self, identity: Option<&Identity>, proxy: &Proxy) -> Client<Connector, B> {
-        let session = identity.map_or(NOBODY, |identity| Arc::as_ptr(&identity.session.0).addr());
+    /// The client for `identity` by way of `proxy`, made if there is none, and what it knows of the way.
+    pub(super) fn client(&self, identity: Option<&Identity>, proxy: &Proxy) -> Result<Found<B>, ClientError> {
         // Asked before the lock is taken, since the answer is the gate's.
         let current = identity.and_then(|identity| identity.session.generation());
-        let mut gone = Vec::new();
-        let mut state = self.state.lock();
-        let state_mut = &mut *state;
-        state_mut.clock += 1;
-        let now = state_mut.clock;
-        let entries = state_mut.sessions.entry(session).or_default();
-        // A renewal's connections come to an end with their last response, not when they have been idle for long.
-        let order = &mut state_mut.order;
-        let over = |entry: &mut Entry<B>| !entry.whose.is(identity) && entry.whose.is_over(current);
-        gone.extend(entries.extract_if(.., over).inspect(|entry| _ = order.remove(&entry.used)));
-        let found = entries.iter_mut().find(|entry| entry.whose.is(identity) && entry.proxy == *proxy);
-        let client = match found {
-            Some(entry) => {
-                state_mut.order.remove(&entry.used);
-                entry.used = now;
-                entry.client.clone()
-            }
-            None => {
-                let entry = self.entry(identity, proxy, now);
-                let client = entry.client.clone();
-                entries.push(entry);
-                client
-            }
-        };
-        state_mut.order.insert(now, session);
-        if state_mut.order.len() >= state_mut.sweep_at {
-            state_mut.sweep(&mut gone);
+        if let Some(found) = self.find(identity, proxy, current, || None) {
+            return Ok(found);
         }
-        while state_mut.order.len() > self.limits.identities.max(1) {
-            gone.extend(state_mut.oldest(None));
-        }
-        drop(state);
-        let_go(gone);
-        client
+        // The label is the caller's code, which runs under no lock.
+        let entry = self.entry(identity, proxy)?;
+        let found = self.find(identity, proxy, current, || Some(entry));
+        Ok(found.expect("an entry that was brought along is found"))
     }
 
-    fn entry(&self, identity: Option<&Identity>, proxy: &Proxy, now: u64) -> Entry<B> {
+    fn find(
+        &self,
+        identity: Option<&Identity>,
+        proxy: &Proxy,
+        current: Option<u64>,
+        entry: impl FnOnce() -> Option<Entry<B>>,
+    ) -> Option<Found<B>> {
+        let session = identity.map_or(NOBODY, |identity| Arc::as_ptr(&identity.session.0).addr());
+        let mut gone = Vec::new();
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        state.clock += 1;
+        let now = state.clock;
+        let is_own = |entry: &Entry<B>| entry.whose.is(identity) && entry.proxy == *proxy;
+        let known = state.sessions.get(&session).is_some_and(|entries| entries.iter().any(is_own));
+        if !known {
+            let mut entry = entry()?;
+            entry.used = now;
+            state.sessions.entry(session).or_default().push(entry);
+        }
+        let entries = state.sessions.get_mut(&session).expect("it is there by now");
+        // A renewal's connections come to an end with their last response, not when they have been idle for long.
+        let order = &mut state.order;
+        let over = |entry: &mut Entry<B>| !entry.whose.is(identity) && entry.whose.is_over(current);
+        gone.extend(entries.extract_if(.., over).inspect(|entry| _ = order.remove(&entry.used)));
+        let entry = entries.iter_mut().find(|entry| is_own(entry)).expect("it is there by now");
+        order.remove(&entry.used);
+        order.insert(now, session);
+        entry.used = now;
+        let found = Found { client: entry.client.clone(), egress: entry.egress.clone() };
+        if order.len() >= state.sweep_at {
+            state.sweep(&mut gone);
+        }
+        while state.order.len() > self.limits.identities.max(1) {
+            gone.extend(state.oldest(None));
+        }
+        drop(guard);
+        let_go(gone);
+        Some(found)
+    }
+
+    fn entry(&self, identity: Option<&Identity>, proxy: &Proxy) -> Result<Entry<B>, ClientError> {
+        let labelled = match (&self.label, identity, proxy.server().and_then(ProxyServer::credentials)) {
+            (Some(label), Some(identity), Some(credentials)) => {
+                let username = label(credentials.username(), identity);
+                proxy.clone().with_credentials(username, credentials.password()).map_err(|error| {
+                    ClientError::new(ClientErrorKind::Config).at(proxy).saying("the label").caused_by(error)
+                })?
+            }
+            _ => proxy.clone(),
+        };
         let local_address = identity.and_then(|identity| identity.profile()?.local_address());
-        let egress = Arc::new(Egress::new(self.settings.clone(), proxy.clone(), local_address));
+        let egress = Arc::new(Egress::new(self.settings.clone(), labelled, local_address));
         let meter = Meter::new(&self.totals);
         let whose = identity.map(|identity| {
             (Arc::downgrade(&identity.kept), Arc::downgrade(&identity.session.0), identity.generation())
         });
         let client = self.build(egress.clone(), meter.clone());
-        Entry { used: now, whose: Whose(whose), proxy: proxy.clone(), client, egress, meter }
+        Ok(Entry { used: 0, whose: Whose(whose), proxy: proxy.clone(), client, egress, meter })
     }
 
     fn build(&self, egress: Arc<Egress>, meter: Arc<Meter>) -> Client<Connector, B> {

@@ -92,13 +92,14 @@ where
         }
         // For the proxy alone: what comes from above would reach the origin, or be another identity's.
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
-        let client = self.shared.clients.client(identity.as_ref(), &proxy);
-        let forwarding = connector::forwarding(&proxy, request.uri());
+        let found = self.shared.clients.client(identity.as_ref(), &proxy)?;
+        let proxy = &found.egress.proxy;
+        let forwarding = connector::forwarding(proxy, request.uri());
         let forwarded = forwarding.is_some();
         if let Some(credentials) = forwarding.and_then(ProxyServer::credentials) {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.basic());
         }
-        Ok(ResponseFuture::new(client.request(request), proxy, forwarded))
+        Ok(ResponseFuture::new(found.client.request(request), proxy.clone(), forwarded))
     }
 }
 

@@ -941,3 +941,39 @@ async fn each_session_goes_by_its_own_proxy_before_and_after_a_renewal() {
     assert!(of_first.contains("a0") && of_second.contains("b0"));
     assert!(of_second.contains("a1") && of_first.contains("b1"), "{of_first:?} {of_second:?}");
 }
+
+#[tokio::test]
+async fn a_label_tells_the_proxy_which_identity_it_serves() {
+    let tap_end = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tap = Tap::before(tap_end.local_addr().unwrap().port()).await;
+    let sessions = sessions([proxy("http", tap.port, "alice", "pass")]);
+    let client = builder().connect_timeout(Duration::from_millis(200)).label_proxy(|username, identity| {
+        format!("{username}-{}-{}", identity.session_id(), identity.generation())
+    });
+    let stack = stack(&sessions, client.build().unwrap());
+    // Nobody answers; what was asked is enough.
+    let ask = async |session: &str, url: &str| {
+        let _ = timeout(Duration::from_millis(300), send(&stack, session, url)).await;
+    };
+    ask("a", "http://origin.invalid/").await;
+    ask("a", "https://origin.invalid/").await;
+    sessions.session("a").clear();
+    ask("a", "https://origin.invalid/").await;
+    ask("b", "https://origin.invalid/").await;
+    assert_eq!(error(send(&stack, "a:b", "http://origin.invalid/").await).kind(), ClientErrorKind::Config);
+    let heads = tap.heads();
+    // "alice-a-1:pass" and so on.
+    let generation = sessions.session("a").generation().unwrap();
+    let expected =
+        [String::from("alice-a-1:pass"), format!("alice-a-{generation}:pass"), "alice-b-1:pass".into()];
+    let [first, renewed, other] = expected.map(|text| format!("Basic {}", base64(text.as_bytes())));
+    for (head, expected) in heads.iter().zip([&first, &first, &renewed, &other]) {
+        assert!(head.contains(expected.as_str()), "{head}");
+    }
+    assert_eq!(heads.len(), 4);
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::{Engine as _, engine::general_purpose::STANDARD};
+    STANDARD.encode(bytes)
+}
