@@ -7,7 +7,7 @@ use std::{
 
 use http::{HeaderMap, Response, StatusCode, header};
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
+use hyper_util::client::legacy::{self, connect::CaptureConnection};
 
 use super::{
     connector::connector_error,
@@ -23,7 +23,7 @@ enum State {
     /// The request was not sent.
     Refused(Option<ClientError>),
     /// The request is on its way.
-    Sent { inner: legacy::ResponseFuture, proxy: Proxy, forwarded: bool },
+    Sent { inner: legacy::ResponseFuture, proxy: Proxy, forwarded: Option<CaptureConnection> },
 }
 
 impl ResponseFuture {
@@ -31,7 +31,11 @@ impl ResponseFuture {
         Self(State::Refused(Some(error)))
     }
 
-    pub(super) fn new(inner: legacy::ResponseFuture, proxy: Proxy, forwarded: bool) -> Self {
+    pub(super) fn new(
+        inner: legacy::ResponseFuture,
+        proxy: Proxy,
+        forwarded: Option<CaptureConnection>,
+    ) -> Self {
         Self(State::Sent { inner, proxy, forwarded })
     }
 }
@@ -45,9 +49,9 @@ impl Future for ResponseFuture {
             State::Sent { inner, proxy, forwarded } => {
                 let answer = std::task::ready!(Pin::new(inner).poll(context));
                 Poll::Ready(match answer {
-                    Ok(response) => match refusal(&response) {
-                        Some(error) if *forwarded => Err(error.at(proxy)),
-                        _ => Ok(response),
+                    Ok(response) => match forwarded {
+                        Some(connection) => check(response, connection).map_err(|error| error.at(proxy)),
+                        None => Ok(response),
                     },
                     Err(error) => Err(match connector_error(&error) {
                         Some(error) => error.clone(),
@@ -63,6 +67,33 @@ impl fmt::Debug for ResponseFuture {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
+}
+
+/// Looks at what came by way of a proxy that forwards.
+fn check(
+    response: Response<Incoming>,
+    connection: &CaptureConnection,
+) -> Result<Response<Incoming>, ClientError> {
+    if !stays_open(response.headers())
+        && let Some(connection) = &*connection.connection_metadata()
+    {
+        connection.poison();
+    }
+    match refusal(&response) {
+        Some(error) => Err(error),
+        None => Ok(response),
+    }
+}
+
+/// Whether the proxy says that it keeps the connection open.
+///
+/// By HTTP/1.1 it need not. But tinyproxy passes on the origin's `HTTP/1.1`, says nothing and closes: of the requests that are
+/// sent over such a connection again, many are lost to the race with its end.
+fn stays_open(headers: &HeaderMap) -> bool {
+    ["connection", "proxy-connection"].iter().flat_map(|name| headers.get_all(*name)).any(|value| {
+        let mut options = value.to_str().unwrap_or_default().split(',');
+        options.any(|option| option.trim().eq_ignore_ascii_case("keep-alive"))
+    })
 }
 
 /// The error that a response is which a forwarding proxy gave in the place of the origin.

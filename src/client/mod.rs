@@ -21,6 +21,9 @@
 //! Names of origins are resolved by the proxy. `Proxy-Authorization` is for the proxy alone: it is put onto forwarded requests
 //! and into `CONNECT`, and one that comes from above is removed.
 //!
+//! A connection to a proxy that forwards is used again only if the proxy answers with `Connection: keep-alive`: some say nothing
+//! and close it, and requests would be lost to the race.
+//!
 //! # Errors
 //!
 //! A [`ClientError`] says which hop failed. That a forwarding proxy refuses a request is an error, too, though the proxy says so

@@ -6,6 +6,7 @@ use std::{
 
 use http::{Request, Response, Version, header, uri::Scheme};
 use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::capture_connection;
 use tower_service::Service;
 
 use super::{
@@ -95,7 +96,7 @@ where
         let found = self.shared.clients.client(identity.as_ref(), &proxy)?;
         let proxy = &found.egress.proxy;
         let forwarding = connector::forwarding(proxy, request.uri());
-        let forwarded = forwarding.is_some();
+        let forwarded = forwarding.is_some().then(|| capture_connection(&mut request));
         if let Some(credentials) = forwarding.and_then(ProxyServer::credentials) {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.basic());
         }

@@ -977,3 +977,13 @@ fn base64(bytes: &[u8]) -> String {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     STANDARD.encode(bytes)
 }
+
+#[tokio::test]
+async fn a_proxy_that_closes_without_a_word_loses_no_request() {
+    let Some(running) = tinyproxy("alice").await else { return };
+    let origin = Origin::http().await;
+    let stack = stack(&sessions([proxy("http", running.port, "alice", "pass")]), builder().build().unwrap());
+    for _ in 0..200 {
+        good(get(&stack, "a", &origin.url("/")).await);
+    }
+}
