@@ -78,7 +78,7 @@
 //! | [`SessionLayer`] | puts the cookies on and the identity into the request |
 //! | [`ProfileLayer`] | wears that identity's profile |
 //! | `ConcurrencyLimit`, `RateLimit` behind `Buffer`, `Trace` | a request that waits at the gate holds none of their permits |
-//! | any `Service<http::Request<B>, Response = http::Response<R>>` | hyper-util's client, an adapter for reqwest, axum's `Router`, `service_fn` |
+//! | any `Service<http::Request<B>, Response = http::Response<R>>` | `IdentityClient`, hyper-util's client, an adapter for reqwest, axum's `Router`, `service_fn` |
 //!
 //! [`SessionLayer`] and [`ProfileLayer`] are useful alone, in any stack. [`gate::RenewalGate`] is useful without HTTP, for a token.
 //!
@@ -93,13 +93,14 @@
 //!
 //! # Imports point one way
 //!
-//! `renewal → session → gate, cookies, profile`, and `profile_layer`, `redirect → session`. `gate` knows no HTTP; `cookies` and
+//! `renewal → session → gate, cookies, profile`, and `profile_layer`, `redirect`, `client → session`. `gate` knows no HTTP; `cookies` and
 //! `profile` know no tower, no runtime and no clock. A test holds this.
 //!
 //! # Features
 //!
 //! - `profile-files` (default): profiles from TOML and JSON.
 //! - `redirect` (default): [`redirect`], on tower-http.
+//! - `client`: `IdentityClient`, the end of a stack that makes proxies real and keeps identities apart on the wire.
 //! - `cookie_store`: conversion between [`cookies::Jar`] and the jar of the crate `cookie_store`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
