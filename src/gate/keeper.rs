@@ -831,7 +831,8 @@ impl<K: Keeper> Gate<K> {
     /// Whether something is to run that could not be started where it was asked for.
     pub(crate) fn waits_for_a_runtime(&self) -> bool {
         let inner = self.inner.lock();
-        inner.unlaunched.is_some() || inner.alarm.is_lost
+        // A driver that runs elsewhere wakes those who asked; its alarm is only there in case it does not move.
+        inner.unlaunched.is_some() || (inner.alarm.is_lost && inner.core.attempt_deadline().is_none())
     }
 
     /// Applies whatever is due.

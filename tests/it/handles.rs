@@ -289,3 +289,25 @@ async fn renew_with_goes_on_trying_when_nobody_waits_for_it() {
     assert_eq!((site.logins(), session.generation()), (3, Some(4)));
     drop(client);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_runs_inside_a_runtime_can_be_awaited_outside() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    let mut handle = task::spawn(session.renew());
+    settle().await;
+    let mut joined = task::spawn(session.renew());
+    let (mut handle, mut joined) = std::thread::spawn(move || {
+        assert_pending!(handle.poll());
+        assert_pending!(joined.poll());
+        (handle, joined)
+    })
+    .join()
+    .unwrap();
+    site.end_logins(1);
+    settle().await;
+    assert!(handle.is_woken() && joined.is_woken());
+    assert_eq!(assert_ready!(handle.poll()).unwrap(), assert_ready!(joined.poll()).unwrap());
+    drop(client);
+}
