@@ -235,6 +235,31 @@ pub enum ProfileErrorKind {
     LocalAddress,
 }
 
+/// There is no profile of this name for a session to be pinned to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownProfile {
+    /// As it may be shown.
+    name: String,
+}
+
+impl UnknownProfile {
+    pub(crate) fn new(name: &str) -> Self {
+        Self { name: shown(name).into_owned() }
+    }
+}
+
+impl fmt::Display for UnknownProfile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the sessions have no profile named {}; give one that name and build them with it",
+            self.name
+        )
+    }
+}
+
+impl Error for UnknownProfile {}
+
 /// A name from outside as it may be shown: plain names as they are, anything that could be a misplaced URL or
 /// credential not at all.
 pub(super) fn shown(name: &str) -> Cow<'_, str> {

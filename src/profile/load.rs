@@ -14,8 +14,8 @@ use toml::{
 use super::{
     error::{ProfileError, ProfileErrorKind, ProfileMistake, shown},
     profile::{Profile, ProfileBuilder},
+    profiles::{Names, Profiles},
     proxy::Proxy,
-    rotation::{Names, Profiles},
 };
 
 impl Profiles {

@@ -2,7 +2,8 @@
 //!
 //! A [`Profile`] is data: a proxy with its credentials (or *direct*, said explicitly), a user agent, further headers in
 //! order, a local address. It sets at least one of them. Each new identity of a session draws a profile from a
-//! [`Profiles`] list and keeps it until it ends; its successor gets another one, as long as there is another.
+//! [`Profiles`] list and keeps it until it ends; its successor gets another one, as long as there is another. Which one is
+//! drawn, whether sessions share it, what happens when none is free and how long a bad one rests is up to the list.
 //!
 //! Nothing here sends anything. The layer puts the headers on and hands the [`Proxy`] down as a request extension; the
 //! client makes it real. A client that finds no proxy in a request must refuse it, so "no proxy, please" is a value of
@@ -75,10 +76,13 @@ mod load;
 // The type that gives the folder its name has a file like every other.
 #[allow(clippy::module_inception)]
 mod profile;
+mod profiles;
 mod proxy;
 mod rotation;
+mod worn;
 
-pub use error::{ProfileError, ProfileErrorKind, ProfileMistake};
+pub use error::{ProfileError, ProfileErrorKind, ProfileMistake, UnknownProfile};
 pub use profile::{Profile, ProfileBuilder};
+pub use profiles::{Draw, Exhausted, Profiles};
 pub use proxy::{Credentials, Proxy, ProxyScheme, ProxyServer};
-pub use rotation::{Exhausted, Profiles};
+pub(crate) use worn::{Looked, Place, Wearer, Worn};

@@ -15,12 +15,12 @@ use super::{
 /// # Clone
 ///
 /// Clones share one allocation.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Profile {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq, Hash)]
 struct Inner {
     name: Option<String>,
     proxy: Option<Proxy>,

@@ -1,231 +1,520 @@
+//! Whose turn it is: plain data over the places of a list. It knows no clock; whoever has one tells the time.
+
 use std::{
-    collections::{HashSet, VecDeque},
-    fmt,
-    sync::Arc,
+    collections::{BTreeMap, HashSet, VecDeque},
+    hash::BuildHasher,
+    time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
+use foldhash::quality::FixedState;
 
-use super::{
-    error::{ProfileError, ProfileErrorKind, ProfileMistake},
-    profile::Profile,
-};
+use super::profiles::{Draw, Exhausted};
 
-/// The profiles that identities draw from, in turn.
-///
-/// The first identity gets the first profile, the next one the second; when the list is through,
-/// [`when_exhausted`](Self::when_exhausted) says what happens. The successor of an identity that has ended does not get
-/// an equal profile while the list has another; the profile that was passed over is the next one's.
-///
-/// # Clone
-///
-/// A `Profiles` is a handle: clones share the list, the turn and the policy, so that two registries with clones of one
-/// `Profiles` draw from one list. [`Profiles::new`] with the profiles of [`iter`](Self::iter) makes a list of its own.
-///
-/// # Examples
-///
-/// ```
-/// use tower_client_sessions::profile::{Profile, ProfileErrorKind, Profiles};
-///
-/// let agents = ["crawler/1.0", "crawler/1.1"].map(|agent| Profile::builder().user_agent(agent).build().unwrap());
-/// assert_eq!(Profiles::new(agents)?.len(), 2);
-/// assert_eq!(Profiles::new([]).unwrap_err().kind(), ProfileErrorKind::NoProfiles);
-/// # Ok::<(), tower_client_sessions::profile::ProfileError>(())
-/// ```
-#[derive(Clone)]
-pub struct Profiles {
-    shared: Arc<Shared>,
+/// Who draws: one session, by a number of its own.
+pub(super) type Wearer = usize;
+
+/// A place in the line of those who wait.
+pub(super) type Ticket = u64;
+
+/// What a draw is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wish {
+    pub(super) wearer: Wearer,
+    /// The kind that was worn before; another one is preferred.
+    pub(super) avoid: Option<usize>,
+    /// The one place that will do.
+    pub(super) pin: Option<usize>,
 }
 
-struct Shared {
-    list: Box<[Profile]>,
-    /// Held for the choice alone, never across code that is not ours.
-    rotation: Mutex<Rotation>,
-}
-
-impl Profiles {
-    /// Makes a list that is drawn from in this order.
-    ///
-    /// # Errors
-    ///
-    /// If there are no profiles, or two have one name.
-    pub fn new(profiles: impl IntoIterator<Item = Profile>) -> Result<Self, ProfileError> {
-        let list: Box<[Profile]> = profiles.into_iter().collect();
-        let mut names = Names::default();
-        let taken = |(position, profile): (usize, &Profile)| {
-            Some(names.take(profile.name()?)?.at_entry(position + 1))
-        };
-        let mistakes: Vec<_> = list.iter().enumerate().filter_map(taken).collect();
-        if !mistakes.is_empty() {
-            return Err(ProfileError::new(mistakes));
-        }
-        if list.is_empty() {
-            return Err(ProfileMistake::new(ProfileErrorKind::NoProfiles, "no profiles").into());
-        }
-        let rotation = Mutex::new(Rotation::new(list.len()));
-        Ok(Self { shared: Arc::new(Shared { list, rotation }) })
-    }
-
-    /// Sets what happens when every profile has been drawn. Default: [`Exhausted::Recycle`].
-    ///
-    /// The policy belongs to the list: this sets it for all clones.
-    pub fn when_exhausted(self, exhausted: Exhausted) -> Self {
-        self.shared.rotation.lock().exhausted = exhausted;
-        self
-    }
-
-    /// The number of profiles.
-    pub fn len(&self) -> usize {
-        self.shared.list.len()
-    }
-
-    /// Always false: an empty list is refused.
-    pub fn is_empty(&self) -> bool {
-        self.shared.list.is_empty()
-    }
-
-    /// The profiles in the order of the list, which drawing does not change.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Profile> + DoubleEndedIterator {
-        self.shared.list.iter()
-    }
-
-    /// The profile whose turn it is; never one equal to `avoid` while the list has another.
-    pub(crate) fn draw(&self, avoid: Option<&Profile>) -> Profile {
-        let list = &self.shared.list;
-        let index = self.shared.rotation.lock().next(|index| avoid == Some(&list[index]));
-        list[index].clone()
-    }
-}
-
-impl fmt::Debug for Profiles {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Profiles").field("len", &self.len()).finish_non_exhaustive()
-    }
-}
-
-/// What happens when every profile of a list has been drawn.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Exhausted {
-    /// The list begins again, so sessions may share a profile.
-    #[default]
-    Recycle,
-}
-
-/// Whose turn it is: plain data over the places of the list.
 #[derive(Debug)]
-struct Rotation {
-    /// The places that can be drawn, the next one in front. Never empty.
+pub(super) struct Rotation<W> {
+    pub(super) draw: Draw,
+    pub(super) exclusive: bool,
+    exhausted: Option<Exhausted>,
+    pub(super) rest: Duration,
+    places: Box<[Place]>,
+    /// The places, the one drawn longest ago in front.
     queue: VecDeque<usize>,
-    exhausted: Exhausted,
+    waiting: BTreeMap<Ticket, Waiting<W>>,
+    next_ticket: Ticket,
+    draws: u64,
+    /// The latest time that was told.
+    now: Option<Instant>,
 }
 
-impl Rotation {
-    fn new(len: usize) -> Self {
-        Self { queue: (0..len).collect(), exhausted: Exhausted::default() }
-    }
+#[derive(Debug)]
+struct Place {
+    /// The first place that has an equal profile.
+    kind: usize,
+    /// By how many identities it is worn.
+    worn: usize,
+    /// Whose those are, where the list is exclusive.
+    wearers: Vec<Wearer>,
+    drawn: u64,
+    rests_until: Option<Instant>,
+}
 
-    /// Takes the first place that is not to be avoided, or the first one if all are.
-    ///
-    /// Those in front of it stay there, so that nobody loses a turn.
-    fn next(&mut self, avoid: impl Fn(usize) -> bool) -> usize {
-        let position = self.queue.iter().position(|&index| !avoid(index)).unwrap_or(0);
-        let index = self.queue.remove(position).expect("the queue is never empty");
-        match self.exhausted {
-            Exhausted::Recycle => self.queue.push_back(index),
+#[derive(Debug)]
+struct Waiting<W> {
+    wish: Wish,
+    who: W,
+}
+
+/// How well a place does for a wish, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    Free,
+    /// Worn by the same session alone, by an identity that is about to go.
+    Own,
+    /// What the session wore before.
+    Again,
+    /// Worn by another session, and not to be shared.
+    Others,
+    /// Marked bad.
+    Resting(Instant),
+}
+
+impl Fit {
+    /// Whether the place may be drawn without any exception.
+    fn is_good(self) -> bool {
+        self < Self::Others
+    }
+}
+
+impl<W> Rotation<W> {
+    /// `kinds` has the first place with an equal profile for each place; it is not empty.
+    pub(super) fn new(kinds: &[usize]) -> Self {
+        let place = |&kind| Place { kind, worn: 0, wearers: Vec::new(), drawn: 0, rests_until: None };
+        Self {
+            draw: Draw::default(),
+            exclusive: false,
+            exhausted: None,
+            rest: Duration::from_secs(300),
+            queue: (0..kinds.len()).collect(),
+            places: kinds.iter().map(place).collect(),
+            waiting: BTreeMap::new(),
+            next_ticket: 0,
+            draws: 0,
+            now: None,
         }
-        index
     }
-}
 
-/// The names given so far. Sessions can be pinned to a name, so it stands for one profile.
-#[derive(Default)]
-pub(super) struct Names(HashSet<String>);
+    pub(super) fn set_exhausted(&mut self, exhausted: Exhausted) {
+        self.exhausted = Some(exhausted);
+    }
 
-impl Names {
-    /// The mistake, if the name is taken already.
-    pub(super) fn take(&mut self, name: &str) -> Option<ProfileMistake> {
-        if self.0.insert(name.to_owned()) {
+    /// What happens to a wish for which there is no good place.
+    pub(super) fn exhausted(&self) -> Exhausted {
+        let by_default = if self.exclusive { Exhausted::WAIT } else { Exhausted::Recycle };
+        self.exhausted.unwrap_or(by_default)
+    }
+
+    /// Takes note of the time. It never goes back.
+    pub(super) fn tell(&mut self, now: Instant) {
+        self.now = self.now.max(Some(now));
+    }
+
+    /// Draws a place at once, if there is a good one and nobody waits, or if the list begins again.
+    pub(super) fn draw_now(&mut self, wish: Wish) -> Option<usize> {
+        if self.waiting.is_empty() { self.take(wish) } else { None }
+    }
+
+    /// Joins the line. Only [`serve`](Self::serve) looks whether there is something already.
+    pub(super) fn join(&mut self, wish: Wish, who: W) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        self.waiting.insert(ticket, Waiting { wish, who });
+        ticket
+    }
+
+    /// Leaves the line; nothing if it was left already, by being served.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Option<W> {
+        self.waiting.remove(&ticket).map(|waiting| waiting.who)
+    }
+
+    /// Serves those in the line for whom there is a place, in their order.
+    pub(super) fn serve(&mut self) -> Vec<(W, usize)> {
+        let mut served = Vec::new();
+        if self.waiting.is_empty() {
+            return served;
+        }
+        // To look through all places for each of a long line would take its time: most wait for what is not there.
+        let (mut free, mut owners) = (self.free(), self.owners());
+        let mut after = 0;
+        while let Some((&ticket, waiting)) = self.waiting.range(after..).next() {
+            after = ticket + 1;
+            let wish = waiting.wish;
+            let hopeful = free > 0 || owners.contains(&wish.wearer) || self.exhausted() == Exhausted::Recycle;
+            let Some(place) = hopeful.then(|| self.take(wish)).flatten() else {
+                continue;
+            };
+            served.extend(self.leave(ticket).map(|who| (who, place)));
+            (free, owners) = (self.free(), self.owners());
+            // Its session may wait for another identity, too, which can share with this one.
+            after = 0;
+        }
+        served
+    }
+
+    /// An identity that wore this place is gone.
+    pub(super) fn give_back(&mut self, place: usize, wearer: Wearer) {
+        let place = &mut self.places[place];
+        place.worn -= 1;
+        if let Some(position) = place.wearers.iter().position(|&known| known == wearer) {
+            place.wearers.swap_remove(position);
+        }
+    }
+
+    /// Lets all places of this kind rest from now on. Who wears one keeps it.
+    pub(super) fn mark_bad(&mut self, kind: usize) {
+        let now = self.now.expect("the time was told");
+        let until = now.checked_add(self.rest).unwrap_or(now + FOR_GOOD);
+        for place in self.places.iter_mut().filter(|place| place.kind == kind) {
+            place.rests_until = Some(until);
+        }
+    }
+
+    /// When the next rest ends, which is when a place may become free though nobody gives one back.
+    pub(super) fn next_rest_end(&self) -> Option<Instant> {
+        self.places.iter().filter_map(|place| self.resting(place)).min()
+    }
+
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &W> {
+        self.waiting.values().map(|waiting| &waiting.who)
+    }
+
+    fn take(&mut self, wish: Wish) -> Option<usize> {
+        let position = match wish.pin {
+            Some(pin) => self.queue.iter().position(|&place| place == pin),
+            None => self.best(wish),
+        };
+        let position = position.expect("every place is in the queue, and there is one");
+        let index = self.queue[position];
+        if !self.fit(index, wish).is_good() && self.exhausted() != Exhausted::Recycle {
             return None;
         }
-        Some(
-            ProfileMistake::new(ProfileErrorKind::Duplicate, "another profile has this name")
-                .at_field("name"),
-        )
+        self.queue.remove(position);
+        self.queue.push_back(index);
+        self.draws += 1;
+        let place = &mut self.places[index];
+        place.worn += 1;
+        if self.exclusive {
+            place.wearers.push(wish.wearer);
+        }
+        place.drawn += 1;
+        Some(index)
+    }
+
+    /// The position in the queue of the place that suits best.
+    fn best(&self, wish: Wish) -> Option<usize> {
+        let fit = |&place: &usize| self.fit(place, wish);
+        let in_turn = self.draw == Draw::InTurn;
+        let first = self.queue.iter().position(|place| in_turn && fit(place) == Fit::Free);
+        if first.is_some() {
+            return first;
+        }
+        let least = self.queue.iter().map(fit).min()?;
+        let mut equal = self.queue.iter().enumerate().filter(|(_, place)| fit(place) == least);
+        let chosen = match self.draw {
+            Draw::LeastUsed => equal.min_by_key(|&(_, &place)| {
+                let place = &self.places[place];
+                (place.worn, place.drawn)
+            }),
+            Draw::Seeded(seed) => {
+                let random = FixedState::with_seed(seed).hash_one(self.draws) as usize;
+                let count = equal.clone().count();
+                equal.nth(random % count)
+            }
+            // A list that was told `Random` has drawn a seed.
+            Draw::InTurn | Draw::Random => equal.next(),
+        };
+        chosen.map(|(position, _)| position)
+    }
+
+    fn fit(&self, place: usize, wish: Wish) -> Fit {
+        let place = &self.places[place];
+        if let Some(until) = self.resting(place) {
+            return Fit::Resting(until);
+        }
+        let is_worn = self.exclusive && place.worn > 0;
+        let is_own = |&wearer: &Wearer| wearer == wish.wearer;
+        let own = place.worn == place.wearers.len() && place.wearers.iter().all(is_own);
+        match (is_worn, own) {
+            (true, false) => Fit::Others,
+            _ if wish.avoid == Some(place.kind) => Fit::Again,
+            (true, true) => Fit::Own,
+            (false, _) => Fit::Free,
+        }
+    }
+
+    /// Until when the place rests, if it does.
+    fn resting(&self, place: &Place) -> Option<Instant> {
+        place.rests_until.filter(|until| self.now.is_none_or(|now| now < *until))
+    }
+
+    /// The number of places that anybody could have.
+    fn free(&self) -> usize {
+        let is_free = |place: &&Place| self.resting(place).is_none() && !(self.exclusive && place.worn > 0);
+        self.places.iter().filter(is_free).count()
+    }
+
+    /// Those who can share with themselves.
+    fn owners(&self) -> HashSet<Wearer> {
+        self.places.iter().flat_map(|place| &place.wearers).copied().collect()
     }
 }
+
+/// What a rest without an end is cut to.
+const FOR_GOOD: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn agents(names: &[&str]) -> Vec<Profile> {
-        names.iter().map(|name| Profile::builder().user_agent(*name).build().unwrap()).collect()
+    /// What a list is to do, told by other means: it remembers who wears what, and nothing else.
+    struct Model {
+        rotation: Rotation<usize>,
+        kinds: Vec<usize>,
+        /// Who wears which place, and since which draw.
+        leases: Vec<(Wearer, usize)>,
+        last_drawn: Vec<usize>,
+        drawn: Vec<usize>,
+        draws: usize,
+        rests: Vec<Option<Instant>>,
+        waiting: Vec<(Ticket, Wish)>,
+        now: Instant,
     }
 
-    fn agent(profile: &Profile) -> &str {
-        profile.user_agent().unwrap().to_str().unwrap()
+    impl Model {
+        fn new(kinds: &[usize], draw: Draw, exclusive: bool, exhausted: Exhausted) -> Self {
+            let mut rotation = Rotation::new(kinds);
+            rotation.draw = draw;
+            rotation.exclusive = exclusive;
+            rotation.set_exhausted(exhausted);
+            rotation.rest = Duration::from_secs(10);
+            let now = Instant::now();
+            rotation.tell(now);
+            let len = kinds.len();
+            Self {
+                rotation,
+                kinds: kinds.to_vec(),
+                leases: Vec::new(),
+                last_drawn: vec![0; len],
+                drawn: vec![0; len],
+                draws: 0,
+                rests: vec![None; len],
+                waiting: Vec::new(),
+                now,
+            }
+        }
+
+        fn rests(&self, place: usize) -> Option<Instant> {
+            self.rests[place].filter(|until| *until > self.now)
+        }
+
+        fn worn(&self, place: usize) -> usize {
+            self.leases.iter().filter(|(_, worn)| *worn == place).count()
+        }
+
+        fn is_good(&self, place: usize, wish: Wish) -> bool {
+            let others = self.leases.iter().any(|&(wearer, worn)| worn == place && wearer != wish.wearer);
+            self.rests(place).is_none()
+                && !(self.rotation.exclusive && others)
+                && wish.pin.is_none_or(|pin| pin == place)
+        }
+
+        fn good(&self, wish: Wish) -> Vec<usize> {
+            (0..self.kinds.len()).filter(|&place| self.is_good(place, wish)).collect()
+        }
+
+        /// Checks a draw against all that was promised, and takes note of it.
+        fn drew(&mut self, wish: Wish, place: usize) {
+            let good = self.good(wish);
+            let again = |place: usize| wish.avoid == Some(self.kinds[place]);
+            let unworn = |place: usize| !self.rotation.exclusive || self.worn(place) == 0;
+            if good.is_empty() {
+                assert_eq!(self.rotation.exhausted(), Exhausted::Recycle);
+                let may = |&place: &usize| wish.pin.is_none_or(|pin| pin == place);
+                let soonest = (0..self.kinds.len()).filter(may).map(|place| self.rests(place)).min().unwrap();
+                assert_eq!(self.rests(place), soonest, "the one whose rest ends first, or none that rests");
+            } else {
+                assert!(good.contains(&place), "{place} is not free, and {good:?} are");
+                let better: Vec<usize> =
+                    good.iter().copied().filter(|&other| !again(other) && unworn(other)).collect();
+                assert!(better.is_empty() || better.contains(&place), "{place}, and {better:?} are better");
+                assert!(!again(place) || good.iter().all(|&other| again(other)), "{place} again");
+                let rank = |place: usize| match self.rotation.draw {
+                    Draw::InTurn => (self.last_drawn[place], place),
+                    Draw::LeastUsed => (self.worn(place), self.drawn[place]),
+                    _ => (0, 0),
+                };
+                let least = better.iter().map(|&place| rank(place)).min();
+                assert!(least.is_none_or(|least| rank(place) == least), "{place} of {better:?}");
+            }
+            self.draws += 1;
+            self.drawn[place] += 1;
+            self.last_drawn[place] = self.draws;
+            self.leases.push((wish.wearer, place));
+        }
+
+        fn serve(&mut self) {
+            let served = self.rotation.serve();
+            for (who, place) in served {
+                let position = self.waiting.iter().position(|(ticket, _)| *ticket as usize == who).unwrap();
+                for (_, earlier) in &self.waiting[..position] {
+                    assert!(!self.is_good(place, *earlier), "{earlier:?} was passed over");
+                }
+                let (_, wish) = self.waiting.remove(position);
+                self.drew(wish, place);
+            }
+            for (_, wish) in &self.waiting {
+                assert!(self.good(*wish).is_empty(), "{wish:?} waits for nothing");
+                assert_ne!(self.rotation.exhausted(), Exhausted::Recycle);
+            }
+        }
+
+        fn apply(&mut self, event: Event) {
+            match event {
+                Event::Draw(wish) => match self.rotation.draw_now(wish) {
+                    Some(place) => {
+                        assert!(self.waiting.is_empty(), "ahead of those who wait");
+                        self.drew(wish, place);
+                    }
+                    None => assert!(!self.waiting.is_empty() || self.good(wish).is_empty()),
+                },
+                Event::Join(wish) => {
+                    let ticket = self.rotation.join(wish, self.rotation.next_ticket as usize);
+                    self.waiting.push((ticket, wish));
+                    self.serve();
+                }
+                Event::Leave(which) if !self.waiting.is_empty() => {
+                    let (ticket, _) = self.waiting.remove(which % self.waiting.len());
+                    assert_eq!(self.rotation.leave(ticket), Some(ticket as usize));
+                    assert_eq!(self.rotation.leave(ticket), None);
+                }
+                Event::GiveBack(which) if !self.leases.is_empty() => {
+                    let (wearer, place) = self.leases.remove(which % self.leases.len());
+                    self.rotation.give_back(place, wearer);
+                    self.serve();
+                }
+                Event::Bad(which) => {
+                    let kind = self.kinds[which % self.kinds.len()];
+                    self.rotation.mark_bad(kind);
+                    for place in 0..self.kinds.len() {
+                        if self.kinds[place] == kind {
+                            self.rests[place] = Some(self.now + Duration::from_secs(10));
+                        }
+                    }
+                }
+                Event::Pass(seconds) => {
+                    self.now += Duration::from_secs(seconds);
+                    self.rotation.tell(self.now);
+                    self.serve();
+                }
+                Event::Leave(_) | Event::GiveBack(_) => {}
+            }
+            for (place, known) in self.rotation.places.iter().enumerate() {
+                assert_eq!(known.worn, self.worn(place), "what is worn of {place}");
+            }
+            let next = (0..self.kinds.len()).filter_map(|place| self.rests(place)).min();
+            assert_eq!(self.rotation.next_rest_end(), next);
+            if self.rotation.exclusive && self.rotation.exhausted() != Exhausted::Recycle {
+                for &(wearer, place) in &self.leases {
+                    let shared = self.leases.iter().any(|&(other, worn)| worn == place && other != wearer);
+                    assert!(!shared, "{place} is worn by two");
+                }
+            }
+        }
     }
 
-    /// Draws once for each of `avoid` (`-` for nothing) and checks what came.
-    #[track_caller]
-    fn check(list: &[&str], draws: &[(&str, &str)]) {
-        let profiles = Profiles::new(agents(list)).unwrap();
-        for (turn, (avoid, expected)) in draws.iter().enumerate() {
-            let avoid = agents(&[avoid]).remove(0);
-            let drawn = profiles.draw((agent(&avoid) != "-").then_some(&avoid));
-            assert_eq!(agent(&drawn), *expected, "draw {turn}");
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Draw(Wish),
+        Join(Wish),
+        Leave(usize),
+        GiveBack(usize),
+        Bad(usize),
+        Pass(u64),
+    }
+
+    fn events(places: usize) -> impl Strategy<Value = Vec<Event>> {
+        let wish = (0..4_usize, prop::option::of(0..places), prop::option::weighted(0.2, 0..places))
+            .prop_map(|(wearer, avoid, pin)| Wish { wearer, avoid, pin });
+        let event = prop_oneof![
+            3 => wish.clone().prop_map(Event::Draw),
+            3 => wish.prop_map(Event::Join),
+            1 => any::<usize>().prop_map(Event::Leave),
+            4 => any::<usize>().prop_map(Event::GiveBack),
+            1 => any::<usize>().prop_map(Event::Bad),
+            2 => (0..8_u64).prop_map(Event::Pass),
+        ];
+        prop::collection::vec(event, 1..60)
+    }
+
+    proptest! {
+        #[test]
+        fn all_promises_hold_whatever_happens(
+            (kinds, events) in (1..5_usize).prop_flat_map(|places| (
+                // Two equal profiles at the front of some lists.
+                any::<bool>().prop_map(move |twins| {
+                    (0..places).map(|place| if twins && place == 1 { 0 } else { place }).collect::<Vec<_>>()
+                }),
+                events(places),
+            )),
+            draw in prop_oneof![Just(Draw::InTurn), any::<u64>().prop_map(Draw::Seeded), Just(Draw::LeastUsed)],
+            exclusive: bool,
+            exhausted in prop_oneof![Just(Exhausted::Recycle), Just(Exhausted::WAIT), Just(Exhausted::Error)],
+        ) {
+            let mut model = Model::new(&kinds, draw, exclusive, exhausted);
+            for event in events {
+                model.apply(event);
+            }
+        }
+
+        #[test]
+        fn the_least_used_are_drawn_evenly(places in 1..8_usize, draws in 0..100_usize) {
+            let mut model = Model::new(&(0..places).collect::<Vec<_>>(), Draw::LeastUsed, false, Exhausted::Recycle);
+            for wearer in 0..draws {
+                model.apply(Event::Draw(Wish { wearer, avoid: None, pin: None }));
+            }
+            let least = *model.drawn.iter().min().unwrap();
+            prop_assert!(model.drawn.iter().all(|drawn| (least..=least + 1).contains(drawn)));
         }
     }
 
     #[test]
-    fn profiles_come_in_order_and_again() {
-        check(&["a", "b", "c"], &[("-", "a"), ("-", "b"), ("-", "c"), ("-", "a"), ("-", "b")]);
-    }
-
-    #[test]
-    fn the_expired_profile_is_passed_over_and_keeps_its_turn() {
-        check(&["a", "b", "c"], &[("a", "b"), ("-", "a"), ("-", "c"), ("-", "b")]);
-        check(&["a", "b"], &[("-", "a"), ("b", "a"), ("a", "b"), ("a", "b"), ("-", "a")]);
-        check(&["a", "a", "b"], &[("a", "b"), ("a", "b"), ("-", "a")]);
-    }
-
-    #[test]
-    fn the_only_profile_is_drawn_even_to_be_avoided() {
-        check(&["a"], &[("-", "a"), ("a", "a")]);
-        check(&["a", "a"], &[("a", "a"), ("a", "a")]);
-        check(&["a"], &[("gone", "a")]);
-    }
-
-    #[test]
-    fn clones_share_the_turn() {
-        let profiles = Profiles::new(agents(&["a", "b"])).unwrap();
-        let clone = profiles.clone().when_exhausted(Exhausted::Recycle);
-        assert_eq!(agent(&profiles.draw(None)), "a");
-        assert_eq!(agent(&clone.draw(None)), "b");
-        assert_eq!(profiles.iter().map(agent).collect::<Vec<_>>(), ["a", "b"]);
-    }
-
-    #[test]
-    fn concurrent_draws_are_spread_evenly() {
-        let profiles = Profiles::new(agents(&["a", "b", "c", "d"])).unwrap();
-        let draw = |_| {
-            let profiles = profiles.clone();
-            std::thread::spawn(move || (0..100).map(|_| profiles.draw(None)).collect::<Vec<_>>())
+    fn random_draws_repeat_by_their_seed_and_reach_every_place() {
+        let drawn = |seed| {
+            let mut rotation = Rotation::<()>::new(&[0, 1, 2, 3]);
+            rotation.draw = Draw::Seeded(seed);
+            let wish = |wearer| Wish { wearer, avoid: None, pin: None };
+            (0..400).map(|wearer| rotation.draw_now(wish(wearer)).unwrap()).collect::<Vec<_>>()
         };
-        let threads: Vec<_> = (0..4).map(draw).collect();
-        let drawn: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
-        for profile in profiles.iter() {
-            assert_eq!(drawn.iter().filter(|drawn| drawn.same(profile)).count(), 100);
+        assert_eq!(drawn(1), drawn(1));
+        assert_ne!(drawn(1), drawn(2));
+        for place in 0..4 {
+            let times = drawn(1).iter().filter(|drawn| **drawn == place).count();
+            assert!((60..=140).contains(&times), "{place} was drawn {times} times of 400");
         }
     }
 
     #[test]
-    fn a_name_stands_for_one_profile() {
-        let named = |name| Profile::builder().named(name).proxy("direct").build().unwrap();
-        let error = Profiles::new([named("a"), named("b"), named("a")]).unwrap_err();
-        assert_eq!(error.kind(), ProfileErrorKind::Duplicate);
-        assert_eq!(error.to_string(), "profile 3: name: another profile has this name");
-        assert_eq!(Profiles::new([]).unwrap_err().to_string(), "no profiles");
+    fn a_long_line_is_served_in_order() {
+        let mut rotation = Rotation::new(&[0]);
+        rotation.exclusive = true;
+        let wish = |wearer| Wish { wearer, avoid: None, pin: None };
+        let mut place = rotation.draw_now(wish(0)).unwrap();
+        for who in 1..2000 {
+            rotation.join(wish(who), who);
+            assert!(rotation.serve().is_empty());
+        }
+        for who in 1..2000 {
+            rotation.give_back(place, who - 1);
+            let served = rotation.serve();
+            assert_eq!(served, [(who, place)]);
+            place = served[0].1;
+        }
     }
 }

@@ -1,56 +1,83 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
+use http::Request;
 use pin_project_lite::pin_project;
+use tower_service::Service;
 
-use crate::{gate::BoxError, session::SessionError};
+use super::ProfileService;
+use crate::{
+    gate::BoxError,
+    session::{SessionError, undressed::Undressed},
+};
 
 pin_project! {
     /// Response future of [`ProfileService`](super::ProfileService).
-    #[derive(Debug)]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
         #[pin]
-        state: State<F>,
+        state: State<S, B>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    #[derive(Debug)]
-    enum State<F> {
+    enum State<S, B>
+    where
+        S: Service<Request<B>>,
+    {
         // The request was not sent.
         Refused { error: Option<SessionError> },
+        // The request waits until its identity has a profile. In a box, since few do.
+        Undressed { waiting: Box<Undressed<ProfileService<S>, B>> },
         // The request is on its way.
-        Sent { #[pin] inner: F },
+        Sent { #[pin] inner: S::Future },
     }
 }
 
-impl<F> ResponseFuture<F> {
-    pub(crate) fn new(inner: F) -> Self {
+impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
+    pub(crate) fn new(inner: S::Future) -> Self {
         Self { state: State::Sent { inner } }
     }
 
     pub(crate) fn refused(error: SessionError) -> Self {
         Self { state: State::Refused { error: Some(error) } }
     }
+
+    pub(crate) fn undressed(waiting: Undressed<ProfileService<S>, B>) -> Self {
+        Self { state: State::Undressed { waiting: Box::new(waiting) } }
+    }
 }
 
-impl<F, T, E> Future for ResponseFuture<F>
+impl<S, B> Future for ResponseFuture<S, B>
 where
-    F: Future<Output = Result<T, E>>,
-    E: Into<BoxError>,
+    S: Service<Request<B>> + Clone,
+    S::Error: Into<BoxError>,
 {
-    type Output = Result<T, BoxError>;
+    type Output = Result<S::Response, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Refused { error } => {
-                Poll::Ready(Err(error.take().expect("polled after completion").into()))
-            }
-            StateProjection::Sent { inner } => inner.poll(context).map_err(Into::into),
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let next = match self.as_mut().project().state.project() {
+                StateProjection::Refused { error } => {
+                    return Poll::Ready(Err(error.take().expect("polled after completion").into()));
+                }
+                StateProjection::Undressed { waiting } => ready!(waiting.poll(context))?,
+                StateProjection::Sent { inner } => return inner.poll(context).map_err(Into::into),
+            };
+            self.set(next);
         }
+    }
+}
+
+impl<S: Service<Request<B>>, B> fmt::Debug for ResponseFuture<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

@@ -10,7 +10,7 @@ use super::ResponseFuture;
 use crate::{
     gate::BoxError,
     profile::{Profile, Proxy},
-    session::{Identity, SessionError, SessionErrorKind, Sessions, request},
+    session::{Identity, SessionError, SessionErrorKind, Sessions, request, undressed::Undressed},
 };
 
 /// Middleware that makes a request look like its identity's profile says.
@@ -52,7 +52,7 @@ where
 {
     type Response = S::Response;
     type Error = BoxError;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
@@ -62,6 +62,11 @@ where
         let spare = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, spare);
         match self.identity(&mut request) {
+            // Below a session layer this was waited for already.
+            Ok(identity) if identity.kept.undressed().is_some() => {
+                drop(ready);
+                ResponseFuture::undressed(Undressed::new(identity, self.clone(), request))
+            }
             Ok(identity) => {
                 wear(identity.profile(), &mut request);
                 ResponseFuture::new(ready.call(request))

@@ -29,6 +29,9 @@ pub enum SessionErrorKind {
     BadCookie,
     /// The profile layer met a request without an identity.
     NoIdentity,
+    /// No profile was free, and none came to be within the bound of [`Exhausted::Wait`](crate::profile::Exhausted::Wait). The
+    /// source names the profile, if the session is pinned to one.
+    ProfilesExhausted,
     /// The identity ended before this hop of the request could leave; the gate starts the request again.
     Retired,
 }
@@ -68,6 +71,10 @@ impl fmt::Display for SessionError {
             SessionErrorKind::BadCookie => "a cookie that the request brings along was refused",
             SessionErrorKind::NoIdentity => {
                 "the request has no identity; put the profile layer below the session layer, or use ProfileLayer::resolving"
+            }
+            SessionErrorKind::ProfilesExhausted => {
+                "no profile is free; add profiles, keep fewer sessions (`max_sessions`), or let Profiles::when_exhausted recycle \
+                 them or wait longer"
             }
             SessionErrorKind::Retired => "the session's identity ended while the request was on its way",
         })

@@ -1,14 +1,18 @@
 use std::{
+    fmt,
     future::Future,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use http::{Response, Uri, header};
+use http::{Request, Response, Uri, header};
 use pin_project_lite::pin_project;
+use tower_service::Service;
 
-use super::{Identity, SessionError, SessionInfo, request::SendLog, trace};
+use super::{
+    Identity, SessionError, SessionInfo, SessionService, request::SendLog, trace, undressed::Undressed,
+};
 use crate::{
     cookies::{StoredCookie, Target},
     gate::BoxError,
@@ -16,21 +20,27 @@ use crate::{
 
 pin_project! {
     /// Response future of [`SessionService`](super::SessionService).
-    #[derive(Debug)]
-    pub struct ResponseFuture<F> {
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
         #[pin]
-        state: State<F>,
+        state: State<S, B>,
     }
 }
 
 pin_project! {
     #[project = StateProjection]
-    #[derive(Debug)]
-    enum State<F> {
+    enum State<S, B>
+    where
+        S: Service<Request<B>>,
+    {
         // The request was not sent.
         Refused { error: Option<SessionError> },
+        // The request waits until its identity has a profile. In a box, since few do.
+        Undressed { waiting: Box<Undressed<SessionService<S>, B>> },
         // The request is on its way.
-        Sent { #[pin] inner: F, sent: Sent },
+        Sent { #[pin] inner: S::Future, sent: Sent },
     }
 }
 
@@ -43,34 +53,48 @@ pub(crate) struct Sent {
     pub(crate) log: Option<SendLog>,
 }
 
-impl<F> ResponseFuture<F> {
-    pub(crate) fn new(inner: F, sent: Sent) -> Self {
+impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
+    pub(crate) fn new(inner: S::Future, sent: Sent) -> Self {
         Self { state: State::Sent { inner, sent } }
     }
 
     pub(crate) fn refused(error: SessionError) -> Self {
         Self { state: State::Refused { error: Some(error) } }
     }
+
+    pub(crate) fn undressed(waiting: Undressed<SessionService<S>, B>) -> Self {
+        Self { state: State::Undressed { waiting: Box::new(waiting) } }
+    }
 }
 
-impl<F, R, E> Future for ResponseFuture<F>
+impl<S, B, R> Future for ResponseFuture<S, B>
 where
-    F: Future<Output = Result<Response<R>, E>>,
-    E: Into<BoxError>,
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
 {
     type Output = Result<Response<R>, BoxError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Refused { error } => {
-                Poll::Ready(Err(error.take().expect("polled after completion").into()))
-            }
-            StateProjection::Sent { inner, sent } => {
-                let mut response = ready!(inner.poll(context)).map_err(Into::into)?;
-                sent.receive(&mut response);
-                Poll::Ready(Ok(response))
-            }
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let next = match self.as_mut().project().state.project() {
+                StateProjection::Refused { error } => {
+                    return Poll::Ready(Err(error.take().expect("polled after completion").into()));
+                }
+                StateProjection::Undressed { waiting } => ready!(waiting.poll(context))?,
+                StateProjection::Sent { inner, sent } => {
+                    let mut response = ready!(inner.poll(context)).map_err(Into::into)?;
+                    sent.receive(&mut response);
+                    return Poll::Ready(Ok(response));
+                }
+            };
+            self.set(next);
         }
+    }
+}
+
+impl<S: Service<Request<B>>, B> fmt::Debug for ResponseFuture<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }
 

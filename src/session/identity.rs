@@ -9,7 +9,11 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{Session, SessionId};
-use crate::{cookies::Jar, gate::keeper::Life, profile::Profile};
+use crate::{
+    cookies::Jar,
+    gate::keeper::Life,
+    profile::{Profile, Worn},
+};
 
 /// Who a session is for one generation: its cookies and its profile, which never mix with those of another generation.
 ///
@@ -30,14 +34,24 @@ pub struct Identity {
 pub(crate) struct Kept {
     pub(crate) life: Life,
     pub(crate) jar: Mutex<Jar>,
-    pub(crate) profile: Option<Profile>,
+    /// Nothing where the sessions have no profiles.
+    pub(crate) worn: Option<Arc<Worn>>,
     /// From when on a cookie that the session needs is too near its end, in milliseconds since the Unix epoch.
     pub(crate) due: AtomicI64,
 }
 
 impl Kept {
-    pub(crate) fn new(life: Life, jar: Jar, profile: Option<Profile>) -> Self {
-        Self { life, jar: Mutex::new(jar), profile, due: AtomicI64::new(i64::MAX) }
+    pub(crate) fn new(life: Life, jar: Jar, worn: Option<Arc<Worn>>) -> Self {
+        Self { life, jar: Mutex::new(jar), worn, due: AtomicI64::new(i64::MAX) }
+    }
+
+    pub(crate) fn profile(&self) -> Option<&Profile> {
+        self.worn.as_ref()?.profile()
+    }
+
+    /// What it wears, if it has yet to wait for its profile.
+    pub(crate) fn undressed(&self) -> Option<&Arc<Worn>> {
+        self.worn.as_ref().filter(|worn| worn.profile().is_none())
     }
 }
 
@@ -57,9 +71,16 @@ impl Identity {
         self.kept.life.generation
     }
 
-    /// The profile that this identity wears, if the sessions have profiles.
+    /// The profile that this identity wears, if the sessions have profiles and one was free. Below the session layer, which
+    /// waits for one, it is always there.
     pub fn profile(&self) -> Option<&Profile> {
-        self.kept.profile.as_ref()
+        self.kept.profile()
+    }
+
+    /// Lets the profile that this identity wears rest: as [`Sessions::mark_profile_bad`](crate::Sessions::mark_profile_bad).
+    /// `false`: it wears none.
+    pub fn mark_profile_bad(&self) -> bool {
+        self.profile().is_some_and(|profile| self.session.0.shared.mark_profile_bad(profile))
     }
 
     /// How often a request was sent under this identity by way of a renewal layer; hops of a redirect are not counted.

@@ -58,6 +58,7 @@ pub(crate) mod session;
 mod sessions;
 mod stats;
 mod trace;
+pub(crate) mod undressed;
 
 pub use self::{
     error::{SessionError, SessionErrorKind},

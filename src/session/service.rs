@@ -11,6 +11,7 @@ use super::{
     future::Sent,
     request::{self, SendLog},
     trace,
+    undressed::Undressed,
 };
 use crate::{cookies::Target, gate::BoxError};
 
@@ -35,14 +36,17 @@ impl<S> SessionService<S> {
     }
 
     /// Puts onto the request what its session adds to it.
-    fn prepare<B>(&self, request: &mut Request<B>) -> Result<Sent, SessionError> {
+    fn prepare<B>(&self, request: &mut Request<B>) -> Result<Sent, Unsent> {
         let identity = request::identity(request.extensions(), &self.sessions)?;
         let log = request.extensions().get::<SendLog>().cloned();
         if let Some(log) = &log {
             // A hop that waited below while its identity was ended: the gate starts the request again under the next one.
             if identity.is_ended() && log.with(|log| log.retirable) {
-                return Err(SessionError::new(SessionErrorKind::Retired));
+                return Err(SessionError::new(SessionErrorKind::Retired).into());
             }
+        }
+        if identity.kept.undressed().is_some() {
+            return Err(Unsent::Undressed(identity));
         }
         let uri = target_uri(request)?;
         let target = Target::from_uri(&uri)
@@ -89,7 +93,7 @@ where
 {
     type Response = Response<R>;
     type Error = BoxError;
-    type Future = ResponseFuture<S::Future>;
+    type Future = ResponseFuture<S, B>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context).map_err(Into::into)
@@ -100,8 +104,26 @@ where
         let mut ready = mem::replace(&mut self.inner, spare);
         match self.prepare(&mut request) {
             Ok(sent) => ResponseFuture::new(ready.call(request), sent),
-            Err(error) => ResponseFuture::refused(error),
+            Err(Unsent::Refused(error)) => ResponseFuture::refused(error),
+            Err(Unsent::Undressed(identity)) => {
+                // It waits without the readiness that others could use meanwhile.
+                drop(ready);
+                ResponseFuture::undressed(Undressed::new(identity, self.clone(), request))
+            }
         }
+    }
+}
+
+/// Why a request does not leave at once.
+enum Unsent {
+    Refused(SessionError),
+    /// Its identity waits for a profile.
+    Undressed(Identity),
+}
+
+impl From<SessionError> for Unsent {
+    fn from(error: SessionError) -> Self {
+        Self::Refused(error)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
         jitter::Jitter,
         keeper::{Asker, Counted, Drive, Gate, Keeper, Life, Renewing},
     },
-    profile::Profile,
+    profile::{Profile, UnknownProfile, Wearer, Worn},
 };
 
 /// A handle to one session.
@@ -48,8 +48,8 @@ pub(crate) struct SessionInner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) gate: Gate<Self>,
     pub(crate) counters: Counters,
-    /// The profile drawn last, which the next identity avoids.
-    last_profile: Mutex<Option<Profile>>,
+    /// Draws the profiles, if there are any.
+    wearer: Option<Arc<Wearer>>,
     /// When the registry last gave this session out, by its own count.
     pub(crate) last_used: AtomicU64,
     /// Set while the registry decides whether to drop this session, and from then on if it does.
@@ -57,16 +57,22 @@ pub(crate) struct SessionInner {
 }
 
 impl Session {
-    pub(crate) fn create(id: SessionId, shared: Arc<Shared>) -> Self {
-        let profile = shared.draw(None);
+    pub(crate) fn create(id: SessionId, shared: Arc<Shared>, wearer: Option<Arc<Wearer>>) -> Self {
+        let worn = wearer.as_ref().map(|wearer| wearer.draw(None, shared.std_now()));
         let jar = shared.jar();
-        Self::with(id, shared, jar, profile)
+        Self::with(id, shared, jar, wearer, worn)
     }
 
-    fn with(id: SessionId, shared: Arc<Shared>, jar: Jar, profile: Option<Profile>) -> Self {
+    fn with(
+        id: SessionId,
+        shared: Arc<Shared>,
+        jar: Jar,
+        wearer: Option<Arc<Wearer>>,
+        worn: Option<Arc<Worn>>,
+    ) -> Self {
         let jitter = Jitter::seeded(shared.jitter.draw());
         let life = Life::current(1, shared.now(), jitter.draw());
-        let first = Arc::new(Kept::new(life, jar, profile.clone()));
+        let first = Arc::new(Kept::new(life, jar, worn));
         let gate =
             if shared.login_first { Gate::pending(Some(first), jitter) } else { Gate::open(first, jitter) };
         Self(Arc::new(SessionInner {
@@ -74,7 +80,7 @@ impl Session {
             shared,
             gate,
             counters: Counters::default(),
-            last_profile: Mutex::new(profile),
+            wearer,
             last_used: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
         }))
@@ -95,9 +101,30 @@ impl Session {
         self.0.gate.current().map(|kept| Identity { session: self.clone(), kept })
     }
 
-    /// The profile of the current or coming identity.
+    /// The profile of the current or coming identity, or `None` where there are no profiles, or none was
+    /// [free](crate::profile::Exhausted) yet.
     pub fn profile(&self) -> Option<Profile> {
-        self.view(|kept| kept.profile.clone()).flatten()
+        self.view(|kept| kept.profile().cloned()).flatten()
+    }
+
+    /// Gives the session the profile of this name, and no other, from its next identity on; [`clear`](Self::clear) brings that
+    /// about at once. A fork is not pinned.
+    ///
+    /// What happens when that profile is worn by others or rests is what the list does when it is
+    /// [exhausted](crate::Profiles::when_exhausted).
+    ///
+    /// # Errors
+    ///
+    /// If there is no profile of that name; then nothing was changed.
+    pub fn pin_profile(&self, name: &str) -> Result<(), UnknownProfile> {
+        self.0.wearer.as_ref().ok_or_else(|| UnknownProfile::new(name))?.pin(name)
+    }
+
+    /// Gives the session whatever profile it draws, again, from its next identity on.
+    pub fn unpin_profile(&self) {
+        if let Some(wearer) = &self.0.wearer {
+            wearer.unpin();
+        }
     }
 
     /// How many requests of this session are held at this moment.
@@ -242,15 +269,27 @@ impl Session {
 
     /// Copies the session under another name: its cookies and its profile, but neither its counters nor what is under way.
     ///
+    /// Of an [exclusive](crate::Profiles::exclusive) list, the copy draws a profile of its own.
+    ///
     /// # Errors
     ///
     /// If there is a session of that name.
     pub fn fork(&self, id: impl Into<SessionId>) -> Result<Session, SessionExists> {
         let id = id.into();
-        let (jar, profile) = self
-            .view(|kept| (kept.jar.lock().clone(), kept.profile.clone()))
+        let (jar, worn) = self
+            .view(|kept| (kept.jar.lock().clone(), kept.worn.clone()))
             .unwrap_or_else(|| (self.0.shared.jar(), None));
-        let make = |id, shared| Self::with(id, shared, jar, profile);
+        let make = |id, shared: Arc<Shared>| {
+            let wearer = shared.wearer();
+            let worn = wearer.as_ref().map(|wearer| match worn {
+                Some(worn) if !wearer.is_exclusive() => {
+                    wearer.follow(&worn);
+                    worn
+                }
+                _ => wearer.draw(None, shared.std_now()),
+            });
+            Self::with(id, shared, jar, wearer, worn)
+        };
         match self.0.shared.registry() {
             Some(registry) => registry.create(id.clone(), make).ok_or(SessionExists { id }),
             // All handles of the registry are gone: no name can be taken.
@@ -315,19 +354,18 @@ impl SessionInner {
     }
 
     /// Another profile than the one that is worn now, or was worn last.
-    fn draw(&self) -> Option<Profile> {
-        let worn = self.gate.published().and_then(|kept| kept.profile.clone());
-        let mut last = self.last_profile.lock();
-        let next = self.shared.draw(worn.as_ref().or(last.as_ref()));
-        last.clone_from(&next);
-        next
+    fn draw(&self) -> Option<Arc<Worn>> {
+        let wearer = self.wearer.as_ref()?;
+        let current = self.gate.published();
+        let worn = current.as_ref().and_then(|kept| kept.worn.as_deref());
+        Some(wearer.draw(worn, self.shared.std_now()))
     }
 
     /// The identity of `generation` with what `base` has.
     pub(crate) fn successor(&self, base: &Kept, generation: Generation) -> Arc<Kept> {
         let life = Life::new(generation, self.shared.now(), self.gate.random());
         let jar = base.jar.lock().clone();
-        Arc::new(Kept::new(life, jar, base.profile.clone()))
+        Arc::new(Kept::new(life, jar, base.worn.clone()))
     }
 }
 
@@ -362,7 +400,7 @@ impl Keeper for SessionInner {
         let life = Life::new(PENDING, self.shared.now(), self.gate.random());
         Some(match (candidate, failed) {
             // The candidate that runs will be current; until then it is what the next attempt would look like.
-            (Some(candidate), _) => Arc::new(Kept::new(life, self.shared.jar(), candidate.profile.clone())),
+            (Some(candidate), _) => Arc::new(Kept::new(life, self.shared.jar(), candidate.worn.clone())),
             // Edits survive a failed attempt; its profile may have been the reason for it.
             (None, Some(failed)) => Arc::new(Kept::new(life, failed.jar.lock().clone(), self.draw())),
             (None, None) => self.fresh(PENDING),

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     cookies::Jar,
-    gate::{ConfigError, GateConfig, core::Limits, jitter::Jitter},
-    profile::{Profile, Profiles},
+    gate::{ConfigError, GateConfig, core::Limits, jitter::Jitter, keeper::Gate},
+    profile::{Profile, Profiles, UnknownProfile, Wearer},
 };
 
 /// All sessions of one program: created on first use, found by name, bounded in number if a bound is set.
@@ -110,6 +110,48 @@ impl Sessions {
     /// [`Stats::sessions_over_limit`] counts it.
     pub fn session(&self, id: impl Into<SessionId>) -> Session {
         self.registry.session(id.into())
+    }
+
+    /// The session of this name, created with the profile of the name `profile` if it is new, and
+    /// [pinned](Session::pin_profile) to it. One that is there already has it from its next identity on.
+    ///
+    /// # Errors
+    ///
+    /// If there is no profile of that name; then no session was created.
+    pub fn pinned_session(&self, id: impl Into<SessionId>, profile: &str) -> Result<Session, UnknownProfile> {
+        let wearer = self.registry.shared.wearer().ok_or_else(|| UnknownProfile::new(profile))?;
+        wearer.pin(profile)?;
+        let make = |id, shared| Session::create(id, shared, Some(wearer));
+        let (session, created) = self.registry.find_or_create(id.into(), make);
+        if !created {
+            session.pin_profile(profile)?;
+        }
+        Ok(session)
+    }
+
+    /// Lets `profile`, and all that are equal to it, rest for as long as [`Profiles::rest`] says: nobody draws it while another
+    /// one is free. It comes back by itself. `false`: it is not one of these sessions' profiles.
+    ///
+    /// Sessions that wear it keep it; [`clear`](Session::clear) and a renewal give them another.
+    ///
+    /// ```
+    /// use tower_client_sessions::{Profile, Profiles, Sessions};
+    ///
+    /// let profile = |port| Profile::builder().proxy(format!("http://127.0.0.1:{port}").as_str()).build();
+    /// let sessions = Sessions::builder().profiles(Profiles::new([profile(8001)?, profile(8002)?])?).build();
+    /// let alice = sessions.session("alice");
+    ///
+    /// // Its proxy does not answer: the next ones get another.
+    /// let bad = alice.profile().expect("these sessions have profiles");
+    /// assert!(sessions.mark_profile_bad(&bad));
+    /// alice.clear();
+    /// for session in ["alice", "bob", "carol"] {
+    ///     assert_ne!(sessions.session(session).profile(), Some(bad.clone()));
+    /// }
+    /// # Ok::<(), tower_client_sessions::profile::ProfileError>(())
+    /// ```
+    pub fn mark_profile_bad(&self, profile: &Profile) -> bool {
+        self.registry.shared.mark_profile_bad(profile)
     }
 
     /// The session of this name, if there is one.
@@ -300,7 +342,13 @@ impl Registry {
     pub(crate) fn session(&self, id: SessionId) -> Session {
         match self.find(&id) {
             Some(session) => session,
-            None => self.find_or_create(id, Session::create).0,
+            None => {
+                self.find_or_create(id, |id, shared| {
+                    let wearer = shared.wearer();
+                    Session::create(id, shared, wearer)
+                })
+                .0
+            }
         }
     }
 
@@ -386,6 +434,8 @@ impl Registry {
                 self.shared.dropped.add();
                 self.shared.gone.absorb(&session.0.counters);
                 map.remove(&id);
+                // The map may keep what it has removed for a while; its profile is free at once, and its cookies are gone.
+                Gate::close(&session.0);
                 return true;
             }
             session.0.evicted.store(false, Ordering::Relaxed);
@@ -411,8 +461,18 @@ impl Shared {
         Jar::default()
     }
 
-    pub(crate) fn draw(&self, avoid: Option<&Profile>) -> Option<Profile> {
-        self.profiles.as_ref().map(|profiles| profiles.draw(avoid))
+    /// One who draws profiles, if there are any.
+    pub(crate) fn wearer(&self) -> Option<Arc<Wearer>> {
+        self.profiles.clone().map(Wearer::new)
+    }
+
+    pub(crate) fn mark_profile_bad(&self, profile: &Profile) -> bool {
+        self.profiles.as_ref().is_some_and(|profiles| profiles.mark_bad(profile, self.std_now()))
+    }
+
+    /// The time by tokio's clock in the form of the standard library's, which lists of profiles go by.
+    pub(crate) fn std_now(&self) -> std::time::Instant {
+        Instant::now().into_std()
     }
 
     pub(crate) fn lane(&self) -> Option<Arc<dyn Lane>> {
@@ -434,7 +494,7 @@ impl Shared {
 impl SessionInner {
     /// Where nobody renews, what is pending simply becomes current.
     pub(crate) fn adopt_pending(self: &Arc<Self>) {
-        crate::gate::keeper::Gate::adopt_pending(self, |pending, generation| match pending {
+        Gate::adopt_pending(self, |pending, generation| match pending {
             Some(pending) => self.successor(pending, generation),
             None => unreachable!("a session without a current identity has a pending one"),
         });

@@ -10,6 +10,7 @@ mod handles;
 mod hazards;
 mod layout;
 mod misbehaving;
+mod profiles;
 mod renewal;
 mod sessions;
 mod site;

@@ -1,0 +1,452 @@
+//! Who gets which profile, and who waits for one.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use http::{Request, Response};
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
+use tower_client_sessions::{
+    Identity, Profile, ProfileLayer, Profiles, SessionLayer, Sessions,
+    profile::{Draw, Exhausted},
+    session::{SessionError, SessionErrorKind},
+};
+
+use crate::support::{Body, good, log_in, page, ruleless, settle, spawn_pages};
+
+/// Answers with the name of the profile that a request came under.
+type Client = BoxCloneSyncService<Request<Body>, Response<String>, BoxError>;
+
+fn profiles(names: &[&str]) -> Profiles {
+    let profile = |name: &&str| Profile::builder().named(*name).user_agent(*name).build().unwrap();
+    Profiles::new(names.iter().map(profile)).unwrap()
+}
+
+fn sessions(profiles: Profiles) -> Sessions {
+    Sessions::builder().profiles(profiles).build()
+}
+
+/// A site where every request to `/held` waits for a permit.
+fn client(sessions: &Sessions, held: &Arc<Semaphore>) -> Client {
+    let held = held.clone();
+    let site = service_fn(move |request: Request<Body>| {
+        let held = held.clone();
+        async move {
+            if request.uri().path() == "/held" {
+                held.acquire().await?.forget();
+            }
+            Ok::<_, BoxError>(Response::new(request.headers()["user-agent"].to_str()?.to_owned()))
+        }
+    });
+    let stack =
+        ServiceBuilder::new().layer(SessionLayer::new(sessions)).layer(ProfileLayer::new()).service(site);
+    BoxCloneSyncService::new(stack)
+}
+
+fn simple(sessions: &Sessions) -> Client {
+    client(sessions, &Arc::new(Semaphore::new(0)))
+}
+
+async fn get(client: &Client, session: &str) -> Result<String, BoxError> {
+    client.clone().oneshot(page(session, "/")).await.map(Response::into_body)
+}
+
+fn spawn(client: &Client, session: &str, path: &str) -> JoinHandle<Result<String, BoxError>> {
+    let (client, request) = (client.clone(), page(session, path));
+    tokio::spawn(async move { client.oneshot(request).await.map(Response::into_body) })
+}
+
+fn name(sessions: &Sessions, session: &str) -> Option<String> {
+    sessions.session(session).profile().map(|profile| profile.name().unwrap().to_owned())
+}
+
+fn names(sessions: &Sessions, of: &[&str]) -> Vec<String> {
+    of.iter().map(|session| name(sessions, session).unwrap()).collect()
+}
+
+#[track_caller]
+fn exhausted(answer: Result<String, BoxError>) -> SessionError {
+    let error = answer.expect_err("an error is expected");
+    let error: &SessionError = error.downcast_ref().unwrap_or_else(|| panic!("another error: {error}"));
+    assert_eq!(error.kind(), SessionErrorKind::ProfilesExhausted);
+    error.clone()
+}
+
+#[test]
+fn the_successor_gets_another_profile_by_whatever_draw() {
+    for draw in [Draw::InTurn, Draw::Random, Draw::Seeded(7), Draw::LeastUsed] {
+        for profiles in [profiles(&["a", "b"]), profiles(&["a", "b"]).exclusive()] {
+            let sessions = sessions(profiles.draw(draw));
+            let alice = sessions.session("alice");
+            for round in 0..20 {
+                let before = alice.profile();
+                alice.clear();
+                assert_ne!(alice.profile(), before, "{draw:?}, round {round}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_least_used_is_the_one_with_the_fewest_sessions() {
+    let sessions = Sessions::builder().profiles(profiles(&["a", "b", "c"]).draw(Draw::LeastUsed)).build();
+    assert_eq!(names(&sessions, &["1", "2", "3", "4"]), ["a", "b", "c", "a"]);
+    // Both of `a`'s sessions leave it.
+    for session in ["1", "4"] {
+        sessions.session(session).clear();
+    }
+    assert_eq!(names(&sessions, &["1", "4", "5", "6"]), ["b", "c", "a", "a"]);
+}
+
+#[test]
+fn sessions_of_an_exclusive_list_share_only_when_it_begins_again() {
+    let shared = sessions(profiles(&["a", "b"]));
+    assert_eq!(names(&shared, &["1", "2", "3"]), ["a", "b", "a"]);
+    let recycled = sessions(profiles(&["a", "b"]).exclusive().when_exhausted(Exhausted::Recycle));
+    assert_eq!(names(&recycled, &["1", "2", "3"]), ["a", "b", "a"]);
+    let strict = sessions(profiles(&["a", "b"]).exclusive());
+    assert_eq!(names(&strict, &["1", "2"]), ["a", "b"]);
+    assert_eq!(name(&strict, "3"), None);
+    // A session alone with all profiles in use has its own again.
+    strict.session("1").clear();
+    assert_eq!(name(&strict, "1").unwrap(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_is_given_back_with_the_last_answer() {
+    let sessions = sessions(profiles(&["a", "b", "c"]).exclusive());
+    let held = Arc::new(Semaphore::new(0));
+    let client = client(&sessions, &held);
+    let slow = [spawn(&client, "1", "/held"), spawn(&client, "1", "/held")];
+    settle().await;
+    assert_eq!(get(&client, "2").await.unwrap(), "b");
+    sessions.session("1").clear();
+    assert_eq!(name(&sessions, "1").unwrap(), "c");
+    let waiting = spawn(&client, "3", "/");
+    for slow in slow {
+        settle().await;
+        assert!(!waiting.is_finished(), "a request is still on its way as `a`");
+        held.add_permits(1);
+        assert_eq!(slow.await.unwrap().unwrap(), "a");
+    }
+    assert_eq!(waiting.await.unwrap().unwrap(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_get_what_others_give_back_in_the_order_in_which_they_came() {
+    let sessions = Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build();
+    let held = Arc::new(Semaphore::new(0));
+    let client = client(&sessions, &held);
+    let first = spawn(&client, "0", "/held");
+    settle().await;
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let mut waiting = Vec::new();
+    for session in ["1", "2", "3"] {
+        for _ in 0..2 {
+            let (client, order) = (client.clone(), order.clone());
+            waiting.push(tokio::spawn(async move {
+                let got = get(&client, session).await.unwrap();
+                order.lock().unwrap().push(session);
+                got
+            }));
+        }
+        settle().await;
+    }
+    held.add_permits(1);
+    assert_eq!(first.await.unwrap().unwrap(), "a");
+    // A session keeps its profile until it makes room for a new one.
+    for round in 0..3 {
+        settle().await;
+        assert_eq!(order.lock().unwrap().len(), 2 * round);
+        sessions.session(format!("new-{round}"));
+    }
+    settle().await;
+    assert_eq!(*order.lock().unwrap(), ["1", "1", "2", "2", "3", "3"]);
+    for task in waiting {
+        assert_eq!(task.await.unwrap(), "a");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_evicted_session_gives_its_profile_back_at_once() {
+    let list = profiles(&["a", "b"]).exclusive().when_exhausted(Exhausted::Error);
+    let sessions = Sessions::builder().profiles(list).max_sessions(2).build();
+    let client = simple(&sessions);
+    for session in 0..100 {
+        let got = get(&client, &session.to_string()).await.unwrap();
+        assert_eq!(got, ["a", "b"][session % 2]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_ends_in_time_with_an_error_that_says_what_to_do() {
+    for (list, patience) in [
+        (profiles(&["a"]).exclusive(), Duration::from_secs(30)),
+        (
+            profiles(&["a"]).exclusive().when_exhausted(Exhausted::Wait(Duration::from_secs(5))),
+            Duration::from_secs(5),
+        ),
+        (profiles(&["a"]).exclusive().when_exhausted(Exhausted::Error), Duration::ZERO),
+    ] {
+        let sessions = sessions(list);
+        let client = simple(&sessions);
+        assert_eq!(get(&client, "1").await.unwrap(), "a");
+        let began = Instant::now();
+        let error = exhausted(get(&client, "2").await);
+        assert_eq!(began.elapsed(), patience);
+        assert!(error.to_string().contains("add profiles"), "{error}");
+        // Nothing is left behind: who comes next waits as long, and what is given back is had at once.
+        assert_eq!(began.elapsed(), patience);
+        exhausted(get(&client, "2").await);
+        assert_eq!(began.elapsed(), 2 * patience);
+    }
+}
+
+#[test]
+fn nobody_waits_where_there_is_no_runtime() {
+    let sessions = sessions(profiles(&["a"]).exclusive());
+    let client = simple(&sessions);
+    let mut first = tokio_test::task::spawn(get(&client, "1"));
+    assert!(first.poll().is_ready());
+    let mut second = tokio_test::task::spawn(get(&client, "2"));
+    match second.poll() {
+        std::task::Poll::Ready(answer) => drop(exhausted(answer)),
+        std::task::Poll::Pending => panic!("nothing would end this wait"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_leaves_the_line() {
+    let sessions = Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build();
+    let client = simple(&sessions);
+    get(&client, "1").await.unwrap();
+    let one = sessions.session("1");
+    let gone = [spawn(&client, "2", "/"), spawn(&client, "2", "/")];
+    let other = spawn(&client, "3", "/");
+    settle().await;
+    gone[0].abort();
+    settle().await;
+    gone[1].abort();
+    settle().await;
+    drop(one);
+    // Room for a new one: the first session goes, or the second, for which nobody asks any more.
+    sessions.session("4");
+    sessions.session("5");
+    assert_eq!(other.await.unwrap().unwrap(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_waits_holds_nothing_of_what_is_below() {
+    let sessions = sessions(profiles(&["a"]).exclusive());
+    let site = service_fn(|request: Request<Body>| async move {
+        Ok::<_, BoxError>(Response::new(request.headers()["user-agent"].clone()))
+    });
+    let client = ServiceBuilder::new()
+        .layer(SessionLayer::new(&sessions))
+        .layer(ProfileLayer::new())
+        .concurrency_limit(1)
+        .service(site);
+    sessions.session("1");
+    let waiting = tokio::spawn(client.clone().oneshot(page("2", "/")));
+    settle().await;
+    let began = Instant::now();
+    for _ in 0..10 {
+        assert_eq!(client.clone().oneshot(page("1", "/")).await.unwrap().body(), "a");
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+    assert!(!waiting.is_finished());
+    assert!(waiting.await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_layer_alone_waits_as_well() {
+    let sessions = Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build();
+    let site = service_fn(|request: Request<Body>| async move {
+        let identity = request.extensions().get::<Identity>().unwrap();
+        Ok::<_, BoxError>(Response::new(identity.profile().cloned()))
+    });
+    let client = ProfileLayer::resolving(&sessions).layer(site);
+    let one = sessions.session("1");
+    let waiting = tokio::spawn(client.clone().oneshot(page("2", "/")));
+    settle().await;
+    assert!(!waiting.is_finished());
+    drop(one);
+    sessions.session("3");
+    assert_eq!(waiting.await.unwrap().unwrap().into_body().unwrap().name(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bad_profile_rests_and_comes_back_by_itself() {
+    let list = profiles(&["a", "b"]).rest(Duration::from_secs(60));
+    let sessions = sessions(list.when_exhausted(Exhausted::Wait(Duration::from_secs(90))));
+    let client = simple(&sessions);
+    let alice = sessions.session("alice");
+    assert!(alice.identity().unwrap().mark_profile_bad());
+    // Who wears it keeps it; nobody else gets it, neither a new session nor a renewed one.
+    assert_eq!(names(&sessions, &["alice", "1", "2", "3"]), ["a", "b", "b", "b"]);
+    for session in ["alice", "1"] {
+        sessions.session(session).clear();
+    }
+    assert_eq!(names(&sessions, &["alice", "1"]), ["b", "b"]);
+
+    // All rest: requests wait until the first of them is back.
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert!(sessions.mark_profile_bad(&sessions.session("1").profile().unwrap()));
+    let began = Instant::now();
+    assert_eq!(get(&client, "4").await.unwrap(), "a");
+    assert_eq!(began.elapsed(), Duration::from_secs(40));
+    tokio::time::advance(Duration::from_secs(20)).await;
+    assert_eq!(names(&sessions, &["5", "6"]), ["b", "a"]);
+
+    let other = Profile::builder().named("a").user_agent("z").build().unwrap();
+    assert!(!sessions.mark_profile_bad(&other));
+    assert!(!Sessions::new().session("a").identity().unwrap().mark_profile_bad());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rest_that_begins_while_somebody_waits_ends_his_wait() {
+    let list = profiles(&["a"]).exclusive().rest(Duration::from_secs(7));
+    let sessions = Sessions::builder().profiles(list).max_sessions(1).build();
+    let client = simple(&sessions);
+    let one = sessions.session("1");
+    let waiting = spawn(&client, "2", "/");
+    settle().await;
+    let began = Instant::now();
+    assert!(one.identity().unwrap().mark_profile_bad());
+    drop(one);
+    sessions.session("3");
+    settle().await;
+    assert!(!waiting.is_finished(), "it rests");
+    assert_eq!(waiting.await.unwrap().unwrap(), "a");
+    assert_eq!(began.elapsed(), Duration::from_secs(7));
+}
+
+#[test]
+fn where_all_rest_the_list_begins_again_with_the_first_to_come_back() {
+    let sessions = sessions(profiles(&["a", "b", "c"]));
+    let worn = |session| sessions.session(session).profile().unwrap();
+    for session in ["1", "2", "3"] {
+        assert!(sessions.mark_profile_bad(&worn(session)));
+    }
+    assert_eq!(names(&sessions, &["4", "5", "6"]), ["a", "a", "a"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_can_be_pinned_to_a_profile() {
+    let shared = sessions(profiles(&["a", "b", "c"]));
+    let alice = shared.session("alice");
+    alice.pin_profile("c").unwrap();
+    assert_eq!(name(&shared, "alice").unwrap(), "a", "the identity of now keeps what it has");
+    for _ in 0..3 {
+        alice.clear();
+        assert_eq!(name(&shared, "alice").unwrap(), "c");
+    }
+    let error = alice.pin_profile("d").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the sessions have no profile named d; give one that name and build them with it"
+    );
+    alice.clear();
+    assert_eq!(name(&shared, "alice").unwrap(), "c", "the mistake changed nothing");
+    alice.unpin_profile();
+    alice.clear();
+    assert_ne!(name(&shared, "alice").unwrap(), "c");
+
+    assert_eq!(shared.pinned_session("bob", "b").unwrap().profile().unwrap().name(), Some("b"));
+    assert!(shared.pinned_session("carol", "d").is_err());
+    assert!(shared.get("carol").is_none());
+    assert_eq!(shared.pinned_session("bob", "a").unwrap().profile().unwrap().name(), Some("b"));
+    shared.session("bob").clear();
+    assert_eq!(name(&shared, "bob").unwrap(), "a");
+    assert!(Sessions::new().pinned_session("bob", "a").is_err());
+
+    let error = alice.pin_profile("http://user:secret@proxy").unwrap_err();
+    assert!(!error.to_string().contains("secret"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pinned_session_waits_for_its_profile_and_for_no_other() {
+    let sessions = Sessions::builder().profiles(profiles(&["a", "b"]).exclusive()).max_sessions(3).build();
+    let client = simple(&sessions);
+    let one = sessions.session("1");
+    let pinned = sessions.pinned_session("2", "a").unwrap();
+    assert_eq!(pinned.profile(), None);
+    let error = exhausted(get(&client, "2").await);
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert_eq!(source, "the session is pinned to the profile a");
+    let waiting = spawn(&client, "2", "/");
+    settle().await;
+    // Others pass it by.
+    assert_eq!(get(&client, "3").await.unwrap(), "b");
+    drop(one);
+    let _both = [sessions.session("3"), pinned];
+    sessions.session("4");
+    assert_eq!(waiting.await.unwrap().unwrap(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_shares_the_profile_unless_it_is_exclusive() {
+    let shared = sessions(profiles(&["a", "b"]));
+    shared.session("1").fork("2").unwrap();
+    assert_eq!(names(&shared, &["1", "2"]), ["a", "a"]);
+    let exclusive = sessions(profiles(&["a", "b"]).exclusive());
+    exclusive.session("1").fork("2").unwrap();
+    assert_eq!(names(&exclusive, &["1", "2"]), ["a", "b"]);
+    exclusive.session("1").fork("3").unwrap();
+    assert_eq!(name(&exclusive, "3"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn renewals_of_exclusive_profiles_end_well_with_as_many_profiles_as_sessions() {
+    for names in [&["a", "b", "c"][..], &["a", "b", "c", "d"]] {
+        let sessions = sessions(profiles(names).exclusive());
+        let seen: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
+        let (tell, site) = (seen.clone(), crate::support::Site::new().budget(5));
+        let service = service_fn(move |request: Request<Body>| {
+            let agent = request.headers()["user-agent"].to_str().unwrap().to_owned();
+            tell.lock().unwrap().push((request.uri().host().unwrap().to_owned(), agent));
+            site.clone().oneshot(request)
+        });
+        let gate = tower_client_sessions::gate::GateConfig::new().renewal_limit(1000, Duration::from_secs(1));
+        let client = ServiceBuilder::new()
+            .layer(ruleless(&sessions).renew_with(log_in).replay_limit(100).gate(gate).max_uses(4))
+            .layer(SessionLayer::new(&sessions))
+            .layer(ProfileLayer::new())
+            .concurrency_limit(2)
+            .service(service);
+        let all: Vec<_> =
+            ["x", "y", "z"].into_iter().map(|session| spawn_pages(&client, session, 40)).collect();
+        for tasks in all {
+            assert_eq!(good(tasks).await, 40);
+        }
+        assert!(sessions.stats().renewals_succeeded >= 24);
+        assert_eq!(sessions.stats().renewals_failed, 0);
+        drop(client);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_waits_for_a_profile_and_fails_when_there_is_none() {
+    let list = profiles(&["a", "b"])
+        .when_exhausted(Exhausted::Wait(Duration::from_secs(3)))
+        .rest(Duration::from_secs(2));
+    let sessions = sessions(list);
+    let site = crate::support::Site::new();
+    let client = ServiceBuilder::new()
+        .layer(ruleless(&sessions).renew_with(log_in))
+        .layer(SessionLayer::new(&sessions))
+        .layer(ProfileLayer::new())
+        .service(site.clone());
+    let session = sessions.session("x");
+    for profile in ["a", "b"] {
+        let bad = Profile::builder().named(profile).user_agent(profile).build().unwrap();
+        assert!(sessions.mark_profile_bad(&bad));
+    }
+    let began = Instant::now();
+    assert_eq!(client.clone().oneshot(page("x", "/")).await.unwrap().status(), 200);
+    assert_eq!(began.elapsed(), Duration::from_secs(2));
+    assert_eq!(session.profile().unwrap().name(), Some("b"));
+    assert_eq!(sessions.stats().renewals_failed, 0);
+}
