@@ -1,0 +1,397 @@
+//! A world's site, and the witness that judges every request as it is sent.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll},
+};
+
+use http::{Request, Response, StatusCode, header};
+use tokio::time::{Instant, sleep};
+use tower::Service;
+use tower_client_sessions::{Session, SessionInfo, gate::BoxError, session::Identity};
+
+use super::{
+    edits::Edits,
+    moods::{Moods, Rng},
+};
+use crate::support::{Answer, Body};
+
+/// One world's site, with all that the checks need to know.
+#[derive(Clone)]
+pub(super) struct Site(Arc<Inner>);
+
+struct Inner {
+    moods: Moods,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    rng: Option<Rng>,
+    start: Option<Instant>,
+    /// Requests that were sent, and those that have arrived.
+    sent: u64,
+    arrived: u64,
+    /// How often something that was added by hand was sent, and how often it had been added while requests were held.
+    edits_carried: u64,
+    held_edits_carried: u64,
+    /// Logins that are good, and the pages that are left to each.
+    good: BTreeMap<String, u64>,
+    numbers: u64,
+    /// How often each request was sent, by its number.
+    sends: BTreeMap<u64, u32>,
+    /// Logins that run, by session; where requests lead, by session and generation.
+    logins: BTreeMap<String, u32>,
+    /// The highest generation that was sent under, by session.
+    seen: BTreeMap<String, u64>,
+    /// Up to which generation a session was ended by a call that has returned.
+    floor: BTreeMap<String, u64>,
+    /// The session and generation that a cookie was given to by hand.
+    given: BTreeMap<String, (String, u64)>,
+    pub(super) edits: Edits,
+    /// What each fork was made of: a session, and the generation that was current.
+    forks: BTreeMap<String, (String, Option<u64>)>,
+    /// What came with the answer before.
+    pub(super) last_info: Option<SessionInfo>,
+    /// Everything that happened, in words.
+    pub(super) log: String,
+    /// What went wrong.
+    pub(super) broken: Vec<String>,
+}
+
+/// The number of a request, with what was already ended when it started.
+#[derive(Clone)]
+pub(super) struct Tag {
+    pub(super) number: u64,
+    pub(super) floor: u64,
+}
+
+impl Site {
+    pub(super) fn new(moods: Moods, rng: Rng) -> Self {
+        let state = State { rng: Some(rng), ..State::default() };
+        Self(Arc::new(Inner { moods, state: Mutex::new(state) }))
+    }
+
+    pub(super) fn moods(&self) -> &Moods {
+        &self.0.moods
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// How many requests were sent, and how many of them have arrived.
+    pub(super) fn counts(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.sent, state.arrived)
+    }
+
+    /// How often something that was added by hand was sent, and how often it had been added while requests were held.
+    pub(super) fn edits_carried(&self) -> (u64, u64) {
+        let state = self.state();
+        (state.edits_carried, state.held_edits_carried)
+    }
+
+    /// Whether this is the last handle to the site.
+    pub(super) fn is_alone(&self) -> bool {
+        Arc::strong_count(&self.0) == 1
+    }
+
+    pub(super) fn rng<R>(&self, draw: impl FnOnce(&mut Rng) -> R) -> R {
+        draw(self.state().rng.as_mut().expect("it is there from the start"))
+    }
+
+    pub(super) fn note(&self, what: impl std::fmt::Display) {
+        let mut state = self.state();
+        let now = state.start.get_or_insert_with(Instant::now).elapsed();
+        let _ = writeln!(state.log, "{now:?} {what}");
+    }
+
+    pub(super) fn breaks(&self, what: String) {
+        self.state().broken.push(what);
+    }
+
+    /// Whatever a session was until now is ended, by a call that has just returned.
+    pub(super) fn ended(&self, session: &Session, before: Option<u64>) {
+        let id = session.id().to_string();
+        let mut state = self.state();
+        state.edits.wipe(session);
+        let seen = state.seen.get(&id).copied().unwrap_or(0);
+        let floor = state.floor.entry(id).or_default();
+        *floor = (*floor).max(before.unwrap_or(0)).max(seen);
+    }
+
+    pub(super) fn floor(&self, session: &str) -> u64 {
+        self.state().floor.get(session).copied().unwrap_or(0)
+    }
+
+    /// A jar with this cookie was given to a session, by a call that has just returned.
+    pub(super) fn gave(&self, session: &Session, cookie: u64) {
+        let mut state = self.state();
+        let generation = session.generation().expect("what is given is current at once");
+        state.given.insert(cookie.to_string(), (session.id().to_string(), generation));
+        state.edits.give(session);
+    }
+
+    /// A fork was made, by a call that has just returned.
+    pub(super) fn forked(&self, of: &Session, fork: &Session) {
+        let mut state = self.state();
+        state.edits.fork(of, fork);
+        state.forks.insert(fork.id().to_string(), (of.id().to_string(), of.generation()));
+    }
+
+    /// Some session of the site's ends, or all do.
+    pub(super) fn expire(&self) {
+        let all = self.rng(|rng| rng.chance(30));
+        let pick = self.rng(Rng::next);
+        let mut state = self.state();
+        if all {
+            state.good.clear();
+        } else if !state.good.is_empty() {
+            let at = (pick % state.good.len() as u64) as usize;
+            let sid = state.good.keys().nth(at).cloned().expect("it is below the length");
+            state.good.remove(&sid);
+        }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        let mut state = self.state();
+        state.numbers += 1;
+        state.numbers
+    }
+
+    async fn take_time(&self, most: u64) {
+        let time = self.rng(|rng| rng.millis(most));
+        if time.is_zero() {
+            tokio::task::yield_now().await;
+        } else {
+            sleep(time).await;
+        }
+    }
+}
+
+/// Name and value of each cookie of a request.
+fn cookies(request: &Request<Body>) -> Vec<(String, String)> {
+    let lines = request.headers().get_all(header::COOKIE).iter();
+    let pairs = lines.flat_map(|line| line.to_str().expect("the soak's cookies are text").split("; "));
+    pairs
+        .map(|pair| pair.split_once('=').expect("each has a name"))
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
+}
+
+fn identity(request: &Request<Body>) -> Identity {
+    request.extensions().get::<Identity>().expect("the session layer puts it there").clone()
+}
+
+/// Judging what is sent.
+impl Site {
+    /// Looks at a request in the moment in which it leaves the session layer.
+    fn judge(&self, request: &Request<Body>) {
+        let identity = identity(request);
+        let (id, generation) = (identity.session_id().to_string(), identity.generation());
+        let mut broken = Vec::new();
+        let mut state = self.state();
+        state.sent += 1;
+        let seen = state.seen.entry(id.clone()).or_default();
+        *seen = (*seen).max(generation);
+        let floor = state.floor.get(&id).copied().unwrap_or(0);
+        if generation <= floor {
+            broken.push(format!("{id} was sent under generation {generation} after {floor} was ended"));
+        }
+        if let Some(tag) = request.extensions().get::<Tag>() {
+            let sends = state.sends.entry(tag.number).or_default();
+            *sends += 1;
+            if *sends > 1 + self.0.moods.replays {
+                broken.push(format!("request {} was sent {sends} times", tag.number));
+            }
+            if generation <= tag.floor {
+                broken.push(format!(
+                    "request {} of {id} started after {} was ended and went under {generation}",
+                    tag.number, tag.floor
+                ));
+            }
+        }
+        let expected = state.edits.carried_by(&identity);
+        let mut carried = BTreeSet::new();
+        for (name, value) in cookies(request) {
+            let (owner, made) = match name.as_str() {
+                "sid" | "late" => {
+                    // `sid=NAME/GENERATION/NUMBER`
+                    let mut parts = value.split('/').map(str::to_owned);
+                    let owner = parts.next().expect("the name comes first");
+                    (owner, parts.next().and_then(|made| made.parse().ok()).expect("then the generation"))
+                }
+                "given" => state.given.get(&value).cloned().expect("it was noted when it was given"),
+                _ => {
+                    carried.insert(name);
+                    continue;
+                }
+            };
+            let is_own = owner == id && made == generation;
+            if !is_own && !state.inherits(&identity, self.0.moods.login_first, &owner, made) {
+                broken.push(format!("{name}={value} was sent by {id} under generation {generation}"));
+            }
+        }
+        let was_held = |cookie: &String| state.edits.was_added_while_held(identity.session(), cookie);
+        let held = carried.iter().filter(|cookie| was_held(cookie)).count() as u64;
+        state.edits_carried += carried.len() as u64;
+        state.held_edits_carried += held;
+        if carried != expected {
+            broken.push(format!(
+                "edits: {id} carries {carried:?} and not {expected:?} under generation {generation}"
+            ));
+        }
+        state.broken.append(&mut broken);
+    }
+}
+
+impl State {
+    /// Whether this identity is the first of a fork, which has what `owner` had under the generation `made` when it was forked.
+    fn inherits(&self, identity: &Identity, login_first: bool, owner: &str, made: u64) -> bool {
+        let session = identity.session();
+        let is_first = if login_first {
+            let is_current = session.generation() == Some(identity.generation());
+            session.stats().renewals_succeeded == u64::from(is_current)
+        } else {
+            identity.generation() == 1
+        };
+        let taken = (owner.to_owned(), Some(made));
+        is_first && self.forks.get(&session.id().to_string()) == Some(&taken)
+    }
+}
+
+/// Stands right below the session layer, and judges all that comes through.
+#[derive(Clone)]
+pub(super) struct Witness<S> {
+    inner: S,
+    site: Site,
+}
+
+impl<S> Witness<S> {
+    pub(super) fn new(inner: S, site: Site) -> Self {
+        Self { inner, site }
+    }
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Witness<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> S::Future {
+        self.site.judge(&request);
+        self.inner.call(request)
+    }
+}
+
+/// Answering.
+impl Site {
+    async fn answer(self, request: Request<Body>) -> Answer {
+        let moods = &self.0.moods;
+        self.state().arrived += 1;
+        let identity = identity(&request);
+        let tag = request.extensions().get::<Tag>().map(|tag| tag.number);
+        let login = cookies(&request).into_iter().find_map(|(name, value)| (name == "sid").then_some(value));
+        let id = identity.session_id().to_string();
+        let path = request.uri().path().to_owned();
+        self.note(format_args!("{path} {tag:?} {id} {} {login:?}", identity.generation()));
+        let may_lead = path == "/enter" && login.is_none();
+        if path == "/login" || may_lead {
+            return self.login(&identity, path == "/login").await;
+        }
+        let good = {
+            let mut state = self.state();
+            let left = login.as_ref().and_then(|login| state.good.get_mut(login));
+            left.is_some_and(|left| {
+                let good = *left > 0;
+                *left = left.saturating_sub(1);
+                good
+            })
+        };
+        let (hangs, fails, expires) = self.rng(|rng| {
+            (rng.chance(moods.page_hangs), rng.chance(moods.page_errors), rng.chance(moods.expires))
+        });
+        if hangs {
+            std::future::pending::<()>().await;
+        }
+        self.take_time(moods.latency).await;
+        if fails {
+            return Err("the connection was reset".into());
+        }
+        if expires {
+            self.expire();
+        }
+        let status = if good { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        let late = format!("late={id}/{}/{}; Path=/", identity.generation(), self.number());
+        Ok(Response::builder().status(status).header(header::SET_COOKIE, late).body(Body::default())?)
+    }
+
+    async fn login(&self, identity: &Identity, by_rule: bool) -> Answer {
+        struct Running(Site, String);
+        impl Drop for Running {
+            fn drop(&mut self) {
+                *self.0.state().logins.get_mut(&self.1).unwrap() -= 1;
+            }
+        }
+        let moods = &self.0.moods;
+        let (id, generation) = (identity.session_id().to_string(), identity.generation());
+        let key = if by_rule { id.clone() } else { format!("{id}/{generation}") };
+        {
+            let mut state = self.state();
+            // Where nobody has to log in, all may.
+            let leads = by_rule || (generation > 1 && !state.edits.was_given(&id, generation));
+            let running = state.logins.entry(key.clone()).or_default();
+            *running += 1;
+            if *running > 1 && leads {
+                state.broken.push(format!("two logins of {key} at once"));
+            }
+        }
+        let _running = Running(self.clone(), key);
+        let how = self.rng(|rng| match () {
+            () if rng.chance(moods.login_hangs) => 5,
+            () if rng.chance(moods.login_fails) => rng.below(5),
+            () => 9,
+        });
+        self.take_time(moods.login_latency).await;
+        let answer = Response::builder();
+        let status = match how {
+            0 => return Err("the connection was reset".into()),
+            // Anything but a refusal makes a leader's identity current, without a cookie.
+            1 if by_rule => 500,
+            3 if by_rule => 200,
+            1 | 3 | 4 => 401,
+            2 => 403,
+            5 => std::future::pending().await,
+            _ => {
+                let sid = format!("{id}/{generation}/{}", self.number());
+                self.state().good.insert(sid.clone(), moods.pages.unwrap_or(u64::MAX));
+                let answer = answer.header(header::SET_COOKIE, format!("sid={sid}; Path=/; HttpOnly"));
+                return Ok(answer.body(Body::default())?);
+            }
+        };
+        Ok(answer.status(status).body(Body::default())?)
+    }
+}
+
+impl Service<Request<Body>> for Site {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(self.clone().answer(request))
+    }
+}
