@@ -218,7 +218,8 @@ mod tests {
 
     #[test]
     fn written_dates_read_back() {
-        for secs in (-11_644_473_600..253_402_300_799).step_by(86_399 * 1_009) {
+        let step = if cfg!(miri) { 86_399 * 100_900 } else { 86_399 * 1_009 };
+        for secs in (-11_644_473_600..253_402_300_799).step_by(step) {
             let moment = Timestamp::from_secs(secs);
             assert_eq!(parse_date(write_date(moment).as_bytes()), Some(moment));
         }

@@ -962,3 +962,6 @@ fn jittered(ceiling: Duration, random: u64) -> Duration {
 #[cfg(test)]
 #[path = "model.rs"]
 mod model;
+#[cfg(test)]
+#[path = "steps.rs"]
+mod steps;

@@ -282,10 +282,24 @@ mod tests {
     #[test]
     fn a_crowd_leaves_no_memory_behind() {
         let mut line: Waiters<(), ()> = Waiters::new();
-        let tickets: Vec<_> = (0..1000).map(|_| line.push()).collect();
-        for ticket in tickets {
-            line.remove(ticket);
+        for (crowd, kept) in [(64, 64), (65, 0), (1000, 0)] {
+            let tickets: Vec<_> = (0..crowd).map(|_| line.push()).collect();
+            for ticket in tickets {
+                line.remove(ticket);
+            }
+            assert_eq!(line.slots.len(), kept, "{crowd}");
         }
         assert_eq!(line.slots.capacity(), 0);
+    }
+
+    #[test]
+    #[cfg(debug_assertions)]
+    #[should_panic(expected = "after its slot was given back")]
+    fn a_ticket_names_nobody_who_came_later() {
+        let mut line: Waiters<(), ()> = Waiters::new();
+        let first = line.push();
+        line.remove(first);
+        line.push();
+        line.role(first);
     }
 }

@@ -20,7 +20,7 @@ use tower_client_sessions::{
 use crate::support::*;
 
 /// The text of every file that may hold a hazard's test.
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     include_str!("gate.rs"),
     include_str!("handles.rs"),
     include_str!("hazards.rs"),
@@ -34,6 +34,7 @@ const SOURCES: [&str; 14] = [
     include_str!("../../src/gate/keeper.rs"),
     include_str!("../../src/gate/loom.rs"),
     include_str!("../../src/gate/model.rs"),
+    include_str!("../../src/gate/steps.rs"),
     include_str!("../../src/gate/waiters.rs"),
 ];
 

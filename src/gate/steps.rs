@@ -1,0 +1,518 @@
+//! Single steps of the core, with times and numbers that no search of small worlds looks at.
+
+use std::time::Duration;
+
+use super::{
+    Admission, Attempt, Core, Ended, Failure, Fault, Generation, Grant, Host, Limits, Refusal, Refused,
+    Release, State, Step, Verdict, doubled, jittered,
+};
+use crate::gate::waiters::Ticket;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Cause {
+    Fault(Fault),
+    Told(u8),
+}
+
+impl From<Fault> for Cause {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// A host that writes down what it is told.
+#[derive(Default)]
+struct Told {
+    rule: bool,
+    woken: Vec<u8>,
+    forgotten: Vec<u8>,
+    errors: Vec<Cause>,
+    driven: Vec<Attempt>,
+    aborts: u32,
+}
+
+impl Host for Told {
+    type Waker = u8;
+    type Error = Cause;
+
+    fn has_rule(&self) -> bool {
+        self.rule
+    }
+    fn end_current(&mut self) {}
+    fn fresh(&mut self) {}
+    fn candidate(&mut self, _generation: Generation, _overlap: bool) {}
+    fn discard(&mut self, _failed: bool) {}
+    fn promote(&mut self) {}
+    fn install(&mut self, _generation: Generation) {}
+    fn drive(&mut self, attempt: Attempt, _generation: Generation) {
+        self.driven.push(attempt);
+    }
+    fn abort(&mut self) {
+        self.aborts += 1;
+    }
+    fn wake(&mut self, waker: u8) {
+        self.woken.push(waker);
+    }
+    fn forget(&mut self, waker: u8) {
+        self.forgotten.push(waker);
+    }
+    fn forget_error(&mut self, error: Cause) {
+        self.errors.push(error);
+    }
+    fn random(&mut self) -> u64 {
+        u64::MAX
+    }
+}
+
+/// A core with its host, its bounds and the time.
+struct Gate {
+    core: Core<Told>,
+    host: Told,
+    limits: Limits,
+    now: Duration,
+}
+
+impl Gate {
+    fn new(core: Core<Told>, rule: bool) -> Self {
+        let limits = Limits {
+            failures: 4,
+            starts: 100,
+            window: 100 * SECOND,
+            held: 3,
+            attempt: 10 * SECOND,
+            backoff: SECOND,
+            backoff_most: 3 * SECOND,
+            rest: 20 * SECOND,
+            rest_most: 50 * SECOND,
+            cool: 7 * SECOND,
+            role: 2 * SECOND,
+            release: Release::All,
+        };
+        Self { core, host: Told { rule, ..Told::default() }, limits, now: Duration::ZERO }
+    }
+
+    fn open() -> Self {
+        Self::new(Core::open(), true)
+    }
+
+    fn pending() -> Self {
+        Self::new(Core::pending(), true)
+    }
+
+    /// Without a rule: the first one leads.
+    fn ruleless() -> Self {
+        Self::new(Core::pending(), false)
+    }
+
+    fn step<R>(&mut self, event: impl FnOnce(&mut Core<Told>, &mut Step<'_, Told>) -> R) -> R {
+        event(&mut self.core, &mut Step { host: &mut self.host, limits: &self.limits, now: self.now })
+    }
+
+    fn admit(&mut self) -> Admission<Cause> {
+        self.step(|core, step| core.admit(step, false))
+    }
+
+    #[track_caller]
+    fn wait(&mut self) -> Ticket {
+        match self.admit() {
+            Admission::Wait(ticket) => ticket,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn pass(&mut self) -> Grant {
+        match self.admit() {
+            Admission::Pass(grant) => grant,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn poll(&mut self, ticket: Ticket) -> Option<Result<Grant, Refusal<Cause>>> {
+        self.step(|core, step| core.poll(step, ticket))
+    }
+
+    fn tick(&mut self) {
+        self.step(|core, step| core.tick(step));
+    }
+
+    /// The driver that was started last ends.
+    fn done(&mut self, result: Result<(), Failure<Cause>>) -> bool {
+        let attempt = *self.host.driven.last().expect("one was started");
+        self.step(|core, step| core.driver_done(step, attempt, result))
+    }
+
+    fn fail(&mut self, terminal: bool, number: u8) -> bool {
+        self.done(Err(Failure { terminal, error: Cause::Told(number) }))
+    }
+
+    fn renew(&mut self) -> Result<Ticket, Refused> {
+        self.step(|core, step| core.renew(step))
+    }
+
+    fn clear(&mut self) {
+        self.step(|core, step| core.clear(step)).expect("it is not closed");
+    }
+
+    fn sees(&mut self, ticket: Ticket, waker: u8) {
+        *self.core.waiter_waker(ticket) = Some(waker);
+    }
+}
+
+#[test]
+fn an_alarm_is_set_for_what_nobody_else_notices() {
+    let mut gate = Gate::open();
+    assert_eq!(gate.core.alarm(), None);
+    // Over: the driver bounds itself, unless somebody waits for how it ends.
+    let asker = gate.renew().unwrap();
+    assert_eq!((gate.core.state(), gate.core.alarm()), (&State::Over, Some(10 * SECOND)));
+    assert_eq!(gate.core.attempt_deadline(), Some(10 * SECOND));
+    gate.core.drop_asker(asker);
+    assert_eq!(gate.core.alarm(), None);
+    assert_eq!(gate.core.attempt_deadline(), Some(10 * SECOND));
+
+    // Hold, with one who waits and nobody who asked.
+    let mut gate = Gate::pending();
+    let waiter = gate.wait();
+    assert_eq!((gate.core.state(), gate.core.alarm()), (&State::Hold, None));
+    // Backoff, for as long as somebody waits.
+    assert!(gate.fail(false, 1));
+    assert_eq!(gate.core.alarm(), Some(SECOND));
+    assert_eq!(gate.core.attempt_deadline(), None);
+    gate.step(|core, step| core.drop_waiter(step, waiter));
+    assert_eq!(gate.core.alarm(), None);
+    let asker = gate.renew().unwrap();
+    assert!(gate.fail(false, 1));
+    assert_eq!(gate.core.alarm(), Some(SECOND), "one who asked waits as well");
+    gate.core.drop_asker(asker);
+    assert_eq!(gate.core.alarm(), None);
+
+    // What `renew_with` was given is tried again, whoever waits.
+    let asker = gate.step(|core, step| core.renew_with(step)).unwrap();
+    gate.core.drop_asker(asker);
+    assert!(gate.fail(false, 1));
+    assert_eq!(gate.core.alarm(), Some(SECOND));
+
+    // A lead, while somebody waits behind it.
+    let mut gate = Gate::ruleless();
+    gate.pass();
+    assert_eq!((gate.core.state(), gate.core.alarm()), (&State::Lead { taken: true }, None));
+    gate.wait();
+    assert_eq!(gate.core.alarm(), Some(10 * SECOND));
+
+    // A burst, whoever waits for it.
+    let mut gate = Gate::pending();
+    gate.limits.release = Release::Staggered { burst: 1, every: 3 * SECOND };
+    let waiters = [gate.wait(), gate.wait()];
+    assert!(gate.done(Ok(())));
+    assert_eq!(gate.core.alarm(), Some(3 * SECOND));
+    assert!(gate.poll(waiters[1]).is_none());
+    gate.now = 3 * SECOND;
+    assert!(gate.poll(waiters[1]).is_some(), "its turn comes at the moment, not after it");
+    assert_eq!(gate.core.state(), &State::Open);
+}
+
+#[test]
+fn a_gate_is_idle_while_nothing_is_under_way() {
+    let mut gate = Gate::open();
+    assert!(gate.core.is_idle());
+    let asker = gate.renew().unwrap();
+    assert!(!gate.core.is_idle());
+    gate.core.drop_asker(asker);
+    assert!(!gate.core.is_idle(), "a renewal runs that nobody waits for");
+    assert!(gate.done(Ok(())));
+    assert!(gate.core.is_idle());
+
+    let mut gate = Gate::pending();
+    assert!(gate.core.is_idle());
+    let waiter = gate.wait();
+    assert!(!gate.core.is_idle());
+    assert!(gate.fail(false, 1));
+    assert!(!gate.core.is_idle(), "somebody waits for the next attempt");
+    gate.step(|core, step| core.drop_waiter(step, waiter));
+    assert!(gate.core.is_idle(), "a back-off that nobody waits for");
+    let asker = gate.renew().unwrap();
+    assert!(gate.fail(false, 1));
+    assert!(!gate.core.is_idle(), "one who asked waits for the next attempt");
+    gate.core.drop_asker(asker);
+    assert!(gate.core.is_idle());
+    let asker = gate.step(|core, step| core.renew_with(step)).unwrap();
+    assert!(gate.core.is_once());
+    gate.core.drop_asker(asker);
+    assert!(gate.fail(false, 1));
+    assert!(!gate.core.is_idle(), "what was given is tried again");
+    gate.clear();
+    assert!(gate.core.is_idle() && !gate.core.is_once());
+}
+
+#[test]
+fn everybody_is_roused_and_nobody_leaves() {
+    let mut gate = Gate::pending();
+    let waiters = [gate.wait(), gate.wait()];
+    gate.sees(waiters[0], 1);
+    gate.sees(waiters[1], 2);
+    let asker = gate.renew().unwrap();
+    *gate.core.asker_waker(asker) = Some(3);
+    let mut roused = Vec::new();
+    gate.core.rouse(|waker| roused.push(waker));
+    assert_eq!((roused, gate.core.held()), (vec![1, 2, 3], 2));
+    assert!(gate.done(Ok(())));
+    assert_eq!(gate.core.current(), Some(2));
+    assert_eq!(gate.step(|core, step| core.poll_asker(step, asker)), Some(Ended::Renewed(2)));
+}
+
+#[test]
+fn hazard_26_the_bound_on_the_held_is_exact() {
+    let mut gate = Gate::pending();
+    for _ in 0..3 {
+        gate.wait();
+    }
+    assert_eq!(gate.admit(), Admission::Refuse(Refusal::Overloaded));
+    assert_eq!(gate.core.held(), 3);
+}
+
+#[test]
+fn hazard_33_the_window_of_starts_slides() {
+    let mut gate = Gate::open();
+    gate.limits.starts = 2;
+    for second in [0, 30] {
+        gate.now = second * SECOND;
+        gate.renew().unwrap();
+        assert!(gate.done(Ok(())));
+    }
+    gate.now = 60 * SECOND;
+    let asker = gate.renew().unwrap();
+    // The value that works is left alone, until the first start is out of the window.
+    assert_eq!(gate.core.state(), &State::Cool { until: 100 * SECOND, terminal: None });
+    let ended = gate.step(|core, step| core.poll_asker(step, asker));
+    assert_eq!(ended, Some(Ended::Failed(Cause::Fault(Fault::TooManyRenewals))));
+    gate.now = 100 * SECOND;
+    gate.tick();
+    assert_eq!(gate.core.state(), &State::Open);
+    gate.renew().unwrap();
+    assert!(gate.done(Ok(())));
+
+    // With nothing that works, everybody is told, until the next start is out of it.
+    let error = Cause::Fault(Fault::TooManyRenewals);
+    gate.now = 110 * SECOND;
+    gate.clear();
+    assert!(matches!(gate.admit(), Admission::Wait(_)));
+    assert_eq!(gate.core.state(), &State::Failed { error: error.clone(), retry_at: Some(130 * SECOND) });
+    gate.now = 130 * SECOND - Duration::from_nanos(1);
+    assert_eq!(gate.admit(), Admission::Refuse(Refusal::Failed(error.clone())));
+    gate.now = 130 * SECOND;
+    gate.wait();
+    assert_eq!(gate.core.state(), &State::Hold);
+    assert_eq!(gate.host.errors, [error]);
+
+    // One that would lead is told at once.
+    let mut gate = Gate::ruleless();
+    gate.limits.starts = 1;
+    let lead = gate.pass();
+    gate.step(|core, step| core.report_expired(step, lead));
+    gate.now = 5 * SECOND;
+    assert_eq!(gate.admit(), Admission::Refuse(Refusal::Failed(Cause::Fault(Fault::TooManyRenewals))));
+}
+
+#[test]
+fn pauses_double_up_to_their_ceilings() {
+    let mut gate = Gate::pending();
+    gate.limits.failures = 5;
+    gate.wait();
+    // Backed off for 1, 2, 3 and 3 seconds.
+    for until in [1, 3, 6, 9] {
+        assert!(gate.fail(false, 1));
+        assert_eq!(gate.core.state(), &State::Backoff { until: until * SECOND });
+        gate.now = until * SECOND - Duration::from_nanos(1);
+        gate.tick();
+        assert_eq!(gate.core.state(), &State::Backoff { until: until * SECOND });
+        gate.now = until * SECOND;
+        gate.tick();
+        assert_eq!(gate.core.state(), &State::Hold);
+    }
+    // The errors that nobody gets go out through the host.
+    assert_eq!(gate.host.errors.len(), 4);
+    // Rested for 20, 40 and 50 seconds.
+    let mut told = 9;
+    for rest in [20, 40, 50] {
+        assert!(gate.fail(false, 2));
+        let failed = State::Failed { error: Cause::Told(2), retry_at: Some((told + rest) * SECOND) };
+        assert_eq!(gate.core.state(), &failed);
+        told += rest;
+        gate.now = told * SECOND;
+        gate.wait();
+        assert_eq!(gate.core.state(), &State::Hold);
+    }
+    // Something went well: all counts begin anew.
+    assert!(gate.done(Ok(())));
+    gate.step(|core, step| core.report_expired(step, Grant { generation: core.current().unwrap(), role: 0 }));
+    assert!(gate.fail(false, 1));
+    assert_eq!(gate.core.state(), &State::Backoff { until: gate.now + SECOND });
+}
+
+#[test]
+fn hazard_24_a_deadline_is_over_at_its_moment() {
+    let mut gate = Gate::pending();
+    gate.now = 5 * SECOND;
+    gate.wait();
+    gate.now = 15 * SECOND - Duration::from_nanos(1);
+    gate.tick();
+    assert_eq!(gate.core.state(), &State::Hold);
+    gate.now = 15 * SECOND;
+    gate.tick();
+    assert_eq!(gate.core.state(), &State::Backoff { until: 16 * SECOND });
+    assert_eq!(gate.host.aborts, 1);
+    assert!(!gate.done(Ok(())), "it is late");
+}
+
+#[test]
+fn a_failed_overlap_cools_and_its_refusal_is_remembered() {
+    let mut gate = Gate::open();
+    let due = |gate: &mut Gate, generation| gate.step(|core, step| core.due(step, generation));
+    due(&mut gate, 2);
+    assert_eq!(gate.core.state(), &State::Open, "that is another generation's budget");
+    due(&mut gate, 1);
+    assert_eq!(gate.core.state(), &State::Over);
+    assert!(gate.fail(false, 1));
+    assert_eq!(gate.core.state(), &State::Cool { until: 7 * SECOND, terminal: None });
+    due(&mut gate, 1);
+    assert_eq!(gate.host.driven.len(), 1, "no budget starts another one yet");
+    gate.now = 7 * SECOND;
+    due(&mut gate, 1);
+    assert!(gate.fail(true, 2));
+    let refused = State::Cool { until: Duration::MAX, terminal: Some(Cause::Told(2)) };
+    assert_eq!(gate.core.state(), &refused);
+    // When the value dies as well, the refusal is what everybody gets.
+    let current = gate.pass();
+    assert_eq!(gate.step(|core, step| core.report_expired(step, current)), Verdict::Current);
+    assert_eq!(gate.core.state(), &State::Failed { error: Cause::Told(2), retry_at: None });
+    assert_eq!(gate.host.errors, [Cause::Told(1)]);
+    gate.clear();
+    assert_eq!(gate.host.errors, [Cause::Told(1), Cause::Told(2)]);
+
+    let mut gate = Gate::new(Core::open(), false);
+    due(&mut gate, 1);
+    assert_eq!(gate.core.state(), &State::Open, "nobody could renew it");
+}
+
+#[test]
+fn a_renewal_is_refused_where_nobody_can_run_it() {
+    let mut gate = Gate::ruleless();
+    assert_eq!(gate.renew(), Err(Refused::NoRule));
+    // One that runs can be joined, whoever runs it.
+    let lead = gate.pass();
+    let asker = gate.renew().unwrap();
+    gate.step(|core, step| core.report_good(step, lead));
+    assert_eq!(gate.step(|core, step| core.poll_asker(step, asker)), Some(Ended::Renewed(2)));
+    // A later call ends what was under way and tells so.
+    let first = gate.step(|core, step| core.renew_with(step)).unwrap();
+    let second = gate.renew().unwrap();
+    let third = gate.step(|core, step| core.renew_with(step)).unwrap();
+    for asker in [first, second] {
+        assert_eq!(gate.step(|core, step| core.poll_asker(step, asker)), Some(Ended::Superseded));
+    }
+    // What `renew_with` was given can be tried again though there is no rule.
+    assert!(gate.fail(false, 1));
+    assert!(gate.renew().is_ok());
+    *gate.core.asker_waker(third) = Some(9);
+    assert_eq!(gate.core.drop_asker(third), (Some(9), None));
+    gate.step(|core, step| core.close(step));
+    assert_eq!(gate.renew(), Err(Refused::Closed));
+    assert_eq!(gate.step(|core, step| core.clear(step)), Err(Refused::Closed));
+    assert_eq!(gate.admit(), Admission::Refuse(Refusal::Closed));
+}
+
+#[test]
+fn one_who_asked_for_a_lead_that_nobody_is_left_to_take_is_told() {
+    let mut gate = Gate::ruleless();
+    let lead = gate.pass();
+    let asker = gate.renew().unwrap();
+    gate.step(|core, step| core.drop_role(step, lead.role));
+    assert_eq!(gate.core.state(), &State::Pending);
+    let ended = gate.step(|core, step| core.poll_asker(step, asker));
+    assert_eq!(ended, Some(Ended::Failed(Cause::Fault(Fault::Lost))));
+}
+
+#[test]
+fn whoever_leaves_leaves_its_waker_to_be_dropped_after_the_lock() {
+    let mut gate = Gate::pending();
+    let (goes, told) = (gate.wait(), gate.wait());
+    gate.sees(goes, 1);
+    gate.sees(told, 2);
+    gate.step(|core, step| core.drop_waiter(step, goes));
+    assert_eq!(gate.host.forgotten, [1]);
+    assert!(gate.fail(true, 3));
+    assert_eq!(gate.host.woken, [2]);
+    gate.step(|core, step| core.drop_waiter(step, told));
+    assert_eq!(gate.host.errors, [Cause::Told(3)], "an outcome that nobody fetched");
+}
+
+#[test]
+fn a_role_is_good_for_its_own_attempt_and_value_alone() {
+    let mut gate = Gate::ruleless();
+    let lead = gate.pass();
+    assert!(gate.core.may_send(lead));
+    assert!(!gate.core.may_send(Grant { role: 0, ..lead }));
+    assert!(!gate.core.may_send(Grant { generation: lead.generation + 1, ..lead }));
+    // A lead that is dropped costs no start, and its number never comes back.
+    gate.step(|core, step| core.drop_role(step, lead.role));
+    assert!(!gate.core.may_send(lead));
+    let next = gate.pass();
+    assert!(next.role > lead.role && next.generation > lead.generation);
+    gate.step(|core, step| core.report_good(step, lead));
+    assert_eq!(gate.core.state(), &State::Lead { taken: true });
+    gate.step(|core, step| core.report_good(step, next));
+    assert_eq!((gate.core.state(), gate.core.current()), (&State::Open, Some(next.generation)));
+    assert!(gate.core.may_send(Grant { generation: next.generation, role: 0 }));
+}
+
+#[test]
+fn each_fence_raises_the_number() {
+    let mut gate = Gate::pending();
+    gate.limits.release = Release::ProbeFirst;
+    let mut last = 0;
+    for round in 0..6 {
+        let (first, second) = (gate.wait(), gate.wait());
+        assert!(gate.done(Ok(())));
+        let probe = gate.poll(first).unwrap().unwrap();
+        assert!(probe.role > last, "round {round}");
+        last = probe.role;
+        assert!(gate.poll(second).is_none());
+        match round {
+            0 => gate.step(|core, step| core.report_good(step, probe)),
+            1 => gate.step(|core, step| core.report_error(step, probe)),
+            2 => gate.step(|core, step| core.drop_role(step, probe.role)),
+            3 => {
+                gate.now += 10 * SECOND;
+                gate.tick();
+            }
+            4 => {
+                gate.renew().unwrap();
+            }
+            _ => {
+                gate.step(|core, step| core.report_expired(step, probe));
+            }
+        }
+        // Its role is over: whatever it says now changes nothing.
+        let state = gate.core.state().clone();
+        gate.step(|core, step| core.drop_role(step, probe.role));
+        gate.step(|core, step| core.report_error(step, probe));
+        assert_eq!(gate.core.state(), &state, "round {round}");
+        gate.step(|core, step| core.drop_waiter(step, second));
+        gate.clear();
+    }
+}
+
+#[test]
+fn a_pause_is_doubled_so_often_and_drawn_below_its_ceiling() {
+    assert_eq!(doubled(SECOND, 0, 9 * SECOND), SECOND);
+    assert_eq!(doubled(SECOND, 3, 9 * SECOND), 8 * SECOND);
+    assert_eq!(doubled(SECOND, 4, 9 * SECOND), 9 * SECOND);
+    assert_eq!(doubled(Duration::MAX, u32::MAX, Duration::MAX), Duration::MAX);
+    assert_eq!(jittered(8 * SECOND, 0), Duration::ZERO);
+    assert_eq!(jittered(8 * SECOND, 1 << 63), 4 * SECOND);
+    assert_eq!(jittered(8 * SECOND, 1 << 61), SECOND);
+    assert!(jittered(8 * SECOND, u64::MAX) <= 8 * SECOND);
+}
