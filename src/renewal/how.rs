@@ -11,10 +11,10 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt, Limited, combinators::UnsyncBoxBody};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::{
     cookies::{Jar, StoredCookie},
@@ -176,7 +176,18 @@ impl RenewalBody {
     ///
     /// If it is longer than `limit` bytes, or cannot be read.
     pub async fn bytes(self, limit: usize) -> Result<Bytes, BoxError> {
-        Limited::new(self.0, limit).collect().await.map(http_body_util::Collected::to_bytes)
+        // By hand: a future that holds http-body-util's `Limited` over a boxed error cannot be shown to be `Send`, and a rule's
+        // has to be.
+        let mut body = self.0;
+        let mut whole = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else { continue };
+            if limit - whole.len() < data.len() {
+                return Err(format!("the body of the answer is longer than {limit} bytes").into());
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok(whole.freeze())
     }
 
     /// Reads the body whole, as text; what is not UTF-8 is replaced.
