@@ -22,6 +22,7 @@ pub struct IdentityClientBuilder {
     connect_timeout: Duration,
     http2: bool,
     tls: Option<ClientConfig>,
+    platform_roots: bool,
     roots: Vec<CertificateDer<'static>>,
     tls_sessions: usize,
     direct_by_default: bool,
@@ -39,6 +40,7 @@ impl Default for IdentityClientBuilder {
             connect_timeout: Duration::from_secs(15),
             http2: true,
             tls: None,
+            platform_roots: false,
             roots: Vec::new(),
             tls_sessions: 4,
             direct_by_default: false,
@@ -99,7 +101,16 @@ impl IdentityClientBuilder {
         self
     }
 
-    /// Trusts these certificates besides Mozilla's. Cannot be had together with [`tls_config`](Self::tls_config).
+    /// Trusts the root certificates of the platform in the place of Mozilla's: those of Debian's `ca-certificates`, of macOS's
+    /// keychain, of Windows's store, or of the file that the environment variable `SSL_CERT_FILE` names. They are read once, by
+    /// [`build`](Self::build). Cannot be had together with [`tls_config`](Self::tls_config).
+    pub fn platform_roots(mut self) -> Self {
+        self.platform_roots = true;
+        self
+    }
+
+    /// Trusts these certificates besides Mozilla's, or the platform's. Cannot be had together with
+    /// [`tls_config`](Self::tls_config).
     pub fn extra_roots(mut self, roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
         self.roots.extend(roots);
         self
@@ -151,7 +162,8 @@ impl IdentityClientBuilder {
     ///
     /// # Errors
     ///
-    /// If an extra root is not a certificate, or comes together with a TLS configuration.
+    /// If an extra root is not a certificate, if the platform has no roots or they cannot be read, or if roots come together
+    /// with a TLS configuration.
     pub fn build<B>(self) -> Result<IdentityClient<B>, ClientError>
     where
         B: http_body::Body + Send + 'static,
@@ -159,12 +171,15 @@ impl IdentityClientBuilder {
     {
         let config = || ClientError::new(ClientErrorKind::Config);
         let tls = match self.tls {
-            Some(_) if !self.roots.is_empty() => {
-                return Err(config().saying("extra roots belong into the TLS configuration that was given"));
+            Some(_) if self.platform_roots || !self.roots.is_empty() => {
+                return Err(config().saying("roots belong into the TLS configuration that was given"));
             }
             Some(tls) => tls,
             None => {
-                let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+                let mut roots = match self.platform_roots {
+                    true => platform_roots()?,
+                    false => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
+                };
                 for root in self.roots {
                     roots.add(root).map_err(|error| config().saying("an extra root").caused_by(error))?;
                 }
@@ -196,6 +211,23 @@ impl IdentityClientBuilder {
             direct_by_default: self.direct_by_default,
             without_identity: self.without_identity,
         }))
+    }
+}
+
+/// The platform's roots. Stores have certificates that nobody can read: these are passed by, as others do, and told to traces.
+fn platform_roots() -> Result<RootCertStore, ClientError> {
+    let error = || ClientError::new(ClientErrorKind::Config).saying("the platform's root certificates");
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    let (_, unreadable) = roots.add_parsable_certificates(found.certs);
+    if unreadable > 0 || !found.errors.is_empty() {
+        let errors = found.errors.len();
+        tracing::debug!(unreadable, errors, "some of the platform's root certificates cannot be used");
+    }
+    match found.errors.into_iter().next() {
+        _ if !roots.is_empty() => Ok(roots),
+        Some(cause) => Err(error().caused_by(cause)),
+        None => Err(error().caused_by("there are none")),
     }
 }
 

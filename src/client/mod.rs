@@ -57,6 +57,22 @@
 //! # }).unwrap();
 //! ```
 
+//! # Other clients
+//!
+//! The layers stand on any `Service<http::Request<B>, Response = http::Response<R>>`. What a client of another crate does about
+//! identities:
+//!
+//! - hyper-util's legacy `Client` has one pool by scheme and authority: all sessions share its connections, and it connects
+//!   directly. `examples/hyper_client.rs` has a stack on it, for profiles without proxies.
+//! - `reqwest::Client` has one pool and one proxy, and drops the request's extensions: `examples/reqwest_client.rs` makes a client
+//!   for each identity, and reads identity and proxy before.
+//! - `wreq::Client` takes a proxy (`RequestBuilder::proxy`) and a local address for each request; and, where its version has it,
+//!   a group (`RequestBuilder::group`) that keeps connections apart: name it by session *and* generation, both of the request's
+//!   [`Identity`](crate::Identity), so that a renewed session gets new connections. In a version without it, make a client for
+//!   each identity, as for reqwest. A request without a [`Proxy`](crate::profile::Proxy) in its extensions has to be an error
+//!   there, too; wreq would send it directly.
+//! - axum's `Router` knows no connections: in tests it stands for the site itself. Requests need a `Host` header or a whole URI.
+
 mod builder;
 mod clients;
 mod connector;

@@ -35,14 +35,14 @@ use tokio::{
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
-        HandshakeKind, ServerConfig,
+        ClientConfig, HandshakeKind, ServerConfig,
         crypto::ring,
         pki_types::{CertificateDer, PrivateKeyDer},
     },
 };
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt, util::BoxCloneSyncService};
 use tower_client_sessions::{
-    Expired, IdentityClient, Profile, ProfileLayer, Profiles, RenewalLayer, SessionId, SessionLayer,
+    Expired, IdentityClient, Profile, ProfileLayer, Profiles, Renewal, RenewalLayer, SessionId, SessionLayer,
     Sessions,
     client::{ClientError, ClientErrorKind, IdentityClientBuilder},
     profile::{Proxy, ProxyScheme},
@@ -513,6 +513,38 @@ async fn a_renewed_session_has_new_connections_and_the_old_ones_drain() {
     until(|| (client.identities(), client.connections()) == (1, 1)).await;
 }
 
+async fn log_in(renewal: Renewal<Body>, url: String) -> Result<(), BoxError> {
+    let answer = renewal.send(Request::get(url).body(Body::new())?).await?;
+    answer.into_body().bytes(100).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_login_and_the_pages_after_it_share_a_connection_until_the_next_login() {
+    for origin in [Origin::http().await, Origin::https(&["http/1.1"]).await, Origin::https(&["h2"]).await] {
+        let client = builder().extra_roots([origin.certificate.clone()]).build::<Body>().unwrap();
+        let direct = Profile::builder().proxy(Proxy::direct()).build().unwrap();
+        let sessions = Sessions::builder().profiles(Profiles::new([direct]).unwrap()).login_first().build();
+        let login = origin.url("/login");
+        let stack = ServiceBuilder::new()
+            .layer(RenewalLayer::new(&sessions).renew_with(move |renewal| log_in(renewal, login.clone())))
+            .layer(SessionLayer::new(&sessions))
+            .layer(ProfileLayer::new())
+            .service(client.clone());
+        let stack = BoxCloneSyncService::new(stack);
+        for _ in 0..2 {
+            for _ in 0..2 {
+                good(get(&stack, "a", &origin.url("/page")).await);
+            }
+            sessions.session("a").clear();
+        }
+        let seen: Vec<_> = origin.seen().into_iter().map(|seen| (seen.uri, seen.connection)).collect();
+        let paths: Vec<_> = seen.iter().map(|(uri, _)| uri.rsplit('/').next().unwrap()).collect();
+        assert_eq!(paths, ["login", "page", "page", "login", "page", "page"]);
+        assert_eq!(seen.iter().map(|(_, connection)| *connection).collect::<Vec<_>>(), [0, 0, 0, 1, 1, 1]);
+    }
+}
+
 #[tokio::test]
 async fn an_evicted_identity_finishes_its_body() {
     let origin = Origin::http().await;
@@ -655,6 +687,26 @@ async fn an_error_names_the_hop_that_failed() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_is_down_is_marked_bad_and_passed_over() {
+    let origin = Origin::http().await;
+    let down = proxy("http", free_port().await, "u", SECRET);
+    let sessions = sessions([down.clone(), Proxy::direct()]);
+    let stack = stack(&sessions, builder().build().unwrap());
+    for session in ["a", "b", "c", "d"] {
+        let answer = send(&stack, session, &origin.url("/")).await.map(|response| response.status());
+        if session == "a" {
+            assert!(error(answer).is_proxy());
+            let session = sessions.session("a");
+            assert!(sessions.mark_profile_bad(&session.profile().unwrap()));
+            session.clear();
+            good(get(&stack, "a", &origin.url("/")).await);
+        } else {
+            assert_eq!(answer.unwrap(), 200);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_that_never_answers_is_given_up() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
@@ -690,6 +742,71 @@ async fn tls_is_resumed_within_an_identity_and_never_across() {
     use HandshakeKind::{Full, Resumed};
     let expected = [("/a0", Full), ("/b0", Full), ("/a1", Resumed), ("/b1", Resumed), ("/renewed", Full)];
     assert_eq!(handshakes, expected.map(|(path, kind)| (path.to_owned(), kind)));
+}
+
+/// The test of this name in a process of its own, since what is trusted is read from the environment.
+#[tokio::test]
+async fn the_platforms_roots_are_trusted_where_they_are_asked_for() {
+    const URL: &str = "SESSIONS_TEST_URL";
+    if let Ok(url) = std::env::var(URL) {
+        for (builder, trusted) in [(builder().platform_roots(), true), (builder(), false)] {
+            let stack = stack(&sessions([Proxy::direct()]), builder.build().unwrap());
+            match trusted {
+                true => good(get(&stack, "a", &url).await),
+                false => assert_eq!(error(get(&stack, "a", &url).await).kind(), ClientErrorKind::OriginTls),
+            }
+        }
+        return;
+    }
+    let origin = Origin::https(&["h2"]).await;
+    let file =
+        std::env::temp_dir().join(format!("roots-{}-{}.pem", std::process::id(), origin.address.port()));
+    let run = async |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut test = tokio::process::Command::new(std::env::current_exe().unwrap());
+        test.args(["--exact", "client::the_platforms_roots_are_trusted_where_they_are_asked_for"]);
+        test.env(URL, origin.url("/")).env("SSL_CERT_FILE", &file).env_remove("SSL_CERT_DIR");
+        let output = test.output().await.unwrap();
+        std::fs::remove_file(&file).unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let certificate = base64(&origin.certificate);
+    let (passed, said) =
+        run(&format!("-----BEGIN CERTIFICATE-----\n{certificate}\n-----END CERTIFICATE-----\n")).await;
+    assert!(passed && said.contains("1 passed"), "{said}");
+    assert_eq!(origin.seen().len(), 1);
+    // No roots are no reason to trust Mozilla's.
+    let (passed, said) = run("").await;
+    assert!(!passed && said.contains("the platform's root certificates"), "{said}");
+    assert_eq!(origin.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn a_tls_configuration_of_the_callers_is_kept_apart_by_identity_as_well() {
+    let origin = Origin::https(&["h2", "http/1.1"]).await;
+    let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+    roots.add(origin.certificate.clone()).unwrap();
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let client = builder().tls_config(config.clone()).http1_only().idle_timeout(Duration::from_millis(20));
+    let client = client.build().unwrap();
+    let stack = stack(&sessions([Proxy::direct()]), client.clone());
+    for session in ["a", "b", "a"] {
+        good(get(&stack, session, &origin.url("/")).await);
+        until(|| client.connections() == 0).await;
+    }
+    let handshakes: Vec<_> = origin.seen().iter().map(|seen| seen.handshake.unwrap()).collect();
+    assert_eq!(handshakes, [HandshakeKind::Full, HandshakeKind::Full, HandshakeKind::Resumed]);
+
+    let given = || builder().tls_config(config.clone());
+    for both in [given().platform_roots(), given().extra_roots([origin.certificate.clone()])] {
+        assert_eq!(both.build::<Body>().unwrap_err().kind(), ClientErrorKind::Config);
+    }
+    let wrong = builder().extra_roots([CertificateDer::from(vec![1, 2, 3])]).build::<Body>();
+    assert_eq!(wrong.unwrap_err().kind(), ClientErrorKind::Config);
 }
 
 #[tokio::test]
@@ -791,7 +908,7 @@ async fn a_refusal_of_the_proxy_is_not_the_origins() {
         let counted = logins.clone();
         let stack = ServiceBuilder::new()
             .layer(RenewalLayer::new(&sessions).expired_when(Expired::status([401, 403, 407])).renew_with(
-                move |_: tower_client_sessions::Renewal<Body>| {
+                move |_: Renewal<Body>| {
                     counted.fetch_add(1, SeqCst);
                     async { Ok(()) }
                 },
