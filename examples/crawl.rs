@@ -56,7 +56,12 @@ async fn main() -> ExitCode {
 async fn crawl(options: Options) -> Result<bool, BoxError> {
     let mut builder = Sessions::builder().login_first();
     if let Some(file) = &options.profiles {
-        builder = builder.profiles(wearable(Profiles::from_path(file)?)?);
+        let profiles = wearable(Profiles::from_path(file)?)?;
+        // Where there is a profile for each session, a session keeps to one of its own.
+        builder = builder.profiles(match options.sessions <= profiles.len() {
+            true => profiles.exclusive(),
+            false => profiles,
+        });
     }
     let sessions = builder.build();
     let accounts: Arc<[Account]> = (0..options.sessions).map(|name| Account::new(&sessions, name)).collect();
@@ -276,6 +281,8 @@ impl Job {
         if connections < concurrency {
             println!("  on their way at once were at most {connections}");
         }
+        // Only the embedded site tells.
+        let (mut addresses, mut of_one_session) = ("null".to_owned(), "null".to_owned());
         if let Some(site) = site {
             let seen = site.shutdown().await;
             println!(
@@ -284,6 +291,12 @@ impl Job {
                 seen.logins_at_once_max(),
                 seen.pages_refused
             );
+            println!(
+                "            and was asked from {} addresses, at most {} for one session",
+                seen.peers().len(),
+                seen.peers_max()
+            );
+            (addresses, of_one_session) = (seen.peers().len().to_string(), seen.peers_max().to_string());
         }
         if failed > 0 {
             eprintln!("{failed} pages failed. The first causes:");
@@ -296,7 +309,8 @@ impl Job {
             println!(
                 "{{\"pages_ok\": {ok}, \"pages_failed\": {failed}, \"requests\": {}, \"replays\": {replays}, \
                  \"renewals\": {}, \"renewals_failed\": {}, \"held_peak\": {}, \"seconds\": {seconds:.3}, \
-                 \"pages_per_second\": {per_second:.1}}}",
+                 \"pages_per_second\": {per_second:.1}, \"addresses\": {addresses}, \
+                 \"addresses_of_one_session\": {of_one_session}}}",
                 stats.sent, stats.renewals_succeeded, stats.renewals_failed, stats.held_peak
             );
         }

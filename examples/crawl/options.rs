@@ -16,7 +16,8 @@ Usage: crawl [OPTIONS]
       --pages N          pages to fetch [2000]
       --concurrency N    requests at once [64]
       --sessions N       sessions, which take the pages in turns [1]
-      --profiles FILE    profiles for the sessions, TOML or JSON; proxies need `--features client`
+      --profiles FILE    profiles for the sessions, TOML or JSON; proxies need `--features client`;
+                         each session has one of its own, if they are enough
       --timeout-ms N     how long one send may take, besides --login-ms and --latency-ms [30000]
       --json             end with a line of JSON
 

@@ -23,11 +23,11 @@
 #![allow(dead_code)]
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     error::Error,
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -121,6 +121,8 @@ pub(crate) struct Counters {
     pub(crate) accounts: BTreeMap<String, AccountCounters>,
     /// Pages served by `sid`.
     pub(crate) sid_pages: BTreeMap<String, u32>,
+    /// The addresses that each account's logins and pages came from.
+    pub(crate) peers: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// The logins of one account.
@@ -145,6 +147,16 @@ impl Counters {
     /// The most logins of one account that ran at one time.
     pub(crate) fn logins_at_once_max(&self) -> u32 {
         self.accounts.values().map(|account| account.at_once_max).max().unwrap_or(0)
+    }
+
+    /// The addresses that anything of an account came from.
+    pub(crate) fn peers(&self) -> BTreeSet<IpAddr> {
+        self.peers.values().flatten().copied().collect()
+    }
+
+    /// The most addresses that one account's came from.
+    pub(crate) fn peers_max(&self) -> usize {
+        self.peers.values().map(BTreeSet::len).max().unwrap_or(0)
     }
 }
 
@@ -204,9 +216,9 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot:
             _ = &mut stopped => break,
             Some(_) = connections.join_next() => {}
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
                     shared.state().counters.connections += 1;
-                    connections.spawn(connection(stream, shared.clone()));
+                    connections.spawn(connection(stream, peer.ip(), shared.clone()));
                 }
                 // Out of descriptors: others must close first.
                 Err(_) => sleep(Duration::from_millis(10)).await,
@@ -217,10 +229,10 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot:
     connections.shutdown().await;
 }
 
-async fn connection(stream: TcpStream, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
     // Without it, small answers wait for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(shared.clone(), request));
+    let service = service_fn(move |request| answer(shared.clone(), peer, request));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let Err(error) = (&mut connection).await else {
         return;
@@ -277,9 +289,12 @@ impl State {
     }
 }
 
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Answer> {
+async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -> io::Result<Answer> {
     shared.state().counters.requests += 1;
     let query = Query::parse(request.uri().query().unwrap_or_default());
+    if let Some(account) = query.get("acct") {
+        shared.state().counters.peers.entry(account.to_owned()).or_default().insert(peer);
+    }
     match (request.uri().path(), query.get("acct")) {
         ("/login", None) => Ok(text(StatusCode::OK, "<form action=\"/login\">please log in</form>")),
         ("/login", Some(account)) => login(&shared, account).await,
