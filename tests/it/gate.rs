@@ -184,3 +184,170 @@ async fn zero_bounds_are_refused() {
         RenewalGate::with_config(Some(1), || async { Ok::<_, BoxError>(2) }, GateConfig::new().max_held(0));
     assert_eq!(error.unwrap_err().setting(), "max_held");
 }
+
+/// A runtime of its own, which a test can drive and drop.
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+}
+
+/// A supplier whose first calls go as told; later ones are good.
+fn going(first: impl IntoIterator<Item = Going>) -> impl Fn() -> Supply {
+    let first = std::sync::Mutex::new(first.into_iter().collect::<std::collections::VecDeque<_>>());
+    let count = AtomicU32::new(0);
+    move || -> Supply {
+        let number = count.fetch_add(1, Ordering::Relaxed) + 1;
+        let going = first.lock().unwrap().pop_front();
+        Box::pin(async move {
+            match going {
+                Some(Going::Fails) => Err("the server is down".into()),
+                Some(Going::Panics) => panic!("panic wanted by the test"),
+                Some(Going::Hangs) => std::future::pending().await,
+                None => Ok(number),
+            }
+        })
+    }
+}
+
+enum Going {
+    Fails,
+    Panics,
+    Hangs,
+}
+
+fn one_failure() -> GateConfig {
+    GateConfig::new().max_failures(1)
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_19_a_future_that_panics_and_one_that_hangs_are_told_apart() {
+    let supply = going([Going::Panics, Going::Hangs, Going::Fails]);
+    let gate = RenewalGate::with_config(None, supply, one_failure()).unwrap();
+    let mut kinds = Vec::new();
+    for _ in 0..3 {
+        kinds.push(gate.enter().await.unwrap_err().kind());
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    }
+    assert_eq!(kinds, [RenewalErrorKind::Panicked, RenewalErrorKind::TimedOut, RenewalErrorKind::Failed]);
+    assert_eq!(*gate.enter().await.unwrap(), 4);
+}
+
+#[test]
+fn hazard_21_a_renewal_whose_runtime_goes_away_is_a_failed_attempt() {
+    // And with the runtime goes the alarm of whatever waits for a pause to be over.
+    for first in [Going::Hangs, Going::Fails] {
+        let gate = RenewalGate::pending(going([first]));
+        let (here, away) = (runtime(), runtime());
+        let mut starts = task::spawn(gate.enter());
+        let mut waiting = task::spawn(Box::pin(gate.enter()));
+        away.block_on(async {
+            assert_pending!(starts.poll());
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+        });
+        here.block_on(async { assert_pending!(waiting.poll()) });
+        drop(away);
+        assert!(waiting.is_woken());
+        let entered = here.block_on(async {
+            tokio::time::timeout(Duration::from_secs(20), waiting.into_inner())
+                .await
+                .expect("it waits for a dead runtime")
+        });
+        assert!(entered.is_ok());
+    }
+}
+
+#[test]
+fn hazard_21_a_renewal_that_is_lost_for_good_says_so() {
+    let gate = RenewalGate::with_config(None, going([Going::Hangs]), one_failure()).unwrap();
+    let (here, away) = (runtime(), runtime());
+    let mut waiting = task::spawn(gate.enter());
+    away.block_on(async { assert_pending!(task::spawn(gate.enter()).poll()) });
+    here.block_on(async { assert_pending!(waiting.poll()) });
+    drop(away);
+    let error = here.block_on(async { assert_ready!(waiting.poll()) }).unwrap_err();
+    assert_eq!(error.kind(), RenewalErrorKind::Lost);
+}
+
+#[test]
+fn hazard_21_a_renewal_on_a_runtime_that_does_not_move_is_given_up() {
+    let gate = RenewalGate::pending(going([Going::Hangs]));
+    let (here, away) = (runtime(), runtime());
+    away.block_on(async {
+        assert_pending!(task::spawn(gate.enter()).poll());
+        tokio::task::yield_now().await;
+    });
+    // Nobody drives the other runtime from now on, and its driver's deadline with it.
+    let entered = here.block_on(async { tokio::time::timeout(Duration::from_secs(60), gate.enter()).await });
+    assert!(entered.expect("it waits for a runtime that stands still").is_ok());
+}
+
+#[test]
+fn outside_a_runtime_nobody_waits() {
+    let gate = RenewalGate::pending(going([]));
+    let error = assert_ready!(task::spawn(gate.enter()).poll()).unwrap_err();
+    assert_eq!((error.kind(), gate.held()), (RenewalErrorKind::NoRuntime, 0));
+    // What it started waits for somebody who is inside one, and so does one who asks.
+    let error = assert_ready!(task::spawn(gate.renew_now().unwrap()).poll()).unwrap_err();
+    assert_eq!(error.kind(), RenewalErrorKind::NoRuntime);
+    assert_eq!(*runtime().block_on(gate.enter()).unwrap(), 1);
+    assert_eq!(*gate.try_enter().unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_and_a_burst_end_though_nobody_looks() {
+    let release = Release::Staggered { burst: 1, every: Duration::from_secs(1) };
+    let config = GateConfig::new().release(release).backoff(Duration::from_secs(8), Duration::from_secs(8));
+    let gate = RenewalGate::with_config(None, going([Going::Fails]), config).unwrap();
+    let start = tokio::time::Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        let gate = gate.clone();
+        tasks.spawn(async move { gate.enter().await.map(|_| start.elapsed()).unwrap() });
+    }
+    let mut times: Vec<_> = tasks.join_all().await;
+    times.sort();
+    assert!(times[0] <= Duration::from_secs(8), "{times:?}");
+    assert!((950..1050).contains(&(times[1] - times[0]).as_millis()), "{times:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_may_enter_another_gate() {
+    let other = RenewalGate::pending(going([]));
+    let inner = other.clone();
+    let gate = RenewalGate::pending(move || {
+        let inner = inner.clone();
+        async move { inner.enter().await.map(|pass| *pass + 10).map_err(Refused::new) }
+    });
+    assert_eq!(*gate.enter().await.unwrap(), 11);
+    // And after it, on the same thread, this one is nobody's own.
+    assert_eq!(*other.enter().await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_23_one_who_is_held_too_long_leaves_the_line() {
+    let config =
+        GateConfig::new().hold_deadline(Duration::from_secs(3)).attempt_deadline(Duration::from_secs(60));
+    let gate = RenewalGate::with_config(None, going([Going::Hangs]), config).unwrap();
+    let start = tokio::time::Instant::now();
+    assert_eq!(gate.enter().await.unwrap_err().kind(), RenewalErrorKind::HeldTooLong);
+    assert_eq!((start.elapsed().as_secs(), gate.held()), (3, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gate_shows_its_generation_and_no_value() {
+    let gate = RenewalGate::new(4711, going([]));
+    let pass = gate.enter().await.unwrap();
+    let waiting = gate.clone();
+    assert_eq!(
+        format!("{gate:?} {pass:?}"),
+        "RenewalGate { generation: Some(1), held: 0 } Pass { generation: 1, .. }"
+    );
+    waiting.clear().unwrap();
+    assert!(gate.try_enter().is_none());
+    let mut held = task::spawn(gate.enter());
+    assert_pending!(held.poll());
+    assert_eq!(format!("{gate:?}"), "RenewalGate { generation: None, held: 1 }");
+    drop(held);
+    assert_eq!(gate.held(), 0);
+}
