@@ -195,7 +195,9 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
     assert!(met.replays <= stats.replayed());
     assert!(met.broken_off >= PAGES as u64 / 16, "the site did misbehave");
     for (name, account) in &saw.accounts {
-        let most = if name == "a0" { 2 } else { 1 };
+        // A login that was given up runs on at the site until its end of the connection is noticed.
+        let given_up = account.tries - account.logins;
+        let most = 1 + u32::from(name == "a0") + given_up;
         assert!(account.at_once_max <= most, "{name}: {account:?}");
     }
     for session in sessions.all() {
