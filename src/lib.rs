@@ -101,6 +101,7 @@
 //! - `profile-files` (default): profiles from TOML and JSON.
 //! - `redirect` (default): [`redirect`], on tower-http.
 //! - `client`: `IdentityClient`, the end of a stack that makes proxies real and keeps identities apart on the wire.
+//! - `serde`: `session::snapshot`, sessions as data.
 //! - `cookie_store`: conversion between [`cookies::Jar`] and the jar of the crate `cookie_store`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

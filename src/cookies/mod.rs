@@ -43,6 +43,8 @@ mod interop;
 mod oracle;
 mod parse;
 mod path;
+#[cfg(feature = "serde")]
+mod serial;
 mod site;
 mod store;
 mod stored;

@@ -382,6 +382,37 @@ impl Jar {
         self.put(cookie, now);
     }
 
+    /// Puts in the cookies of a jar that was saved, and returns how many of them had expired.
+    ///
+    /// Moments are kept, but for those that the clock has not reached; cookies of one moment keep
+    /// the order that they have here.
+    #[cfg(feature = "serde")]
+    pub(crate) fn restore_all(&mut self, mut cookies: Vec<StoredCookie>, now: Timestamp) -> usize {
+        let before = cookies.len();
+        cookies.retain(|cookie| !cookie.is_expired(now));
+        let expired = before - cookies.len();
+        let latest = Instant::at(now);
+        cookies.sort_by_key(StoredCookie::created_instant);
+        for cookie in &mut cookies {
+            self.event = cookie.created_instant().min(latest).max(self.event.tick());
+            cookie.set_created(self.event);
+            cookie.limit_lifetime(now);
+        }
+        cookies.sort_by_key(StoredCookie::used);
+        let created_last = std::mem::take(&mut self.event);
+        for cookie in &mut cookies {
+            self.event = cookie.used().min(latest).max(self.event.tick());
+            cookie.set_used(self.event);
+        }
+        self.event = self.event.max(created_last);
+        // Of two that shadow each other the broader came first, or the narrower would be gone.
+        cookies.sort_by_key(|cookie| (cookie.host_only(), cookie.domain().len()));
+        for cookie in cookies {
+            self.put(cookie, now);
+        }
+        expired
+    }
+
     /// Removes the cookie of this domain, path and name, and returns it.
     ///
     /// If there is one for the host alone and one for the domain, both go, and the former is
@@ -438,6 +469,14 @@ impl Jar {
     /// Iterates over the cookies at `now`, site by site.
     pub fn iter(&self, now: Timestamp) -> impl Iterator<Item = &StoredCookie> {
         self.sites.iter().flat_map(|site| site.cookies()).filter(move |cookie| !cookie.is_expired(now))
+    }
+
+    /// Returns the cookies at `now` in the order in which they were created.
+    #[cfg(feature = "serde")]
+    pub(crate) fn by_creation(&self, now: Timestamp) -> Vec<StoredCookie> {
+        let mut cookies: Vec<_> = self.iter(now).cloned().collect();
+        cookies.sort_by_key(StoredCookie::created_instant);
+        cookies
     }
 
     /// Returns the cookies that a request would carry, in sending order.

@@ -278,8 +278,21 @@ impl<H: Host> Core<H> {
         }
     }
 
+    /// The same, as one that has given out generations up to `last`.
+    pub(crate) fn going_on_from(mut self, last: Generation) -> Self {
+        self.last = last.max(1);
+        self.current = self.current.map(|_| self.last);
+        self
+    }
+
     pub(crate) fn current(&self) -> Option<Generation> {
         self.current
+    }
+
+    /// The newest generation that was given out.
+    #[cfg(feature = "serde")]
+    pub(crate) fn last(&self) -> Generation {
+        self.last
     }
 
     pub(crate) fn state(&self) -> &State<H::Error> {
@@ -703,8 +716,17 @@ impl<H: Host> Core<H> {
 
     /// Makes a value from outside current. The host installs it.
     pub(crate) fn replace(&mut self, step: &mut Step<'_, H>) -> Result<Generation, Refused> {
+        self.replace_from(step, 0)
+    }
+
+    /// The same, as a generation that is `least` at least.
+    pub(crate) fn replace_from(
+        &mut self,
+        step: &mut Step<'_, H>,
+        least: Generation,
+    ) -> Result<Generation, Refused> {
         self.wipe(step)?;
-        self.last += 1;
+        self.last = least.max(self.last + 1);
         self.current = Some(self.last);
         step.host.install(self.last);
         self.release(step);

@@ -141,6 +141,11 @@ impl Life {
         Self { standing: AtomicU8::new(CURRENT), ..Self::new(generation, born, random) }
     }
 
+    /// The same, used so often before.
+    pub(crate) fn used(self, uses: u64) -> Self {
+        Self { uses: AtomicU64::new(uses), ..self }
+    }
+
     /// Whether nothing may be sent under this value any more. A value that was renewed while it worked is not ended.
     pub(crate) fn is_ended(&self) -> bool {
         self.standing.load(Ordering::Acquire) == ENDED
@@ -377,6 +382,17 @@ impl<K: Keeper> Permit<K> {
     }
 }
 
+/// Where a gate stands.
+pub(crate) struct Standing<V> {
+    /// The newest generation that was given out.
+    #[cfg(feature = "serde")]
+    pub(crate) last: Generation,
+    /// Whether there is a current value.
+    pub(crate) is_current: bool,
+    /// The current value or, while there is none, the pending one.
+    pub(crate) value: Option<Arc<V>>,
+}
+
 /// The answer to an admission or to a poll.
 pub(crate) enum Entry<K: Keeper> {
     Pass(Permit<K>),
@@ -412,12 +428,18 @@ impl<K: Keeper> Looked<K> {
 impl<K: Keeper> Gate<K> {
     /// A gate through which everybody passes.
     pub(crate) fn open(value: Arc<K::Value>, jitter: Jitter) -> Self {
-        Self::new(Core::open(), Some(value), None, jitter)
+        let core = Core::open().going_on_from(K::life(&value).generation);
+        Self::new(core, Some(value), None, jitter)
     }
 
     /// A gate at which the first one waits for a renewal.
     pub(crate) fn pending(pending: Option<Arc<K::Value>>, jitter: Jitter) -> Self {
-        Self::new(Core::pending(), None, pending, jitter)
+        Self::pending_after(1, pending, jitter)
+    }
+
+    /// The same, as one that has given out generations up to `last`.
+    pub(crate) fn pending_after(last: Generation, pending: Option<Arc<K::Value>>, jitter: Jitter) -> Self {
+        Self::new(Core::pending().going_on_from(last), None, pending, jitter)
     }
 
     fn new(
@@ -456,6 +478,17 @@ impl<K: Keeper> Gate<K> {
     /// The current value; also while held requests are still being let out.
     pub(crate) fn current(&self) -> Option<Arc<K::Value>> {
         self.published.load().or_else(|| self.inner.lock().current.clone())
+    }
+
+    /// Where the gate stands in one moment.
+    pub(crate) fn standing(&self) -> Standing<K::Value> {
+        let inner = self.inner.lock();
+        Standing {
+            #[cfg(feature = "serde")]
+            last: inner.core.last(),
+            is_current: inner.current.is_some(),
+            value: inner.current.as_ref().or(inner.pending.as_ref()).cloned(),
+        }
     }
 
     /// A number to draw jitter from.
@@ -705,10 +738,19 @@ impl<K: Keeper> Gate<K> {
         keeper: &Arc<K>,
         make: impl FnOnce(Generation) -> Arc<K::Value>,
     ) -> Result<Generation, RenewalError> {
+        Self::replace_from(keeper, 0, make)
+    }
+
+    /// The same, as a generation that is `least` at least.
+    pub(crate) fn replace_from(
+        keeper: &Arc<K>,
+        least: Generation,
+        make: impl FnOnce(Generation) -> Arc<K::Value>,
+    ) -> Result<Generation, RenewalError> {
         // What a closed gate does not take is dropped after the lock.
         let mut make = Some(make);
         let replaced = Self::event(keeper, |inner, step| {
-            let generation = inner.core.replace(step)?;
+            let generation = inner.core.replace_from(step, least)?;
             inner.given = make.take().map(|make| make(generation));
             Ok(generation)
         });

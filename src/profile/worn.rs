@@ -50,8 +50,18 @@ impl Wearer {
             avoid: kind.or_else(|| some(self.last.load(Ordering::Relaxed))),
             pin: some(self.pin.load(Ordering::Relaxed)),
         };
+        self.draw_for(wish, now)
+    }
+
+    /// Draws the profile at `place` and no other: the one that an identity had which comes back.
+    #[cfg(feature = "serde")]
+    pub(crate) fn draw_place(self: &Arc<Self>, place: usize, now: Instant) -> Arc<Worn> {
+        self.draw_for(Wish { wearer: Arc::as_ptr(self).addr(), avoid: None, pin: Some(place) }, now)
+    }
+
+    fn draw_for(self: &Arc<Self>, wish: Wish, now: Instant) -> Arc<Worn> {
         let drawn = {
-            let mut rotation = shared.rotation.lock();
+            let mut rotation = self.profiles.shared.rotation.lock();
             rotation.tell(now);
             rotation.draw_now(wish)
         };

@@ -56,6 +56,8 @@ mod service;
 #[expect(clippy::module_inception, reason = "the file is about the type of this name")]
 pub(crate) mod session;
 mod sessions;
+#[cfg(feature = "serde")]
+pub mod snapshot;
 mod stats;
 mod trace;
 pub(crate) mod undressed;

@@ -1,6 +1,7 @@
 //! A session, as its users hold it.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     future::Future,
     pin::Pin,
@@ -23,7 +24,7 @@ use crate::{
         core::{Failure, Generation, Limits},
         driver,
         jitter::Jitter,
-        keeper::{Asker, Counted, Drive, Gate, Keeper, Life, Renewing},
+        keeper::{Asker, Counted, Drive, Gate, Keeper, Life, Renewing, Standing},
     },
     profile::{Profile, UnknownProfile, Wearer, Worn},
 };
@@ -48,6 +49,8 @@ pub(crate) struct SessionInner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) gate: Gate<Self>,
     pub(crate) counters: Counters,
+    /// What the program keeps with the session; most programs keep nothing.
+    data: Mutex<Option<Box<Data>>>,
     /// Draws the profiles, if there are any.
     wearer: Option<Arc<Wearer>>,
     /// When the registry last gave this session out, by its own count.
@@ -56,31 +59,99 @@ pub(crate) struct SessionInner {
     pub(crate) evicted: AtomicBool,
 }
 
+/// What a program keeps with a session.
+type Data = BTreeMap<String, String>;
+
+fn boxed(data: Data) -> Option<Box<Data>> {
+    (!data.is_empty()).then(|| Box::new(data))
+}
+
+/// What a session begins with.
+pub(crate) struct Beginning {
+    pub(crate) jar: Jar,
+    pub(crate) wear: Wear,
+    pub(crate) data: Data,
+    /// That of the identity or, of a session without a current one, the newest that it had.
+    pub(crate) generation: Generation,
+    pub(crate) current: bool,
+    /// How long ago the identity was made, and how often it was used since then.
+    pub(crate) age: Duration,
+    pub(crate) uses: u64,
+}
+
+/// What the first identity of a session wears.
+pub(crate) enum Wear {
+    /// The next of the list, if there is one.
+    Next,
+    /// What another one wears.
+    Same(Arc<Worn>),
+    /// The profile at this place of the list.
+    #[cfg(feature = "serde")]
+    Place(usize),
+    /// The one profile of another list.
+    #[cfg(feature = "serde")]
+    Other(crate::profile::Profiles),
+}
+
+impl Wear {
+    fn put_on(self, wearer: Option<&Arc<Wearer>>, now: std::time::Instant) -> Option<Arc<Worn>> {
+        match self {
+            Self::Next => wearer.map(|wearer| wearer.draw(None, now)),
+            Self::Same(worn) => {
+                match wearer {
+                    Some(wearer) if wearer.is_exclusive() => return Some(wearer.draw(None, now)),
+                    Some(wearer) => wearer.follow(&worn),
+                    None => {}
+                }
+                Some(worn)
+            }
+            #[cfg(feature = "serde")]
+            Self::Place(place) => wearer.map(|wearer| wearer.draw_place(place, now)),
+            #[cfg(feature = "serde")]
+            Self::Other(profiles) => Some(Wearer::new(profiles).draw(None, now)),
+        }
+    }
+}
+
+impl Beginning {
+    fn new(jar: Jar, wear: Wear, data: Data, current: bool) -> Self {
+        Self { jar, wear, data, generation: 1, current, age: Duration::ZERO, uses: 0 }
+    }
+}
+
 impl Session {
     pub(crate) fn create(id: SessionId, shared: Arc<Shared>, wearer: Option<Arc<Wearer>>) -> Self {
-        let worn = wearer.as_ref().map(|wearer| wearer.draw(None, shared.std_now()));
-        let jar = shared.jar();
-        Self::with(id, shared, jar, wearer, worn)
+        let beginning = Beginning::new(shared.jar(), Wear::Next, Data::new(), !shared.login_first);
+        Self::with(id, shared, wearer, beginning)
     }
 
-    fn with(
+    pub(crate) fn with(
         id: SessionId,
         shared: Arc<Shared>,
-        jar: Jar,
         wearer: Option<Arc<Wearer>>,
-        worn: Option<Arc<Worn>>,
+        beginning: Beginning,
     ) -> Self {
         let jitter = Jitter::seeded(shared.jitter.draw());
-        let life = Life::current(1, shared.now(), jitter.draw());
-        let first = Arc::new(Kept::new(life, jar, worn));
-        let gate =
-            if shared.login_first { Gate::pending(Some(first), jitter) } else { Gate::open(first, jitter) };
+        let last = beginning.generation;
+        let Beginning { jar, wear, data, current, age, uses, .. } = beginning;
+        let (born, random) = (shared.now().saturating_sub(age), jitter.draw());
+        let life = match current {
+            true => Life::current(last, born, random),
+            false => Life::new(PENDING, born, random),
+        };
+        let worn = wear.put_on(wearer.as_ref(), shared.std_now());
+        let kept = Arc::new(Kept::new(life.used(uses), jar, worn));
+        let gate = match current {
+            true => Gate::open(kept, jitter),
+            false => Gate::pending_after(last, Some(kept), jitter),
+        };
         Self(Arc::new(SessionInner {
             id,
             shared,
             gate,
             counters: Counters::default(),
             wearer,
+            data: Mutex::new(boxed(data)),
             last_used: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
         }))
@@ -267,7 +338,34 @@ impl Session {
         });
     }
 
-    /// Copies the session under another name: its cookies and its profile, but neither its counters nor what is under way.
+    /// Makes this session what `beginning` says, whatever is under way.
+    #[cfg(feature = "serde")]
+    pub(crate) fn begin_again(&self, beginning: Beginning) {
+        if !beginning.current && self.0.shared.lane().is_some() {
+            // A renewal brings the next identity about, with another profile; the rest is what it begins with.
+            self.clear();
+            self.0.keep_data(beginning.data);
+            let jar = beginning.jar;
+            // Putting a jar in its place refuses nothing.
+            let _ = self.edit(|own| {
+                own.clone_from(&jar);
+                Ok(())
+            });
+            return;
+        }
+        let (least, born) = (beginning.generation, self.now().saturating_sub(beginning.age));
+        let Beginning { jar, wear, data, uses, .. } = beginning;
+        let worn = wear.put_on(self.0.wearer.as_ref(), self.0.shared.std_now());
+        // A closed gate has nothing left to replace.
+        let _ = Gate::replace_from(&self.0, least, |generation| {
+            let life = Life::new(generation, born, self.0.gate.random()).used(uses);
+            Arc::new(Kept::new(life, jar, worn))
+        });
+        self.0.keep_data(data);
+    }
+
+    /// Copies the session under another name: its cookies, its profile and its data, but neither its counters nor what is under
+    /// way. The copy has a current identity if this session has one.
     ///
     /// Of an [exclusive](crate::Profiles::exclusive) list, the copy draws a profile of its own.
     ///
@@ -276,25 +374,44 @@ impl Session {
     /// If there is a session of that name.
     pub fn fork(&self, id: impl Into<SessionId>) -> Result<Session, SessionExists> {
         let id = id.into();
-        let (jar, worn) = self
-            .view(|kept| (kept.jar.lock().clone(), kept.worn.clone()))
-            .unwrap_or_else(|| (self.0.shared.jar(), None));
+        let Standing { is_current, value, .. } = self.0.gate.standing();
+        let (jar, worn) = match value {
+            Some(kept) => (kept.jar.lock().clone(), kept.worn.clone()),
+            None => (self.0.shared.jar(), None),
+        };
+        let beginning = Beginning::new(jar, worn.map_or(Wear::Next, Wear::Same), self.all_data(), is_current);
         let make = |id, shared: Arc<Shared>| {
             let wearer = shared.wearer();
-            let worn = wearer.as_ref().map(|wearer| match worn {
-                Some(worn) if !wearer.is_exclusive() => {
-                    wearer.follow(&worn);
-                    worn
-                }
-                _ => wearer.draw(None, shared.std_now()),
-            });
-            Self::with(id, shared, jar, wearer, worn)
+            Self::with(id, shared, wearer, beginning)
         };
         match self.0.shared.registry() {
             Some(registry) => registry.create(id.clone(), make).ok_or(SessionExists { id }),
             // All handles of the registry are gone: no name can be taken.
             None => Ok(make(id, self.0.shared.clone())),
         }
+    }
+
+    /// What the program keeps with this session under `key`.
+    ///
+    /// Data belongs to the session, not to an identity: a renewal leaves it alone. It is forked and saved with the session.
+    pub fn data(&self, key: &str) -> Option<String> {
+        self.0.data.lock().as_ref()?.get(key).cloned()
+    }
+
+    /// Keeps `value` with this session under `key`, and returns what was there.
+    pub fn set_data(&self, key: impl Into<String>, value: impl Into<String>) -> Option<String> {
+        let (key, value) = (key.into(), value.into());
+        self.0.data.lock().get_or_insert_default().insert(key, value)
+    }
+
+    /// Removes what is kept under `key`, and returns it.
+    pub fn remove_data(&self, key: &str) -> Option<String> {
+        self.0.data.lock().as_mut()?.remove(key)
+    }
+
+    /// All that the program keeps with this session.
+    pub fn all_data(&self) -> BTreeMap<String, String> {
+        self.0.data.lock().as_deref().cloned().unwrap_or_default()
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -351,6 +468,11 @@ impl SessionInner {
     fn fresh(&self, generation: Generation) -> Arc<Kept> {
         let life = Life::new(generation, self.shared.now(), self.gate.random());
         Arc::new(Kept::new(life, self.shared.jar(), self.draw()))
+    }
+
+    #[cfg(feature = "serde")]
+    fn keep_data(&self, data: Data) {
+        *self.data.lock() = boxed(data);
     }
 
     /// Another profile than the one that is worn now, or was worn last.

@@ -21,7 +21,7 @@ use super::{
     stats::{Counter, Counters, Gauge},
 };
 use crate::{
-    cookies::Jar,
+    cookies::{self, Jar},
     gate::{ConfigError, GateConfig, core::Limits, jitter::Jitter, keeper::Gate},
     profile::{Profile, Profiles, UnknownProfile, Wearer},
 };
@@ -69,6 +69,7 @@ type Line = BinaryHeap<Reverse<(u64, SessionId)>>;
 pub(crate) struct Shared {
     registry: Weak<Registry>,
     profiles: Option<Profiles>,
+    cookie_limits: cookies::Limits,
     pub(crate) clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     pub(crate) login_first: bool,
     pub(crate) default_session: Option<SessionId>,
@@ -96,6 +97,7 @@ impl Sessions {
         SessionsBuilder {
             max_sessions: None,
             profiles: None,
+            cookie_limits: cookies::Limits::default(),
             clock: Box::new(SystemTime::now),
             login_first: false,
             default_session: None,
@@ -225,6 +227,7 @@ impl fmt::Debug for Sessions {
 pub struct SessionsBuilder {
     max_sessions: Option<usize>,
     profiles: Option<Profiles>,
+    cookie_limits: cookies::Limits,
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     login_first: bool,
     default_session: Option<SessionId>,
@@ -246,6 +249,12 @@ impl SessionsBuilder {
     /// Gives every new identity a profile out of `profiles`. Default: none.
     pub fn profiles(mut self, profiles: Profiles) -> Self {
         self.profiles = Some(profiles);
+        self
+    }
+
+    /// Bounds the cookies of each identity. Default: [`Limits::default`](cookies::Limits::default).
+    pub fn cookie_limits(mut self, limits: cookies::Limits) -> Self {
+        self.cookie_limits = limits;
         self
     }
 
@@ -306,6 +315,7 @@ impl SessionsBuilder {
             shared: Arc::new(Shared {
                 registry: registry.clone(),
                 profiles: self.profiles,
+                cookie_limits: self.cookie_limits,
                 clock: self.clock,
                 login_first: self.login_first,
                 default_session: self.default_session,
@@ -331,6 +341,7 @@ impl fmt::Debug for SessionsBuilder {
         f.debug_struct("SessionsBuilder")
             .field("max_sessions", &self.max_sessions)
             .field("profiles", &self.profiles)
+            .field("cookie_limits", &self.cookie_limits)
             .field("login_first", &self.login_first)
             .field("default_session", &self.default_session)
             .finish_non_exhaustive()
@@ -360,6 +371,37 @@ impl Registry {
     ) -> Option<Session> {
         let (session, created) = self.find_or_create(id, make);
         created.then_some(session)
+    }
+
+    /// Makes the session of this name, new or not, what `beginning` says.
+    #[cfg(feature = "serde")]
+    pub(crate) fn begin(&self, id: SessionId, beginning: super::session::Beginning) -> Session {
+        let mut beginning = Some(beginning);
+        let make = |id, shared: Arc<Shared>| {
+            let wearer = shared.wearer();
+            Session::with(id, shared, wearer, beginning.take().expect("a session is made once"))
+        };
+        let (session, _) = self.find_or_create(id, make);
+        if let Some(beginning) = beginning {
+            session.begin_again(beginning);
+        }
+        session
+    }
+
+    /// All sessions, those used last at the end as far as that is known.
+    #[cfg(feature = "serde")]
+    pub(crate) fn by_use(&self) -> Vec<Session> {
+        let mut all: Vec<Session> = {
+            let _creation = self.creation.lock();
+            self.map.pin().values().cloned().collect()
+        };
+        all.sort_by_cached_key(|session| (session.0.last_used.load(Ordering::Relaxed), session.id().clone()));
+        all
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) fn max_sessions(&self) -> Option<usize> {
+        self.max_sessions
     }
 
     /// The session, if it is there and stays: the way that every request takes.
@@ -452,13 +494,20 @@ impl Shared {
         self.registry.upgrade()
     }
 
-    /// The time since these sessions were made. It follows tokio's clock, paused or not.
+    /// The time since some moment before these sessions were made. It follows tokio's clock, paused or not.
     pub(crate) fn now(&self) -> Duration {
-        self.origin.elapsed()
+        // Identities may be older than the program.
+        const BEFORE: Duration = Duration::from_secs(100 * 365 * 86_400);
+        BEFORE + self.origin.elapsed()
     }
 
     pub(crate) fn jar(&self) -> Jar {
-        Jar::default()
+        Jar::with_limits(self.cookie_limits)
+    }
+
+    #[cfg(feature = "serde")]
+    pub(crate) fn profiles(&self) -> Option<&Profiles> {
+        self.profiles.as_ref()
     }
 
     /// One who draws profiles, if there are any.

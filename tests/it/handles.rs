@@ -311,3 +311,32 @@ async fn a_renewal_that_runs_inside_a_runtime_can_be_awaited_outside() {
     assert_eq!(assert_ready!(handle.poll()).unwrap(), assert_ready!(joined.poll()).unwrap());
     drop(client);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_fork_of_a_session_that_has_logged_in_needs_no_login_and_one_that_waits_waits() {
+    let (site, sessions) = (Site::new(), Sessions::builder().login_first().build());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    assert_eq!(session.fork("early").unwrap().generation(), None);
+    get(&client, "a", "/").await.unwrap();
+    let fork = session.fork("a-2").unwrap();
+    assert_eq!(fork.generation(), Some(1));
+    let mut request = page("a", "/");
+    request.extensions_mut().insert(fork);
+    assert_eq!(client.oneshot(request).await.unwrap().status(), 200);
+    assert_eq!(site.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn data_of_a_session_survives_its_renewals() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    assert_eq!(session.set_data("k", "1"), None);
+    assert_eq!(session.set_data("k", "2").as_deref(), Some("1"));
+    session.clear();
+    get(&client, "a", "/").await.unwrap();
+    assert_eq!(session.data("k").as_deref(), Some("2"));
+    assert_eq!(session.remove_data("k").as_deref(), Some("2"));
+    assert!(session.all_data().is_empty());
+}

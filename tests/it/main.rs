@@ -14,6 +14,8 @@ mod profiles;
 mod renewal;
 mod sessions;
 mod site;
+#[cfg(feature = "serde")]
+mod snapshots;
 mod soak;
 mod stacks;
 mod support;

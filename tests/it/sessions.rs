@@ -195,6 +195,9 @@ async fn a_fork_has_the_cookies_and_a_name_of_its_own() {
     let fork = alice.fork("alice-2").unwrap();
     fork.add_cookies([("y", "1")], "http://a/").unwrap();
     assert_eq!((alice.cookies().len(), fork.cookies().len()), (1, 2));
+    alice.set_data("csrf", "1");
+    assert_eq!(alice.fork("alice-3").unwrap().data("csrf").as_deref(), Some("1"));
+    assert_eq!(fork.data("csrf"), None);
     assert_eq!(alice.fork("alice-2").unwrap_err().to_string(), "there is already a session named alice-2");
 }
 

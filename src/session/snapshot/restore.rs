@@ -1,0 +1,320 @@
+//! From snapshots to sessions.
+
+use std::{collections::HashMap, error::Error, fmt};
+
+use super::{KeepProfile, ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot};
+use crate::{
+    profile::{Profile, ProfileError, Profiles, Proxy},
+    session::{
+        Session, SessionId, Sessions,
+        session::{Beginning, Wear},
+        sessions::Shared,
+    },
+};
+
+impl Session {
+    /// Makes this session what the snapshot says, whatever name that has: cookies, profile, age and uses, and data.
+    ///
+    /// What was under way is ended, as by [`replace`](Session::replace); requests that wait go on. The new identity has the
+    /// snapshot's generation, or a higher number if this session has given that one out already.
+    ///
+    /// # Errors
+    ///
+    /// If the profile cannot be had; then nothing was touched.
+    pub fn restore(&self, snapshot: &SessionSnapshot) -> Result<(), RestoreError> {
+        let mut wardrobe = Wardrobe::new(self.0.shared.profiles());
+        let (beginning, _) = self.0.shared.beginning(snapshot, &mut wardrobe)?;
+        self.begin_again(beginning);
+        Ok(())
+    }
+}
+
+impl Sessions {
+    /// Makes a session what the snapshot says, under the snapshot's name; creates it if it is new.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::restore`].
+    pub fn restore(&self, snapshot: &SessionSnapshot) -> Result<Session, RestoreError> {
+        let shared = &self.registry.shared;
+        let (beginning, _) = shared.beginning(snapshot, &mut Wardrobe::new(shared.profiles()))?;
+        Ok(self.registry.begin(snapshot.id.clone(), beginning))
+    }
+
+    /// Makes sessions what the snapshots say; others stay as they are.
+    ///
+    /// The limits of these sessions hold: of more sessions than their bound those used last come in, and of more cookies than a
+    /// jar holds those used last. That, and sessions whose profile cannot be had, are left out, and the report says so.
+    pub fn restore_all(&self, snapshot: &SessionsSnapshot) -> RestoreReport {
+        let shared = &self.registry.shared;
+        let mut wardrobe = Wardrobe::new(shared.profiles());
+        let mut report = RestoreReport::default();
+        let bound = self.registry.max_sessions().unwrap_or(usize::MAX);
+        let (over, taken) = snapshot.sessions.split_at(snapshot.sessions.len().saturating_sub(bound));
+        for session in over {
+            report.leave_out(&session.id, session.cookies.len(), LeftOutReason::SessionLimit);
+        }
+        for session in taken {
+            match shared.beginning(session, &mut wardrobe) {
+                Ok((beginning, expired)) => {
+                    let kept = beginning.jar.len(shared.timestamp());
+                    let evicted = session.cookies.len().saturating_sub(expired + kept);
+                    report.restored += 1;
+                    report.cookies += kept;
+                    report.expired += expired;
+                    if evicted > 0 {
+                        report.leave_out(&session.id, evicted, LeftOutReason::CookieLimit);
+                    }
+                    self.registry.begin(session.id.clone(), beginning);
+                }
+                Err(error) => report.leave_out(&session.id, session.cookies.len(), error.reason),
+            }
+        }
+        report
+    }
+}
+
+impl Shared {
+    /// What a session begins with that was saved, and how many of its cookies have expired.
+    fn beginning(
+        &self,
+        snapshot: &SessionSnapshot,
+        wardrobe: &mut Wardrobe<'_>,
+    ) -> Result<(Beginning, usize), RestoreError> {
+        let wear = match &snapshot.profile {
+            Some(kept) => {
+                let refused =
+                    |(reason, source)| RestoreError { session: snapshot.id.clone(), reason, source };
+                wardrobe.find(kept).map_err(refused)?
+            }
+            None => Wear::Next,
+        };
+        let clock = self.timestamp();
+        let mut jar = self.jar();
+        let expired = jar.restore_all(snapshot.cookies.clone(), clock);
+        let beginning = Beginning {
+            jar,
+            wear,
+            data: snapshot.data.clone(),
+            generation: snapshot.generation.clamp(1, (1 << 53) - 1),
+            current: snapshot.current,
+            age: clock.saturating_since(snapshot.born),
+            uses: snapshot.uses.min((1 << 53) - 1),
+        };
+        Ok((beginning, expired))
+    }
+}
+
+/// The profiles that identities may come back under, by their places in the list.
+struct Wardrobe<'p> {
+    named: HashMap<&'p str, usize>,
+    /// Those without a name by what a snapshot keeps of them; `None` where that fits several.
+    nameless: HashMap<ProfileSnapshot, Option<usize>>,
+    /// Those that had to be made, each a list of its own.
+    made: HashMap<ProfileSnapshot, Profiles>,
+}
+
+impl<'p> Wardrobe<'p> {
+    fn new(profiles: Option<&'p Profiles>) -> Self {
+        let list: Vec<&Profile> = profiles.into_iter().flat_map(Profiles::iter).collect();
+        let mut wardrobe = Self { named: HashMap::new(), nameless: HashMap::new(), made: HashMap::new() };
+        for (place, profile) in list.iter().enumerate() {
+            if let Some(name) = profile.name() {
+                wardrobe.named.insert(name, place);
+                continue;
+            }
+            for keep in [KeepProfile::WithSecrets, KeepProfile::WithoutSecrets] {
+                wardrobe
+                    .nameless
+                    .entry(ProfileSnapshot::of(profile, keep))
+                    .and_modify(|known| *known = known.filter(|&known| list[known] == *profile))
+                    .or_insert(Some(place));
+            }
+        }
+        wardrobe
+    }
+
+    fn find(&mut self, kept: &ProfileSnapshot) -> Result<Wear, (LeftOutReason, Option<ProfileError>)> {
+        let configured = match &kept.name {
+            Some(name) => self.named.get(name.as_str()).copied(),
+            None => self.nameless.get(kept).copied().flatten(),
+        };
+        if let Some(place) = configured {
+            return Ok(Wear::Place(place));
+        }
+        if let Some(made) = self.made.get(kept) {
+            return Ok(Wear::Other(made.clone()));
+        }
+        if kept.withheld {
+            return Err((LeftOutReason::ProfileMissing, None));
+        }
+        let made = kept.make().and_then(|profile| Profiles::new([profile]));
+        let made = made.map_err(|error| (LeftOutReason::ProfileInvalid, Some(error)))?;
+        self.made.insert(kept.clone(), made.clone());
+        Ok(Wear::Other(made))
+    }
+}
+
+impl ProfileSnapshot {
+    fn make(&self) -> Result<Profile, ProfileError> {
+        let mut builder = Profile::builder();
+        if let Some(name) = &self.name {
+            builder = builder.named(name);
+        }
+        match &self.proxy {
+            None => {}
+            Some(ProxySnapshot::Direct) => builder = builder.proxy(Proxy::direct()),
+            Some(ProxySnapshot::Server { url, credentials: None }) => builder = builder.proxy(url.as_str()),
+            Some(ProxySnapshot::Server { url, credentials: Some((username, password)) }) => {
+                builder = builder.proxy(url.parse::<Proxy>()?.with_credentials(username, password)?);
+            }
+        }
+        if let Some(user_agent) = &self.user_agent {
+            builder = builder.user_agent(user_agent);
+        }
+        for (name, value) in &self.headers {
+            builder = builder.header(name, value);
+        }
+        if let Some(address) = self.local_address {
+            builder = builder.local_address(address);
+        }
+        builder.build()
+    }
+}
+
+/// Why a session could not be restored.
+#[derive(Debug)]
+pub struct RestoreError {
+    session: SessionId,
+    reason: LeftOutReason,
+    source: Option<ProfileError>,
+}
+
+impl RestoreError {
+    /// The name of the session in its snapshot.
+    pub fn session(&self) -> &SessionId {
+        &self.session
+    }
+
+    /// What is wrong.
+    pub fn reason(&self) -> LeftOutReason {
+        self.reason
+    }
+}
+
+impl fmt::Display for RestoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {} was not restored: {}", self.session, self.reason)
+    }
+}
+
+impl Error for RestoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+/// What was restored, and what was not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use = "it tells what was left out"]
+pub struct RestoreReport {
+    restored: usize,
+    cookies: usize,
+    expired: usize,
+    left_out: Vec<LeftOut>,
+}
+
+impl RestoreReport {
+    /// The number of sessions that were restored.
+    pub fn restored(&self) -> usize {
+        self.restored
+    }
+
+    /// The number of cookies that were restored.
+    pub fn cookies(&self) -> usize {
+        self.cookies
+    }
+
+    /// The number of cookies that had expired since they were saved; they are no loss.
+    pub fn expired(&self) -> usize {
+        self.expired
+    }
+
+    /// What was left out, by session.
+    pub fn left_out(&self) -> &[LeftOut] {
+        &self.left_out
+    }
+
+    /// Whether nothing was left out.
+    pub fn is_complete(&self) -> bool {
+        self.left_out.is_empty()
+    }
+
+    fn leave_out(&mut self, session: &SessionId, cookies: usize, reason: LeftOutReason) {
+        self.left_out.push(LeftOut { session: session.clone(), cookies, reason });
+    }
+}
+
+/// A session that was left out, or some of its cookies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    session: SessionId,
+    cookies: usize,
+    reason: LeftOutReason,
+}
+
+impl LeftOut {
+    /// The session.
+    pub fn session(&self) -> &SessionId {
+        &self.session
+    }
+
+    /// The number of its cookies that were left out.
+    pub fn cookies(&self) -> usize {
+        self.cookies
+    }
+
+    /// Why; all but [`LeftOutReason::CookieLimit`] concern the whole session.
+    pub fn reason(&self) -> LeftOutReason {
+        self.reason
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { session, cookies, reason } = self;
+        match reason {
+            LeftOutReason::CookieLimit => {
+                write!(f, "session {session}: {cookies} cookies left out, {reason}")
+            }
+            _ => write!(f, "session {session}: left out, {reason}"),
+        }
+    }
+}
+
+/// Why something was left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeftOutReason {
+    /// There are more sessions than `max_sessions`, and others were used later.
+    SessionLimit,
+    /// There are more cookies than the jar's limits allow, and others were used later.
+    CookieLimit,
+    /// The profile is not among those configured, and not all of it was saved.
+    ProfileMissing,
+    /// The profile as it was saved cannot be one.
+    ProfileInvalid,
+}
+
+impl fmt::Display for LeftOutReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SessionLimit => "there are more than max_sessions",
+            Self::CookieLimit => "there are more than the limits of a jar allow",
+            Self::ProfileMissing => {
+                "its profile is not among those configured, and not all of it was saved; configure it, or save with secrets"
+            }
+            Self::ProfileInvalid => "its profile as it was saved cannot be one",
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! From sessions to snapshots.
+
+use http::HeaderValue;
+
+use super::{
+    ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot,
+    model::{Format, Version},
+};
+use crate::{
+    gate::keeper::Standing,
+    profile::{Profile, Proxy, ProxyServer},
+    session::{Session, Sessions},
+};
+
+/// What a snapshot keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "options do nothing until a snapshot is taken with them"]
+pub struct SnapshotOptions {
+    session_cookies: bool,
+    profiles: KeepProfile,
+}
+
+/// How much of a profile a snapshot keeps.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum KeepProfile {
+    /// The name. Of a profile without one, all but the secrets.
+    ByName,
+    /// All but the credentials of the proxy and the values of sensitive headers.
+    #[default]
+    WithoutSecrets,
+    /// All of it.
+    WithSecrets,
+}
+
+impl SnapshotOptions {
+    /// Keeps everything but the secrets of profiles.
+    pub fn new() -> Self {
+        Self { session_cookies: true, profiles: KeepProfile::default() }
+    }
+
+    /// Leaves out cookies without an end. Default: they are kept.
+    pub fn without_session_cookies(mut self) -> Self {
+        self.session_cookies = false;
+        self
+    }
+
+    /// Sets how much of profiles is kept. Default: [`KeepProfile::WithoutSecrets`].
+    pub fn profiles(mut self, profiles: KeepProfile) -> Self {
+        self.profiles = profiles;
+        self
+    }
+}
+
+impl Default for SnapshotOptions {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Session {
+    /// What this session is at this moment, everything but the secrets of its profile. Holds nobody up.
+    pub fn snapshot(&self) -> SessionSnapshot {
+        self.snapshot_with(&SnapshotOptions::new())
+    }
+
+    /// As [`snapshot`](Self::snapshot), as far as `options` say.
+    pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionSnapshot {
+        let clock = self.0.shared.timestamp();
+        let Standing { last, is_current, value } = self.0.gate.standing();
+        let kept = value.as_deref();
+        let mut cookies = kept.map_or_else(Vec::new, |kept| kept.jar.lock().by_creation(clock));
+        cookies.retain(|cookie| options.session_cookies || cookie.expires().is_some());
+        let age = kept.map_or_else(Default::default, |kept| self.now().saturating_sub(kept.life.born));
+        SessionSnapshot {
+            version: Version,
+            id: self.id().clone(),
+            generation: last.min((1 << 53) - 1),
+            current: is_current,
+            born: clock.saturating_sub(age),
+            uses: kept.map_or(0, |kept| kept.life.uses()),
+            profile: kept
+                .and_then(|kept| kept.profile())
+                .map(|profile| ProfileSnapshot::of(profile, options.profiles)),
+            cookies,
+            data: self.all_data(),
+        }
+    }
+}
+
+impl Sessions {
+    /// What all sessions are, each at the moment at which its turn comes. Holds nobody up.
+    pub fn snapshot(&self) -> SessionsSnapshot {
+        self.snapshot_with(&SnapshotOptions::new())
+    }
+
+    /// As [`snapshot`](Self::snapshot), as far as `options` say.
+    pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionsSnapshot {
+        let saved = self.registry.shared.timestamp();
+        let sessions = self.registry.by_use().iter().map(|session| session.snapshot_with(options)).collect();
+        SessionsSnapshot { format: Format, version: Version, saved, sessions }
+    }
+}
+
+impl ProfileSnapshot {
+    pub(super) fn of(profile: &Profile, keep: KeepProfile) -> Self {
+        let name = profile.name().map(str::to_owned);
+        if keep == KeepProfile::ByName && name.is_some() {
+            return Self { name, withheld: true, ..Self::default() };
+        }
+        let mut withheld = false;
+        let mut text = |value: &HeaderValue| {
+            let secret = value.is_sensitive() && keep != KeepProfile::WithSecrets;
+            let text = if secret { None } else { String::from_utf8(value.as_bytes().to_vec()).ok() };
+            withheld |= text.is_none();
+            text
+        };
+        let user_agent = profile.user_agent().and_then(&mut text);
+        let headers = profile.headers().iter();
+        let headers =
+            headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect();
+        let proxy = profile.proxy().map(|proxy| {
+            let (proxy, whole) = ProxySnapshot::of(proxy, keep);
+            withheld |= !whole;
+            proxy
+        });
+        Self { name, proxy, user_agent, headers, local_address: profile.local_address(), withheld }
+    }
+}
+
+impl ProxySnapshot {
+    /// The proxy, and whether that is all of it.
+    fn of(proxy: &Proxy, keep: KeepProfile) -> (Self, bool) {
+        let Some(server) = proxy.server() else {
+            return (Self::Direct, true);
+        };
+        let credentials = server
+            .credentials()
+            .filter(|_| keep == KeepProfile::WithSecrets)
+            .map(|credentials| (credentials.username().to_owned(), credentials.password().to_owned()));
+        let whole = credentials.is_some() || server.credentials().is_none();
+        (Self::Server { url: url(server), credentials }, whole)
+    }
+}
+
+fn url(server: &ProxyServer) -> String {
+    let (scheme, host, port) = (server.scheme(), server.host(), server.port());
+    if host.contains(':') {
+        format!("{scheme}://[{host}]:{port}")
+    } else {
+        format!("{scheme}://{host}:{port}")
+    }
+}
