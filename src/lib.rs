@@ -102,6 +102,7 @@
 //! - `redirect` (default): [`redirect`], on tower-http.
 //! - `client`: `IdentityClient`, the end of a stack that makes proxies real and keeps identities apart on the wire.
 //! - `serde`: `session::snapshot`, sessions as data.
+//! - `formats`: sessions in files; cookies as curl, Playwright and browsers have them; [`renewal::Supply`] from folders and commands.
 //! - `cookie_store`: conversion between [`cookies::Jar`] and the jar of the crate `cookie_store`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

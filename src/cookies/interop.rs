@@ -1,106 +1,10 @@
 //! To and from `cookie_store`, whose model is a little narrower than ours.
 
-use std::fmt;
-
 use cookie_store::{CookieDomain, CookieExpiration, CookieStore};
 use url::Url;
 
 use super::stored::SameSite;
-use super::{CookieError, CookieErrorKind, Jar, StoredCookie, Timestamp};
-
-/// What a conversion to or from `cookie_store` could not hold.
-///
-/// Moments of creation and use are never held by a `cookie_store`, nor is who gave a cookie;
-/// these are not listed.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[must_use = "it tells what was lost"]
-pub struct ConversionReport {
-    losses: Vec<Loss>,
-    converted: usize,
-}
-
-/// A cookie that was left out, or a part of one.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Loss {
-    name: String,
-    domain: String,
-    reason: LossReason,
-}
-
-/// Why a cookie, or a part of it, could not be converted.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-#[non_exhaustive]
-pub enum LossReason {
-    /// Left out: name, value or path is not UTF-8, and `cookie_store` holds strings.
-    NotUtf8,
-    /// Left out: without a name, `cookie_store` would lose it as soon as it is saved.
-    Nameless,
-    /// Left out: `cookie_store` has one place for the cookie of the host and that of the domain,
-    /// and the other of them, which is narrower, took it.
-    HostOnlyTwin,
-    /// Left out: `cookie_store` itself refuses it.
-    RefusedByStore,
-    /// Left out: a rule of ours refuses it.
-    Refused(CookieErrorKind),
-    /// Kept, but without its partition key.
-    PartitionKey,
-}
-
-impl ConversionReport {
-    /// Returns what was lost.
-    pub fn losses(&self) -> &[Loss] {
-        &self.losses
-    }
-
-    /// Returns whether nothing was lost.
-    pub fn is_lossless(&self) -> bool {
-        self.losses.is_empty()
-    }
-
-    /// Returns how many cookies were converted.
-    pub fn converted(&self) -> usize {
-        self.converted
-    }
-
-    fn lose(&mut self, name: &[u8], domain: &str, reason: LossReason) {
-        let name = String::from_utf8_lossy(name).into_owned();
-        self.losses.push(Loss { name, domain: domain.to_owned(), reason });
-    }
-}
-
-impl Loss {
-    /// Returns the name of the cookie.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Returns the domain of the cookie.
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// Returns what happened to it.
-    pub fn reason(&self) -> LossReason {
-        self.reason
-    }
-}
-
-impl fmt::Display for Loss {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cookie `{}` of {}: ", self.name.escape_debug(), self.domain)?;
-        match self.reason {
-            LossReason::NotUtf8 => f.write_str("left out, it is not utf-8"),
-            LossReason::Nameless => f.write_str("left out, it has no name"),
-            LossReason::HostOnlyTwin => f.write_str("left out, the host's own took its place"),
-            LossReason::RefusedByStore => f.write_str("left out, the store refuses it"),
-            LossReason::Refused(kind) => {
-                let error = CookieError::named(kind, self.name.as_bytes());
-                write!(f, "left out, {error}")
-            }
-            LossReason::PartitionKey => f.write_str("kept without its partition key"),
-        }
-    }
-}
+use super::{ConversionReport, CookieError, Jar, LossReason, StoredCookie, Timestamp};
 
 impl Jar {
     /// Converts the cookies to a [`CookieStore`], and tells what that cannot hold.
@@ -138,7 +42,7 @@ impl Jar {
                 give(&mut store, cookie)
             };
             match outcome {
-                Ok(()) => report.converted += 1,
+                Ok(()) => report.convert(),
                 Err(reason) => report.lose(cookie.name_bytes(), cookie.domain(), reason),
             }
             if outcome.is_ok() && cookie.partition_key().is_some() {
@@ -167,7 +71,7 @@ impl Jar {
                 Ok(taken) if taken.is_expired(now) => {}
                 Ok(taken) => {
                     jar.restore(taken, now);
-                    report.converted += 1;
+                    report.convert();
                 }
                 Err(error) => {
                     let reason = LossReason::Refused(error.kind());
@@ -215,7 +119,7 @@ fn take(cookie: &cookie_store::Cookie<'_>, domain: &str) -> Result<StoredCookie,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cookies::Target;
+    use crate::cookies::{CookieErrorKind, Target};
 
     const URL: &str = "https://www.x.example/a/b";
 

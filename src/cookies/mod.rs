@@ -35,6 +35,8 @@
 mod date;
 mod domain;
 mod error;
+#[cfg(feature = "formats")]
+mod formats;
 mod given;
 mod header;
 #[cfg(feature = "cookie_store")]
@@ -43,6 +45,8 @@ mod interop;
 mod oracle;
 mod parse;
 mod path;
+#[cfg(any(feature = "cookie_store", feature = "formats"))]
+mod report;
 #[cfg(feature = "serde")]
 mod serial;
 mod site;
@@ -55,9 +59,11 @@ mod time;
 
 pub use self::date::parse_date;
 pub use self::error::{CookieError, CookieErrorKind};
+#[cfg(feature = "formats")]
+pub use self::formats::{Cookies, Format, FormatError, FormatErrorKind};
 pub use self::given::NewCookie;
-#[cfg(feature = "cookie_store")]
-pub use self::interop::{ConversionReport, Loss, LossReason};
+#[cfg(any(feature = "cookie_store", feature = "formats"))]
+pub use self::report::{ConversionReport, Loss, LossReason};
 pub use self::store::{Absorbed, Jar, Limits};
 pub use self::stored::{SameSite, StoredCookie, StoredCookieBuilder};
 pub use self::target::Target;

@@ -12,10 +12,7 @@ use http::{Method, Request, Response, Uri};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{
-    Answer, LateAnswer, ReplayBudget,
-    layer::{Config, Expiring},
-};
+use super::{Answer, LateAnswer, ReplayBudget, layer::Config};
 use crate::{
     gate::{
         BoxError, RenewalError,
@@ -325,7 +322,9 @@ where
     /// Starts an early renewal if a cookie that the session needs is near its end.
     fn renew_in_time(&self, permit: &Permit<SessionInner>) {
         let now = || self.session.0.shared.timestamp();
-        if self.config.expiring.is_some() && Expiring::is_near(&permit.value, now) {
+        if let Some(expiring) = &self.config.expiring
+            && expiring.is_near(&permit.value, now)
+        {
             Gate::due(&self.session.0, &permit.value.life);
         }
     }

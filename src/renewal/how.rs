@@ -26,6 +26,9 @@ use crate::{
 /// A future of user code, boxed since a layer cannot name it.
 pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
+/// Brings cookies from elsewhere for this session.
+pub(crate) type Supplying = dyn Fn(&SessionId, Reason) -> Boxed<Jar> + Send + Sync;
+
 /// The rule that a renewal layer was given.
 pub(crate) enum Rule<B> {
     /// Steps of the user's own.
@@ -33,7 +36,7 @@ pub(crate) enum Rule<B> {
     /// One request, made anew for each attempt.
     Request(Box<dyn Fn() -> Option<Request<B>> + Send + Sync>),
     /// Cookies from elsewhere; nothing is sent.
-    Supply(Box<dyn Fn(Reason) -> Boxed<Jar> + Send + Sync>),
+    Supply(Box<Supplying>),
 }
 
 /// What a renewal sends through: the stack below the gate, erased.

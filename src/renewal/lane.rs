@@ -172,7 +172,7 @@ impl<S, B> StackLane<S, B> {
                 by_request(renewal, request).await
             }
             Some(Rule::Supply(supply)) => {
-                let mut supplied = supply(renewal.reason()).await?;
+                let mut supplied = supply(renewal.session_id(), renewal.reason()).await?;
                 let now = identity.session.0.shared.timestamp();
                 let mut jar = identity.kept.jar.lock();
                 // What was added to the session while it waited is in the candidate already, and stays.

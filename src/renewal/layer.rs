@@ -12,7 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Answer, Expired, LateAnswer, Renewal, RenewalService, ReplayMethods, how::Rule, replay::CloneBody,
+    Answer, Expired, LateAnswer, Renewal, RenewalService, ReplayMethods, Supply, how::Rule, replay::CloneBody,
 };
 use crate::{
     cookies::{Jar, StoredCookie, Timestamp},
@@ -63,19 +63,28 @@ pub(crate) struct Expiring {
 impl Expiring {
     /// Notes when `kept` is to be renewed, if one of these cookies is the one.
     pub(crate) fn note<'c>(&self, kept: &Kept, cookies: impl IntoIterator<Item = &'c StoredCookie>) {
-        let named = cookies.into_iter().filter(|cookie| cookie.name() == Some(&*self.name));
-        if let Some(cookie) = named.last() {
-            let margin = self.margin.as_secs_f64() * (1.0 + kept.life.jitter);
-            let due = cookie
-                .expires()
-                .map_or(i64::MAX, |end| end.as_millis().saturating_sub((margin * 1000.0) as i64));
+        if let Some(due) = self.due(kept, cookies) {
             kept.due.store(due, Ordering::Relaxed);
         }
     }
 
+    fn due<'c>(&self, kept: &Kept, cookies: impl IntoIterator<Item = &'c StoredCookie>) -> Option<i64> {
+        let named = cookies.into_iter().filter(|cookie| cookie.name() == Some(&*self.name));
+        let cookie = named.last()?;
+        let margin = self.margin.as_secs_f64() * (1.0 + kept.life.jitter);
+        let due = |end: Timestamp| end.as_millis().saturating_sub((margin * 1000.0) as i64);
+        Some(cookie.expires().map_or(i64::MAX, due))
+    }
+
     /// Whether `kept` is to be renewed now.
-    pub(crate) fn is_near(kept: &Kept, now: impl FnOnce() -> Timestamp) -> bool {
-        let due = kept.due.load(Ordering::Relaxed);
+    pub(crate) fn is_near(&self, kept: &Kept, now: impl FnOnce() -> Timestamp) -> bool {
+        let mut due = kept.due.load(Ordering::Relaxed);
+        if due == Kept::UNKNOWN {
+            // No answer has set its cookies: it was restored, forked or given.
+            due = self.due(kept, kept.jar.lock().iter(Timestamp::MIN)).unwrap_or(i64::MAX);
+            let noted = kept.due.compare_exchange(Kept::UNKNOWN, due, Ordering::Relaxed, Ordering::Relaxed);
+            due = noted.map_or_else(|due| due, |_| due);
+        }
         due != i64::MAX && now().as_millis() >= due
     }
 }
@@ -153,6 +162,16 @@ impl<B> RenewalLayer<B> {
         self.rule(Rule::Request(Box::new(move || clone_body.copy(&request.lock()))))
     }
 
+    /// Renews by the next session of a [`Supply`]: nothing is sent. Default: no rule.
+    #[must_use]
+    pub fn supply(self, supply: impl Into<Supply>) -> Self {
+        let supply = supply.into();
+        self.rule(Rule::Supply(Box::new(move |session, reason| {
+            let (supply, session) = (supply.clone(), session.clone());
+            Box::pin(async move { supply.next(session, reason).await })
+        })))
+    }
+
     /// Renews by cookies collected elsewhere: nothing is sent. Default: no rule.
     #[must_use]
     pub fn supply_with<F, Fut, J>(self, supply: F) -> Self
@@ -161,7 +180,7 @@ impl<B> RenewalLayer<B> {
         Fut: Future<Output = Result<J, BoxError>> + Send + 'static,
         J: Into<Jar>,
     {
-        self.rule(Rule::Supply(Box::new(move |reason| {
+        self.rule(Rule::Supply(Box::new(move |_, reason| {
             let supplied = supply(reason);
             Box::pin(async move { supplied.await.map(Into::into) })
         })))

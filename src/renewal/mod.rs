@@ -9,7 +9,7 @@
 //! |---|---|
 //! | [`renew_with`](RenewalLayer::renew_with) | your own steps, sent under the candidate identity by [`Renewal::send`] |
 //! | [`renew_with_request`](RenewalLayer::renew_with_request) | one request, whose answer has to pass [`renewed_when`](RenewalLayer::renewed_when) |
-//! | [`supply_with`](RenewalLayer::supply_with) | cookies collected elsewhere; nothing is sent |
+//! | [`supply`](RenewalLayer::supply), [`supply_with`](RenewalLayer::supply_with) | cookies collected elsewhere; nothing is sent |
 //! | none | the next request goes ahead alone, and the others wait for its answer; if it is not an expired one, its identity is the session's |
 //!
 //! That an answer arrived is no success: steps have to end in `Ok`, an answer has to pass its test, and a renewal whose last answer
@@ -53,8 +53,11 @@ mod peek;
 mod prebuffer;
 mod replay;
 mod service;
+mod supply;
 mod when;
 
+#[cfg(feature = "formats")]
+pub use self::supply::{SupplyCommand, SupplyFolder};
 pub use self::{
     future::ResponseFuture,
     how::{Renewal, RenewalBody},
@@ -63,5 +66,6 @@ pub use self::{
     prebuffer::{PrebufferFuture, PrebufferLayer, PrebufferService, ReplayBody},
     replay::{LateAnswer, ReplayBudget, ReplayBudgetLayer, ReplayBudgetService, ReplayMethods},
     service::RenewalService,
+    supply::{Supply, SupplyError, SupplyErrorKind, SupplyQueue, WhenEmpty},
     when::{Answer, Expired},
 };

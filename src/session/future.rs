@@ -138,6 +138,7 @@ impl Sent {
             match absorbed {
                 Ok(cookie) => {
                     session.counters.cookies_stored.add();
+                    session.shared.changed();
                     cookies.extend(cookie);
                     trace::received(&self.identity, &target, set_cookie);
                 }

@@ -41,8 +41,11 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// Nobody has looked yet when a cookie that the session needs is near its end.
+    pub(crate) const UNKNOWN: i64 = i64::MIN;
+
     pub(crate) fn new(life: Life, jar: Jar, worn: Option<Arc<Worn>>) -> Self {
-        Self { life, jar: Mutex::new(jar), worn, due: AtomicI64::new(i64::MAX) }
+        Self { life, jar: Mutex::new(jar), worn, due: AtomicI64::new(Self::UNKNOWN) }
     }
 
     pub(crate) fn profile(&self) -> Option<&Profile> {

@@ -45,6 +45,8 @@
 //! # }).unwrap();
 //! ```
 
+#[cfg(feature = "formats")]
+mod changes;
 mod error;
 mod future;
 mod id;

@@ -188,8 +188,9 @@ fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> 
 pub(crate) fn identity(extensions: &Extensions, sessions: &Sessions) -> Result<Identity, SessionError> {
     if let Some(identity) = extensions.get::<Identity>() {
         let other = match (extensions.get::<Session>(), extensions.get::<SessionId>()) {
-            (Some(session), _) => session.id() != identity.session_id(),
-            (None, Some(id)) => id != identity.session_id(),
+            // It may have been renamed since the request named it.
+            (Some(session), _) => !identity.session.0.names.has(session.id()),
+            (None, Some(id)) => !identity.session.0.names.has(id),
             (None, None) => false,
         };
         if other {

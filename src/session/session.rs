@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64},
     },
     task::{Context, Poll},
@@ -45,10 +45,12 @@ use crate::{
 pub struct Session(pub(crate) Arc<SessionInner>);
 
 pub(crate) struct SessionInner {
-    pub(crate) id: SessionId,
+    pub(crate) names: Names,
     pub(crate) shared: Arc<Shared>,
     pub(crate) gate: Gate<Self>,
     pub(crate) counters: Counters,
+    /// What of the counters is accounted for, once the session is none of its registry's any more.
+    left: Mutex<Option<Counters>>,
     /// What the program keeps with the session; most programs keep nothing.
     data: Mutex<Option<Box<Data>>>,
     /// Draws the profiles, if there are any.
@@ -146,10 +148,11 @@ impl Session {
             false => Gate::pending_after(last, Some(kept), jitter),
         };
         Self(Arc::new(SessionInner {
-            id,
+            names: Names::new(id),
             shared,
             gate,
             counters: Counters::default(),
+            left: Mutex::new(None),
             wearer,
             data: Mutex::new(boxed(data)),
             last_used: AtomicU64::new(0),
@@ -159,7 +162,7 @@ impl Session {
 
     /// The session's name.
     pub fn id(&self) -> &SessionId {
-        &self.0.id
+        self.0.names.last()
     }
 
     /// The generation of the current identity, or `None` while there is no current one.
@@ -283,6 +286,7 @@ impl Session {
             Some(_) => Gate::clear(&self.0),
             None => Gate::replace(&self.0, |generation| self.0.fresh(generation)).map(drop),
         };
+        self.0.shared.changed();
     }
 
     /// Starts a renewal by the layer's rule, or joins the one that runs. The current identity serves on until the new one is
@@ -336,6 +340,7 @@ impl Session {
             *kept.jar.lock() = std::mem::take(&mut jar);
             kept
         });
+        self.0.shared.changed();
     }
 
     /// Makes this session what `beginning` says, whatever is under way.
@@ -362,6 +367,7 @@ impl Session {
             Arc::new(Kept::new(life, jar, worn))
         });
         self.0.keep_data(data);
+        self.0.shared.changed();
     }
 
     /// Copies the session under another name: its cookies, its profile and its data, but neither its counters nor what is under
@@ -391,6 +397,24 @@ impl Session {
         }
     }
 
+    /// Gives the session another name. Nothing else changes: requests on their way or held go on, and every handle shows the new
+    /// name. A request that names the old one afterwards gets a new session.
+    ///
+    /// The session remembers its former names, a few bytes each, as long as it lives.
+    ///
+    /// # Errors
+    ///
+    /// If there is a session of that name, or this one was removed.
+    pub fn rename(&self, id: impl Into<SessionId>) -> Result<(), SessionExists> {
+        let id = id.into();
+        let renamed = self.0.shared.registry().is_some_and(|registry| registry.rename(self, id.clone()));
+        if !renamed {
+            return Err(SessionExists { id });
+        }
+        self.0.shared.changed();
+        Ok(())
+    }
+
     /// What the program keeps with this session under `key`.
     ///
     /// Data belongs to the session, not to an identity: a renewal leaves it alone. It is forked and saved with the session.
@@ -401,12 +425,16 @@ impl Session {
     /// Keeps `value` with this session under `key`, and returns what was there.
     pub fn set_data(&self, key: impl Into<String>, value: impl Into<String>) -> Option<String> {
         let (key, value) = (key.into(), value.into());
-        self.0.data.lock().get_or_insert_default().insert(key, value)
+        let old = self.0.data.lock().get_or_insert_default().insert(key, value);
+        self.0.shared.changed();
+        old
     }
 
     /// Removes what is kept under `key`, and returns it.
     pub fn remove_data(&self, key: &str) -> Option<String> {
-        self.0.data.lock().as_mut()?.remove(key)
+        let old = self.0.data.lock().as_mut()?.remove(key);
+        self.0.shared.changed();
+        old
     }
 
     /// All that the program keeps with this session.
@@ -431,11 +459,13 @@ impl Session {
     }
 
     /// Edits the current jar, or the one that is about to come wherever it lies. A session that was closed has none.
-    fn edit(&self, edit: impl Fn(&mut Jar) -> Result<(), CookieError>) -> Result<(), CookieError> {
-        match self.0.gate.published() {
+    pub(super) fn edit(&self, edit: impl Fn(&mut Jar) -> Result<(), CookieError>) -> Result<(), CookieError> {
+        let edited = match self.0.gate.published() {
             Some(kept) => edit(&mut kept.jar.lock()),
             None => self.0.gate.edit(|kept| edit(&mut kept.jar.lock())).unwrap_or(Ok(())),
-        }
+        };
+        self.0.shared.changed();
+        edited
     }
 }
 
@@ -463,7 +493,59 @@ impl fmt::Debug for Session {
     }
 }
 
+/// The names of a session: the one that it has, and those that it had.
+pub(crate) struct Names {
+    first: SessionId,
+    renamed: OnceLock<Box<Names>>,
+}
+
+impl Names {
+    fn new(first: SessionId) -> Self {
+        Self { first, renamed: OnceLock::new() }
+    }
+
+    /// The one that it has. Of a session that was never renamed, one look at what no one writes.
+    pub(crate) fn last(&self) -> &SessionId {
+        let mut names = self;
+        while let Some(next) = names.renamed.get() {
+            names = next;
+        }
+        &names.first
+    }
+
+    /// Whether it has this one, or had it.
+    pub(crate) fn has(&self, id: &SessionId) -> bool {
+        self.first == *id || self.renamed.get().is_some_and(|renamed| renamed.has(id))
+    }
+
+    /// Only one may push at a time.
+    pub(crate) fn push(&self, id: SessionId) {
+        let mut names = self;
+        while let Some(next) = names.renamed.get() {
+            names = next;
+        }
+        let _ = names.renamed.set(Box::new(Self::new(id)));
+    }
+}
+
+/// What was counted after the session left its registry.
+impl Drop for SessionInner {
+    fn drop(&mut self) {
+        if let Some(left) = self.left.get_mut() {
+            self.shared.gone.absorb_since(&self.counters, left);
+        }
+    }
+}
+
 impl SessionInner {
+    /// The session is none of its registry's any more: accounts for what it has counted so far.
+    pub(crate) fn leave(&self, gone: &Counters) {
+        let so_far = Counters::default();
+        so_far.absorb(&self.counters);
+        gone.absorb(&so_far);
+        *self.left.lock() = Some(so_far);
+    }
+
     /// An identity with an empty jar and another profile than the last one's.
     fn fresh(&self, generation: Generation) -> Arc<Kept> {
         let life = Life::new(generation, self.shared.now(), self.gate.random());
@@ -547,17 +629,18 @@ impl Keeper for SessionInner {
     }
 
     fn count(&self, event: Counted) {
+        self.shared.changed();
         match event {
             Counted::Started(reason) => {
-                tracing::debug!(session = %self.id, ?reason, "renewal started");
+                tracing::debug!(session = %self.names.last(), ?reason, "renewal started");
                 self.counters.renewals_started.add();
             }
             Counted::Succeeded => {
-                tracing::debug!(session = %self.id, "renewal succeeded");
+                tracing::debug!(session = %self.names.last(), "renewal succeeded");
                 self.counters.renewals_succeeded.add();
             }
             Counted::Failed => {
-                tracing::debug!(session = %self.id, "renewal failed");
+                tracing::debug!(session = %self.names.last(), "renewal failed");
                 self.counters.renewals_failed.add();
             }
         }

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use papaya::Guard;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -60,6 +61,9 @@ pub(crate) struct Registry {
     epoch: AtomicU64,
     /// Held while a session is created or dropped, never on the way to one that is there.
     creation: Mutex<Line>,
+    /// Held while a file is written.
+    #[cfg(feature = "formats")]
+    pub(crate) saving: Mutex<()>,
 }
 
 /// Sessions by when they were used, as far as is known: one may have been used since it was entered here.
@@ -81,9 +85,11 @@ pub(crate) struct Shared {
     origin: Instant,
     pub(crate) held: Gauge,
     /// What dropped sessions have counted.
-    gone: Counters,
+    pub(crate) gone: Counters,
     dropped: Counter,
     over_limit: Counter,
+    #[cfg(feature = "formats")]
+    pub(crate) changes: super::changes::Changes,
 }
 
 impl Sessions {
@@ -164,6 +170,15 @@ impl Sessions {
             let _creation = self.registry.creation.lock();
             self.registry.find(&id)
         })
+    }
+
+    /// Takes the session of this name out, and returns it.
+    ///
+    /// Requests that are on their way or held go on with it, and so do its handles; it is no session of these any more, and the
+    /// name is free. A request that names it afterwards gets a new one. What it has counted since is added to
+    /// [`stats`](Self::stats) when its last request and handle are gone.
+    pub fn remove(&self, id: impl Into<SessionId>) -> Option<Session> {
+        self.registry.remove(&id.into())
     }
 
     /// The number of sessions.
@@ -327,10 +342,14 @@ impl SessionsBuilder {
                 gone: Counters::default(),
                 dropped: Counter::default(),
                 over_limit: Counter::default(),
+                #[cfg(feature = "formats")]
+                changes: super::changes::Changes::new(),
             }),
             max_sessions: self.max_sessions,
             epoch: AtomicU64::new(0),
             creation: Mutex::new(Line::new()),
+            #[cfg(feature = "formats")]
+            saving: Mutex::new(()),
         });
         Ok(Sessions { registry })
     }
@@ -447,7 +466,44 @@ impl Registry {
         } else {
             self.map.pin().insert(id, session.clone());
         }
+        self.shared.changed();
         (session, true)
+    }
+
+    /// Takes the session of this name out.
+    fn remove(&self, id: &SessionId) -> Option<Session> {
+        let session = {
+            let _creation = self.creation.lock();
+            let guard = self.map.guard();
+            let session = self.map.remove(id, &guard)?.clone();
+            session.0.leave(&self.shared.gone);
+            // The map keeps what was removed for a while, and with it a profile that others may wait for.
+            guard.flush();
+            session
+        };
+        self.shared.changed();
+        Some(session)
+    }
+
+    /// Gives a session that is here another name; `false` if that is taken, or it is not here.
+    pub(crate) fn rename(&self, session: &Session, to: SessionId) -> bool {
+        let mut line = self.creation.lock();
+        let guard = self.map.guard();
+        let from = session.id().clone();
+        let is_here = self.map.get(&from, &guard).is_some_and(|here| Arc::ptr_eq(&here.0, &session.0));
+        if !is_here || self.map.contains_key(&to, &guard) {
+            return false;
+        }
+        session.0.names.push(to.clone());
+        // Found under both names for a moment, rather than under none.
+        self.map.insert(to.clone(), session.clone(), &guard);
+        self.map.remove(&from, &guard);
+        // What the map keeps of it for a while would count as in use.
+        guard.flush();
+        if self.max_sessions.is_some() {
+            line.push(Reverse((session.0.last_used.load(Ordering::Relaxed), to)));
+        }
+        true
     }
 
     /// Drops the session used longest ago that is not in use. `false`: none was found among those looked at.
@@ -490,6 +546,12 @@ impl Registry {
 }
 
 impl Shared {
+    /// Something of what a snapshot keeps has changed. To be called after the change, outside the locks.
+    pub(crate) fn changed(&self) {
+        #[cfg(feature = "formats")]
+        self.changes.tell();
+    }
+
     pub(crate) fn registry(&self) -> Option<Arc<Registry>> {
         self.registry.upgrade()
     }

@@ -28,6 +28,11 @@ macro_rules! counters {
                 $(stats.$name += self.$name.get();)*
             }
 
+            /// Adds what another set has counted since it was `before`.
+            pub(crate) fn absorb_since(&self, other: &Self, before: &Self) {
+                $(self.$name.0.fetch_add(other.$name.get() - before.$name.get(), Ordering::Relaxed);)*
+            }
+
             /// Adds what another set has counted.
             pub(crate) fn absorb(&self, other: &Self) {
                 $(self.$name.0.fetch_add(other.$name.get(), Ordering::Relaxed);)*

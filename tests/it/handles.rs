@@ -340,3 +340,98 @@ async fn data_of_a_session_survives_its_renewals() {
     assert_eq!(session.remove_data("k").as_deref(), Some("2"));
     assert!(session.all_data().is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_renamed_while_its_requests_are_in_flight_and_held() {
+    for sessions in [Sessions::new(), Sessions::builder().max_sessions(3).build()] {
+        let site = Site::held_logins();
+        let client = client(&renewing(&sessions), &sessions, site.clone());
+        let session = sessions.session("a");
+        session.set_data("own", "1");
+        let mut held = task::spawn(client.clone().oneshot(page("a", "/")));
+        assert_pending!(held.poll());
+        settle().await;
+        session.rename("b").unwrap();
+        assert_eq!((session.id().to_string(), sessions.len()), ("b".into(), 1));
+        assert!(sessions.get("a").is_none());
+        assert_eq!(sessions.session("b").data("own").as_deref(), Some("1"));
+        assert_eq!(session.rename("b").unwrap_err().id(), &"b".into(), "it is its own name already");
+        sessions.session("c");
+        assert!(session.rename("c").is_err());
+        site.end_logins(1);
+        settle().await;
+        assert!(held.is_woken());
+        let answer = assert_ready!(held.poll()).unwrap();
+        assert_eq!(answer.status(), 200);
+        let info = answer.extensions().get::<tower_client_sessions::SessionInfo>().unwrap();
+        assert_eq!(info.session(), &"b".into());
+        assert_eq!(site.logins(), 1, "nothing was lost by it");
+        session.rename("d").unwrap();
+        assert_eq!(sessions.session("d").generation(), session.generation());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renamed_session_can_be_dropped_to_keep_within_the_bound() {
+    let sessions = Sessions::builder().max_sessions(2).build();
+    sessions.session("a").rename("b").unwrap();
+    for name in ["c", "d", "e"] {
+        sessions.session(name);
+    }
+    assert_eq!(sessions.len(), 2);
+    assert!(sessions.get("b").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_of_a_session_that_is_removed_go_on_and_its_name_is_free() {
+    let (site, sessions) = (Site::held_logins(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let mut held = task::spawn(client.clone().oneshot(page("a", "/")));
+    assert_pending!(held.poll());
+    settle().await;
+    assert!(sessions.remove("a").is_some());
+    assert!(sessions.remove("a").is_none() && sessions.get("a").is_none() && sessions.is_empty());
+    let renewals = |sessions: &Sessions| sessions.stats().renewals_started;
+    assert_eq!(renewals(&sessions), 1, "what was counted stays counted");
+    let other = sessions.session("a");
+    assert_eq!(other.generation(), Some(1), "a session of its own");
+    site.end_logins(1);
+    settle().await;
+    assert!(held.is_woken());
+    assert_eq!(assert_ready!(held.poll()).unwrap().status(), 200);
+    assert!(other.cookies().is_empty(), "the login was the other one's");
+    drop(held);
+    settle().await;
+    assert_eq!((renewals(&sessions), sessions.stats().renewals_succeeded), (1, 1));
+    assert!(sessions.session("x").rename("y").is_ok());
+    let gone = sessions.remove("y").unwrap();
+    assert!(gone.rename("z").is_err(), "it is no session of these");
+    assert!(sessions.get("z").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_profile_of_a_session_that_is_removed_is_free_for_another() {
+    use tower_client_sessions::{Profile, Profiles};
+    let profile = Profile::builder().user_agent("one").build().unwrap();
+    let profiles = Profiles::new([profile]).unwrap().exclusive();
+    let sessions = Sessions::builder().profiles(profiles).build();
+    assert!(sessions.session("a").profile().is_some());
+    drop(sessions.remove("a"));
+    assert!(sessions.session("b").profile().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_given_its_cookies_is_renewed_before_the_one_it_needs_ends() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let layer = renewing(&sessions).renew_before_expiry("sid", Duration::from_secs(100));
+    let client = client(&layer, &sessions, site.clone());
+    get(&client, "a", "/").await.unwrap();
+    let session = sessions.session("a");
+    let sid = session.cookies()[0].value().unwrap().to_owned();
+    let mut jar = Jar::default();
+    jar.set(&format!("sid={sid}; Path=/; Max-Age=50"), "http://a/", Timestamp::now()).unwrap();
+    session.replace(jar);
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    settle().await;
+    assert_eq!(site.logins(), 2, "renewed early, though no answer had set the cookie");
+}

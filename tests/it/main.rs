@@ -5,6 +5,10 @@ mod embedded;
 
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "formats")]
+mod files;
+#[cfg(feature = "formats")]
+mod formats;
 mod gate;
 mod handles;
 mod hazards;
@@ -18,4 +22,5 @@ mod site;
 mod snapshots;
 mod soak;
 mod stacks;
+mod supply;
 mod support;

@@ -51,8 +51,9 @@ fn reasons(report: &RestoreReport) -> Vec<(String, usize, LeftOutReason)> {
     entries.map(|entry| (entry.session().to_string(), entry.cookies(), entry.reason())).collect()
 }
 
-#[test]
-fn every_session_comes_back_with_cookies_and_data() {
+// The clocks stand still, so that the moments do.
+#[tokio::test(start_paused = true)]
+async fn every_session_comes_back_with_cookies_and_data() {
     let sessions = now().build();
     let alice = sessions.session("alice");
     for cookie in [

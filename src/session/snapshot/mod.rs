@@ -16,6 +16,7 @@
 //! Snapshots implement serde's traits. As JSON, one session is
 //!
 //! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
 //! # use std::time::{Duration, UNIX_EPOCH};
 //! # use tower_client_sessions::{Sessions, session::snapshot::SessionSnapshot};
 //! let sessions = Sessions::builder().clock(|| UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)).build();
@@ -55,7 +56,9 @@
 //! let elsewhere = Sessions::new();
 //! let alice = elsewhere.restore(&serde_json::from_str::<SessionSnapshot>(&written)?)?;
 //! assert_eq!((alice.generation(), alice.data("csrf").as_deref()), (Some(1), Some("4711")));
-//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! # }).unwrap();
+//! # Ok::<_, std::io::Error>(())
 //! ```
 //!
 //! - `version` is 1. It grows whenever a field comes in or changes its meaning; a reader refuses one that it does not know.
@@ -72,6 +75,11 @@
 //! All sessions are `{"format": "tower-client-sessions", "version": 1, "saved": …, "sessions": […]}`, those that were used last
 //! at the end.
 //!
+//! # Files
+//!
+//! With the feature `formats`, `Sessions::save` writes all sessions into one file, and `Sessions::load` reads it: an error says
+//! what is wrong and where, and changes nothing. `Sessions::autosave` saves from time to time. Saves are whole or not made at all.
+//!
 //! # Profiles
 //!
 //! A session comes back under the profile that it had, or not at all: its cookies never go out by another way. Of the profiles
@@ -79,10 +87,21 @@
 //! Where there is none, it is made from what was written, unless something of it was withheld. Of an
 //! [exclusive](crate::Profiles::exclusive) list, a session whose profile another one wears waits for it. A session that had none gets the next, if there are profiles now.
 
+#[cfg(feature = "formats")]
+mod autosave;
+#[cfg(feature = "formats")]
+mod error;
+#[cfg(feature = "formats")]
+mod file;
 mod model;
 mod restore;
 mod take;
 
+#[cfg(feature = "formats")]
+pub use self::{
+    autosave::{Autosave, AutosaveBuilder},
+    error::{SnapshotError, SnapshotErrorKind},
+};
 pub use self::{
     model::{ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot},
     restore::{LeftOut, LeftOutReason, RestoreError, RestoreReport},

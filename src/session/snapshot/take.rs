@@ -6,6 +6,8 @@ use super::{
     ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot,
     model::{Format, Version},
 };
+#[cfg(feature = "formats")]
+use crate::cookies::{self, ConversionReport, Cookies, FormatError};
 use crate::{
     gate::keeper::Standing,
     profile::{Profile, Proxy, ProxyServer},
@@ -85,6 +87,49 @@ impl Session {
             cookies,
             data: self.all_data(),
         }
+    }
+}
+
+#[cfg(feature = "formats")]
+impl Session {
+    /// Writes all cookies, session cookies included, and reports what the format cannot hold. The text has their values.
+    pub fn export(&self, format: cookies::Format) -> (String, ConversionReport) {
+        format.write(&self.snapshot().cookies)
+    }
+
+    /// Adds the cookies of a text, as given by the user: all of them or none. Returns how many there were, without those that
+    /// have ended.
+    ///
+    /// To make them all that the session has, under a new identity, [`replace`](Self::replace) it with
+    /// [`Cookies`].
+    ///
+    /// # Errors
+    ///
+    /// The first mistake, with its line or entry; then nothing was added.
+    pub fn import(&self, format: cookies::Format, text: &str) -> Result<usize, FormatError> {
+        let now = self.0.shared.timestamp();
+        Ok(self.take_in(Cookies::read(format, text, now)?))
+    }
+
+    /// As [`import`](Self::import), in whichever format the text is.
+    ///
+    /// # Errors
+    ///
+    /// If it is in none, or as [`import`](Self::import).
+    pub fn import_any(&self, text: &str) -> Result<usize, FormatError> {
+        let now = self.0.shared.timestamp();
+        Ok(self.take_in(Cookies::detect(text, now)?))
+    }
+
+    fn take_in(&self, cookies: Cookies) -> usize {
+        let now = self.0.shared.timestamp();
+        let alive = cookies.as_slice().iter().filter(|cookie| !cookie.is_expired(now)).count();
+        // What was read is within the rules, and nothing is refused.
+        let _ = self.edit(|jar| {
+            cookies.clone().put_into(jar, now);
+            Ok(())
+        });
+        alive
     }
 }
 

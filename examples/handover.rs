@@ -1,0 +1,72 @@
+//! A session goes from curl to this crate and back: curl logs in, its `cookies.txt` is taken in, pages are fetched with it, and
+//! curl goes on with what is handed back. Nobody logs in twice.
+//!
+//! `cargo run --release --features formats --example handover` does so with a site of its own over loopback.
+
+mod site;
+
+use std::{path::Path, process::Command};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use site::{Site, SiteConfig};
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower_client_sessions::{Expired, RenewalLayer, SessionLayer, Sessions, cookies::Format};
+
+const PAGES: usize = 100;
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    if Command::new("curl").arg("--version").output().is_err() {
+        println!("skipped: there is no curl to hand anything over");
+        return Ok(());
+    }
+    let site = Site::start(SiteConfig::default()).await?;
+    let folder = tempfile::tempdir()?;
+    let (theirs, ours) = (folder.path().join("theirs.txt"), folder.path().join("ours.txt"));
+    curl(&site.url("/login?acct=a"), "--cookie-jar", &theirs).await?;
+
+    let sessions = Sessions::new();
+    let session = sessions.session("a");
+    let cookies = session.import(Format::Netscape, &std::fs::read_to_string(&theirs)?)?;
+    println!("curl has logged in and handed over {cookies} cookie");
+
+    let client = ServiceBuilder::new()
+        .layer(RenewalLayer::new(&sessions).expired_when(Expired::status([401, 403])))
+        .layer(SessionLayer::new(&sessions))
+        .service(Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>());
+    for page in 0..PAGES {
+        // What the site sets on the way is handed on, too.
+        let url = site.url(&format!("/page/{page}?acct=a&set_cookie=seen%3D{page}%3B%20Path%3D/"));
+        let request = Request::get(url).extension(session.clone()).body(Empty::new())?;
+        let response = client.clone().oneshot(request).await?;
+        assert!(response.status().is_success(), "page {page}: {}", response.status());
+    }
+
+    let (text, report) = session.export(Format::Netscape);
+    assert!(report.is_lossless(), "{report:?}");
+    std::fs::write(&ours, text)?;
+    println!("{PAGES} pages fetched; {} cookies are handed back", report.converted());
+
+    let page = curl(&site.url("/page/last?acct=a"), "--cookie", &ours).await?;
+    let echo = curl(&site.url("/echo"), "--cookie", &ours).await?;
+    assert!(page.starts_with("page last of a by s1"), "{page}");
+    assert!(echo.contains(&format!("seen={}", PAGES - 1)), "{echo}");
+    let seen = site.shutdown().await;
+    assert_eq!((seen.logins(), seen.pages_refused), (1, 0));
+    println!("curl went on with them: {} pages from one login", seen.pages_ok);
+    Ok(())
+}
+
+/// Fetches a page with a file of cookies, read or written.
+async fn curl(url: &str, option: &str, file: &Path) -> Result<String, BoxError> {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--fail", "--noproxy", "*", option]).arg(file).arg(url);
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}

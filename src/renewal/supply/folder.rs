@@ -1,0 +1,195 @@
+use std::{
+    collections::{HashMap, HashSet},
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::Mutex;
+use tokio::{task::spawn_blocking, time::sleep};
+
+use super::{Demand, Source, Supply, SupplyError, SupplyErrorKind, WhenEmpty};
+use crate::{
+    cookies::{Cookies, Jar, Timestamp},
+    gate::BoxError,
+    renewal::how::Boxed,
+};
+
+/// A supply out of the files of a folder, each with the cookies of one session in any [format](crate::cookies::Format).
+///
+/// The next one is the first by name. It is moved into the folder `spent` inside before it is used, so that it is used once,
+/// also by several programs on one folder, and never again after a crash. Move files in when they are complete: those whose name
+/// begins with a dot or ends in `.part` or `.tmp` are passed over. One that cannot be read stays, with a warning by `tracing`,
+/// and is tried again when it has changed.
+#[derive(Clone, Debug)]
+#[must_use = "it supplies nothing until it is given to a layer"]
+pub struct SupplyFolder {
+    path: PathBuf,
+    interval: Duration,
+}
+
+impl SupplyFolder {
+    pub(super) fn new(path: PathBuf) -> Self {
+        Self { path, interval: Duration::from_secs(1) }
+    }
+
+    /// Sets how often the folder is looked into while a renewal waits for a file. Default: every second.
+    pub fn every(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+
+    /// As [`Supply::when_empty`].
+    #[must_use]
+    pub fn when_empty(self, when_empty: WhenEmpty) -> Supply {
+        Supply::from(self).when_empty(when_empty)
+    }
+}
+
+impl From<SupplyFolder> for Supply {
+    fn from(folder: SupplyFolder) -> Self {
+        let SupplyFolder { path, interval } = folder;
+        Self::new(Arc::new(Folder { path, interval, taken: Mutex::default(), refused: Mutex::default() }))
+    }
+}
+
+struct Folder {
+    path: PathBuf,
+    interval: Duration,
+    /// The files that renewals of this program are about to use.
+    taken: Mutex<HashSet<PathBuf>>,
+    /// The files that could not be read, as they were then.
+    refused: Mutex<HashMap<PathBuf, Stamp>>,
+}
+
+/// Tells a file that has changed from one that has not.
+type Stamp = (u64, Option<SystemTime>);
+
+/// A file that nobody else of this program takes meanwhile.
+struct Taken {
+    folder: Arc<Folder>,
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.folder.taken.lock().remove(&self.path);
+    }
+}
+
+impl Source for Folder {
+    fn next(self: Arc<Self>, _demand: Demand, wait: bool) -> Boxed<Option<Jar>> {
+        Box::pin(async move {
+            loop {
+                while let Some(file) = self.clone().take_first().await? {
+                    if let Some(jar) = file.spend().await? {
+                        return Ok(Some(jar));
+                    }
+                }
+                if !wait {
+                    return Ok(None);
+                }
+                sleep(self.interval).await;
+            }
+        })
+    }
+}
+
+impl Folder {
+    fn error(&self, error: impl Into<BoxError>) -> BoxError {
+        SupplyError::caused_by(SupplyErrorKind::Folder, error).at(&self.path).into()
+    }
+
+    async fn take_first(self: Arc<Self>) -> Result<Option<Taken>, BoxError> {
+        let folder = self.clone();
+        let files = spawn_blocking(move || files(&folder.path)).await;
+        let files = files.map_err(|error| self.error(error))?.map_err(|error| self.error(error))?;
+        self.refused.lock().retain(|path, stamp| files.contains(&(path.clone(), *stamp)));
+        for (path, stamp) in files {
+            let refused = self.refused.lock().contains_key(&path);
+            if !refused && self.taken.lock().insert(path.clone()) {
+                return Ok(Some(Taken { folder: self, path, stamp }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Taken {
+    /// Reads the file and moves it aside; `None` if another program was faster, or it cannot be read.
+    async fn spend(self) -> Result<Option<Jar>, BoxError> {
+        let path = self.path.clone();
+        let read = spawn_blocking(move || read(&path)).await.map_err(|error| self.folder.error(error))?;
+        let cookies = match read {
+            Ok(cookies) => cookies,
+            Err(error) => {
+                let gone = error.downcast_ref::<io::Error>().is_some_and(is_gone);
+                if !gone {
+                    tracing::warn!(file = %self.path.display(), %error, "not the cookies of a session");
+                    self.folder.refused.lock().insert(self.path.clone(), self.stamp);
+                }
+                return Ok(None);
+            }
+        };
+        // A rename is over before anybody could want to wait; and whoever made it has the file.
+        match move_aside(&self.path) {
+            Ok(()) => Ok(Some(cookies.into())),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(self.folder.error(error)),
+        }
+    }
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// The files that may be used, by name.
+fn files(folder: &Path) -> io::Result<Vec<(PathBuf, Stamp)>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        if name.starts_with(b".") || name.ends_with(b".part") || name.ends_with(b".tmp") {
+            continue;
+        }
+        // It may have gone since; then it is not there.
+        if let Ok(meta) = fs::metadata(entry.path())
+            && meta.is_file()
+        {
+            files.push((entry.path(), (meta.len(), meta.modified().ok())));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(path: &Path) -> Result<Cookies, BoxError> {
+    Ok(Cookies::detect(&fs::read_to_string(path)?, Timestamp::now())?)
+}
+
+fn move_aside(path: &Path) -> io::Result<()> {
+    let missing = || io::Error::from(io::ErrorKind::InvalidFilename);
+    let (folder, name) = (path.parent().ok_or_else(missing)?, path.file_name().ok_or_else(missing)?);
+    let spent = folder.join("spent");
+    fs::create_dir_all(&spent)?;
+    let mut to = spent.join(name);
+    for number in 1.. {
+        if !to.exists() {
+            break;
+        }
+        let mut other = name.to_owned();
+        other.push(format!(".{number}"));
+        to = spent.join(other);
+    }
+    fs::rename(path, to)
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder").field("path", &self.path).finish_non_exhaustive()
+    }
+}
