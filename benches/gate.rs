@@ -1,0 +1,69 @@
+//! What a gate costs: entering it while it is open, and letting out those who waited. Beside it a flag with a list of wakers,
+//! which is the least that could do it.
+
+#[allow(dead_code, reason = "each bench uses a part of it")]
+mod support;
+
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use support::{
+    crowd, now_or_never,
+    time::{ThreadTime, short},
+};
+use tower_client_sessions::{RenewalGate, gate::BoxError};
+
+const CROWDS: [usize; 4] = [1, 100, 10_000, 100_000];
+
+fn open(criterion: &mut Criterion<ThreadTime>) {
+    let mut group = criterion.benchmark_group("gate-open");
+    let flag = AtomicBool::new(true);
+    group.bench_function("flag", |bencher| bencher.iter(|| black_box(&flag).load(Ordering::Acquire)));
+    let gate = RenewalGate::new(7_u64, || async { Ok::<_, BoxError>(7) });
+    group.bench_function("enter", |bencher| bencher.iter(|| now_or_never(gate.enter()).is_ok()));
+    group.bench_function("try_enter", |bencher| bencher.iter(|| gate.try_enter().is_some()));
+    group.finish();
+}
+
+fn release(criterion: &mut Criterion<ThreadTime>) {
+    let mut group = criterion.benchmark_group("gate-release");
+    group.sample_size(10);
+    for waiters in CROWDS {
+        group.throughput(Throughput::Elements(waiters as u64));
+        for (name, release) in [
+            ("flag", crowd::release_of_a_flag as fn(usize) -> Duration),
+            ("gate", crowd::release_of_a_gate as fn(usize) -> Duration),
+        ] {
+            group.bench_function(BenchmarkId::new(name, waiters), |bencher| {
+                bencher.iter_custom(|rounds| (0..rounds).map(|_| release(waiters)).sum());
+            });
+        }
+    }
+    group.finish();
+}
+
+/// All requests of one session, with a renewal in the middle and without one.
+fn renewal_in_the_middle(criterion: &mut Criterion<ThreadTime>) {
+    let mut group = criterion.benchmark_group("gate-renewal-in-the-middle");
+    group.sample_size(10);
+    for requests in [100, 10_000] {
+        group.throughput(Throughput::Elements(requests as u64));
+        for (name, renews) in [("none", false), ("one", true)] {
+            group.bench_function(BenchmarkId::new(name, requests), |bencher| {
+                bencher.iter_custom(|rounds| (0..rounds).map(|_| crowd::drain(requests, renews).time).sum());
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group! {
+    name = benches;
+    config = short();
+    targets = open, release, renewal_in_the_middle
+}
+criterion_main!(benches);

@@ -1,0 +1,61 @@
+//! Time that others on the machine do not lengthen.
+
+use std::time::Duration;
+
+use criterion::{
+    Criterion,
+    measurement::{Measurement, ValueFormatter, WallTime},
+};
+use rustix::time::{ClockId, clock_gettime};
+
+/// The time that this thread was on a core.
+pub(crate) fn thread_time() -> Duration {
+    read(ClockId::ThreadCPUTime)
+}
+
+/// The time that all threads of this process were on cores.
+pub(crate) fn process_time() -> Duration {
+    read(ClockId::ProcessCPUTime)
+}
+
+fn read(clock: ClockId) -> Duration {
+    let time = clock_gettime(clock);
+    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
+}
+
+/// Measures [`thread_time`].
+pub(crate) struct ThreadTime;
+
+impl Measurement for ThreadTime {
+    type Intermediate = Duration;
+    type Value = Duration;
+
+    fn start(&self) -> Duration {
+        thread_time()
+    }
+    fn end(&self, start: Duration) -> Duration {
+        thread_time().saturating_sub(start)
+    }
+    fn add(&self, one: &Duration, other: &Duration) -> Duration {
+        *one + *other
+    }
+    fn zero(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn to_f64(&self, value: &Duration) -> f64 {
+        WallTime.to_f64(value)
+    }
+    fn formatter(&self) -> &dyn ValueFormatter {
+        WallTime.formatter()
+    }
+}
+
+/// Short runs: what is read off them are ratios within one run.
+pub(crate) fn short() -> Criterion<ThreadTime> {
+    Criterion::default()
+        .with_measurement(ThreadTime)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .sample_size(30)
+        .without_plots()
+}
