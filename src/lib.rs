@@ -91,6 +91,11 @@
 //! - A request that names no session is an error, not another session's request.
 //! - Values of cookies and credentials of proxies appear in no `Debug`, no `Display`, no error and, unless asked for, no trace.
 //!
+//! # Seeing what happens
+//!
+//! [`Sessions::stats`] counts, [`Sessions::events`] tells each step of sessions, renewals and requests, `tracing` has spans that
+//! follow a request through hold, replay and renewal, and the feature `metrics` has figures. [`session`] says more.
+//!
 //! # Imports point one way
 //!
 //! `renewal → session → gate, cookies, profile`, and `profile_layer`, `redirect`, `client → session`. `gate` knows no HTTP; `cookies` and
@@ -103,6 +108,7 @@
 //! - `client`: `IdentityClient`, the end of a stack that makes proxies real and keeps identities apart on the wire.
 //! - `serde`: `session::snapshot`, sessions as data.
 //! - `formats`: sessions in files; cookies as curl, Playwright and browsers have them; [`renewal::Supply`] from folders and commands.
+//! - `metrics`: figures for the recorder of the crate `metrics`; [`session`] has their names.
 //! - `cookie_store`: conversion between [`cookies::Jar`] and the jar of the crate `cookie_store`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -31,6 +31,7 @@ pub(crate) fn spawn<K: Keeper>(keeper: &Arc<K>, mut drive: Drive<K>) {
     let Ok(runtime) = Handle::try_current() else {
         return keeper.gate().keep_unlaunched(drive);
     };
+    drive.cause = tracing::Span::current();
     let attempt = drive.attempt;
     let mut guard = Guard { keeper: keeper.clone(), attempt, request: drive.request.take() };
     let deadline = keeper.limits().attempt;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::task::AbortHandle;
+use tracing::Span;
 
 use super::{
     core::{
@@ -77,16 +78,25 @@ pub(crate) trait Keeper: Sized + Send + Sync + 'static {
         driver::spawn(self, attempt);
     }
 
-    /// Tells how many attempts have started, ended well, and failed.
-    fn count(&self, _event: Counted) {}
+    /// Is told what has changed, after the lock is released.
+    fn tell(&self, _change: Change) {}
 }
 
-/// What a keeper may want to count.
+/// What a keeper may want to know, to count it or to tell others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Counted {
-    Started(Reason),
-    Succeeded,
-    Failed,
+pub(crate) enum Change {
+    /// An attempt has started.
+    Started { generation: Generation, reason: Reason },
+    /// It has ended well.
+    Committed { generation: Generation, took: Duration },
+    /// It has failed.
+    Failed { generation: Generation, kind: RenewalErrorKind, took: Duration },
+    /// It was fenced.
+    Abandoned { generation: Generation, took: Duration },
+    /// A value became current.
+    Current { generation: Generation },
+    /// The current value has ended.
+    Ended { generation: Generation },
 }
 
 /// A renewal on its way.
@@ -102,6 +112,8 @@ pub(crate) struct Drive<K: Keeper> {
     /// The attempt is for what `renew_with` was given, whether or not it can be had again.
     pub(crate) once: bool,
     pub(crate) reason: Reason,
+    /// What was going on where the attempt was launched; no span until then.
+    pub(crate) cause: Span,
 }
 
 /// The life of one value: its generation, where it stands, how often it was used.
@@ -203,12 +215,28 @@ struct Inner<K: Keeper> {
     /// What `replace` was given in this event.
     given: Option<Arc<K::Value>>,
     reason: Reason,
+    /// The attempt that runs, or ran last.
+    running: Running,
     driver: Option<AbortHandle>,
     /// An attempt that was started where there was no runtime; the next event inside one launches it.
     unlaunched: Option<Drive<K>>,
     alarm: Alarm,
     /// Admitted requests that wait for the readiness of the service below.
     queued: Waiters<Waker, ()>,
+}
+
+/// What is told about an attempt when it ends.
+struct Running {
+    generation: Generation,
+    since: Duration,
+    /// How it fails, should it fail: what its driver has reported, or what befalls it without a report.
+    failure: RenewalErrorKind,
+}
+
+impl Running {
+    fn took(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.since)
+    }
 }
 
 /// When the gate is to be ticked though nobody asks, and how to stop what does it.
@@ -302,7 +330,7 @@ struct After<K: Keeper> {
     unlaunched: Option<Drive<K>>,
     drive: Option<Drive<K>>,
     alarm: Option<(Duration, u64)>,
-    counted: Vec<Counted>,
+    changes: Vec<Change>,
 }
 
 impl<K: Keeper> After<K> {
@@ -313,8 +341,8 @@ impl<K: Keeper> After<K> {
         for handle in self.aborted.into_iter().flatten() {
             handle.abort();
         }
-        for event in self.counted {
-            keeper.count(event);
+        for change in self.changes {
+            keeper.tell(change);
         }
         drop((self.forgotten, self.errors, self.dropped, self.spent, self.unlaunched));
         if let Some((at, number)) = self.alarm {
@@ -462,6 +490,11 @@ impl<K: Keeper> Gate<K> {
                 given: None,
                 published,
                 reason: Reason::First,
+                running: Running {
+                    generation: 0,
+                    since: Duration::ZERO,
+                    failure: RenewalErrorKind::LeaderRefused,
+                },
                 driver: None,
                 unlaunched: None,
                 alarm: Alarm::default(),
@@ -806,6 +839,9 @@ impl<K: Keeper> Gate<K> {
             }
             // It ended by itself: nothing is left to abort.
             inner.driver = None;
+            if let Err(failure) = &result {
+                inner.running.failure = failure.error.kind();
+            }
             let result = result.map(|value| {
                 if let Some(value) = value {
                     unused = inner.candidate.replace(value).map(|old| Ok(Some(old)));
@@ -912,7 +948,7 @@ impl<K: Keeper> Gate<K> {
         let (result, after) = {
             let mut inner = gate.inner.lock();
             let decided = decide(&mut inner, &mut Step { host: &mut notes, limits: &limits, now });
-            let after = inner.apply(keeper, notes);
+            let after = inner.apply(keeper, now, notes);
             (look(&inner, decided), after)
         };
         after.run(keeper);
@@ -929,7 +965,7 @@ impl<K: Keeper> Inner<K> {
     }
 
     /// Makes the values follow what the core decided, publishes, and collects what has to wait for the lock's release.
-    fn apply(&mut self, keeper: &Arc<K>, notes: Notes) -> After<K> {
+    fn apply(&mut self, keeper: &Arc<K>, now: Duration, notes: Notes) -> After<K> {
         let Notes { notes, mut woken, forgotten, errors, .. } = notes;
         let mut after = After {
             woken: Vec::new(),
@@ -941,11 +977,11 @@ impl<K: Keeper> Inner<K> {
             unlaunched: None,
             drive: None,
             alarm: None,
-            counted: Vec::new(),
+            changes: Vec::new(),
         };
         let changed = !notes.is_empty();
         for note in notes {
-            self.follow(keeper, note, &mut after);
+            self.follow(keeper, now, note, &mut after);
         }
         // Published before anybody is woken, so that whoever wakes reads what woke it.
         let free = if self.core.is_free() { self.current.clone() } else { None };
@@ -972,11 +1008,13 @@ impl<K: Keeper> Inner<K> {
         after
     }
 
-    fn follow(&mut self, keeper: &Arc<K>, note: Note, after: &mut After<K>) {
+    fn follow(&mut self, keeper: &Arc<K>, now: Duration, note: Note, after: &mut After<K>) {
         match note {
             Note::EndCurrent => {
                 if let Some(current) = self.current.take() {
-                    K::life(&current).stand(ENDED);
+                    let life = K::life(&current);
+                    life.stand(ENDED);
+                    after.changes.push(Change::Ended { generation: life.generation });
                     after.dropped.push(current);
                 }
             }
@@ -986,7 +1024,9 @@ impl<K: Keeper> Inner<K> {
                 after.dropped.extend(std::mem::replace(&mut self.pending, fresh));
             }
             Note::Candidate(generation, overlap) => {
-                after.counted.push(Counted::Started(self.reason));
+                after.changes.push(Change::Started { generation, reason: self.reason });
+                // Without a driver, a request leads.
+                self.running = Running { generation, since: now, failure: RenewalErrorKind::LeaderRefused };
                 let base = if overlap { None } else { self.pending.as_ref() };
                 let candidate = keeper.candidate(base, generation);
                 after.dropped.extend(std::mem::replace(&mut self.candidate, candidate));
@@ -996,12 +1036,15 @@ impl<K: Keeper> Inner<K> {
                     K::life(&candidate).stand(ENDED);
                     after.dropped.push(candidate);
                 }
-                if failed {
-                    after.counted.push(Counted::Failed);
-                    if self.pending.is_some() {
-                        let next = keeper.pending(None, self.pending.as_ref());
-                        after.dropped.extend(std::mem::replace(&mut self.pending, next));
-                    }
+                let Running { generation, failure: kind, .. } = self.running;
+                let took = self.running.took(now);
+                after.changes.push(match failed {
+                    true => Change::Failed { generation, kind, took },
+                    false => Change::Abandoned { generation, took },
+                });
+                if failed && self.pending.is_some() {
+                    let next = keeper.pending(None, self.pending.as_ref());
+                    after.dropped.extend(std::mem::replace(&mut self.pending, next));
                 }
             }
             Note::Promote => {
@@ -1009,18 +1052,21 @@ impl<K: Keeper> Inner<K> {
                     K::life(&followed).stand(FOLLOWED);
                     after.dropped.push(followed);
                 }
-                after.counted.push(Counted::Succeeded);
+                let took = self.running.took(now);
+                after.changes.push(Change::Committed { generation: self.running.generation, took });
                 after.dropped.extend(self.pending.take());
                 after.spent = self.once.take();
                 let candidate = self.candidate.take();
-                self.make_current(candidate);
+                self.make_current(candidate, after);
             }
             Note::Install => {
                 after.dropped.extend(self.pending.take());
                 let given = self.given.take();
-                self.make_current(given);
+                self.make_current(given, after);
             }
             Note::Drive(attempt, generation) => {
+                // What its driver does not report is that it was too slow.
+                self.running.failure = RenewalErrorKind::TimedOut;
                 after.drive = Some(Drive {
                     attempt,
                     generation,
@@ -1028,6 +1074,7 @@ impl<K: Keeper> Inner<K> {
                     request: self.once.take(),
                     once: self.core.is_once(),
                     reason: self.reason,
+                    cause: Span::none(),
                 });
             }
             Note::Abort => {
@@ -1037,9 +1084,11 @@ impl<K: Keeper> Inner<K> {
         }
     }
 
-    fn make_current(&mut self, value: Option<Arc<K::Value>>) {
+    fn make_current(&mut self, value: Option<Arc<K::Value>>, after: &mut After<K>) {
         if let Some(value) = &value {
-            K::life(value).stand(CURRENT);
+            let life = K::life(value);
+            life.stand(CURRENT);
+            after.changes.push(Change::Current { generation: life.generation });
         }
         self.current = value;
     }

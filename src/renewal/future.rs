@@ -10,9 +10,11 @@ use std::{
 
 use http::{Method, Request, Response, Uri};
 use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_service::Service;
+use tracing::Span;
 
-use super::{Answer, LateAnswer, ReplayBudget, layer::Config};
+use super::{Answer, LateAnswer, ReplayBudget, layer::Config, told::Told};
 use crate::{
     gate::{
         BoxError, RenewalError,
@@ -21,8 +23,8 @@ use crate::{
         waiters::Ticket,
     },
     session::{
-        Identity, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner, lane::Lane,
-        request::SendLog,
+        Identity, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner,
+        lane::Lane, request::SendLog, trace,
     },
 };
 
@@ -40,6 +42,7 @@ pin_project! {
         #[pin]
         state: State<S, S::Future>,
         call: Option<Call<S, B>>,
+        span: Span,
     }
 }
 
@@ -52,11 +55,11 @@ pin_project! {
         // Nothing is held; the gate is asked next.
         Admit,
         // Held by the gate.
-        Wait { #[pin] wait: Wait<SessionInner>, held: Held },
+        Wait { #[pin] wait: Wait<SessionInner>, held: Held, span: Span },
         // Admitted; a clone of the service below is being made ready.
         Ready { service: S, permit: Option<Permit<SessionInner>>, place: Place },
         // On its way.
-        Sent { #[pin] future: F, permit: Option<Permit<SessionInner>> },
+        Sent { #[pin] future: F, permit: Option<Permit<SessionInner>>, span: Span },
         // Answered.
         Done,
     }
@@ -81,6 +84,7 @@ struct Call<S, B> {
     admitted: bool,
     replays: u32,
     held: Duration,
+    told: Told,
 }
 
 /// How often the request may be sent again: by itself, or together with its other calls.
@@ -111,19 +115,26 @@ impl ReplaysLeft {
 /// Counts one held request for as long as it is held.
 struct Held {
     session: Session,
+    since: Instant,
 }
 
 impl Held {
     fn new(session: &Session) -> Self {
         session.0.counters.held.add();
         session.0.shared.held.enter();
-        Self { session: session.clone() }
+        let meters = &session.0.shared.meters;
+        meters.held.add();
+        meters.holding.up();
+        Self { session: session.clone(), since: Instant::now() }
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.session.0.shared.held.leave();
+        let meters = &self.session.0.shared.meters;
+        meters.holding.down(1);
+        meters.hold_seconds.record(self.since.elapsed());
     }
 }
 
@@ -162,9 +173,12 @@ where
             Some(budget) => ReplaysLeft::Shared(budget.clone()),
             None => ReplaysLeft::Own(config.replay_limit),
         };
+        let span = trace::request(session.id(), request.method(), request.uri());
+        let told = span.in_scope(|| Told::begin(&session));
         let call = Call {
             inner,
             _lane: lane,
+            told,
             session,
             template: None,
             requested: request.uri().clone(),
@@ -177,11 +191,11 @@ where
             held: Duration::ZERO,
             config,
         };
-        Self { state: State::Admit, call: Some(call) }
+        Self { state: State::Admit, call: Some(call), span }
     }
 
     pub(crate) fn refused(error: BoxError) -> Self {
-        Self { state: State::Refused { error: Some(error) }, call: None }
+        Self { state: State::Refused { error: Some(error) }, call: None, span: Span::none() }
     }
 }
 
@@ -194,6 +208,7 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let _entered = this.span.enter();
         loop {
             let next = match this.state.as_mut().project() {
                 StateProjection::Refused { error } => {
@@ -207,25 +222,28 @@ where
                             Ok(wait) => wait,
                             Err(error) => {
                                 this.state.set(State::Done);
-                                return Poll::Ready(Err(error.into()));
+                                return Poll::Ready(Err(call.refused(error)));
                             }
                         },
                         Entry::Refuse(error) => {
                             this.state.set(State::Done);
-                            return Poll::Ready(Err(error.into()));
+                            return Poll::Ready(Err(call.refused(error)));
                         }
                     }
                 }
-                StateProjection::Wait { wait, .. } => {
+                StateProjection::Wait { wait, span, .. } => {
                     let call = this.call.as_mut().expect("polled after completion");
                     let since = wait.since();
-                    let permit = ready!(wait.poll(context));
+                    let permit = ready!(span.in_scope(|| wait.poll(context)));
                     call.held += since.elapsed();
                     match permit {
-                        Ok(permit) => call.ready(permit),
+                        Ok(permit) => {
+                            call.told.released();
+                            call.ready(permit)
+                        }
                         Err(error) => {
                             this.state.set(State::Done);
-                            return Poll::Ready(Err(error.into()));
+                            return Poll::Ready(Err(call.refused(error)));
                         }
                     }
                 }
@@ -248,19 +266,24 @@ where
                     let permit = permit.take().expect("it is taken with the state");
                     if let Err(error) = ready {
                         Gate::report_error(&call.session.0, permit);
+                        call.told.failed();
                         this.state.set(State::Done);
                         return Poll::Ready(Err(error));
                     }
                     if Gate::count_send(&call.session.0, &permit, &call.config.budget) {
                         call.renew_in_time(&permit);
                         let request = call.stamp(&permit);
-                        State::Sent { future: service.call(request), permit: Some(permit) }
+                        let generation = permit.value.life.generation;
+                        call.told.sent(generation);
+                        let span = trace::send(generation);
+                        let future = span.in_scope(|| service.call(request));
+                        State::Sent { future, permit: Some(permit), span }
                     } else {
                         State::Admit
                     }
                 }
-                StateProjection::Sent { future, permit } => {
-                    let answer = ready!(future.poll(context)).map_err(Into::into);
+                StateProjection::Sent { future, permit, span } => {
+                    let answer = ready!(span.in_scope(|| future.poll(context))).map_err(Into::into);
                     let permit = permit.take().expect("it is taken with the state");
                     // The finished future goes first: it may hold a permit that the renewal needs.
                     this.state.set(State::Done);
@@ -297,7 +320,13 @@ where
         // The deadline is the request's: what it has waited before counts.
         let hold = self.config.gate.hold.saturating_sub(self.held);
         let wait = Wait::new(self.session.0.clone(), ticket, hold)?;
-        Ok(State::Wait { wait, held: Held::new(&self.session) })
+        self.told.held();
+        Ok(State::Wait { wait, held: Held::new(&self.session), span: trace::hold() })
+    }
+
+    fn refused(&mut self, error: RenewalError) -> BoxError {
+        self.told.refused(error.kind());
+        error.into()
     }
 
     /// Takes the request to send, keeps a copy for another time, and writes on it whom it goes under.
@@ -342,9 +371,10 @@ where
                 let retired = is_retired(&error);
                 Gate::report_error(&session, permit);
                 if retired && self.replay() {
-                    session.counters.replayed_retired.add();
+                    self.told.replayed(&session, generation, ReplayCause::Retired);
                     return Judgement::Replay;
                 }
+                self.told.failed();
                 return Judgement::Deliver(Err(error));
             }
         };
@@ -358,25 +388,21 @@ where
                 && self.method.is_safe();
             Gate::report_good(&session, &mut permit);
             if late && self.replay() {
-                session.counters.replayed_stale.add();
+                self.told.replayed(&session, generation, ReplayCause::Stale);
                 return Judgement::Replay;
             }
-            return Judgement::Deliver(Ok(self.told(response, generation)));
+            return Judgement::Deliver(Ok(self.informed(response, generation)));
         }
         let news = Gate::report_expired(&session, permit);
         let wanted = news || self.config.late != LateAnswer::Deliver;
         if wanted && self.config.replay_methods.allow(&self.method) && self.replay() {
-            let counters = &session.counters;
-            if news {
-                counters.replayed_expired.add()
-            } else {
-                counters.replayed_stale.add()
-            }
+            let cause = if news { ReplayCause::Expired } else { ReplayCause::Stale };
+            self.told.replayed(&session, generation, cause);
             // The response goes with its body before the wait: a held request holds no connection.
             drop(response);
             return Judgement::Replay;
         }
-        Judgement::Deliver(Ok(self.told(response, generation)))
+        Judgement::Deliver(Ok(self.informed(response, generation)))
     }
 
     /// Makes ready to send the request again, if it can be had again and may be.
@@ -404,7 +430,8 @@ where
         expired
     }
 
-    fn told<R>(&self, mut response: Response<R>, generation: u64) -> Response<R> {
+    fn informed<R>(&mut self, mut response: Response<R>, generation: u64) -> Response<R> {
+        self.told.answered(generation, response.status());
         let (cookies, uri) = self.log.with(|log| (mem::take(&mut log.cookies), log.uri.take()));
         response.extensions_mut().insert(SessionInfo {
             session: self.session.id().clone(),

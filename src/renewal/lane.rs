@@ -7,6 +7,7 @@ use http::{Request, Response};
 use http_body::Body;
 use parking_lot::Mutex;
 use tower_service::Service;
+use tracing::Instrument;
 
 use super::{
     Answer, Renewal, RenewalBody,
@@ -24,6 +25,7 @@ use crate::{
         Identity, Kept, Session, SessionId, SessionInfo, SessionInner,
         lane::{Lane, Once},
         request::SendLog,
+        trace,
     },
 };
 
@@ -56,7 +58,8 @@ where
     ) -> Boxed<(Response<RenewalBody>, Classified)> {
         let mut service = self.inner.lock().clone();
         let config = self.config.clone();
-        Box::pin(async move {
+        let span = trace::send(identity.generation());
+        let sent = async move {
             let requested = request.uri().clone();
             let log = SendLog::new(false);
             let extensions = request.extensions_mut();
@@ -90,7 +93,8 @@ where
                 held: std::time::Duration::ZERO,
             });
             Ok((response, classified))
-        })
+        };
+        if span.is_disabled() { Box::pin(sent) } else { Box::pin(sent.instrument(span)) }
     }
 }
 

@@ -54,6 +54,7 @@ mod prebuffer;
 mod replay;
 mod service;
 mod supply;
+mod told;
 mod when;
 
 #[cfg(feature = "formats")]

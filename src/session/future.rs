@@ -139,11 +139,13 @@ impl Sent {
                 Ok(cookie) => {
                     session.counters.cookies_stored.add();
                     session.shared.changed();
+                    session.shared.meters.cookies_stored.add();
                     cookies.extend(cookie);
                     trace::received(&self.identity, &target, set_cookie);
                 }
                 Err(error) => {
                     session.counters.cookies_refused.add();
+                    session.shared.meters.cookies_refused.add();
                     trace::refused(&self.identity, &target, &error);
                 }
             }

@@ -44,15 +44,49 @@
 //! # Ok::<_, tower::BoxError>(())
 //! # }).unwrap();
 //! ```
+//!
+//! # Seeing what happens
+//!
+//! [`Stats`] are counters, of a session or of all. [`Events`] tell every step of sessions, renewals and requests to whoever
+//! subscribes.
+//!
+//! Spans and events of `tracing`, all at the level `DEBUG` and without the values of cookies and the queries of URIs:
+//!
+//! | target | span | what happens in it |
+//! |---|---|---|
+//! | `tower_client_sessions::request` | `request` (`session`, `method`, `host`, `path`) | a request from the renewal layer to its answer, with the spans `hold` and `send` (`generation`) in it, as often as it is held and sent |
+//! | `tower_client_sessions::renewal` | `renewal` (`session`, `generation`, `reason`) | a renewal, with a span `send` for each request that it sends; it follows from the request that has started it |
+//! | `tower_client_sessions::cookies` | | cookies sent, received and refused |
+//!
+//! Figures for the recorder of the crate [`metrics`](https://docs.rs/metrics), with the feature `metrics`. The recorder has to be
+//! installed before the sessions are built: each figure is looked up then, once. No figure has the name of a session as a label.
+//!
+//! | name | kind | labels | what it is |
+//! |---|---|---|---|
+//! | `client_sessions_live` | gauge | | sessions there are |
+//! | `client_sessions_created_total` | counter | | sessions created |
+//! | `client_sessions_evicted_total` | counter | | sessions dropped to keep within `max_sessions` |
+//! | `client_sessions_requests_sent_total` | counter | | requests that left through the session layer, every hop and every replay |
+//! | `client_sessions_requests_held_total` | counter | | requests that had to wait at the gate |
+//! | `client_sessions_requests_held` | gauge | | requests that wait at the gate now |
+//! | `client_sessions_hold_seconds` | histogram | | how long a request waited, once for each wait |
+//! | `client_sessions_requests_replayed_total` | counter | `cause`: `expired`, `stale`, `retired` | requests sent again |
+//! | `client_sessions_renewals_started_total` | counter | `reason`: `first`, `expired`, `cleared`, `requested`, `budget` | renewals started |
+//! | `client_sessions_renewals_ended_total` | counter | `outcome`: `committed`, `failed`, `abandoned` | renewals that have ended |
+//! | `client_sessions_renewal_seconds` | histogram | `outcome` | how long a renewal took |
+//! | `client_sessions_cookies_stored_total` | counter | | cookies that responses set or deleted |
+//! | `client_sessions_cookies_refused_total` | counter | | `Set-Cookie` headers that were refused |
 
 #[cfg(feature = "formats")]
 mod changes;
 mod error;
+mod events;
 mod future;
 mod id;
 mod identity;
 pub(crate) mod lane;
 mod layer;
+mod meters;
 pub(crate) mod request;
 mod service;
 #[expect(clippy::module_inception, reason = "the file is about the type of this name")]
@@ -61,11 +95,12 @@ mod sessions;
 #[cfg(feature = "serde")]
 pub mod snapshot;
 mod stats;
-mod trace;
+pub(crate) mod trace;
 pub(crate) mod undressed;
 
 pub use self::{
     error::{SessionError, SessionErrorKind},
+    events::{Event, EventKind, Events, ReplayCause, RequestStep},
     future::ResponseFuture,
     id::SessionId,
     identity::Identity,

@@ -75,6 +75,7 @@ impl<S> SessionService<S> {
             drop(jar);
         }
         identity.session.0.counters.sent.add();
+        identity.session.0.shared.meters.sent.add();
         if let Some(log) = &log {
             log.with(|log| {
                 log.hops += 1;

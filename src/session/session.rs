@@ -15,8 +15,11 @@ use std::{
 
 use http::Request;
 use parking_lot::Mutex;
+use tracing::Instrument;
 
-use super::{Identity, Kept, SessionId, Stats, lane::Once, sessions::Shared, stats::Counters};
+use super::{
+    EventKind, Identity, Kept, SessionId, Stats, lane::Once, sessions::Shared, stats::Counters, trace,
+};
 use crate::{
     cookies::{CookieError, Jar, NewCookie, StoredCookie, Target, Timestamp},
     gate::{
@@ -24,7 +27,7 @@ use crate::{
         core::{Failure, Generation, Limits},
         driver,
         jitter::Jitter,
-        keeper::{Asker, Counted, Drive, Gate, Keeper, Life, Renewing, Standing},
+        keeper::{Asker, Change, Drive, Gate, Keeper, Life, Renewing, Standing},
     },
     profile::{Profile, UnknownProfile, Wearer, Worn},
 };
@@ -619,8 +622,10 @@ impl Keeper for SessionInner {
     }
 
     fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<Kept> {
+        let span = trace::renewal(self.names.last(), &drive);
         match self.shared.lane() {
-            Some(lane) => lane.renew(Session(self.clone()), drive),
+            Some(lane) if span.is_disabled() => lane.renew(Session(self.clone()), drive),
+            Some(lane) => Box::pin(lane.renew(Session(self.clone()), drive).instrument(span)),
             None => Box::pin(std::future::ready(Err(Failure {
                 terminal: false,
                 error: RenewalError::new(RenewalErrorKind::NoStack),
@@ -628,22 +633,35 @@ impl Keeper for SessionInner {
         }
     }
 
-    fn count(&self, event: Counted) {
+    fn tell(&self, change: Change) {
         self.shared.changed();
-        match event {
-            Counted::Started(reason) => {
-                tracing::debug!(session = %self.names.last(), ?reason, "renewal started");
-                self.counters.renewals_started.add();
+        let (meters, counters) = (&self.shared.meters, &self.counters);
+        let kind = match change {
+            Change::Started { generation, reason } => {
+                counters.renewals_started.add();
+                meters.started(reason).add();
+                EventKind::RenewalStarted { generation, reason }
             }
-            Counted::Succeeded => {
-                tracing::debug!(session = %self.names.last(), "renewal succeeded");
-                self.counters.renewals_succeeded.add();
+            Change::Committed { generation, took } => {
+                counters.renewals_succeeded.add();
+                meters.committed.ended(took);
+                EventKind::RenewalCommitted { generation, took }
             }
-            Counted::Failed => {
-                tracing::debug!(session = %self.names.last(), "renewal failed");
-                self.counters.renewals_failed.add();
+            Change::Failed { generation, kind: error, took } => {
+                counters.renewals_failed.add();
+                meters.failed.ended(took);
+                EventKind::RenewalFailed { generation, error, took }
             }
-        }
+            Change::Abandoned { generation, took } => {
+                meters.abandoned.ended(took);
+                EventKind::RenewalAbandoned { generation, took }
+            }
+            Change::Current { generation } => EventKind::Current { generation },
+            Change::Ended { generation } => EventKind::Ended { generation },
+        };
+        let session = self.names.last();
+        trace::changed(session, &kind);
+        self.shared.tell(session, kind);
     }
 }
 

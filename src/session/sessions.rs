@@ -17,7 +17,9 @@ use tokio::time::Instant;
 
 use super::{
     Session, SessionId, Stats,
+    events::{EventKind, Events, Hub},
     lane::Lane,
+    meters::Meters,
     session::SessionInner,
     stats::{Counter, Counters, Gauge},
 };
@@ -90,6 +92,8 @@ pub(crate) struct Shared {
     over_limit: Counter,
     #[cfg(feature = "formats")]
     pub(crate) changes: super::changes::Changes,
+    pub(crate) events: Hub,
+    pub(crate) meters: Meters,
 }
 
 impl Sessions {
@@ -108,6 +112,7 @@ impl Sessions {
             login_first: false,
             default_session: None,
             show_values: false,
+            event_capacity: 4096,
             jitter: Jitter::random(),
         }
     }
@@ -197,6 +202,14 @@ impl Sessions {
         self.registry.map.pin().values().cloned().collect()
     }
 
+    /// Subscribes to what happens from now on: to sessions, their renewals and the requests that begin from now on.
+    ///
+    /// No request waits for a subscriber, and without one a request looks once whether there is one, and no more.
+    pub fn events(&self) -> Events {
+        let shared = &self.registry.shared;
+        Events::new(shared.events.subscribe(), Arc::downgrade(shared))
+    }
+
     /// What happened to all sessions so far, those that were dropped included.
     pub fn stats(&self) -> Stats {
         let shared = &self.registry.shared;
@@ -247,6 +260,7 @@ pub struct SessionsBuilder {
     login_first: bool,
     default_session: Option<SessionId>,
     show_values: bool,
+    event_capacity: usize,
     jitter: Jitter,
 }
 
@@ -300,6 +314,15 @@ impl SessionsBuilder {
         self
     }
 
+    /// Sets how many events are kept for subscribers that have not read them yet. Default: 4096.
+    ///
+    /// Rounded up to a power of two, and down to 2^24. They take memory, about 100 bytes each, once somebody has
+    /// [subscribed](Sessions::events).
+    pub fn event_capacity(mut self, events: usize) -> Self {
+        self.event_capacity = events;
+        self
+    }
+
     /// Draws the jitter of back-offs and budgets from this seed, so that a test with a paused clock and one thread repeats
     /// exactly. Default: a random one.
     ///
@@ -313,7 +336,7 @@ impl SessionsBuilder {
     ///
     /// # Panics
     ///
-    /// If `max_sessions` is zero; [`try_build`](Self::try_build) returns that as an error.
+    /// If `max_sessions` or `event_capacity` is zero; [`try_build`](Self::try_build) returns that as an error.
     pub fn build(self) -> Sessions {
         self.try_build().unwrap_or_else(|error| panic!("{error}"))
     }
@@ -322,9 +345,10 @@ impl SessionsBuilder {
     ///
     /// # Errors
     ///
-    /// If `max_sessions` is zero.
+    /// If `max_sessions` or `event_capacity` is zero.
     pub fn try_build(self) -> Result<Sessions, ConfigError> {
         ConfigError::unless(self.max_sessions != Some(0), "max_sessions")?;
+        ConfigError::unless(self.event_capacity != 0, "event_capacity")?;
         let registry = Arc::new_cyclic(|registry| Registry {
             map: papaya::HashMap::new(),
             shared: Arc::new(Shared {
@@ -344,6 +368,8 @@ impl SessionsBuilder {
                 over_limit: Counter::default(),
                 #[cfg(feature = "formats")]
                 changes: super::changes::Changes::new(),
+                events: Hub::new(self.event_capacity),
+                meters: Meters::new(),
             }),
             max_sessions: self.max_sessions,
             epoch: AtomicU64::new(0),
@@ -452,19 +478,37 @@ impl Registry {
             return (session, false);
         }
         let session = make(id.clone(), self.shared.clone());
+        let mut evicted = Vec::new();
+        // Looked at before anybody else can change it.
+        let first = self.shared.events.is_watched().then(|| session.generation()).flatten();
         if let Some(max_sessions) = self.max_sessions {
             let now = self.epoch.fetch_add(2, Ordering::Relaxed) + 2;
             session.0.last_used.store(now, Ordering::Relaxed);
             line.push(Reverse((now, id.clone())));
             self.map.pin().insert(id, session.clone());
             while self.map.len() > max_sessions {
-                if !self.drop_oldest(&mut line, now) {
-                    self.shared.over_limit.add();
-                    break;
+                match self.drop_oldest(&mut line, now) {
+                    Some(session) => evicted.push(session),
+                    None => {
+                        self.shared.over_limit.add();
+                        break;
+                    }
                 }
             }
         } else {
             self.map.pin().insert(id, session.clone());
+        }
+        drop(line);
+        self.shared.meters.created.add();
+        self.shared.meters.live.up();
+        self.shared.tell(session.id(), EventKind::Created);
+        if let Some(generation) = first {
+            self.shared.tell(session.id(), EventKind::Current { generation });
+        }
+        for session in evicted {
+            // The map may keep what it has removed for a while; its profile is free at once, and its cookies are gone.
+            Gate::close(&session.0);
+            self.shared.tell(session.id(), EventKind::Evicted);
         }
         self.shared.changed();
         (session, true)
@@ -481,7 +525,9 @@ impl Registry {
             guard.flush();
             session
         };
+        self.shared.meters.live.down(1);
         self.shared.changed();
+        self.shared.tell(id, EventKind::Removed);
         Some(session)
     }
 
@@ -501,20 +547,20 @@ impl Registry {
         // What the map keeps of it for a while would count as in use.
         guard.flush();
         if self.max_sessions.is_some() {
-            line.push(Reverse((session.0.last_used.load(Ordering::Relaxed), to)));
+            line.push(Reverse((session.0.last_used.load(Ordering::Relaxed), to.clone())));
         }
+        drop((guard, line));
+        self.shared.tell(&from, EventKind::Renamed { to });
         true
     }
 
-    /// Drops the session used longest ago that is not in use. `false`: none was found among those looked at.
-    fn drop_oldest(&self, line: &mut Line, now: u64) -> bool {
+    /// Drops the session used longest ago that is not in use. `None`: none was found among those looked at.
+    fn drop_oldest(&self, line: &mut Line, now: u64) -> Option<Session> {
         /// A creation looks at so many and no more; the next one goes on from there.
         const LOOKS: usize = 256;
         let map = self.map.pin();
         for _ in 0..LOOKS {
-            let Some(Reverse((entered, id))) = line.pop() else {
-                return false;
-            };
+            let Reverse((entered, id)) = line.pop()?;
             let Some(session) = map.get(&id) else {
                 continue;
             };
@@ -530,18 +576,24 @@ impl Registry {
                     tracing::warn!(session = %id, "a session was dropped to keep within max_sessions; further ones are counted");
                 }
                 self.shared.dropped.add();
+                self.shared.meters.evicted.add();
+                self.shared.meters.live.down(1);
                 self.shared.gone.absorb(&session.0.counters);
                 map.remove(&id);
-                // The map may keep what it has removed for a while; its profile is free at once, and its cookies are gone.
-                Gate::close(&session.0);
-                return true;
+                return Some(session.clone());
             }
             session.0.evicted.store(false, Ordering::Relaxed);
             // In use: as good as used now.
             session.0.last_used.store(now | 1, Ordering::Relaxed);
             line.push(Reverse((now | 1, id)));
         }
-        false
+        None
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        self.shared.meters.live.down(self.map.len());
     }
 }
 

@@ -1,13 +1,70 @@
-//! Cookies as they are shown in traces: without their values, unless the user asked for them.
+//! What is traced. Cookies are shown without their values, unless the user asked for them.
 
-use http::HeaderValue;
-use tracing::{Level, debug, enabled};
+use http::{HeaderValue, Method, Uri};
+use tracing::{Level, Span, debug, debug_span, enabled};
 
-use super::Identity;
-use crate::cookies::{CookieError, Target};
+use super::{EventKind, Identity, SessionId, SessionInner};
+use crate::{
+    cookies::{CookieError, Target},
+    gate::keeper::Drive,
+};
 
 /// The target of all events about cookies.
 const TARGET: &str = "tower_client_sessions::cookies";
+
+/// The target of the spans and events of requests.
+pub(crate) const REQUEST: &str = "tower_client_sessions::request";
+
+/// The target of the spans and events of renewals.
+const RENEWAL: &str = "tower_client_sessions::renewal";
+
+/// A request on its way through a renewal layer. The query of its URI may hold secrets, and is left away.
+pub(crate) fn request(session: &SessionId, method: &Method, uri: &Uri) -> Span {
+    debug_span!(target: REQUEST, "request", %session, %method, host = uri.host(), path = uri.path())
+}
+
+/// A request while it waits at the gate.
+pub(crate) fn hold() -> Span {
+    debug_span!(target: REQUEST, "hold")
+}
+
+/// A request, or one of a renewal, from the moment when it is handed to the service below until its answer.
+pub(crate) fn send(generation: u64) -> Span {
+    debug_span!(target: REQUEST, "send", generation)
+}
+
+/// A renewal, which follows from what has started it.
+pub(super) fn renewal(session: &SessionId, drive: &Drive<SessionInner>) -> Span {
+    let (generation, reason) = (drive.generation, drive.reason);
+    let span = debug_span!(target: RENEWAL, "renewal", %session, generation, ?reason);
+    if !span.is_disabled() {
+        span.follows_from(&drive.cause);
+    }
+    span
+}
+
+/// A session's identity or renewal has changed.
+pub(super) fn changed(session: &SessionId, kind: &EventKind) {
+    match kind {
+        EventKind::RenewalStarted { generation, reason } => {
+            debug!(target: RENEWAL, %session, generation, ?reason, "renewal started");
+        }
+        EventKind::RenewalCommitted { generation, took } => {
+            debug!(target: RENEWAL, %session, generation, ?took, "renewal succeeded");
+        }
+        EventKind::RenewalFailed { generation, error, took } => {
+            debug!(target: RENEWAL, %session, generation, ?error, ?took, "renewal failed");
+        }
+        EventKind::RenewalAbandoned { generation, took } => {
+            debug!(target: RENEWAL, %session, generation, ?took, "renewal abandoned");
+        }
+        EventKind::Current { generation } => {
+            debug!(target: RENEWAL, %session, generation, "identity current")
+        }
+        EventKind::Ended { generation } => debug!(target: RENEWAL, %session, generation, "identity ended"),
+        _ => {}
+    }
+}
 
 /// A request leaves with cookies.
 pub(crate) fn sent(identity: &Identity, target: &Target<'_>, header: &HeaderValue) {

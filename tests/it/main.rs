@@ -5,6 +5,7 @@ mod embedded;
 
 #[cfg(feature = "client")]
 mod client;
+mod events;
 #[cfg(feature = "formats")]
 mod files;
 #[cfg(feature = "formats")]
@@ -13,6 +14,8 @@ mod gate;
 mod handles;
 mod hazards;
 mod layout;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod misbehaving;
 mod profiles;
 mod renewal;
@@ -24,3 +27,4 @@ mod soak;
 mod stacks;
 mod supply;
 mod support;
+mod traces;

@@ -1,0 +1,105 @@
+//! What is told of one request on its way through the gate.
+
+use http::StatusCode;
+use tracing::debug;
+
+use crate::{
+    gate::RenewalErrorKind,
+    session::{EventKind, ReplayCause, RequestStep, Session, SessionInner, trace::REQUEST},
+};
+
+/// One request as its watchers see it, from its beginning or not at all.
+pub(crate) struct Told(Option<Watched>);
+
+/// A request that began while somebody had subscribed to events.
+struct Watched {
+    session: Session,
+    number: u64,
+    has_ended: bool,
+}
+
+impl Told {
+    pub(crate) fn begin(session: &Session) -> Self {
+        let events = &session.0.shared.events;
+        let watched = events.is_watched().then(|| Watched {
+            session: session.clone(),
+            number: events.number(),
+            has_ended: false,
+        });
+        if let Some(watched) = &watched {
+            watched.tell(RequestStep::Began);
+        }
+        Self(watched)
+    }
+
+    pub(crate) fn held(&self) {
+        debug!(target: REQUEST, "held");
+        self.step(RequestStep::Held);
+    }
+
+    pub(crate) fn released(&self) {
+        debug!(target: REQUEST, "released");
+        self.step(RequestStep::Released);
+    }
+
+    pub(crate) fn sent(&self, generation: u64) {
+        debug!(target: REQUEST, generation, "sent");
+        self.step(RequestStep::Sent { generation });
+    }
+
+    pub(crate) fn replayed(&self, session: &SessionInner, generation: u64, cause: ReplayCause) {
+        let counters = &session.counters;
+        match cause {
+            ReplayCause::Expired => &counters.replayed_expired,
+            ReplayCause::Stale => &counters.replayed_stale,
+            ReplayCause::Retired => &counters.replayed_retired,
+        }
+        .add();
+        session.shared.meters.replayed(cause).add();
+        debug!(target: REQUEST, generation, ?cause, "sent again");
+        self.step(RequestStep::Replayed { generation, cause });
+    }
+
+    pub(crate) fn answered(&mut self, generation: u64, status: StatusCode) {
+        debug!(target: REQUEST, generation, status = status.as_u16(), "answered");
+        self.end(RequestStep::Answered { generation, status });
+    }
+
+    pub(crate) fn failed(&mut self) {
+        debug!(target: REQUEST, "failed");
+        self.end(RequestStep::Failed);
+    }
+
+    pub(crate) fn refused(&mut self, error: RenewalErrorKind) {
+        debug!(target: REQUEST, ?error, "refused");
+        self.end(RequestStep::Refused { error });
+    }
+
+    fn step(&self, step: RequestStep) {
+        if let Some(watched) = &self.0 {
+            watched.tell(step);
+        }
+    }
+
+    fn end(&mut self, step: RequestStep) {
+        if let Some(watched) = &mut self.0 {
+            watched.has_ended = true;
+            watched.tell(step);
+        }
+    }
+}
+
+impl Watched {
+    fn tell(&self, step: RequestStep) {
+        let kind = EventKind::Request { number: self.number, step };
+        self.session.0.shared.tell(self.session.id(), kind);
+    }
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.tell(RequestStep::Dropped);
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! What subscribers are told of sessions, renewals and requests.
+
+use std::{
+    future::Future,
+    sync::{Arc, OnceLock, mpsc},
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
+
+use http::StatusCode;
+use tokio_test::{assert_pending, assert_ready, task};
+use tower::ServiceExt;
+use tower_client_sessions::{
+    Sessions,
+    gate::{GateConfig, Reason, RenewalErrorKind},
+    session::{EventKind, Events, ReplayCause, RequestStep},
+};
+
+use crate::support::*;
+
+/// Everything that was told so far, with the session in front of it.
+fn told(events: &mut Events) -> Vec<(String, EventKind)> {
+    std::iter::from_fn(|| events.try_next()).map(|event| (event.session.to_string(), event.kind)).collect()
+}
+
+/// Without the times that renewals took.
+fn timeless(kind: EventKind) -> EventKind {
+    match kind {
+        EventKind::RenewalCommitted { generation, .. } => {
+            EventKind::RenewalCommitted { generation, took: Duration::ZERO }
+        }
+        kind => kind,
+    }
+}
+
+fn steps(events: &mut Events) -> Vec<(u64, RequestStep)> {
+    let request = |(_, kind)| match kind {
+        EventKind::Request { number, step } => Some((number, step)),
+        _ => None,
+    };
+    told(events).into_iter().filter_map(request).collect()
+}
+
+const OK: StatusCode = StatusCode::OK;
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_told_from_its_beginning_to_its_answer_and_the_renewal_with_it() {
+    use EventKind::*;
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let mut events = sessions.events();
+    let client = client(&renewing(&sessions), &sessions, site);
+    get(&client, "a", "/").await.unwrap();
+    let request = |step| Request { number: 0, step };
+    let kinds: Vec<_> = told(&mut events).into_iter().map(|(_, kind)| timeless(kind)).collect();
+    assert_eq!(
+        kinds,
+        [
+            Created,
+            Current { generation: 1 },
+            request(RequestStep::Began),
+            request(RequestStep::Sent { generation: 1 }),
+            Ended { generation: 1 },
+            RenewalStarted { generation: 2, reason: Reason::Expired },
+            request(RequestStep::Replayed { generation: 1, cause: ReplayCause::Expired }),
+            request(RequestStep::Held),
+            RenewalCommitted { generation: 2, took: Duration::ZERO },
+            Current { generation: 2 },
+            request(RequestStep::Released),
+            request(RequestStep::Sent { generation: 2 }),
+            request(RequestStep::Answered { generation: 2, status: OK }),
+        ]
+    );
+    assert_eq!(events.missed(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn times_are_those_of_the_clock_and_never_go_back() {
+    let (site, sessions) = (Site::held(), Sessions::new());
+    let mut events = sessions.events();
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let mut asked = task::spawn(get(&client, "a", "/"));
+    let second = Duration::from_secs(1);
+    assert_pending!(asked.poll());
+    tokio::time::advance(second).await;
+    site.answer(2);
+    assert_pending!(asked.poll());
+    settle().await;
+    tokio::time::advance(second).await;
+    site.end_logins(1);
+    settle().await;
+    assert!(assert_ready!(asked.poll()).is_ok());
+    let events: Vec<_> = std::iter::from_fn(|| events.try_next()).collect();
+    assert!(events.is_sorted_by_key(|event| event.at));
+    let at =
+        |wanted: &dyn Fn(&EventKind) -> bool| events.iter().find(|event| wanted(&event.kind)).unwrap().at;
+    let began = at(&|kind| matches!(kind, EventKind::Created));
+    let started = at(&|kind| matches!(kind, EventKind::RenewalStarted { .. }));
+    let committed = at(&|kind| matches!(kind, EventKind::RenewalCommitted { took, .. } if *took >= second));
+    assert!(started - began >= second && committed - started >= second, "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_an_older_generation_is_told_as_that_and_why_it_is_sent_again() {
+    let (site, sessions) = (Site::held_pages(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    let session = sessions.session("a");
+    session.renew().await.unwrap();
+    // The site refuses both. The answer of the first is news, and that of the second comes after the renewal.
+    site.expire("a");
+    let mut first = task::spawn(get(&client, "a", "/"));
+    assert_pending!(first.poll());
+    let mut events = sessions.events();
+    let mut late = task::spawn(get(&client, "a", "/"));
+    assert_pending!(late.poll());
+    site.answer(1);
+    assert_pending!(first.poll());
+    settle().await;
+    assert_pending!(first.poll());
+    assert_eq!(session.generation(), Some(3));
+    site.answer(1);
+    assert_pending!(late.poll());
+    site.answer(2);
+    for asked in [&mut first, &mut late] {
+        assert_eq!(assert_ready!(asked.poll()).unwrap().status(), 200);
+    }
+    // The first began before the subscription: it has no number and is not told of.
+    assert_eq!(
+        steps(&mut events),
+        [
+            (0, RequestStep::Began),
+            (0, RequestStep::Sent { generation: 2 }),
+            (0, RequestStep::Replayed { generation: 2, cause: ReplayCause::Stale }),
+            (0, RequestStep::Sent { generation: 3 }),
+            (0, RequestStep::Answered { generation: 3, status: OK }),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_dropped_refused_or_fail_are_told_as_that() {
+    let (site, sessions) = (Site::held_logins(), Sessions::builder().login_first().build());
+    let mut events = sessions.events();
+    let layer = renewing(&sessions)
+        .gate(GateConfig::new().max_held(1).max_failures(1).backoff(Duration::ZERO, Duration::ZERO));
+    let client = client(&layer, &sessions, site.clone());
+    let mut held = task::spawn(get(&client, "a", "/"));
+    assert_pending!(held.poll());
+    assert!(get(&client, "a", "/").await.is_err());
+    drop(held);
+    let answers = async {
+        site.logins_go([Login::Good]);
+        get(&client, "b", "/").await
+    };
+    let mut answers = task::spawn(answers);
+    assert_pending!(answers.poll());
+    settle().await;
+    sessions.session("b").clear();
+    settle().await;
+    site.end_logins(3);
+    settle().await;
+    assert!(assert_ready!(answers.poll()).is_ok());
+    let told = told(&mut events);
+    let of_a: Vec<_> =
+        told.iter().filter(|(session, _)| session == "a").map(|(_, kind)| kind.clone()).collect();
+    let request = |number, step| EventKind::Request { number, step };
+    let refused = RequestStep::Refused { error: RenewalErrorKind::TooManyHeld };
+    for expected in [request(1, refused), request(0, RequestStep::Held), request(0, RequestStep::Dropped)] {
+        assert!(of_a.contains(&expected), "{expected:?} in {of_a:?}");
+    }
+    let abandoned = |(session, kind): &(String, EventKind)| {
+        session == "b" && matches!(kind, EventKind::RenewalAbandoned { .. })
+    };
+    assert!(told.iter().any(abandoned), "{told:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_fails_says_in_which_way() {
+    let kinds = |login| async move {
+        let (site, sessions) = (Site::new(), Sessions::builder().login_first().build());
+        site.logins_go([login; 9]);
+        let mut events = sessions.events();
+        let gate = GateConfig::new().max_failures(2).attempt_deadline(Duration::from_secs(1));
+        let client = client(&renewing(&sessions).gate(gate), &sessions, site);
+        assert!(get(&client, "a", "/").await.is_err());
+        let failed = |(_, kind)| match kind {
+            EventKind::RenewalFailed { generation, error, .. } => Some((generation, error)),
+            _ => None,
+        };
+        told(&mut events).into_iter().filter_map(failed).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds(Login::Error).await, [(2, RenewalErrorKind::Failed), (3, RenewalErrorKind::Failed)]);
+    assert_eq!(kinds(Login::Never).await, [(2, RenewalErrorKind::TimedOut), (3, RenewalErrorKind::TimedOut)]);
+
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let mut events = sessions.events();
+    let client = client(&ruleless(&sessions), &sessions, site);
+    sessions.session("a").clear();
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 403);
+    let refused = |(_, kind): &(String, EventKind)| {
+        matches!(kind, EventKind::RenewalFailed { error: RenewalErrorKind::LeaderRefused, .. })
+    };
+    assert!(told(&mut events).iter().any(refused));
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_are_told_when_they_come_and_go() {
+    let sessions = Sessions::builder().max_sessions(1).build();
+    let mut events = sessions.events();
+    drop(sessions.session("a"));
+    drop(sessions.session("b"));
+    sessions.session("b").replace(tower_client_sessions::cookies::Jar::default());
+    let names: Vec<_> =
+        told(&mut events).into_iter().map(|(session, kind)| format!("{session} {kind:?}")).collect();
+    assert_eq!(
+        names,
+        [
+            "a Created",
+            "a Current { generation: 1 }",
+            "b Created",
+            "b Current { generation: 1 }",
+            "a Ended { generation: 1 }",
+            "a Evicted",
+            "b Ended { generation: 1 }",
+            "b Current { generation: 2 }",
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscriber_that_does_not_read_loses_the_oldest_events_and_is_told_how_many() {
+    let (site, sessions) = (Site::new(), Sessions::builder().event_capacity(8).build());
+    let client = client(&renewing(&sessions), &sessions, site);
+    sessions.session("a").renew().await.unwrap();
+    let (mut slow, mut quick) = (sessions.events(), sessions.events());
+    let mut seen = 0;
+    for _ in 0..1000 {
+        // Began, sent, answered.
+        get(&client, "a", "/").await.unwrap();
+        seen += told(&mut quick).len();
+    }
+    assert_eq!((seen, quick.missed()), (3000, 0), "one that reads does not suffer from one that does not");
+    let kept = steps(&mut slow);
+    assert_eq!(kept.len(), 8);
+    assert_eq!(slow.missed(), 3000 - 8);
+    assert_eq!(
+        kept[7],
+        (999, RequestStep::Answered { generation: 2, status: OK }),
+        "those that are kept are the last"
+    );
+    get(&client, "a", "/").await.unwrap();
+    assert_eq!(steps(&mut slow).len(), 3);
+    assert_eq!(slow.missed(), 3000 - 8, "it goes on from there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_began_unseen_stays_unseen_and_one_that_was_seen_does_not_mind() {
+    let (site, sessions) = (Site::held_pages(), Sessions::new());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    sessions.session("a").renew().await.unwrap();
+    let first = sessions.events();
+    let mut seen = task::spawn(get(&client, "a", "/"));
+    assert_pending!(seen.poll());
+    drop(first);
+    let mut unseen = task::spawn(get(&client, "a", "/"));
+    assert_pending!(unseen.poll());
+    site.answer(2);
+    assert!(assert_ready!(seen.poll()).is_ok());
+    let mut second = sessions.events();
+    assert!(assert_ready!(unseen.poll()).is_ok());
+    assert_eq!(second.try_next(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_event_is_told_after_the_sessions_are_gone_and_then_the_end() {
+    let sessions = Sessions::new();
+    let mut events = sessions.events();
+    let mut next = task::spawn(events.next());
+    assert_pending!(next.poll());
+    drop(sessions.session("a"));
+    assert!(next.is_woken());
+    drop(next);
+    drop(sessions);
+    assert_eq!(events.next().await.unwrap().kind, EventKind::Created);
+    assert_eq!(events.next().await.unwrap().kind, EventKind::Current { generation: 1 });
+    assert_eq!(events.next().await, None);
+}
+
+/// Whoever wakes a subscriber runs its waker, which may do anything: it must not find a lock held.
+#[test]
+fn a_subscriber_may_use_the_sessions_while_it_is_woken() {
+    struct Meddler(OnceLock<Sessions>);
+    impl Wake for Meddler {
+        fn wake(self: Arc<Self>) {
+            let sessions = self.0.get().unwrap();
+            let all = sessions.all();
+            all.iter().for_each(|session| session.add_cookies([("seen", "1")], "http://a/").unwrap());
+            sessions.get("nobody");
+            let _ = (sessions.stats(), all.iter().map(|session| session.held()).sum::<usize>());
+        }
+    }
+    let (done, waits) = mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let (site, sessions) = (Site::new(), Sessions::builder().max_sessions(2).build());
+            let mut events = sessions.events();
+            let meddler = Arc::new(Meddler(OnceLock::from(sessions.clone())));
+            let waker = Waker::from(meddler);
+            let client = client(&renewing(&sessions), &sessions, site);
+            let mut woken = 0;
+            for account in ["a", "b", "c"] {
+                let mut asked = task::spawn(client.clone().oneshot(page(account, "/")));
+                loop {
+                    // It waits while the request goes on, and is woken in the middle of whatever tells it.
+                    let mut next = Box::pin(events.next());
+                    if next.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+                        woken += 1;
+                        continue;
+                    }
+                    if asked.poll().is_ready() {
+                        break;
+                    }
+                    tokio::task::yield_now().await;
+                }
+            }
+            done.send(woken).unwrap();
+        });
+    });
+    let woken =
+        waits.recv_timeout(Duration::from_secs(20)).expect("a lock is held while subscribers are woken");
+    assert!(woken > 20, "{woken}");
+}
+
+#[test]
+fn no_room_for_events_is_an_error() {
+    let error = Sessions::builder().event_capacity(0).try_build().unwrap_err();
+    assert_eq!(error.setting(), "event_capacity");
+}
