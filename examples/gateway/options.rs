@@ -1,0 +1,190 @@
+//! The command line of the gateway.
+
+use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::Full;
+use lexopt::{Arg, Parser, ValueExt};
+use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
+use tower::BoxError;
+
+const HELP: &str = "\
+A proxy on this machine that gives each request the session that its x-session header names.
+
+Usage: gateway [OPTIONS]
+
+      --listen ADDR            where to listen; a port of 0 takes a free one [127.0.0.1:8080]
+      --allow-remote           let --listen be an address that other machines can reach
+      --default-session NAME   the session of requests without x-session; by default they are refused
+      --max-sessions N         sessions that are kept, those last used [10000]
+      --profiles FILE          profiles for the sessions, TOML or JSON; without it, all go out directly
+      --connections N          connections at once, on either side [1024]
+      --timeout-ms N           how long an origin may take until the head of its answer [60000]
+      --max-body N             bytes of a request's body, which is read whole before it is sent [1048576]
+      --extra-root FILE        certificates to trust besides Mozilla's, PEM
+
+When a session has expired, and what to do then:
+      --expired LIST           statuses that mean it [401]
+      --expired-redirect PATH  a redirect to this path means it, too
+      --login-url URL          renew by this URL, with {session}; by default the next request goes ahead alone
+      --login-form FORM        post this to the URL, with {session}, as user={session}&password=secret
+      --login-cookie NAME      the cookie that a login has to set [any]
+      --max-uses N             renew early, before a session has been used more often
+      --replays N              how often a request is sent again [4]
+
+Exit status: 2 if the options are wrong or the address is taken.
+";
+
+pub(crate) struct Options {
+    pub(crate) listen: SocketAddr,
+    pub(crate) default_session: Option<String>,
+    pub(crate) max_sessions: usize,
+    pub(crate) profiles: Option<PathBuf>,
+    pub(crate) connections: usize,
+    pub(crate) timeout: Duration,
+    pub(crate) max_body: usize,
+    pub(crate) extra_roots: Vec<CertificateDer<'static>>,
+    pub(crate) expired: Vec<u16>,
+    pub(crate) expired_redirect: Option<String>,
+    pub(crate) login: Option<Login>,
+    pub(crate) max_uses: Option<u64>,
+    pub(crate) replays: u32,
+}
+
+/// How to log in.
+#[derive(Clone)]
+pub(crate) struct Login {
+    url: String,
+    form: Option<String>,
+    pub(crate) cookie: Option<String>,
+}
+
+impl Login {
+    /// The login of a session. Its name is a stranger's word, and encoded.
+    pub(crate) fn request(&self, session: &str) -> Result<Request<Full<Bytes>>, BoxError> {
+        let fill = |template: &str| template.replace("{session}", &encode(session));
+        let uri: Uri = fill(&self.url).parse()?;
+        Ok(match &self.form {
+            None => Request::get(uri).body(Full::default())?,
+            Some(form) => Request::post(uri)
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .body(Full::from(fill(form)))?,
+        })
+    }
+}
+
+impl Options {
+    /// Reads the command line; `None` if all it wants is help, which is then printed.
+    pub(crate) fn from_env() -> Result<Option<Self>, BoxError> {
+        let mut options = Self {
+            listen: ([127, 0, 0, 1], 8080).into(),
+            default_session: None,
+            max_sessions: 10_000,
+            profiles: None,
+            connections: 1024,
+            timeout: Duration::from_secs(60),
+            max_body: 1 << 20,
+            extra_roots: Vec::new(),
+            expired: vec![401],
+            expired_redirect: None,
+            login: None,
+            max_uses: None,
+            replays: 4,
+        };
+        let (mut remote, mut url, mut form, mut cookie) = (false, None, None, None);
+        let mut parser = Parser::from_env();
+        while let Some(arg) = parser.next()? {
+            match arg {
+                Arg::Long("listen") => {
+                    let listen = parser.value()?.string()?;
+                    options.listen = listen
+                        .parse()
+                        .map_err(|_| format!("--listen {listen:?}: give an address and a port"))?;
+                }
+                Arg::Long("allow-remote") => remote = true,
+                Arg::Long("default-session") => options.default_session = Some(parser.value()?.string()?),
+                Arg::Long("max-sessions") => options.max_sessions = number(&mut parser, "--max-sessions", 1)?,
+                Arg::Long("profiles") => options.profiles = Some(parser.value()?.into()),
+                Arg::Long("connections") => options.connections = number(&mut parser, "--connections", 1)?,
+                Arg::Long("timeout-ms") => {
+                    options.timeout = Duration::from_millis(number(&mut parser, "--timeout-ms", 1)?);
+                }
+                Arg::Long("max-body") => options.max_body = number(&mut parser, "--max-body", 0)?,
+                Arg::Long("extra-root") => {
+                    let file = PathBuf::from(parser.value()?);
+                    let roots: Result<Vec<_>, _> =
+                        CertificateDer::pem_file_iter(&file).and_then(Iterator::collect);
+                    let roots = roots.map_err(|error| format!("--extra-root {}: {error}", file.display()))?;
+                    options.extra_roots.extend(roots);
+                }
+                Arg::Long("expired") => options.expired = statuses(&parser.value()?.string()?)?,
+                Arg::Long("expired-redirect") => options.expired_redirect = Some(parser.value()?.string()?),
+                Arg::Long("login-url") => url = Some(parser.value()?.string()?),
+                Arg::Long("login-form") => form = Some(parser.value()?.string()?),
+                Arg::Long("login-cookie") => cookie = Some(parser.value()?.string()?),
+                Arg::Long("max-uses") => options.max_uses = Some(number(&mut parser, "--max-uses", 1)?),
+                Arg::Long("replays") => options.replays = number(&mut parser, "--replays", 0)?,
+                Arg::Long("help") | Arg::Short('h') => {
+                    print!("{HELP}");
+                    return Ok(None);
+                }
+                unknown => return Err(format!("{}; see --help", unknown.unexpected()).into()),
+            }
+        }
+        if !options.listen.ip().is_loopback() && !remote {
+            return Err(format!(
+                "--listen {}: other machines could reach it, and use your sessions; say --allow-remote if they may",
+                options.listen
+            )
+            .into());
+        }
+        options.login = match url {
+            Some(url) => {
+                let login = Login { url, form, cookie };
+                let request = login.request("name");
+                let whole =
+                    request.as_ref().is_ok_and(|it| it.uri().scheme().is_some() && it.uri().host().is_some());
+                if !whole {
+                    return Err(format!("--login-url {:?}: give a whole http or https URL", login.url).into());
+                }
+                Some(login)
+            }
+            None if form.is_some() || cookie.is_some() => {
+                return Err("--login-form and --login-cookie need a --login-url".into());
+            }
+            None => None,
+        };
+        Ok(Some(options))
+    }
+}
+
+fn number<T>(parser: &mut Parser, option: &str, least: T) -> Result<T, BoxError>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let text = parser.value()?.string()?;
+    match text.parse() {
+        Ok(number) if number >= least => Ok(number),
+        _ => {
+            Err(format!("{option} {text:?}: give a whole number, at least {least} and not too large").into())
+        }
+    }
+}
+
+fn statuses(list: &str) -> Result<Vec<u16>, String> {
+    let status = |text: &str| {
+        let status = text.trim().parse().ok().filter(|status| StatusCode::from_u16(*status).is_ok());
+        status.ok_or_else(|| format!("--expired {list:?}: give a list of statuses, as 401,403"))
+    };
+    list.split(',').map(status).collect()
+}
+
+/// Percent-encodes all but letters, digits and `-._~`.
+fn encode(text: &str) -> String {
+    let byte = |byte: u8| match byte {
+        b'-' | b'.' | b'_' | b'~' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => String::from(char::from(byte)),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(byte).collect()
+}
