@@ -66,6 +66,8 @@
 //! # fn main() {}
 //! ```
 //!
+//! Coming from elsewhere? There are [guides].
+//!
 //! # The order of layers
 //!
 //! | from above | why there |
@@ -117,6 +119,8 @@
 pub mod client;
 pub mod cookies;
 pub mod gate;
+#[cfg(any(doc, doctest))]
+pub mod guides;
 pub mod profile;
 pub mod profile_layer;
 #[cfg(feature = "redirect")]

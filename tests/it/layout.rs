@@ -52,6 +52,12 @@ fn imports_point_down() {
     );
 }
 
+/// Guides are words: nothing rests on them.
+#[test]
+fn nothing_imports_the_guides() {
+    never_names("", &["crate::guides", "super::guides"]);
+}
+
 #[test]
 fn the_gate_knows_no_http() {
     never_names("gate", &["http::", "http_body", "tower_service", "tower_layer"]);
