@@ -48,7 +48,7 @@
 //! # Seeing what happens
 //!
 //! [`Stats`] are counters, of a session or of all. [`Events`] tell every step of sessions, renewals and requests to whoever
-//! subscribes.
+//! subscribes; `examples/timeline.rs` draws a picture of them.
 //!
 //! Spans and events of `tracing`, all at the level `DEBUG` and without the values of cookies and the queries of URIs:
 //!
