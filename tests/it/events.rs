@@ -208,7 +208,10 @@ async fn sessions_are_told_when_they_come_and_go() {
     let mut events = sessions.events();
     drop(sessions.session("a"));
     drop(sessions.session("b"));
-    sessions.session("b").replace(tower_client_sessions::cookies::Jar::default());
+    let session = sessions.session("b");
+    session.replace(tower_client_sessions::cookies::Jar::default());
+    session.rename("c").unwrap();
+    sessions.remove("c");
     let names: Vec<_> =
         told(&mut events).into_iter().map(|(session, kind)| format!("{session} {kind:?}")).collect();
     assert_eq!(
@@ -222,6 +225,8 @@ async fn sessions_are_told_when_they_come_and_go() {
             "a Evicted",
             "b Ended { generation: 1 }",
             "b Current { generation: 2 }",
+            "b Renamed { to: SessionId(\"c\") }",
+            "c Removed",
         ]
     );
 }
