@@ -221,7 +221,7 @@ struct Inner<K: Keeper> {
     /// An attempt that was started where there was no runtime; the next event inside one launches it.
     unlaunched: Option<Drive<K>>,
     alarm: Alarm,
-    /// Admitted requests that wait for the readiness of the service below.
+    /// Those who are woken by every change: admitted requests that wait for the readiness of the service below, and pools.
     queued: Waiters<Waker, ()>,
 }
 
@@ -421,6 +421,17 @@ pub(crate) struct Standing<V> {
     pub(crate) value: Option<Arc<V>>,
 }
 
+/// What a gate looks like to one who does not want to wait at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// Everybody passes.
+    Open,
+    /// Nobody new passes, and somebody works on it.
+    Moving,
+    /// Nobody passes, and nothing moves by itself.
+    Still,
+}
+
 /// The answer to an admission or to a poll.
 pub(crate) enum Entry<K: Keeper> {
     Pass(Permit<K>),
@@ -527,6 +538,18 @@ impl<K: Keeper> Gate<K> {
     /// A number to draw jitter from.
     pub(crate) fn random(&self) -> u64 {
         self.jitter.draw()
+    }
+
+    /// Whether one who came now would pass or wait. While everybody passes, this takes no lock.
+    pub(crate) fn outlook(&self) -> Outlook {
+        if self.published.is_some() {
+            return Outlook::Open;
+        }
+        match self.inner.lock().core.state() {
+            State::Open | State::Cool { .. } | State::Over => Outlook::Open,
+            State::Probe { .. } | State::Stagger { .. } | State::Hold | State::Lead { .. } => Outlook::Moving,
+            State::Pending | State::Backoff { .. } | State::Failed { .. } | State::Closed => Outlook::Still,
+        }
     }
 
     /// How many requests are held.
@@ -715,7 +738,7 @@ impl<K: Keeper> Gate<K> {
         }
     }
 
-    /// Joins the line of those who wait for readiness under a permit; they are woken when the gate shuts.
+    /// Joins the line of those who are woken by every change; each is woken once and joins again for the next.
     pub(crate) fn queue(keeper: &Arc<K>, place: &mut Option<Ticket>, waker: &Waker) {
         let waker = waker.clone();
         let old = {
@@ -979,7 +1002,7 @@ impl<K: Keeper> Inner<K> {
             alarm: None,
             changes: Vec::new(),
         };
-        let changed = !notes.is_empty();
+        let mut changed = !notes.is_empty();
         for note in notes {
             self.follow(keeper, now, note, &mut after);
         }
@@ -988,6 +1011,7 @@ impl<K: Keeper> Inner<K> {
         let generation = free.as_deref().map(|value| K::life(value).generation);
         if generation != self.published {
             self.published = generation;
+            changed = true;
             after.dropped.extend(keeper.gate().published.swap(free));
         }
         if changed {

@@ -34,6 +34,10 @@ mod published {
             self.0.load_full()
         }
 
+        pub(crate) fn is_some(&self) -> bool {
+            self.0.load().is_some()
+        }
+
         /// The old value is returned, so that the caller says where it is dropped.
         pub(crate) fn swap(&self, value: Option<Arc<T>>) -> Option<Arc<T>> {
             self.0.swap(value)
@@ -70,6 +74,10 @@ mod modelled {
 
         pub(crate) fn load(&self) -> Option<Arc<T>> {
             self.0.read().expect("nothing panics under this lock").clone()
+        }
+
+        pub(crate) fn is_some(&self) -> bool {
+            self.0.read().expect("nothing panics under this lock").is_some()
         }
 
         pub(crate) fn swap(&self, value: Option<Arc<T>>) -> Option<Arc<T>> {

@@ -12,10 +12,10 @@ const NONE: u32 = u32::MAX;
 /// A slab of waiters whose order is a doubly linked list through the slots.
 ///
 /// A slot is taken by [`push`](Self::push) and given back by [`remove`](Self::remove) alone, so that a waiter finds its outcome
-/// however late it looks. A waiter with an outcome is out of the line.
+/// however late it looks. A waiter with an outcome is out of the line. Each brings a note of type `D` along.
 #[derive(Clone, Debug)]
-pub(crate) struct Waiters<W, O> {
-    slots: Vec<Slot<W, O>>,
+pub(crate) struct Waiters<W, O, D = ()> {
+    slots: Vec<Slot<W, O, D>>,
     head: u32,
     tail: u32,
     /// The last of those who have come back; all before it have, and nobody after it.
@@ -27,7 +27,7 @@ pub(crate) struct Waiters<W, O> {
 }
 
 #[derive(Clone, Debug)]
-struct Slot<W, O> {
+struct Slot<W, O, D> {
     /// The ticket's sequence number; 0 marks a free slot.
     sequence: u64,
     previous: u32,
@@ -36,9 +36,27 @@ struct Slot<W, O> {
     /// The attempt number under which this waiter was given a role or a turn.
     role: u64,
     outcome: Option<O>,
+    /// What the waiter brought along, for as long as its slot is kept.
+    note: Option<D>,
 }
 
 impl<W, O> Waiters<W, O> {
+    /// Joins the line at its end.
+    pub(crate) fn push(&mut self) -> Ticket {
+        self.push_with(())
+    }
+
+    /// Joins the line behind those who have come back before and ahead of those who wait for the first time.
+    ///
+    /// Whoever comes back is older than they are: at the end of the line, one that is always a little late would be late for ever.
+    pub(crate) fn push_returned(&mut self) -> Ticket {
+        let ticket = self.insert_after(self.last_returned, ());
+        self.last_returned = ticket.index;
+        ticket
+    }
+}
+
+impl<W, O, D> Waiters<W, O, D> {
     pub(crate) const fn new() -> Self {
         Self {
             slots: Vec::new(),
@@ -67,28 +85,27 @@ impl<W, O> Waiters<W, O> {
         self.kept == 0
     }
 
-    /// Joins the line at its end.
-    pub(crate) fn push(&mut self) -> Ticket {
-        self.insert_after(self.tail)
-    }
-
-    /// Joins the line behind those who have come back before and ahead of those who wait for the first time.
-    ///
-    /// Whoever comes back is older than they are: at the end of the line, one that is always a little late would be late for ever.
-    pub(crate) fn push_returned(&mut self) -> Ticket {
-        let ticket = self.insert_after(self.last_returned);
-        self.last_returned = ticket.index;
-        ticket
+    /// Joins the line at its end, with a note.
+    pub(crate) fn push_with(&mut self, note: D) -> Ticket {
+        self.insert_after(self.tail, note)
     }
 
     /// Links a new slot behind `previous`, or at the head if that is none.
-    fn insert_after(&mut self, previous: u32) -> Ticket {
+    fn insert_after(&mut self, previous: u32, note: D) -> Ticket {
         self.sequence += 1;
         let next = match previous {
             NONE => self.head,
             previous => self.slots[previous as usize].next,
         };
-        let slot = Slot { sequence: self.sequence, previous, next, waker: None, role: 0, outcome: None };
+        let slot = Slot {
+            sequence: self.sequence,
+            previous,
+            next,
+            waker: None,
+            role: 0,
+            outcome: None,
+            note: Some(note),
+        };
         let index = if self.free == NONE {
             let index = u32::try_from(self.slots.len()).expect("fewer than 2^32 waiters");
             self.slots.push(slot);
@@ -121,6 +138,7 @@ impl<W, O> Waiters<W, O> {
         let slot = &mut self.slots[ticket.index as usize];
         slot.sequence = 0;
         slot.next = free;
+        slot.note = None;
         let gone = (slot.waker.take(), slot.outcome.take());
         self.free = ticket.index;
         self.kept -= 1;
@@ -165,6 +183,19 @@ impl<W, O> Waiters<W, O> {
         self.slot(ticket).outcome.is_some()
     }
 
+    /// What a waiter brought along.
+    pub(crate) fn note(&self, ticket: Ticket) -> &D {
+        self.slot(ticket).note.as_ref().expect("a kept slot has its note")
+    }
+
+    /// Gives one in line its outcome, which takes it out of the line, and returns its waker.
+    pub(crate) fn end(&mut self, ticket: Ticket, outcome: O) -> Option<W> {
+        self.unlink(ticket.index);
+        let slot = self.slot_mut(ticket);
+        slot.outcome = Some(outcome);
+        slot.waker.take()
+    }
+
     /// Takes every waker in line, the oldest first; nobody leaves the line.
     pub(crate) fn wake_all(&mut self, mut wake: impl FnMut(W)) {
         let mut at = self.head;
@@ -198,13 +229,13 @@ impl<W, O> Waiters<W, O> {
         Ticket { index, sequence: self.slots[index as usize].sequence }
     }
 
-    fn slot(&self, ticket: Ticket) -> &Slot<W, O> {
+    fn slot(&self, ticket: Ticket) -> &Slot<W, O, D> {
         let slot = &self.slots[ticket.index as usize];
         debug_assert_eq!(slot.sequence, ticket.sequence, "a ticket is used after its slot was given back");
         slot
     }
 
-    fn slot_mut(&mut self, ticket: Ticket) -> &mut Slot<W, O> {
+    fn slot_mut(&mut self, ticket: Ticket) -> &mut Slot<W, O, D> {
         let slot = &mut self.slots[ticket.index as usize];
         debug_assert_eq!(slot.sequence, ticket.sequence, "a ticket is used after its slot was given back");
         slot
@@ -277,6 +308,18 @@ mod tests {
         assert_eq!(line.remove(first), (None, Some("over")));
         line.remove(second);
         assert!(line.is_vacant());
+    }
+
+    #[test]
+    fn one_is_ended_and_the_others_keep_their_places() {
+        let mut line: Waiters<u32, &str, char> = Waiters::new();
+        let tickets: Vec<_> = ['a', 'b', 'c'].map(|note| line.push_with(note)).into();
+        *line.waker_mut(tickets[1]) = Some(7);
+        assert_eq!(line.end(tickets[1], "served"), Some(7));
+        assert_eq!(line.iter().map(|ticket| *line.note(ticket)).collect::<String>(), "ac");
+        assert!(line.has_outcome(tickets[1]));
+        assert_eq!(line.remove(tickets[1]), (None, Some("served")));
+        assert_eq!(line.len(), 2);
     }
 
     #[test]

@@ -130,6 +130,15 @@ impl Session {
         Self::with(id, shared, wearer, beginning)
     }
 
+    /// A new session that starts with nothing current if a rule is there to bring it about, so that the profile that it draws
+    /// is the one that it wears.
+    pub(crate) fn create_member(id: SessionId, shared: Arc<Shared>) -> Self {
+        let is_pending = shared.login_first || shared.lane().is_some_and(|lane| lane.has_rule());
+        let beginning = Beginning::new(shared.jar(), Wear::Next, Data::new(), !is_pending);
+        let wearer = shared.wearer();
+        Self::with(id, shared, wearer, beginning)
+    }
+
     pub(crate) fn with(
         id: SessionId,
         shared: Arc<Shared>,

@@ -86,6 +86,8 @@ pub(crate) struct Shared {
     lanes: Mutex<Vec<Weak<dyn Lane>>>,
     origin: Instant,
     pub(crate) held: Gauge,
+    /// The names of the pools that stand on these sessions.
+    pools: Mutex<Vec<String>>,
     /// What dropped sessions have counted.
     pub(crate) gone: Counters,
     dropped: Counter,
@@ -363,6 +365,7 @@ impl SessionsBuilder {
                 lanes: Mutex::new(Vec::new()),
                 origin: Instant::now(),
                 held: Gauge::default(),
+                pools: Mutex::new(Vec::new()),
                 gone: Counters::default(),
                 dropped: Counter::default(),
                 over_limit: Counter::default(),
@@ -447,6 +450,36 @@ impl Registry {
     #[cfg(feature = "serde")]
     pub(crate) fn max_sessions(&self) -> Option<usize> {
         self.max_sessions
+    }
+
+    /// The session of a pool's member, created if it is new.
+    pub(crate) fn member(&self, id: SessionId) -> Session {
+        match self.find(&id) {
+            Some(session) => session,
+            None => self.find_or_create(id, Session::create_member).0,
+        }
+    }
+
+    /// Drops a session unless somebody has another handle than this one, or something is under way for it; then it is `false`.
+    pub(crate) fn forget(&self, session: &Session) -> bool {
+        let _creation = self.creation.lock();
+        let map = self.map.pin();
+        let is_known = map.get(session.id()).is_some_and(|known| Arc::ptr_eq(&known.0, &session.0));
+        if !is_known {
+            return true;
+        }
+        // As in `drop_oldest`.
+        session.0.evicted.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+        let is_idle = Arc::strong_count(&session.0) == 2 && session.0.gate.is_idle();
+        if is_idle {
+            self.shared.gone.absorb(&session.0.counters);
+            map.remove(session.id());
+            Gate::close(&session.0);
+        } else {
+            session.0.evicted.store(false, Ordering::Relaxed);
+        }
+        is_idle
     }
 
     /// The session, if it is there and stays: the way that every request takes.
@@ -647,6 +680,20 @@ impl Shared {
         let mut lanes = self.lanes.lock();
         lanes.retain(|lane| lane.strong_count() > 0);
         lanes.push(lane);
+    }
+
+    /// Gives a name to a pool; `false` if another has it.
+    pub(crate) fn claim_pool(&self, name: &str) -> bool {
+        let mut pools = self.pools.lock();
+        let is_free = pools.iter().all(|taken| taken != name);
+        if is_free {
+            pools.push(name.to_owned());
+        }
+        is_free
+    }
+
+    pub(crate) fn release_pool(&self, name: &str) {
+        self.pools.lock().retain(|taken| taken != name);
     }
 
     pub(crate) fn limits(&self) -> Limits {
