@@ -74,6 +74,7 @@
 //! |---|---|
 //! | `Timeout`, `LoadShed`, an admission `ConcurrencyLimit` | the renewal layer is always ready; who wants to bound what comes in, does it above |
 //! | [`ReplayBudgetLayer`](renewal::ReplayBudgetLayer), `Retry` | a retry calls again; the budget bounds the replays of all its calls together |
+//! | [`PoolLayer`] | a session for each request that names none; a retry above gets another one |
 //! | [`RenewalLayer`] | a replay starts from the caller's request |
 //! | [`follow_redirects`](redirect::follow_redirects) | each hop below has cookies of its own |
 //! | [`PeekLayer`](renewal::PeekLayer) | sees decompressed text, of each hop |
@@ -100,7 +101,7 @@
 //!
 //! # Imports point one way
 //!
-//! `renewal → session → gate, cookies, profile`, and `profile_layer`, `redirect`, `client → session`. `gate` knows no HTTP; `cookies` and
+//! `renewal → session → gate, cookies, profile`, and `pool`, `profile_layer`, `redirect`, `client → session`. `gate` knows no HTTP; `cookies` and
 //! `profile` know no tower, no runtime and no clock. A test holds this.
 //!
 //! # Features
@@ -121,6 +122,7 @@ pub mod cookies;
 pub mod gate;
 #[cfg(any(doc, doctest))]
 pub mod guides;
+pub mod pool;
 pub mod profile;
 pub mod profile_layer;
 #[cfg(feature = "redirect")]
@@ -132,6 +134,7 @@ pub mod session;
 pub use self::client::IdentityClient;
 pub use self::{
     gate::RenewalGate,
+    pool::{PoolLayer, SessionPool},
     profile::{Profile, Profiles},
     profile_layer::ProfileLayer,
     renewal::{Expired, Renewal, RenewalLayer},

@@ -37,10 +37,18 @@ fn never_names(folder: &str, names: &[&str]) {
 
 #[test]
 fn imports_point_down() {
-    let above_session = ["crate::renewal", "crate::redirect", "crate::profile_layer"];
+    let above_session = ["crate::renewal", "crate::redirect", "crate::profile_layer", "crate::pool"];
     never_names("session", &above_session);
-    let above_gate =
-        ["crate::session", "crate::cookies", "crate::profile", "crate::renewal", "crate::redirect"];
+    never_names("pool", &["crate::renewal", "crate::redirect", "crate::profile_layer", "crate::client"]);
+    never_names("renewal", &["crate::pool"]);
+    let above_gate = [
+        "crate::session",
+        "crate::cookies",
+        "crate::profile",
+        "crate::renewal",
+        "crate::redirect",
+        "crate::pool",
+    ];
     never_names("gate", &above_gate);
     never_names(
         "cookies",
@@ -68,8 +76,10 @@ fn the_cores_know_no_tower_no_runtime_and_no_clock() {
     for folder in ["cookies", "profile"] {
         never_names(folder, &["tower", "tokio", "Instant::now"]);
     }
-    let (_, core) = sources("gate").into_iter().find(|(path, _)| path.ends_with("core.rs")).unwrap();
-    for name in ["tokio", "Instant", "Mutex", "Arc<"] {
-        assert!(!core.contains(name), "the gate's core names {name}");
+    for folder in ["gate", "pool"] {
+        let (_, core) = sources(folder).into_iter().find(|(path, _)| path.ends_with("core.rs")).unwrap();
+        for name in ["tokio", "tower", "Instant", "Mutex", "Arc<"] {
+            assert!(!core.contains(name), "the core of {folder} names {name}");
+        }
     }
 }

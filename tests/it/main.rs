@@ -17,6 +17,8 @@ mod layout;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod misbehaving;
+mod pool;
+mod pool_soak;
 mod profiles;
 mod renewal;
 mod sessions;

@@ -38,9 +38,13 @@ use tower_client_sessions::{
 
 use self::{
     flaws::{Attic, Flaw, Flawed},
-    moods::{Moods, Rng},
+    moods::Moods,
     people::{By, Outcome, Sender, Wakers, user},
     site::{Site, Witness},
+};
+pub(crate) use self::{
+    moods::{Rng, panic_wanted},
+    people::Freeze,
 };
 use crate::support::Body;
 

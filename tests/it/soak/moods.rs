@@ -6,10 +6,10 @@ use super::flaws::Flaw;
 
 /// SplitMix64: small, and the same everywhere.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(pub(super) u64);
+pub(crate) struct Rng(pub(crate) u64);
 
 impl Rng {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -17,31 +17,31 @@ impl Rng {
     }
 
     /// Below `end`.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
 
-    pub(super) fn between(&mut self, from: u64, to: u64) -> u64 {
+    pub(crate) fn between(&mut self, from: u64, to: u64) -> u64 {
         from + self.below(to - from + 1)
     }
 
     /// True in so many of a hundred cases.
-    pub(super) fn chance(&mut self, percent: u64) -> bool {
+    pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
     /// A generator of its own for somebody else.
-    pub(super) fn child(&mut self) -> Self {
+    pub(crate) fn child(&mut self) -> Self {
         Self(self.next())
     }
 
-    pub(super) fn millis(&mut self, most: u64) -> Duration {
+    pub(crate) fn millis(&mut self, most: u64) -> Duration {
         Duration::from_millis(self.below(most + 1))
     }
 }
 
 /// A panic that the world wants: it unwinds without a message.
-pub(super) fn panic_wanted() -> ! {
+pub(crate) fn panic_wanted() -> ! {
     std::panic::resume_unwind(Box::new("wanted by the soak"))
 }
 

@@ -77,10 +77,10 @@ impl Wakers {
 }
 
 /// Is polled so often, then no more for a while.
-struct Freeze<F> {
-    inner: Pin<Box<F>>,
-    polls: u64,
-    thaw: Pin<Box<tokio::time::Sleep>>,
+pub(crate) struct Freeze<F> {
+    pub(crate) inner: Pin<Box<F>>,
+    pub(crate) polls: u64,
+    pub(crate) thaw: Pin<Box<tokio::time::Sleep>>,
 }
 
 impl<F: Future> Future for Freeze<F> {

@@ -1,0 +1,104 @@
+//! Why a request got no session, and what is wrong with a pool's settings.
+
+use std::{error::Error, fmt, sync::Arc};
+
+use crate::gate::{ConfigError, RenewalError};
+
+/// Why the pool gave a request no session.
+#[derive(Clone, Debug)]
+pub struct PoolError {
+    kind: PoolErrorKind,
+    pool: Arc<str>,
+    source: Option<RenewalError>,
+}
+
+/// What a [`PoolError`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PoolErrorKind {
+    /// No session became free within the time that a request may wait.
+    TimedOut,
+    /// As many requests wait as may.
+    TooManyWaiting,
+    /// Too many sessions in a row could not be warmed up, and none is left that could serve; the source says how the last one
+    /// failed. A request that comes after a rest makes the pool try again.
+    Broken,
+    /// There was no tokio runtime to wait in, or to warm a session up on.
+    NoRuntime,
+}
+
+impl PoolError {
+    pub(crate) fn new(kind: PoolErrorKind, pool: &Arc<str>) -> Self {
+        Self { kind, pool: pool.clone(), source: None }
+    }
+
+    pub(crate) fn broken(pool: &Arc<str>, cause: RenewalError) -> Self {
+        Self { kind: PoolErrorKind::Broken, pool: pool.clone(), source: Some(cause) }
+    }
+
+    /// What the error is about.
+    pub fn kind(&self) -> PoolErrorKind {
+        self.kind
+    }
+
+    /// The name of the pool.
+    pub fn pool(&self) -> &str {
+        &self.pool
+    }
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            PoolErrorKind::TimedOut => {
+                "no session became free in time; more sessions, a higher cap or a longer `max_wait` would help"
+            }
+            PoolErrorKind::TooManyWaiting => {
+                "too many requests wait for a session; admit fewer above the pool, or raise `max_waiting`"
+            }
+            PoolErrorKind::Broken => "too many sessions in a row could not be warmed up",
+            PoolErrorKind::NoRuntime => {
+                "no tokio runtime to wait in, or to warm a session up on; call from within one"
+            }
+        };
+        write!(f, "pool {}: {what}", self.pool)
+    }
+}
+
+impl Error for PoolError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_ref().map(|source| source as _)
+    }
+}
+
+/// What is wrong with the settings of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PoolConfigError {
+    /// A setting is zero that lets nothing through then.
+    Zero(ConfigError),
+    /// There is another pool of this name on these sessions.
+    NameTaken(String),
+}
+
+impl fmt::Display for PoolConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Zero(error) => error.fmt(f),
+            Self::NameTaken(name) => {
+                write!(
+                    f,
+                    "there is another pool named {name:?} on these sessions; give each a `name` of its own"
+                )
+            }
+        }
+    }
+}
+
+impl Error for PoolConfigError {}
+
+impl From<ConfigError> for PoolConfigError {
+    fn from(error: ConfigError) -> Self {
+        Self::Zero(error)
+    }
+}

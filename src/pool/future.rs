@@ -1,0 +1,196 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Request, Response};
+use http_body::Body;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{
+    FreshSession, Lease, LeaseBody, PoolError, Tried,
+    choose::{self, Asked},
+    core::{Ask, Want},
+    judge::Outcome,
+    keeper::Pool,
+    strategy::Asking,
+    wait::Wait,
+};
+use crate::gate::BoxError;
+
+pin_project! {
+    /// Response future of [`PoolService`](super::PoolService).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops this request alone: its place in the line goes, or its session is free for another.
+    pub struct ResponseFuture<S, B>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S::Future>,
+        call: Option<Call<S, B>>,
+        // After the state, so that the request is gone before another one goes out under its session.
+        lease: Option<Lease>,
+    }
+}
+
+pin_project! {
+    /// A state is left by overwriting it, so that what it held, a permit of a limiter or a connection, is given back first.
+    #[project = StateProjection]
+    enum State<F> {
+        // Nothing is held; the pool is asked next.
+        Ask { pool: Arc<Pool> },
+        // In the pool's line.
+        Wait { #[pin] wait: Wait },
+        // With a session, or without need of one; the service below is being made ready.
+        Ready,
+        // On its way.
+        Sent { #[pin] future: F },
+        // Answered.
+        Done,
+    }
+}
+
+/// The caller's request and whom it goes to, until it is sent.
+struct Call<S, B> {
+    service: S,
+    request: Request<B>,
+}
+
+impl<S, B> ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    pub(crate) fn pass_by(service: S, request: Request<B>) -> Self {
+        Self { state: State::Ready, call: Some(Call { service, request }), lease: None }
+    }
+
+    pub(crate) fn lease(service: S, request: Request<B>, pool: Arc<Pool>) -> Self {
+        Self { state: State::Ask { pool }, call: Some(Call { service, request }), lease: None }
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Error: Into<BoxError>,
+    R: Body,
+{
+    type Output = Result<Response<LeaseBody<R>>, BoxError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let next = match this.state.as_mut().project() {
+                StateProjection::Ask { pool } => {
+                    let request = &this.call.as_ref().expect("it is there until it is sent").request;
+                    match ask_for(pool, request) {
+                        Ok(Asked::Leased(lease)) => {
+                            *this.lease = Some(lease);
+                            State::Ready
+                        }
+                        Ok(Asked::Wait(wait)) => State::Wait { wait },
+                        Err(error) => {
+                            this.state.set(State::Done);
+                            return Poll::Ready(Err(error.into()));
+                        }
+                    }
+                }
+                StateProjection::Wait { wait } => match ready!(wait.poll(context)) {
+                    Ok(lease) => {
+                        *this.lease = Some(lease);
+                        State::Ready
+                    }
+                    Err(error) => {
+                        this.state.set(State::Done);
+                        return Poll::Ready(Err(error.into()));
+                    }
+                },
+                StateProjection::Ready => {
+                    let call = this.call.as_mut().expect("it is there until it is sent");
+                    if let Err(error) = ready!(call.service.poll_ready(context)) {
+                        // Nothing was sent: the lease counts for nothing.
+                        this.state.set(State::Done);
+                        *this.lease = None;
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    let Call { mut service, mut request } =
+                        this.call.take().expect("it was there a line ago");
+                    if let Some(lease) = this.lease {
+                        let number = lease.member().key.number;
+                        if let Some(tried) = request.extensions().get::<Tried>() {
+                            tried.add(number);
+                        }
+                        request.extensions_mut().insert(lease.session().clone());
+                    }
+                    State::Sent { future: service.call(request) }
+                }
+                StateProjection::Sent { future } => {
+                    let answer = ready!(future.poll(context)).map_err(Into::into);
+                    // The finished future goes first: it may hold what the next request under this session needs.
+                    this.state.set(State::Done);
+                    let Some(lease) = this.lease else {
+                        return Poll::Ready(
+                            answer.map(|response| response.map(|body| LeaseBody::new(body, None))),
+                        );
+                    };
+                    // Taken only when it was judged by code that may panic; until then the future ends it.
+                    judge(lease, &answer);
+                    let lease = this.lease.take();
+                    return Poll::Ready(answer.map(|mut response| {
+                        if let Some(lease) = &lease {
+                            response.extensions_mut().insert(lease.member().clone());
+                        }
+                        response.map(|body| LeaseBody::new(body, lease))
+                    }));
+                }
+                StateProjection::Done => panic!("polled after completion"),
+            };
+            this.state.set(next);
+        }
+    }
+}
+
+/// Asks the pool for what this request needs.
+fn ask_for<B>(pool: &Arc<Pool>, request: &Request<B>) -> Result<Asked, PoolError> {
+    let extensions = request.extensions();
+    let avoid = extensions.get::<Tried>().map(Tried::numbers).unwrap_or_default();
+    let want = match extensions.get::<FreshSession>() {
+        Some(FreshSession) => Want::Unused,
+        None => choose::want(pool, &Asking::of(request)),
+    };
+    choose::ask(pool, &Ask { want, avoid })
+}
+
+/// Tells the pool what an answer, or none, says about the session.
+fn judge<R>(lease: &Lease, answer: &Result<Response<R>, BoxError>) {
+    let pool = &lease.member().pool;
+    let now = || pool.sessions.registry.shared.timestamp();
+    let outcome = match answer {
+        Ok(response) => Outcome::answered(response, &now),
+        Err(error) => Outcome::failed(&**error, &now),
+    };
+    lease.member().mark((pool.settings.judge)(&outcome));
+}
+
+impl<S, B> fmt::Debug for ResponseFuture<S, B>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Ask { .. } => "Ask",
+            State::Wait { .. } => "Wait",
+            State::Ready => "Ready",
+            State::Sent { .. } => "Sent",
+            State::Done => "Done",
+        };
+        f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,191 @@
+//! What answers and errors say about the session that got them.
+
+use std::{error::Error, fmt, time::Duration};
+
+use http::{Extensions, HeaderMap, StatusCode, header};
+
+use crate::cookies::{Timestamp, parse_date};
+
+/// What an outcome means for the session that it came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Nothing.
+    #[default]
+    Neutral,
+    /// The session works: its score heals.
+    Good,
+    /// The session may be blocked: its score rises, and at `max_errors` it is retired.
+    Bad,
+    /// The session is to rest for so long and then goes on; this is no bad mark. `max_rest` bounds it.
+    Rest(Duration),
+    /// The session is blocked: it is retired at once.
+    Retire,
+}
+
+impl Verdict {
+    /// How a pool judges unless [`judge`](super::SessionPoolBuilder::judge) says otherwise.
+    ///
+    /// | outcome | verdict |
+    /// |---|---|
+    /// | status 429 or 503 with a `Retry-After` | rest for so long |
+    /// | status 429 without | rest for a second |
+    /// | status 401, 403, 407 | bad |
+    /// | any other status below 400 | good |
+    /// | any other status | neutral |
+    /// | no answer, or one whose body broke off | bad |
+    pub fn usual(outcome: &Outcome<'_>) -> Self {
+        let Some(status) = outcome.status() else {
+            return Self::Bad;
+        };
+        match (status.as_u16(), outcome.retry_after()) {
+            (429 | 503, Some(rest)) => Self::Rest(rest),
+            (429, None) => Self::Rest(Duration::from_secs(1)),
+            (401 | 403 | 407, _) => Self::Bad,
+            (0..=399, _) => Self::Good,
+            _ => Self::Neutral,
+        }
+    }
+}
+
+/// How a request of a pool's session ended.
+pub struct Outcome<'a> {
+    kind: Kind<'a>,
+    now: &'a dyn Fn() -> Timestamp,
+}
+
+enum Kind<'a> {
+    Answered { status: StatusCode, headers: &'a HeaderMap, extensions: &'a Extensions },
+    Failed(&'a (dyn Error + Send + Sync + 'static)),
+    BrokenOff,
+}
+
+impl<'a> Outcome<'a> {
+    pub(crate) fn answered<R>(response: &'a http::Response<R>, now: &'a dyn Fn() -> Timestamp) -> Self {
+        let kind = Kind::Answered {
+            status: response.status(),
+            headers: response.headers(),
+            extensions: response.extensions(),
+        };
+        Self { kind, now }
+    }
+
+    pub(crate) fn failed(
+        error: &'a (dyn Error + Send + Sync + 'static),
+        now: &'a dyn Fn() -> Timestamp,
+    ) -> Self {
+        Self { kind: Kind::Failed(error), now }
+    }
+
+    pub(crate) fn broken_off(now: &'a dyn Fn() -> Timestamp) -> Self {
+        Self { kind: Kind::BrokenOff, now }
+    }
+
+    /// The status of the answer, if there was one.
+    pub fn status(&self) -> Option<StatusCode> {
+        match self.kind {
+            Kind::Answered { status, .. } => Some(status),
+            _ => None,
+        }
+    }
+
+    /// The headers of the answer, if there was one.
+    pub fn headers(&self) -> Option<&'a HeaderMap> {
+        match self.kind {
+            Kind::Answered { headers, .. } => Some(headers),
+            _ => None,
+        }
+    }
+
+    /// The extensions of the answer, if there was one.
+    pub fn extensions(&self) -> Option<&'a Extensions> {
+        match self.kind {
+            Kind::Answered { extensions, .. } => Some(extensions),
+            _ => None,
+        }
+    }
+
+    /// The error, if there was no answer.
+    pub fn error(&self) -> Option<&'a (dyn Error + Send + Sync + 'static)> {
+        match self.kind {
+            Kind::Failed(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    /// Whether the body of an answer broke off. Its head was judged before.
+    pub fn is_broken_off(&self) -> bool {
+        matches!(self.kind, Kind::BrokenOff)
+    }
+
+    /// How long the answer asks to be left alone, by a `Retry-After` in seconds or as a date; a date that has passed is zero.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let value = self.headers()?.get(header::RETRY_AFTER)?;
+        let text = value.to_str().ok()?.trim();
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            // More seconds than a number holds are as good as for ever.
+            return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+        }
+        let until = parse_date(text.as_bytes())?;
+        let left = until.as_millis().saturating_sub((self.now)().as_millis());
+        Some(Duration::from_millis(u64::try_from(left).unwrap_or(0)))
+    }
+}
+
+impl fmt::Debug for Outcome<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Answered { status, .. } => f.debug_tuple("Answered").field(status).finish(),
+            Kind::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
+            Kind::BrokenOff => f.write_str("BrokenOff"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(status: u16, retry_after: Option<&str>, expected: Verdict) {
+        let mut response = http::Response::builder().status(status);
+        if let Some(value) = retry_after {
+            response = response.header("retry-after", value);
+        }
+        let response = response.body(()).unwrap();
+        // Sun, 06 Nov 1994 08:49:37 GMT
+        let now = || Timestamp::from_millis(784_111_777_000);
+        assert_eq!(Verdict::usual(&Outcome::answered(&response, &now)), expected);
+    }
+
+    #[test]
+    fn a_limit_that_says_when_is_a_rest_and_no_ban() {
+        check(429, Some("120"), Verdict::Rest(Duration::from_secs(120)));
+        check(503, Some(" 0 "), Verdict::Rest(Duration::ZERO));
+        check(429, Some("Sun, 06 Nov 1994 08:50:37 GMT"), Verdict::Rest(Duration::from_secs(60)));
+        check(429, Some("Sun, 06 Nov 1994 08:40:00 GMT"), Verdict::Rest(Duration::ZERO));
+        check(429, Some("99999999999999999999999"), Verdict::Rest(Duration::from_secs(u64::MAX)));
+        check(429, Some("soon"), Verdict::Rest(Duration::from_secs(1)));
+        check(429, None, Verdict::Rest(Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn other_answers_are_good_bad_or_nothing() {
+        for (status, verdict) in [
+            (200, Verdict::Good),
+            (302, Verdict::Good),
+            (401, Verdict::Bad),
+            (403, Verdict::Bad),
+            (407, Verdict::Bad),
+            (404, Verdict::Neutral),
+            (500, Verdict::Neutral),
+            (503, Verdict::Neutral),
+        ] {
+            check(status, None, verdict);
+        }
+        let now = || Timestamp::from_millis(0);
+        assert_eq!(Verdict::usual(&Outcome::broken_off(&now)), Verdict::Bad);
+        let error: crate::gate::BoxError = "refused".into();
+        assert_eq!(Verdict::usual(&Outcome::failed(&*error, &now)), Verdict::Bad);
+    }
+}

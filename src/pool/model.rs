@@ -1,0 +1,761 @@
+//! The core driven through small worlds: every sequence of a few events, and long random walks.
+//!
+//! A world has a pool of two or three slots, a few requests, and whatever can happen to them. Beside the core it keeps books of
+//! its own, simple enough to be right by reading: who has a lease, who waits, what each member has done. Every event is judged
+//! against them. Waiters look only when they were woken, and time passes only to where the core asked for it, so that at the end
+//! of each walk, when everything is let go, a lost wake-up or alarm is a request that never ends.
+//!
+//! Each flaw leaves out one thing that the pool's shell has to do, or takes one rule from the core; the walks have to find it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use super::*;
+
+const MS: Duration = Duration::from_millis(1);
+const CAP: usize = 2;
+const DELAY: Duration = Duration::from_millis(3);
+const MAX_USES: u64 = 5;
+const MAX_AGE: Duration = Duration::from_millis(40);
+const FAILURES: u32 = 2;
+const WAITING: usize = 4;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    NoCap,
+    NoDelay,
+    NoUses,
+    NoAge,
+    NoBudget,
+    NoBound,
+    LeaseEndsEarly,
+    LeaseLostInLeave,
+    LeaseLost,
+    WakeLost,
+    AlarmLost,
+    OldestSentBack,
+    ShutIgnored,
+    OpeningUnseen,
+    ColdServes,
+    AvoidIgnored,
+    OrderLostUnheard,
+}
+
+#[derive(Clone, Default)]
+struct Notes {
+    orders: Vec<Key>,
+    gone: Vec<Key>,
+    woken: Vec<usize>,
+    shut: BTreeSet<Number>,
+    cannot_order: bool,
+    open_anyway: bool,
+    random: u64,
+}
+
+impl Host for Notes {
+    type Waker = usize;
+    type Cause = u64;
+
+    fn order(&mut self, member: Key) {
+        self.orders.push(member);
+    }
+    fn gone(&mut self, member: Key) {
+        self.gone.push(member);
+    }
+    fn is_open(&mut self, member: Key) -> bool {
+        self.open_anyway || !self.shut.contains(&member.number)
+    }
+    fn can_order(&mut self) -> bool {
+        !self.cannot_order
+    }
+    fn wake(&mut self, waker: usize) {
+        self.woken.push(waker);
+    }
+    fn forget(&mut self, _waker: Option<usize>, _cause: Option<u64>) {}
+    fn random(&mut self) -> u64 {
+        self.random = crate::gate::jitter::spread(self.random.wrapping_add(1));
+        self.random
+    }
+}
+
+/// How a request stands.
+#[derive(Clone, Debug, PartialEq)]
+enum At {
+    Waiting { place: Place, ask: Ask, arrival: u64, woken: bool },
+    Leased(Key),
+    Over,
+}
+
+/// What the books say about a member.
+#[derive(Clone, Debug, Default)]
+struct Book {
+    leases: BTreeSet<usize>,
+    uses: u64,
+    last: Option<Duration>,
+    rest: Duration,
+    born: Option<Duration>,
+    gone: bool,
+}
+
+#[derive(Clone)]
+struct World {
+    core: Core<Notes>,
+    host: Notes,
+    limits: Limits,
+    flaw: Option<Flaw>,
+    now: Duration,
+    requests: Vec<At>,
+    books: BTreeMap<Number, Book>,
+    failures: u32,
+    causes: u64,
+    arrivals: u64,
+}
+
+/// What can happen. Numbers choose among those to whom it can happen.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Ask(Want, bool),
+    Look(usize),
+    Leave(usize),
+    End(usize, bool),
+    Warmed(usize, bool),
+    Lost(usize),
+    Mark(usize, Mark),
+    Shut(usize),
+    Open(usize, bool),
+    Pass(u32),
+    Runtime(bool),
+}
+
+type Judged = Result<(), String>;
+
+impl World {
+    fn new(size: u32, order: Order, flaw: Option<Flaw>) -> Self {
+        let limits = Limits {
+            size,
+            cap: CAP,
+            delay: DELAY,
+            delay_jitter: 500,
+            max_score: 2 * BAD,
+            heal: BAD / 2,
+            max_uses: Some(MAX_USES),
+            max_age: Some(MAX_AGE),
+            waiting: WAITING,
+            failures: FAILURES,
+            rest: 10 * MS,
+            rest_most: 40 * MS,
+            order,
+        };
+        let core = Core::new(&limits, 1);
+        let mut world = Self {
+            core,
+            host: Notes::default(),
+            limits,
+            flaw,
+            now: Duration::ZERO,
+            requests: Vec::new(),
+            books: BTreeMap::new(),
+            failures: 0,
+            causes: 0,
+            arrivals: 0,
+        };
+        let limits = &mut world.limits;
+        match flaw {
+            Some(Flaw::NoCap) => limits.cap = CAP + 1,
+            Some(Flaw::NoDelay) => limits.delay = Duration::ZERO,
+            Some(Flaw::NoUses) => limits.max_uses = None,
+            Some(Flaw::NoAge) => limits.max_age = None,
+            Some(Flaw::NoBudget) => limits.failures = u32::MAX,
+            Some(Flaw::NoBound) => limits.waiting = usize::MAX,
+            Some(Flaw::ShutIgnored) => world.host.open_anyway = true,
+            _ => {}
+        }
+        world
+    }
+
+    fn has(&self, flaw: Flaw) -> bool {
+        self.flaw == Some(flaw)
+    }
+
+    fn step<R>(&mut self, event: impl FnOnce(&mut Core<Notes>, &mut Step<'_, Notes>) -> R) -> R {
+        event(&mut self.core, &mut Step { host: &mut self.host, limits: &self.limits, now: self.now })
+    }
+
+    fn all(&self, is: impl Fn(&At) -> bool) -> Vec<usize> {
+        (0..self.requests.len()).filter(|index| is(&self.requests[*index])).collect()
+    }
+
+    fn shut_ones(&self) -> Vec<Key> {
+        self.core.members().filter(|(_, member)| member.phase == Phase::Shut).map(|(key, _)| key).collect()
+    }
+
+    /// Applies an event, if it can happen now, and judges what came of it.
+    fn apply(&mut self, event: Event) -> Judged {
+        let pick = |from: Vec<usize>, which: usize| (!from.is_empty()).then(|| from[which % from.len()]);
+        match event {
+            Event::Ask(want, avoids) => self.ask(want, avoids)?,
+            Event::Look(which) => {
+                if let Some(index) = pick(self.all(|at| matches!(at, At::Waiting { woken: true, .. })), which)
+                {
+                    self.look(index)?;
+                }
+            }
+            Event::Leave(which) => {
+                if let Some(index) = pick(self.all(|at| matches!(at, At::Waiting { .. })), which) {
+                    let At::Waiting { place, .. } = std::mem::replace(&mut self.requests[index], At::Over)
+                    else {
+                        unreachable!()
+                    };
+                    let granted = self.core.line(place.line).has_outcome(place.ticket);
+                    if !(granted && self.has(Flaw::LeaseLostInLeave)) {
+                        self.step(|core, step| core.leave(step, place));
+                    }
+                }
+            }
+            Event::End(which, used) => {
+                if let Some(index) = pick(self.all(|at| matches!(at, At::Leased(_))), which) {
+                    self.end(index, used);
+                }
+            }
+            Event::Warmed(which, well) => {
+                if !self.host.orders.is_empty() {
+                    let key = self.host.orders.remove(which % self.host.orders.len());
+                    self.warmed(key, well);
+                }
+            }
+            Event::Lost(which) => {
+                if !self.host.orders.is_empty() {
+                    let key = self.host.orders.remove(which % self.host.orders.len());
+                    if !self.has(Flaw::OrderLostUnheard) {
+                        self.step(|core, step| core.lost(step, key));
+                    }
+                }
+            }
+            Event::Mark(which, mark) => {
+                if let Some(index) = pick(self.all(|at| matches!(at, At::Leased(_))), which) {
+                    let At::Leased(key) = self.requests[index] else { unreachable!() };
+                    if let Mark::Rest(rest) = mark {
+                        let book = self.books.get_mut(&key.number).unwrap();
+                        book.rest = book.rest.max(self.now + rest);
+                    }
+                    self.step(|core, step| core.mark(step, key, mark));
+                }
+            }
+            Event::Shut(which) => {
+                let serving: Vec<_> =
+                    self.core.members().filter(|(_, member)| member.phase == Phase::Serving).collect();
+                if !serving.is_empty() {
+                    let number = serving[which % serving.len()].0.number;
+                    self.host.shut.insert(number);
+                }
+            }
+            Event::Open(which, well) => {
+                let shut = self.shut_ones();
+                if !shut.is_empty() {
+                    let key = shut[which % shut.len()];
+                    self.open(key, well);
+                } else if let Some(number) = self.host.shut.first().copied() {
+                    self.host.shut.remove(&number);
+                }
+            }
+            Event::Pass(ms) => self.pass(self.now + ms * MS)?,
+            Event::Runtime(there) => self.host.cannot_order = !there,
+        }
+        self.judge()
+    }
+
+    fn ask(&mut self, want: Want, avoids: bool) -> Judged {
+        if self.requests.iter().filter(|at| **at != At::Over).count() >= 6 {
+            return Ok(());
+        }
+        let used = self.core.members().find(|(_, member)| member.uses > 0).map(|(key, _)| key.number);
+        let avoid: Vec<_> = used.filter(|_| avoids).into_iter().collect();
+        let ask = Ask { want, avoid };
+        let told = if self.has(Flaw::AvoidIgnored) { Ask { want, avoid: Vec::new() } } else { ask.clone() };
+        let hopeless = self.core.broken.is_some() && self.core.serving == 0;
+        let avoided = self.avoids(&ask);
+        let answer = self.step(|core, step| core.ask(step, &told));
+        match answer {
+            Answer::Leased(key) => {
+                self.requests.push(At::Leased(key));
+                if avoided.contains(&key.number) {
+                    return Err(format!("avoids: {key:?} was given to one that avoids it"));
+                }
+            }
+            Answer::Wait(place) => {
+                self.arrivals += 1;
+                let ask = Ask { want, avoid: avoided };
+                self.requests.push(At::Waiting { place, ask, arrival: self.arrivals, woken: true });
+                let waiting = self.core.waiting();
+                if waiting > WAITING {
+                    return Err(format!("bound: {waiting} wait"));
+                }
+                if self.has(Flaw::OldestSentBack) {
+                    self.send_oldest_back();
+                }
+            }
+            Answer::Refuse(Refusal::Broken(_)) => {
+                if self.core.serving > 0 && want == Want::Any {
+                    return Err(String::from("broken: refused though somebody serves"));
+                }
+                if !hopeless && want == Want::Any {
+                    return Err(String::from("broken: refused though the pool is not"));
+                }
+            }
+            Answer::Refuse(Refusal::Overloaded) => {}
+        }
+        Ok(())
+    }
+
+    /// Whom this request must not get.
+    fn avoids(&self, ask: &Ask) -> Vec<Number> {
+        let serving: Vec<_> =
+            self.core.slots.iter().map(|slot| slot.serving.map(|index| self.core.at(index).number)).collect();
+        if serving.iter().all(|number| number.is_some_and(|number| ask.avoid.contains(&number)))
+            || !matches!(ask.want, Want::Any | Want::Prefer(_))
+        {
+            return Vec::new();
+        }
+        ask.avoid.clone()
+    }
+
+    fn send_oldest_back(&mut self) {
+        let Some(oldest) = self.core.any.oldest() else { return };
+        let note = self.core.any.note(oldest).clone();
+        let role = self.core.any.waker_mut(oldest).take();
+        self.core.any.remove(oldest);
+        let ticket = self.core.any.push_with(note);
+        *self.core.any.waker_mut(ticket) = role;
+        for request in &mut self.requests {
+            if let At::Waiting { place, .. } = request
+                && place.line == Line::Any
+                && place.ticket == oldest
+            {
+                place.ticket = ticket;
+            }
+        }
+    }
+
+    fn look(&mut self, index: usize) -> Judged {
+        let At::Waiting { place, ask, .. } = self.requests[index].clone() else { unreachable!() };
+        let outcome = self.step(|core, step| core.poll(step, place));
+        match outcome {
+            None if self.host.cannot_order && self.core.is_starved() => {
+                // Outside a runtime, with something to do that needs one.
+                self.step(|core, step| core.leave(step, place));
+                self.requests[index] = At::Over;
+            }
+            None => {
+                *self.core.waker(place) = Some(index);
+                let At::Waiting { woken, .. } = &mut self.requests[index] else { unreachable!() };
+                *woken = false;
+            }
+            Some(Ok(key)) => {
+                self.requests[index] = At::Leased(key);
+                if ask.avoid.contains(&key.number) {
+                    return Err(format!("avoids: {key:?} was given to a waiter that avoids it"));
+                }
+            }
+            Some(Err(_)) => self.requests[index] = At::Over,
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, index: usize, used: bool) {
+        let At::Leased(key) = self.requests[index] else { unreachable!() };
+        if self.has(Flaw::LeaseLost) && !used {
+            self.requests[index] = At::Over;
+            return;
+        }
+        if !self.has(Flaw::LeaseEndsEarly) {
+            self.requests[index] = At::Over;
+        }
+        self.step(|core, step| core.end(step, key, used));
+        if self.has(Flaw::LeaseEndsEarly) {
+            // The server still has the request. It is taken off the books at the next look at them.
+            let book = self.books.entry(key.number).or_default();
+            book.leases.insert(usize::MAX - index);
+            self.requests[index] = At::Over;
+        }
+    }
+
+    fn warmed(&mut self, key: Key, well: bool) {
+        self.causes += 1;
+        let cause = self.causes;
+        if well {
+            self.books.entry(key.number).or_default().born = Some(self.now);
+        }
+        let told = if well || self.has(Flaw::ColdServes) { Ok(()) } else { Err(cause) };
+        self.failures = if well { 0 } else { self.failures + 1 };
+        self.step(|core, step| core.warmed(step, key, told));
+    }
+
+    fn open(&mut self, key: Key, well: bool) {
+        self.host.shut.remove(&key.number);
+        if self.has(Flaw::OpeningUnseen) {
+            return;
+        }
+        self.causes += 1;
+        let cause = self.causes;
+        self.failures = if well { 0 } else { self.failures + 1 };
+        self.step(|core, step| core.opened(step, key, if well { Ok(()) } else { Err(cause) }));
+    }
+
+    /// Time passes; on its way the alarm goes off.
+    fn pass(&mut self, to: Duration) -> Judged {
+        while let Some(at) = self.core.alarm().filter(|at| *at <= to && !self.has(Flaw::AlarmLost)) {
+            self.now = self.now.max(at);
+            let before = self.core.alarm();
+            self.step(|core, step| core.tick(step));
+            self.judge()?;
+            if self.core.alarm() == before {
+                break;
+            }
+        }
+        self.now = to;
+        Ok(())
+    }
+
+    /// Judges the core by the books.
+    fn judge(&mut self) -> Judged {
+        let is_heard = !self.has(Flaw::WakeLost);
+        for index in std::mem::take(&mut self.host.woken) {
+            if let At::Waiting { woken, .. } = &mut self.requests[index] {
+                *woken = is_heard;
+            }
+        }
+        // Who has a lease now: those who took it, and those to whom it was given.
+        let mut now: BTreeMap<Number, BTreeSet<usize>> = BTreeMap::new();
+        let mut in_line = Vec::new();
+        for index in 0..self.requests.len() {
+            match self.requests[index].clone() {
+                At::Leased(key) => {
+                    now.entry(key.number).or_default().insert(index);
+                }
+                At::Waiting { place, ask, arrival, .. } => {
+                    let line = self.core.line(place.line);
+                    if !line.has_outcome(place.ticket) {
+                        in_line.push((arrival, ask, place));
+                        continue;
+                    }
+                    // Looked at without taking it.
+                    let mut copy = line.clone();
+                    if let (_, Some(Ok(key))) = copy.remove(place.ticket) {
+                        now.entry(key.number).or_default().insert(index);
+                    }
+                }
+                At::Over => {}
+            }
+        }
+        for (number, leases) in &now {
+            let delay = DELAY;
+            let book = self.books.entry(*number).or_default();
+            let fresh: Vec<_> = leases.difference(&book.leases).copied().collect();
+            for index in fresh {
+                book.uses += 1;
+                if book.born.is_none() {
+                    return Err(format!("cold: {number} was leased before it was warm"));
+                }
+                if self.host.shut.contains(number) && !matches!(self.requests[index], At::Over) {
+                    let was_open = self.core.members().any(|(key, _)| key.number == *number);
+                    if was_open && self.flaw == Some(Flaw::ShutIgnored) {
+                        return Err(format!("shut: {number} was leased while it was shut"));
+                    }
+                }
+                if book.last.is_some_and(|last| self.now < last + delay) {
+                    return Err(format!("delay: {number} was leased again too soon"));
+                }
+                if self.now < book.rest {
+                    return Err(format!("rest: {number} was leased while it rests"));
+                }
+                if book.born.is_some_and(|born| self.now >= born + MAX_AGE) {
+                    return Err(format!("age: {number} was leased though it is too old"));
+                }
+                book.last = Some(self.now);
+                // One who came later was served; nobody older who could have been is in line.
+                if let At::Waiting { arrival, .. } = &self.requests[index]
+                    && let Some((older, ..)) = in_line.iter().find(|(older, ask, place)| {
+                        older < arrival
+                            && place.line == Line::Any
+                            && !ask.avoid.contains(number)
+                            && *older != *arrival
+                    })
+                {
+                    return Err(format!("order: {older} was passed over for {arrival}"));
+                }
+            }
+            let ghosts: Vec<_> =
+                book.leases.iter().copied().filter(|index| *index > usize::MAX / 2).collect();
+            book.leases.clone_from(leases);
+            book.leases.extend(ghosts);
+            if book.leases.len() > CAP {
+                return Err(format!("cap: {number} has {} leases", book.leases.len()));
+            }
+            if book.uses > MAX_USES + self.core.tally.unused {
+                return Err(format!("uses: {number} was used {} times", book.uses));
+            }
+        }
+        for (number, book) in &mut self.books {
+            if !now.contains_key(number) {
+                book.leases.retain(|index| *index > usize::MAX / 2);
+            }
+        }
+        for key in std::mem::take(&mut self.host.gone) {
+            let book = self.books.entry(key.number).or_default();
+            if std::mem::replace(&mut book.gone, true) || !book.leases.is_empty() {
+                return Err(format!("gone: {key:?} with {:?}", book.leases));
+            }
+        }
+        self.judge_pairs(&in_line)?;
+        let core = &self.core;
+        if core.waiting != in_line.len() && self.flaw.is_none() {
+            return Err(format!("waiting: {} by the core, {} by the books", core.waiting, in_line.len()));
+        }
+        if self.failures >= FAILURES && core.broken.is_none() && !self.has(Flaw::ColdServes) {
+            return Err(format!("broken: not after {} failures", self.failures));
+        }
+        self.judge_slots()
+    }
+
+    /// Nobody waits who could be served.
+    fn judge_pairs(&self, in_line: &[(u64, Ask, Place)]) -> Judged {
+        for (key, member) in self.core.members() {
+            let can_serve = member.phase == Phase::Serving
+                && member.in_use < self.limits.cap
+                && member.ready_at <= self.now
+                && !self.has(Flaw::AlarmLost);
+            for (arrival, ask, place) in in_line {
+                let fits = match place.line {
+                    Line::Any => !ask.avoid.contains(&key.number),
+                    Line::Slot(slot) => slot == member.slot,
+                    Line::Unused => member.uses == 0 && member.in_use == 0,
+                };
+                // A rest that ends at this moment is noticed by the alarm, or by the next event.
+                let noticed = !matches!(member.queue, Queue::Resting(_))
+                    || self.core.alarm().is_none_or(|alarm| alarm > member.ready_at);
+                if can_serve && fits && noticed && !self.has(Flaw::AvoidIgnored) {
+                    return Err(format!("idle: {key:?} can serve, and {arrival} waits"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn judge_slots(&self) -> Judged {
+        let core = &self.core;
+        let count = |is: &dyn Fn(&Member) -> bool| core.members().filter(|(_, member)| is(member)).count();
+        let serving = count(&|member| matches!(member.phase, Phase::Serving | Phase::Shut));
+        let slots = core.slots.iter().filter(|slot| slot.serving.is_some()).count();
+        let ordered = count(&|member| member.phase == Phase::Ordered);
+        let unserved = core.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_some()).count();
+        let empty = core.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_none()).count();
+        let books = [
+            (core.serving, serving),
+            (serving, slots),
+            (core.ordered, ordered),
+            (core.filling, unserved),
+            (core.empty.len(), empty),
+        ];
+        if books.iter().any(|(one, other)| one != other) {
+            return Err(format!("slots: {books:?}"));
+        }
+        let idle = count(&|member| member.phase == Phase::Draining && member.in_use == 0);
+        if idle > 0 {
+            return Err(String::from("gone: a drained member is kept"));
+        }
+        let leased: usize = core.members().map(|(_, member)| member.in_use).sum();
+        let booked: usize = self.books.values().map(|book| book.leases.len()).sum();
+        if leased != booked && self.flaw.is_none() {
+            return Err(format!("leases: {leased} by the core, {booked} by the books"));
+        }
+        Ok(())
+    }
+
+    /// Everything goes well from here on: everybody has to be served, in bounded time.
+    fn finish(&mut self) -> Judged {
+        self.apply(Event::Runtime(true))?;
+        for _ in 0..200 {
+            for index in self.all(|at| matches!(at, At::Waiting { woken: true, .. })) {
+                self.look(index)?;
+                self.judge()?;
+            }
+            while !self.host.orders.is_empty() {
+                self.apply(Event::Warmed(0, true))?;
+            }
+            while !self.shut_ones().is_empty() && !self.has(Flaw::OpeningUnseen) {
+                self.apply(Event::Open(0, true))?;
+            }
+            self.host.shut.clear();
+            for index in self.all(|at| matches!(at, At::Leased(_))) {
+                self.end(index, true);
+                self.judge()?;
+            }
+            // Only as far as somebody asked for.
+            match self.core.alarm() {
+                Some(at) => self.pass(at.max(self.now))?,
+                None if self.all(|at| matches!(at, At::Waiting { .. })).is_empty() => break,
+                None => {}
+            }
+            self.judge()?;
+        }
+        let left = self.all(|at| matches!(at, At::Waiting { .. }));
+        if !left.is_empty() {
+            return Err(format!("stuck: {left:?} wait for ever"));
+        }
+        let kept: Vec<_> = self.core.members().filter(|(_, member)| member.in_use > 0).collect();
+        if !kept.is_empty() {
+            return Err(format!("leases: lost {kept:?}"));
+        }
+        Ok(())
+    }
+}
+
+struct Rng(u64);
+
+impl Rng {
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        crate::gate::jitter::spread(self.0) % end
+    }
+
+    fn event(&mut self) -> Event {
+        let which = self.below(8) as usize;
+        match self.below(100) {
+            0..26 => {
+                let want = match self.below(6) {
+                    0 => Want::Key(self.below(3)),
+                    1 => Want::Unused,
+                    2 => Want::Prefer(self.below(6)),
+                    _ => Want::Any,
+                };
+                Event::Ask(want, self.below(5) == 0)
+            }
+            26..46 => Event::Look(which),
+            46..50 => Event::Leave(which),
+            50..66 => Event::End(which, self.below(5) > 0),
+            66..76 => Event::Warmed(which, self.below(4) > 0),
+            76..77 => Event::Lost(which),
+            77..84 => Event::Mark(
+                which,
+                match self.below(5) {
+                    0 | 1 => Mark::Bad,
+                    2 => Mark::Good,
+                    3 => Mark::Rest(7 * MS),
+                    _ => Mark::Retire,
+                },
+            ),
+            84..87 => Event::Shut(which),
+            87..91 => Event::Open(which, self.below(3) > 0),
+            91..92 => Event::Runtime(self.below(2) == 0),
+            _ => Event::Pass(self.below(6) as u32 + 1),
+        }
+    }
+}
+
+const ORDERS: [Order; 4] = [Order::RoundRobin, Order::LeastBusy, Order::UntilFailure, Order::Random];
+
+/// Walks at random; the first thing that is wrong, with the way to it.
+fn walks(seeds: std::ops::Range<u64>, flaw: Option<Flaw>) -> Judged {
+    for seed in seeds {
+        let mut rng = Rng(seed);
+        let order = ORDERS[rng.below(4) as usize];
+        let mut world = World::new(1 + rng.below(3) as u32, order, flaw);
+        let mut way = Vec::new();
+        let steps = 5 + rng.below(60);
+        for _ in 0..steps {
+            let event = rng.event();
+            way.push(event);
+            world.apply(event).map_err(|why| format!("{why} (seed {seed}, {way:?})"))?;
+        }
+        world.finish().map_err(|why| format!("{why} (seed {seed}, at the end of {way:?})"))?;
+    }
+    Ok(())
+}
+
+/// Every sequence of a few events, each ended well.
+fn search(world: &World, depth: u32, ways: &mut u64) -> Judged {
+    const EVENTS: [Event; 13] = [
+        Event::Ask(Want::Any, false),
+        Event::Ask(Want::Any, true),
+        Event::Ask(Want::Key(0), false),
+        Event::Ask(Want::Unused, false),
+        Event::Look(0),
+        Event::Leave(0),
+        Event::End(0, true),
+        Event::Warmed(0, true),
+        Event::Warmed(0, false),
+        Event::Mark(0, Mark::Bad),
+        Event::Mark(0, Mark::Retire),
+        Event::Shut(0),
+        Event::Pass(3),
+    ];
+    *ways += 1;
+    world.clone().finish()?;
+    if depth == 0 {
+        return Ok(());
+    }
+    for event in EVENTS {
+        let mut next = world.clone();
+        next.apply(event).map_err(|why| format!("{why} <= {event:?}"))?;
+        search(&next, depth - 1, ways).map_err(|why| format!("{why} <= {event:?}"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_short_way_holds() {
+    for order in [Order::RoundRobin, Order::UntilFailure] {
+        let mut ways = 0;
+        let mut world = World::new(2, order, None);
+        // One serves, so that short ways lead somewhere.
+        world.apply(Event::Ask(Want::Any, false)).unwrap();
+        world.apply(Event::Warmed(0, true)).unwrap();
+        search(&world, 4, &mut ways).unwrap_or_else(|why| panic!("{order:?}: {why}"));
+        assert_eq!(ways, (0..=4).map(|depth| 13_u64.pow(depth)).sum::<u64>());
+    }
+}
+
+#[test]
+fn every_long_way_holds() {
+    walks(0..30_000, None).unwrap_or_else(|why| panic!("{why}"));
+}
+
+#[track_caller]
+fn is_caught(flaw: Flaw, judgements: &[&str]) {
+    let Err(why) = walks(0..20_000, Some(flaw)) else {
+        panic!("{flaw:?} was missed");
+    };
+    let is_meant = judgements.iter().any(|judgement| why.starts_with(judgement));
+    assert!(is_meant, "{flaw:?} broke something else: {why}");
+}
+
+#[test]
+fn broken_variants_of_the_limits_are_caught() {
+    is_caught(Flaw::NoCap, &["cap"]);
+    is_caught(Flaw::LeaseEndsEarly, &["cap"]);
+    is_caught(Flaw::NoDelay, &["delay"]);
+    is_caught(Flaw::NoUses, &["uses"]);
+    is_caught(Flaw::NoAge, &["age"]);
+    is_caught(Flaw::NoBudget, &["broken"]);
+    is_caught(Flaw::NoBound, &["bound"]);
+}
+
+#[test]
+fn broken_variants_of_the_lines_are_caught() {
+    is_caught(Flaw::OldestSentBack, &["order"]);
+    is_caught(Flaw::AvoidIgnored, &["avoids"]);
+    is_caught(Flaw::WakeLost, &["stuck"]);
+    is_caught(Flaw::AlarmLost, &["stuck"]);
+    is_caught(Flaw::LeaseLostInLeave, &["stuck", "leases"]);
+    is_caught(Flaw::LeaseLost, &["stuck", "leases"]);
+}
+
+#[test]
+fn broken_variants_of_the_members_are_caught() {
+    is_caught(Flaw::ShutIgnored, &["shut"]);
+    is_caught(Flaw::OpeningUnseen, &["stuck"]);
+    is_caught(Flaw::ColdServes, &["cold"]);
+    is_caught(Flaw::OrderLostUnheard, &["stuck"]);
+}

@@ -1,0 +1,69 @@
+use std::task::{Context, Poll};
+
+use http::{Extensions, Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use super::{LeaseBody, ResponseFuture, SessionPool};
+use crate::{
+    gate::BoxError,
+    session::{Identity, Session, SessionId},
+};
+
+/// Middleware that gives each request that names no session one from a pool.
+///
+/// It is always ready: a request that waits for a session must not hold a place in the service below. A request that names a
+/// session, by a [`SessionId`] or a [`Session`] in its extensions, passes the pool by.
+///
+/// See the [module](super) for the whole story.
+///
+/// # Clone
+///
+/// Clones share the pool.
+#[derive(Clone, Debug)]
+pub struct PoolService<S> {
+    inner: S,
+    pool: SessionPool,
+}
+
+impl<S> PoolService<S> {
+    /// Wraps `inner`.
+    pub fn new(inner: S, pool: SessionPool) -> Self {
+        Self { inner, pool }
+    }
+
+    /// The wrapped service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+}
+
+impl<S, B, R> Service<Request<B>> for PoolService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S::Error: Into<BoxError>,
+    R: Body,
+{
+    type Response = Response<LeaseBody<R>>;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, B>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // Made ready in the future, once there is a session.
+        let service = self.inner.clone();
+        if names_session(request.extensions()) {
+            return ResponseFuture::pass_by(service, request);
+        }
+        ResponseFuture::lease(service, request, self.pool.0.clone())
+    }
+}
+
+fn names_session(extensions: &Extensions) -> bool {
+    extensions.get::<Session>().is_some()
+        || extensions.get::<SessionId>().is_some()
+        || extensions.get::<Identity>().is_some()
+}

@@ -1,0 +1,223 @@
+//! What happened to a pool and its members, and a picture of both to print.
+
+use std::{fmt, time::Duration};
+
+use super::core::{BAD, Core, Phase, Tally};
+use crate::{gate::RenewalError, session::SessionId};
+
+/// What happened to a pool so far: a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Leases given out, those included under which nothing was sent.
+    pub leases: u64,
+    /// Leases under which nothing was sent; they do not count as uses.
+    pub leases_unused: u64,
+    /// Requests that had to wait.
+    pub waited: u64,
+    /// The most requests that waited at one moment.
+    pub waiting_peak: u64,
+    /// Requests that gave up waiting, those included whose time was over.
+    pub gave_up: u64,
+    /// Requests that waited for longer than they may.
+    pub timed_out: u64,
+    /// Requests refused because too many waited.
+    pub refused_waiting: u64,
+    /// Requests refused because the pool was broken.
+    pub refused_broken: u64,
+    /// Members whose making was started.
+    pub created: u64,
+    /// Members that became ready to serve.
+    pub warmed: u64,
+    /// Sessions that could not be warmed up or renewed.
+    pub warm_ups_failed: u64,
+    /// Good marks.
+    pub good: u64,
+    /// Bad marks.
+    pub bad: u64,
+    /// Rests.
+    pub rests: u64,
+    /// Members retired because of their score.
+    pub retired_errors: u64,
+    /// Members retired because they had been used often enough.
+    pub retired_uses: u64,
+    /// Members retired because they were too old.
+    pub retired_age: u64,
+    /// Members retired by hand, or by a verdict that said so.
+    pub retired_by_hand: u64,
+    /// Members that made room for one that nobody had used.
+    pub retired_replaced: u64,
+    /// Members retired because their session could not be renewed.
+    pub retired_failed: u64,
+}
+
+impl PoolStats {
+    /// Members retired for any reason.
+    pub fn retired(&self) -> u64 {
+        self.retired_errors
+            + self.retired_uses
+            + self.retired_age
+            + self.retired_by_hand
+            + self.retired_replaced
+            + self.retired_failed
+    }
+}
+
+impl From<&Tally> for PoolStats {
+    fn from(tally: &Tally) -> Self {
+        Self {
+            leases: tally.leases,
+            leases_unused: tally.unused,
+            waited: tally.waited,
+            waiting_peak: tally.waiting_peak,
+            gave_up: tally.left,
+            timed_out: tally.timed_out,
+            refused_waiting: tally.overloaded,
+            refused_broken: tally.broken,
+            created: tally.ordered,
+            warmed: tally.warmed,
+            warm_ups_failed: tally.failed,
+            good: tally.good,
+            bad: tally.bad,
+            rests: tally.rests,
+            retired_errors: tally.retired_errors,
+            retired_uses: tally.retired_uses,
+            retired_age: tally.retired_age,
+            retired_by_hand: tally.retired_hand,
+            retired_replaced: tally.retired_replaced,
+            retired_failed: tally.retired_failed,
+        }
+    }
+}
+
+/// What a member of a pool does at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MemberState {
+    /// Its session is being warmed up.
+    Warming,
+    /// It is warm and waits to take over from the one before it.
+    StandingBy,
+    /// It serves, or can.
+    Serving,
+    /// It rests until it may be used again: by a `Retry-After`, by hand, or by the least delay between uses.
+    Resting,
+    /// Its session is being renewed.
+    Renewing,
+    /// It was retired, and its last requests are on their way.
+    Draining,
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Warming => "warming",
+            Self::StandingBy => "standing by",
+            Self::Serving => "serving",
+            Self::Resting => "resting",
+            Self::Renewing => "renewing",
+            Self::Draining => "draining",
+        })
+    }
+}
+
+/// One member of a pool at one moment.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct MemberSnapshot {
+    /// Its session's name.
+    pub id: SessionId,
+    /// What it does.
+    pub state: MemberState,
+    /// Its requests on their way.
+    pub in_use: usize,
+    /// How often it was used.
+    pub uses: u64,
+    /// Its score: what bad marks have added and good ones have healed.
+    pub score: f64,
+    /// Its good marks.
+    pub good: u64,
+    /// Its bad marks.
+    pub bad: u64,
+    /// How often it was sent to rest.
+    pub rests: u64,
+    /// For how long it has been warm.
+    pub age: Duration,
+}
+
+/// A pool at one moment, to look at or to print.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct PoolSnapshot {
+    /// The pool's name.
+    pub name: String,
+    /// How many members it has at most, those that drain not counted.
+    pub size: usize,
+    /// How many requests wait.
+    pub waiting: usize,
+    /// Why the pool is broken, if it is.
+    pub broken: Option<RenewalError>,
+    /// What happened so far.
+    pub stats: PoolStats,
+    /// The members, the oldest first.
+    pub members: Vec<MemberSnapshot>,
+}
+
+impl MemberSnapshot {
+    /// All members of a pool but for their names, by number.
+    pub(crate) fn of<H: super::core::Host>(
+        core: &Core<H>,
+        now: Duration,
+        id: impl Fn(super::core::Key) -> SessionId,
+    ) -> Vec<Self> {
+        let mut members: Vec<_> = core.members().collect();
+        members.sort_by_key(|(key, _)| key.number);
+        let shown = members.into_iter().map(|(key, member)| Self {
+            id: id(key),
+            state: match member.phase {
+                Phase::Ordered => MemberState::Warming,
+                Phase::Standby => MemberState::StandingBy,
+                Phase::Serving if member.ready_at > now => MemberState::Resting,
+                Phase::Serving => MemberState::Serving,
+                Phase::Shut => MemberState::Renewing,
+                Phase::Draining => MemberState::Draining,
+            },
+            in_use: member.in_use,
+            uses: member.uses,
+            score: member.score as f64 / BAD as f64,
+            good: member.good,
+            bad: member.bad,
+            rests: member.rests,
+            age: if member.phase == Phase::Ordered {
+                Duration::ZERO
+            } else {
+                now.saturating_sub(member.born)
+            },
+        });
+        shown.collect()
+    }
+}
+
+/// The pool in a line, and each member in another.
+impl fmt::Display for PoolSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, size, waiting, broken, stats, members } = self;
+        let serving = members.iter().filter(|member| member.state != MemberState::Draining).count();
+        write!(
+            f,
+            "pool {name}: {serving} of {size} members, {waiting} waiting, {} leases, {} retired",
+            stats.leases,
+            stats.retired()
+        )?;
+        if let Some(cause) = broken {
+            write!(f, ", broken: {cause}")?;
+        }
+        for MemberSnapshot { id, state, in_use, uses, score, good, bad, rests, age } in members {
+            write!(
+                f,
+                "\n  {id}: {state}, {in_use} in use, {uses} uses, score {score:.1} ({good} good, {bad} bad, {rests} rests), {age:.0?}"
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,108 @@
+//! What keeps a retry from the sessions that its request has been tried under.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Request;
+use parking_lot::Mutex;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::core::Number;
+
+/// Asks for a session that nobody has used, set in a request's extensions.
+///
+/// Where the pool is full, the new one takes the place of the one that is worth least: by its score, then by its uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FreshSession;
+
+/// The sessions that a request was tried under, in its extensions: the pool gives it another one each time, until it has tried
+/// all.
+///
+/// [`TriedLayer`] above a retry layer puts one into each request. Clones share what they have tried, so that the copies that a
+/// retry layer makes know of each other.
+#[derive(Clone, Debug, Default)]
+pub struct Tried(Arc<Mutex<Vec<Number>>>);
+
+impl Tried {
+    /// Creates the memory of a request that has not been tried.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn add(&self, number: Number) {
+        let mut numbers = self.0.lock();
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+
+    pub(crate) fn numbers(&self) -> Vec<Number> {
+        self.0.lock().clone()
+    }
+}
+
+/// [`Layer`] that lets a retry layer below it get another session each time.
+///
+/// ```
+/// use tower::ServiceBuilder;
+/// use tower_client_sessions::{PoolLayer, SessionPool, Sessions, pool::TriedLayer};
+/// # #[derive(Clone)]
+/// # struct Twice;
+/// # impl<B: Clone, R, E> tower::retry::Policy<http::Request<B>, R, E> for Twice {
+/// #     type Future = std::future::Ready<()>;
+/// #     fn retry(&mut self, _: &mut http::Request<B>, _: &mut Result<R, E>) -> Option<Self::Future> { None }
+/// #     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> { Some(request.clone()) }
+/// # }
+///
+/// let pool = SessionPool::builder(&Sessions::new()).size(8).build();
+/// let stack = ServiceBuilder::new()
+///     .layer(TriedLayer::new())
+///     .retry(Twice)
+///     .layer(PoolLayer::new(&pool));
+/// # let _ = stack;
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct TriedLayer;
+
+impl TriedLayer {
+    /// Creates the layer.
+    pub fn new() -> Self {
+        Self
+    }
+}
+
+impl<S> Layer<S> for TriedLayer {
+    type Service = TriedService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        TriedService { inner }
+    }
+}
+
+/// Middleware that puts a [`Tried`] into each request that has none.
+#[derive(Clone, Debug)]
+pub struct TriedService<S> {
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for TriedService<S>
+where
+    S: Service<Request<B>>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> S::Future {
+        request.extensions_mut().get_or_insert_default::<Tried>();
+        self.inner.call(request)
+    }
+}

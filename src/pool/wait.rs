@@ -1,0 +1,86 @@
+//! A request that waits for a session.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::time::{Instant, Sleep};
+
+use super::{
+    core::Place,
+    error::{PoolError, PoolErrorKind},
+    keeper::{Pool, Seen},
+    lease::Lease,
+};
+use crate::gate::driver;
+
+/// Longer than anybody waits, and short enough to be added to any moment.
+const FAR: Duration = Duration::from_secs(1 << 30);
+
+pin_project! {
+    /// A place in a pool's line: resolves to a lease, or to the reason why there is none.
+    ///
+    /// It holds nothing but its place. Dropping it gives the place up, and with it a session that may have been given to it.
+    pub(crate) struct Wait {
+        pool: Arc<Pool>,
+        place: Option<Place>,
+        #[pin]
+        sleep: Sleep,
+    }
+
+    impl PinnedDrop for Wait {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if let Some(place) = this.place.take() {
+                this.pool.leave(place);
+            }
+        }
+    }
+}
+
+impl Wait {
+    /// Takes over a place in the line.
+    ///
+    /// # Errors
+    ///
+    /// Outside a runtime, where nothing would bound the wait.
+    pub(crate) fn new(pool: Arc<Pool>, place: Place) -> Result<Self, PoolError> {
+        if !driver::is_in_runtime() {
+            pool.leave(place);
+            return Err(PoolError::new(PoolErrorKind::NoRuntime, &pool.settings.name));
+        }
+        let since = Instant::now();
+        let until = since.checked_add(pool.settings.max_wait).unwrap_or_else(|| since + FAR);
+        let sleep = tokio::time::sleep_until(until);
+        Ok(Self { pool, place: Some(place), sleep })
+    }
+}
+
+impl Future for Wait {
+    type Output = Result<Lease, PoolError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let place = this.place.expect("a wait is not polled after it has ended");
+        match this.pool.poll(place, context.waker()) {
+            Seen::Leased(key, session) => {
+                *this.place = None;
+                Poll::Ready(Ok(Lease::new(this.pool.clone(), key, session)))
+            }
+            Seen::Refused(error) => {
+                *this.place = None;
+                Poll::Ready(Err(error))
+            }
+            Seen::Nothing => this.sleep.poll(context).map(|()| {
+                let place = this.place.take().expect("it was there a line ago");
+                this.pool.time_out(place);
+                Err(PoolError::new(PoolErrorKind::TimedOut, &this.pool.settings.name))
+            }),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The tasks of a pool: sessions that are warmed up or renewed, and the alarm. Each tells the pool how it ends, also when it is
+//! dropped before its end.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use tokio::runtime::Handle;
+
+use super::{core::Key, keeper::Pool};
+use crate::{
+    gate::{RenewalError, RenewalErrorKind},
+    session::Session,
+};
+
+/// A member that was ordered; lost if it is dropped without an outcome.
+pub(crate) struct Order {
+    pool: Option<Arc<Pool>>,
+    key: Key,
+}
+
+impl Order {
+    pub(crate) fn new(pool: &Arc<Pool>, key: Key) -> Self {
+        Self { pool: Some(pool.clone()), key }
+    }
+
+    /// Whoever has the order now tells the outcome.
+    pub(crate) fn keep(mut self) {
+        self.pool = None;
+    }
+
+    fn finish(mut self, result: Result<(), RenewalError>) {
+        let pool = self.pool.take().expect("an order is finished once");
+        pool.warmed(self.key, result);
+    }
+}
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.take() {
+            pool.lost(self.key);
+        }
+    }
+}
+
+/// Warms a new session up by the renewal rule. The renewal itself runs in the gate's own task; this one waits for its end.
+pub(crate) fn up(order: Order, session: Session) {
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    runtime.spawn(async move {
+        let result = session.renew().await;
+        // First, so that it can be forgotten if it came to nothing.
+        drop(session);
+        order.finish(result.map(drop));
+    });
+}
+
+/// Renews the session of a member that nobody works on.
+pub(crate) fn renew(pool: &Arc<Pool>, key: Key, session: Session) {
+    let renewed = Renewed { pool: pool.clone(), key, result: None };
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    runtime.spawn(async move {
+        let mut renewed = renewed;
+        renewed.result = Some(session.renew().await.map(drop));
+        drop(session);
+    });
+}
+
+/// Tells the pool how the renewal of a member's session has ended, or that it was lost.
+struct Renewed {
+    pool: Arc<Pool>,
+    key: Key,
+    result: Option<Result<(), RenewalError>>,
+}
+
+impl Drop for Renewed {
+    fn drop(&mut self) {
+        let lost = || Err(RenewalError::new(RenewalErrorKind::Lost));
+        let result = self.result.take().unwrap_or_else(lost);
+        self.pool.opened(self.key, result);
+    }
+}
+
+/// Ticks the pool at `at`; the alarm is lost with its runtime.
+pub(crate) fn set_alarm(pool: &Arc<Pool>, at: Duration, number: u64) {
+    let mut alarm = Alarm { pool: Arc::downgrade(pool), number };
+    let Ok(runtime) = Handle::try_current() else {
+        return;
+    };
+    let wait = at.saturating_sub(pool.now());
+    let task = runtime.spawn(async move {
+        tokio::time::sleep(wait).await;
+        if let Some(pool) = std::mem::take(&mut alarm.pool).upgrade() {
+            pool.ring(number);
+        }
+    });
+    pool.set_alarm(number, task.abort_handle());
+}
+
+/// Tells its pool when it is dropped without having rung.
+struct Alarm {
+    pool: Weak<Pool>,
+    number: u64,
+}
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.lose_alarm(self.number);
+        }
+    }
+}
