@@ -28,7 +28,8 @@ use site::Site;
 use tokio::{task::JoinSet, time::timeout};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
-    Expired, ProfileLayer, Profiles, Renewal, RenewalLayer, Session, SessionLayer, Sessions,
+    Expired, PoolLayer, ProfileLayer, Profiles, Renewal, RenewalLayer, Session, SessionLayer, SessionPool,
+    Sessions,
     gate::{GateConfig, Refused, RenewalError},
     redirect::follow_redirects,
 };
@@ -64,13 +65,21 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         });
     }
     let sessions = builder.build();
-    let accounts: Arc<[Account]> = (0..options.sessions).map(|name| Account::new(&sessions, name)).collect();
+    // Members of a pool come and go; what they fetch is counted together.
+    let accounts: Arc<[Account]> = match options.pool {
+        Some(_) => [Account::default()].into(),
+        None => (0..options.sessions).map(|name| Account::new(&sessions, name)).collect(),
+    };
+    let pool = SessionPool::builder(&sessions).size(options.pool.unwrap_or(1));
+    let pool = if options.exclusive { pool.exclusive() } else { pool }.build();
 
     let (site, (page_url, login_url)) = match options.urls.clone() {
         Some(urls) => (None, urls),
         None => {
             let site = Site::start(options.site()).await?;
-            let urls = (site.url("/page/{page}?acct={session}"), site.url("/login?acct={session}"));
+            // Which member of a pool fetches a page is not known before; the site knows it by its `sid`.
+            let page = if options.pool.is_some() { "/page/{page}" } else { "/page/{page}?acct={session}" };
+            let urls = (site.url(page), site.url("/login?acct={session}"));
             (Some(site), urls)
         }
     };
@@ -88,8 +97,9 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         move |renewal: Renewal<Body>| {
             let (accounts, login_url) = (accounts.clone(), login_url.clone());
             async move {
-                let name = renewal.session_id().to_string().parse()?;
-                let request = Request::get(fill(&login_url, 0, name)).body(Body::new())?;
+                let id = renewal.session_id();
+                let name = if accounts.len() > 1 { id.to_string().parse()? } else { 0 };
+                let request = Request::get(fill(&login_url, 0, id)).body(Body::new())?;
                 let answer = renewal.send(request).await?;
                 let status = answer.status();
                 renewal
@@ -109,6 +119,8 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         // How fast logins are spent is up to the site; `Account::logged_in` notices when they lead nowhere.
         .renewal_limit(usize::MAX, Duration::from_secs(60));
     let stack = ServiceBuilder::new()
+        // Requests that name their session pass it by.
+        .layer(PoolLayer::new(&pool))
         .layer(
             RenewalLayer::new(&sessions)
                 .expired_when(Expired::status([401, 403]))
@@ -130,6 +142,7 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
     };
     let job = Arc::new(Job {
         options,
+        pool,
         page_url,
         accounts,
         progress,
@@ -148,9 +161,11 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
     Ok(job.failed.load(Relaxed) == 0)
 }
 
-/// One session and how it fares.
+/// One session and how it fares, or all of a pool.
+#[derive(Default)]
 struct Account {
-    session: Session,
+    /// Nothing where the pool chooses.
+    session: Option<Session>,
     /// Pages that were fetched, and how many they were at the last login.
     good: AtomicUsize,
     good_at_login: AtomicUsize,
@@ -160,8 +175,7 @@ struct Account {
 
 impl Account {
     fn new(sessions: &Sessions, name: usize) -> Self {
-        let session = sessions.session(name);
-        Self { session, good: 0.into(), good_at_login: 0.into(), fruitless: 0.into() }
+        Self { session: Some(sessions.session(name)), ..Self::default() }
     }
 
     /// Takes note of a login; refuses it for good if all that came before it have led nowhere for too long.
@@ -181,6 +195,7 @@ impl Account {
 /// What the workers share.
 struct Job {
     options: Options,
+    pool: SessionPool,
     page_url: String,
     accounts: Arc<[Account]>,
     next: AtomicUsize,
@@ -228,7 +243,10 @@ impl Job {
         let (begun, mut broken) = (account.good.load(Relaxed), 0);
         loop {
             let before = account.good.load(Relaxed);
-            let request = Request::get(&url).extension(account.session.clone()).body(Body::new())?;
+            let mut request = Request::get(&url).body(Body::new())?;
+            if let Some(session) = &account.session {
+                request.extensions_mut().insert(session.clone());
+            }
             let error = match stack.clone().oneshot(request).await {
                 Ok(response) if response.status().is_success() => {
                     match timeout(self.options.timeout(), response.into_body().collect()).await? {
@@ -283,8 +301,10 @@ impl Job {
         }
         // Only the embedded site tells.
         let (mut addresses, mut of_one_session) = ("null".to_owned(), "null".to_owned());
+        let (mut overlaps, mut at_once) = (0, 0);
         if let Some(site) = site {
             let seen = site.shutdown().await;
+            (overlaps, at_once) = (seen.overlaps, seen.pages_at_once_max);
             println!(
                 "  the site  gave {} logins, at most {} of one session at once, and refused {} pages",
                 seen.logins(),
@@ -298,6 +318,17 @@ impl Job {
             );
             (addresses, of_one_session) = (seen.peers().len().to_string(), seen.peers_max().to_string());
         }
+        let mut of_pool = String::new();
+        if self.options.pool.is_some() {
+            println!("{}", self.pool.snapshot());
+            let pool = self.pool.stats();
+            of_pool = format!(
+                ", \"leases\": {}, \"retired\": {}, \"waited\": {}, \"overlaps\": {overlaps}, \"pages_at_once_max\": {at_once}",
+                pool.leases,
+                pool.retired(),
+                pool.waited
+            );
+        }
         if failed > 0 {
             eprintln!("{failed} pages failed. The first causes:");
             let causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -310,7 +341,7 @@ impl Job {
                 "{{\"pages_ok\": {ok}, \"pages_failed\": {failed}, \"requests\": {}, \"replays\": {replays}, \
                  \"renewals\": {}, \"renewals_failed\": {}, \"held_peak\": {}, \"seconds\": {seconds:.3}, \
                  \"pages_per_second\": {per_second:.1}, \"addresses\": {addresses}, \
-                 \"addresses_of_one_session\": {of_one_session}}}",
+                 \"addresses_of_one_session\": {of_one_session}{of_pool}}}",
                 stats.sent, stats.renewals_succeeded, stats.renewals_failed, stats.held_peak
             );
         }

@@ -16,6 +16,8 @@ Usage: crawl [OPTIONS]
       --pages N          pages to fetch [2000]
       --concurrency N    requests at once [64]
       --sessions N       sessions, which take the pages in turns [1]
+      --pool N           instead of --sessions: a pool of so many sessions, which any page may use
+      --exclusive        one page of a session at a time; the embedded site bans a session that asks for two
       --profiles FILE    profiles for the sessions, TOML or JSON; proxies need `--features client`;
                          each session has one of its own, if they are enough
       --timeout-ms N     how long one send may take, besides --login-ms and --latency-ms [30000]
@@ -47,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) latency_ms: u64,
     pub(crate) timeout_ms: u64,
     pub(crate) login_faults: Vec<LoginFault>,
+    pub(crate) pool: Option<u32>,
+    pub(crate) exclusive: bool,
     pub(crate) profiles: Option<PathBuf>,
     pub(crate) json: bool,
     pub(crate) serve: bool,
@@ -65,6 +69,8 @@ impl Default for Options {
             latency_ms: 5,
             timeout_ms: 30_000,
             login_faults: Vec::new(),
+            pool: None,
+            exclusive: false,
             profiles: None,
             json: false,
             serve: false,
@@ -89,6 +95,8 @@ impl Options {
                 Arg::Long("latency-ms") => options.latency_ms = number(&mut parser, "--latency-ms", 0)?,
                 Arg::Long("timeout-ms") => options.timeout_ms = number(&mut parser, "--timeout-ms", 1)?,
                 Arg::Long("login-faults") => options.login_faults = faults(&parser.value()?.string()?)?,
+                Arg::Long("pool") => options.pool = Some(number(&mut parser, "--pool", 1)?),
+                Arg::Long("exclusive") => options.exclusive = true,
                 Arg::Long("profiles") => options.profiles = Some(parser.value()?.into()),
                 Arg::Long("json") => options.json = true,
                 Arg::Long("serve") => options.serve = true,
@@ -100,6 +108,9 @@ impl Options {
                 }
                 unknown => return Err(format!("{}; see --help", unknown.unexpected()).into()),
             }
+        }
+        if options.exclusive && options.pool.is_none() {
+            return Err("--exclusive is a setting of --pool; see --help".into());
         }
         options.urls = match (page_url, login_url) {
             (Some(page), Some(login)) => Some((page, login)),
@@ -118,6 +129,7 @@ impl Options {
             login_ms: self.login_ms,
             latency_ms: self.latency_ms,
             login_faults: self.login_faults.clone(),
+            exclusive: self.exclusive,
             ..SiteConfig::default()
         }
     }
@@ -173,6 +185,6 @@ fn template(parser: &mut Parser, option: &str, is_page: bool) -> Result<String, 
 }
 
 /// The URL that a template makes of a page and a session.
-pub(crate) fn fill(template: &str, page: usize, session: usize) -> String {
+pub(crate) fn fill(template: &str, page: usize, session: impl Display) -> String {
     template.replace("{page}", &page.to_string()).replace("{session}", &session.to_string())
 }

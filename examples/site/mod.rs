@@ -17,6 +17,10 @@
 //! request came with once more; `set_cookie=n%3Dv` and `header=name:value` add to the answer; `cut=close`, `cut=reset`
 //! and `cut=half` break it off, before its head or in the middle of its body; `drip_ms=5` pauses before each byte of it.
 //!
+//! A page that is asked for without an account is that of whoever has the `sid`. A site that is
+//! [`exclusive`](SiteConfig::exclusive) allows one page of an account at a time, from the arrival of the request to the end of
+//! its body, and bans an account that asks for two.
+//!
 //! The server ends when its [`Site`] is dropped or [shut down](Site::shutdown).
 
 // Each program that includes this file uses a part of it.
@@ -66,6 +70,9 @@ pub(crate) struct SiteConfig {
     pub(crate) login_faults: Vec<LoginFault>,
     /// How a page without a good `sid` is refused.
     pub(crate) refusal: Refusal,
+    /// One page of an account at a time; an account that asks for two at once is banned: its pages and its logins are refused
+    /// from then on.
+    pub(crate) exclusive: bool,
 }
 
 impl Default for SiteConfig {
@@ -76,6 +83,7 @@ impl Default for SiteConfig {
             latency_ms: 5,
             login_faults: Vec::new(),
             refusal: Refusal::Forbidden,
+            exclusive: false,
         }
     }
 }
@@ -119,6 +127,10 @@ pub(crate) struct Counters {
     pub(crate) pages_refused: u64,
     /// Logins by account.
     pub(crate) accounts: BTreeMap<String, AccountCounters>,
+    /// Pages that were asked for while another one of their account was on its way; each is a ban.
+    pub(crate) overlaps: u64,
+    /// The most pages of one account that were on their way at one time.
+    pub(crate) pages_at_once_max: u32,
     /// Pages served by `sid`.
     pub(crate) sid_pages: BTreeMap<String, u32>,
     /// The addresses that each account's logins and pages came from.
@@ -268,6 +280,9 @@ struct State {
     /// By account, the `sid` that is good.
     current: BTreeMap<String, Sid>,
     sids: u64,
+    /// By account, the pages on their way.
+    running: BTreeMap<String, u32>,
+    banned: BTreeSet<String>,
 }
 
 #[derive(Debug)]
@@ -280,6 +295,11 @@ struct Sid {
 impl State {
     fn account(&mut self, account: &str) -> &mut AccountCounters {
         self.counters.accounts.entry(account.to_owned()).or_default()
+    }
+
+    /// Whose `sid` this is.
+    fn owner(&self, sid: &str) -> Option<String> {
+        self.current.iter().find(|(_, current)| current.value == sid).map(|(account, _)| account.clone())
     }
 
     /// A page of the budget, unless this is not the account's `sid` of now or its budget is spent.
@@ -301,7 +321,11 @@ async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -
         ("/hop", _) => Ok(hop(&query)),
         ("/echo", _) => Ok(echo(&request)),
         (path, account) => match path.strip_prefix("/page/") {
-            Some(page) => serve_page(&shared, account.unwrap_or("0"), page, &request, &query).await,
+            Some(page) => {
+                let owner = || shared.state().owner(sid_of(&request)?.as_str());
+                let account = account.map(str::to_owned).or_else(owner).unwrap_or_else(|| "0".to_owned());
+                serve_page(&shared, &account, page, &request, &query).await
+            }
             None => Ok(text(StatusCode::NOT_FOUND, "no such page\n")),
         },
     }
@@ -309,6 +333,9 @@ async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -
 
 async fn login(shared: &Shared, account: &str) -> io::Result<Answer> {
     let _running = LoginRunning::new(shared, account);
+    if shared.state().banned.contains(account) {
+        return Ok(text(StatusCode::FORBIDDEN, "banned\n"));
+    }
     let fault = shared.state().login_faults.pop_front();
     sleep(Duration::from_millis(shared.config.login_ms)).await;
     match fault {
@@ -351,13 +378,41 @@ impl Drop for LoginRunning<'_> {
     }
 }
 
+/// Counts a page as on its way until its body has ended or its client is gone. One too many is a ban.
+struct PageRunning(Arc<Shared>, String);
+
+impl PageRunning {
+    fn new(shared: &Arc<Shared>, account: &str) -> Self {
+        let mut state = shared.state();
+        let running = state.running.entry(account.to_owned()).or_default();
+        *running += 1;
+        let running = *running;
+        state.counters.pages_at_once_max = state.counters.pages_at_once_max.max(running);
+        if running > 1 && shared.config.exclusive && state.current.contains_key(account) {
+            state.counters.overlaps += 1;
+            state.banned.insert(account.to_owned());
+            state.current.remove(account);
+        }
+        Self(shared.clone(), account.to_owned())
+    }
+}
+
+impl Drop for PageRunning {
+    fn drop(&mut self) {
+        if let Some(running) = self.0.state().running.get_mut(&self.1) {
+            *running -= 1;
+        }
+    }
+}
+
 async fn serve_page(
-    shared: &Shared,
+    shared: &Arc<Shared>,
     account: &str,
     page: &str,
     request: &Request<Incoming>,
     query: &Query,
 ) -> io::Result<Answer> {
+    let running = PageRunning::new(shared, account);
     let sid = sid_of(request);
     let reserved = sid.as_deref().and_then(|sid| shared.state().reserve(account, sid));
     let late_ms = query.get("late_ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
@@ -404,7 +459,7 @@ async fn serve_page(
         let pause = Box::pin(sleep(Duration::from_millis(10)));
         *response.body_mut() = Half { data: Some(Bytes::from_static(b"half a page")), pause }.boxed();
     }
-    Ok(response)
+    Ok(response.map(|body| Counted { body, running: Some(running) }.boxed()))
 }
 
 fn hop(query: &Query) -> Answer {
@@ -483,6 +538,34 @@ impl Body for Half {
     }
 }
 
+/// Is on its way until its last frame has been handed out.
+struct Counted {
+    body: BoxBody<Bytes, io::Error>,
+    running: Option<PageRunning>,
+}
+
+impl Body for Counted {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        // Before the client can have the last of it, and ask for more.
+        if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
+            self.running = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// Sends its data a byte at a time.
 struct Drip {
     data: Bytes,
@@ -501,6 +584,10 @@ impl Body for Drip {
         ready!(self.wait.as_mut().poll(cx));
         self.wait = Box::pin(sleep(self.pause));
         Poll::Ready(Some(Ok(Frame::data(self.data.split_to(1)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.data.is_empty()
     }
 }
 

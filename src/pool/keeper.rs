@@ -59,8 +59,6 @@ struct Inner {
     core: Core<Notes>,
     notes: Notes,
     alarm: Alarm,
-    /// Sessions of members that are gone, which somebody still has a handle to. They are forgotten when another one is.
-    lingering: Vec<Session>,
 }
 
 /// When the pool is to be ticked though nobody asks.
@@ -221,7 +219,7 @@ impl Pool {
     ) -> Arc<Self> {
         let jitter = Jitter::seeded(sessions.registry.shared.jitter.draw());
         let core = Core::new(&settings.limits, first);
-        let inner = Inner { core, notes: Notes::new(jitter), alarm: Alarm::default(), lingering: Vec::new() };
+        let inner = Inner { core, notes: Notes::new(jitter), alarm: Alarm::default() };
         let pool = Arc::new(Self { sessions, settings, inner: Mutex::new(inner) });
         for session in members {
             pool.event(|core, step| {
@@ -397,7 +395,7 @@ impl Pool {
         decide: impl FnOnce(&mut Core<Notes>, &mut Step<'_, Notes>) -> R,
     ) -> (R, Option<After>) {
         let mut inner = self.inner.lock();
-        let Inner { core, notes, alarm, .. } = &mut *inner;
+        let Inner { core, notes, alarm } = &mut *inner;
         // Read under the lock, so that time does not go back from one event to the next.
         let now = self.now();
         let result = decide(core, &mut Step { host: notes, limits: &self.settings.limits, now });
@@ -424,8 +422,8 @@ impl Pool {
         while let Some(after) = left.pop_front() {
             after.woken.into_iter().for_each(Waker::wake);
             drop((after.forgotten, after.causes));
-            if !after.gone.is_empty() {
-                self.forget(after.gone);
+            for session in after.gone {
+                self.sessions.registry.forget(&session);
             }
             if let Some((at, number, old)) = after.alarm {
                 if let Some(old) = old {
@@ -451,14 +449,6 @@ impl Pool {
                 }
             }
         }
-    }
-
-    /// Drops the sessions of members that are gone, as far as nobody has a handle to them.
-    fn forget(&self, gone: Vec<Session>) {
-        let mut sessions = std::mem::take(&mut self.inner.lock().lingering);
-        sessions.extend(gone);
-        sessions.retain(|session| !self.sessions.registry.forget(session));
-        self.inner.lock().lingering.append(&mut sessions);
     }
 
     /// Makes the session of an ordered member. It serves as it is where no rule says how to warm it, and where it is warm already.

@@ -460,26 +460,21 @@ impl Registry {
         }
     }
 
-    /// Drops a session unless somebody has another handle than this one, or something is under way for it; then it is `false`.
-    pub(crate) fn forget(&self, session: &Session) -> bool {
-        let _creation = self.creation.lock();
-        let map = self.map.pin();
-        let is_known = map.get(session.id()).is_some_and(|known| Arc::ptr_eq(&known.0, &session.0));
-        if !is_known {
-            return true;
+    /// Takes this very session out, if it is here.
+    pub(crate) fn forget(&self, session: &Session) {
+        {
+            let _creation = self.creation.lock();
+            let guard = self.map.guard();
+            let known = self.map.get(session.id(), &guard);
+            if !known.is_some_and(|known| Arc::ptr_eq(&known.0, &session.0)) {
+                return;
+            }
+            self.map.remove(session.id(), &guard);
+            session.0.leave(&self.shared.gone);
+            // As in `remove`.
+            guard.flush();
         }
-        // As in `drop_oldest`.
-        session.0.evicted.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
-        let is_idle = Arc::strong_count(&session.0) == 2 && session.0.gate.is_idle();
-        if is_idle {
-            self.shared.gone.absorb(&session.0.counters);
-            map.remove(session.id());
-            Gate::close(&session.0);
-        } else {
-            session.0.evicted.store(false, Ordering::Relaxed);
-        }
-        is_idle
+        self.shared.changed();
     }
 
     /// The session, if it is there and stays: the way that every request takes.

@@ -237,3 +237,25 @@ async fn answers_are_cut_where_told() {
     // The pages that were cut before their answer were not served.
     assert_eq!(site.counters().pages_ok, 1);
 }
+
+#[tokio::test]
+async fn an_exclusive_site_allows_one_page_at_a_time_to_the_end_of_its_body_and_bans_for_two() {
+    let site = Site::start(SiteConfig { exclusive: true, ..quick() }).await.unwrap();
+    let raw = Raw::new();
+    let sid = raw.login(&site, "a").await;
+    for page in 0..20 {
+        // Whose page it is, the site knows by the `sid`.
+        let response = raw.get(&site.url(&format!("/page/{page}")), &sid).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert!(body(response).await.contains("of a by"));
+    }
+    assert_eq!((site.counters().overlaps, site.counters().pages_at_once_max), (0, 1));
+
+    let unread = raw.get(&site.url("/page/1?drip_ms=60000"), &sid).await.unwrap();
+    assert_eq!(unread.status(), 200);
+    assert_eq!(raw.status(&site.url("/page/2"), &sid).await, 403);
+    assert_eq!(raw.status(&site.url("/login?acct=a"), "").await, 403);
+    assert_eq!(raw.status(&site.url("/login?acct=b"), "").await, 200);
+    assert_eq!((site.counters().overlaps, site.counters().pages_at_once_max), (1, 2));
+    drop(unread);
+}

@@ -1,0 +1,107 @@
+//! What does it cost to lease a session of a pool and to return it? Beside it, a permit of a tokio semaphore of the same size: who
+//! hands out so many things at once cannot do with less.
+//!
+//! The number is the pool's size. On two threads, each thread leases and returns by itself, and there is enough for both.
+
+use std::{
+    hint::black_box,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    thread,
+    time::{Duration, Instant},
+};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use tokio::sync::Semaphore;
+use tower_client_sessions::{SessionPool, Sessions, pool::Strategy};
+
+const SIZES: [u32; 3] = [8, 64, 1000];
+
+/// What has to be there at once.
+fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => unreachable!("there is enough for all"),
+    }
+}
+
+/// An exclusive pool whose members are all there.
+fn filled(size: u32, strategy: Strategy) -> SessionPool {
+    let pool = SessionPool::builder(&Sessions::new()).size(size).exclusive().strategy(strategy).build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut leases = Vec::new();
+        for _ in 0..size {
+            leases.push(pool.lease().await.expect("the pool has room"));
+        }
+    });
+    pool
+}
+
+fn lease_and_return(pool: &SessionPool) {
+    let mut lease = at_once(pool.lease()).expect("one is free");
+    black_box(lease.session());
+}
+
+fn acquire_and_release(semaphore: &Arc<Semaphore>) {
+    drop(black_box(at_once(semaphore.clone().acquire_owned()).expect("it is open")));
+}
+
+/// The time that two threads take for `iterations` each.
+fn on_two_threads(iterations: u64, work: impl Fn() + Sync) -> Duration {
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..iterations).for_each(|_| work()));
+        }
+    });
+    started.elapsed()
+}
+
+fn one_thread(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("one-thread");
+    for size in SIZES {
+        let semaphore = Arc::new(Semaphore::new(size as usize));
+        group.bench_function(BenchmarkId::new("semaphore", size), |bencher| {
+            bencher.iter(|| acquire_and_release(&semaphore));
+        });
+        for strategy in [Strategy::RoundRobin, Strategy::LeastBusy, Strategy::UntilFailure, Strategy::Random]
+        {
+            let pool = filled(size, strategy);
+            group.bench_function(BenchmarkId::new(format!("{strategy:?}"), size), |bencher| {
+                bencher.iter(|| lease_and_return(&pool));
+            });
+        }
+    }
+    group.finish();
+}
+
+fn two_threads(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("two-threads");
+    for size in SIZES {
+        let semaphore = Arc::new(Semaphore::new(size as usize));
+        group.bench_function(BenchmarkId::new("semaphore", size), |bencher| {
+            bencher.iter_custom(|iterations| on_two_threads(iterations, || acquire_and_release(&semaphore)));
+        });
+        let pool = filled(size, Strategy::RoundRobin);
+        group.bench_function(BenchmarkId::new("RoundRobin", size), |bencher| {
+            bencher.iter_custom(|iterations| on_two_threads(iterations, || lease_and_return(&pool)));
+        });
+    }
+    group.finish();
+}
+
+fn short() -> Criterion {
+    Criterion::default()
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_millis(700))
+        .without_plots()
+}
+
+criterion_group! {
+    name = benches;
+    config = short();
+    targets = one_thread, two_threads
+}
+criterion_main!(benches);
