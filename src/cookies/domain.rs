@@ -20,22 +20,29 @@ const PLAIN: [bool; 256] = {
 /// Lower case, IDN as punycode, IP addresses in canonical form and IPv6 in brackets. Borrows
 /// where the host is in that form already, as nearly every host of a request is.
 pub(super) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
+    if let Some(host) = plain_host(host) {
+        return Some(Cow::Borrowed(host));
+    }
     if host.starts_with('[') {
         return canonical_ipv6(host);
     }
     let plain = host.bytes().all(|byte| PLAIN[usize::from(byte)]);
-    // Only an address has a last label that begins with a digit.
-    let name = host.as_bytes().strip_suffix(b".").unwrap_or(host.as_bytes());
-    let label = name.iter().rev().take_while(|&&byte| byte != b'.').last();
-    let numeric = label.is_some_and(u8::is_ascii_digit);
-    if plain && !numeric {
-        return (!host.is_empty()).then_some(Cow::Borrowed(host));
-    }
     let host = if plain { Cow::Borrowed(host) } else { canonical_name(host)? };
     if host.is_empty() {
         return None;
     }
     Some(canonical_ipv4(&host).map_or(host, Cow::Owned))
+}
+
+/// The host as it is, if it is a name in canonical form; `None` says that more has to be looked at.
+pub(super) fn plain_host(host: &str) -> Option<&str> {
+    if host.is_empty() || !host.bytes().all(|byte| PLAIN[usize::from(byte)]) {
+        return None;
+    }
+    // Only an address has a last label that begins with a digit; a dot at the end ends none.
+    let name = host.as_bytes().strip_suffix(b".").unwrap_or(host.as_bytes());
+    let label = name.iter().rev().take_while(|&&byte| byte != b'.').last();
+    (!label.is_some_and(u8::is_ascii_digit)).then_some(host)
 }
 
 /// The domain that the user writes: a leading dot means nothing, RFC 6265bis §5.6.3.

@@ -93,7 +93,7 @@ pub(super) fn trimmed(mut text: &[u8]) -> &[u8] {
 }
 
 fn split_at_byte(text: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
-    match text.iter().position(|&byte| byte == separator) {
+    match memchr::memchr(separator, text) {
         Some(at) => (&text[..at], Some(&text[at + 1..])),
         None => (text, None),
     }

@@ -21,6 +21,8 @@ pub(super) struct Site {
     rooted: bool,
     any_secure: bool,
     any_given: bool,
+    /// All have the first one's domain and go to as many hosts, and none was given: where it goes, all go.
+    alike: bool,
     /// The bytes of all pairs, each with its separator.
     pairs_len: u32,
 }
@@ -40,6 +42,7 @@ impl Site {
             rooted: true,
             any_secure: false,
             any_given: false,
+            alike: true,
             pairs_len: 0,
         }
     }
@@ -117,8 +120,9 @@ impl Site {
         // Exact if all of the site goes there, as it mostly does.
         let mut writer = HeaderWriter::with_capacity(self.pairs_len as usize);
         let (mut carried, mut deadline) = (0, Timestamp::MAX);
+        let together = self.together(target);
         for (at, cookie) in self.cookies.iter().enumerate() {
-            if self.sends(cookie, target, Timestamp::MIN) {
+            if together.unwrap_or_else(|| self.sends(cookie, target, Timestamp::MIN)) {
                 writer.push(cookie.pair());
                 deadline = deadline.min(cookie.deadline());
                 carried |= 1_u64.checked_shl(at as u32).unwrap_or(0);
@@ -170,6 +174,13 @@ impl Site {
         now: Timestamp,
     ) -> impl Iterator<Item = &'s StoredCookie> + use<'s, 't, 'u> {
         self.cookies.iter().filter(move |cookie| self.sends(cookie, target, now))
+    }
+
+    /// Whether all of the cookies go to a target or none does; `None` if each has to be asked.
+    fn together(&self, target: &Target<'_>) -> Option<bool> {
+        let first = self.cookies.first()?;
+        let alike = self.alike && self.rooted && (target.is_secure() || !self.any_secure);
+        alike.then(|| first.reaches(target.host(), target.is_secure()))
     }
 
     fn sends(&self, cookie: &StoredCookie, target: &Target<'_>, now: Timestamp) -> bool {
@@ -362,13 +373,19 @@ impl Site {
         self.earliest = Timestamp::MAX;
         self.pairs_len = 0;
         (self.rooted, self.any_secure, self.any_given) = (true, false, false);
+        let reach = |cookie: &StoredCookie| cookie.flags().has(Flags::HOST_ONLY);
+        self.alike = true;
         for cookie in &self.cookies {
+            let first = &self.cookies[0];
+            self.alike =
+                self.alike && reach(cookie) == reach(first) && cookie.domain_bytes() == first.domain_bytes();
             self.earliest = self.earliest.min(cookie.deadline());
             self.rooted &= cookie.path_bytes() == b"/";
             self.pairs_len += cookie.pair().len() as u32 + 2;
             self.any_secure |= cookie.secure();
             self.any_given |= cookie.flags().has(Flags::GIVEN);
         }
+        self.alike &= !self.any_given;
         if self.cookies.capacity() > 8 && self.cookies.len() < self.cookies.capacity() / 4 {
             self.cookies.shrink_to_fit();
         }

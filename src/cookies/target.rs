@@ -3,7 +3,7 @@ use std::borrow::Cow;
 use http::Uri;
 
 use super::CookieError;
-use super::domain::{canonical_host, is_loopback};
+use super::domain::{canonical_host, is_loopback, plain_host};
 
 /// Where a request goes, as far as cookies care: host, path, and whether nobody listens in.
 ///
@@ -44,7 +44,9 @@ impl<'a> Target<'a> {
     ///
     /// [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if it has no host, or none that can be read.
     pub fn from_uri(uri: &'a Uri) -> Result<Self, CookieError> {
-        let host = uri.host().and_then(canonical_host);
+        // An authority is mostly nothing but a host, which spares looking for what else it may have.
+        let plain = uri.authority().and_then(|authority| plain_host(authority.as_str()));
+        let host = plain.map(Cow::Borrowed).or_else(|| canonical_host(uri.host()?));
         let Some(host) = host else {
             return Err(CookieError::url(&uri.to_string()));
         };
@@ -85,8 +87,10 @@ impl<'a> Target<'a> {
     }
 
     fn new(scheme: &str, host: Cow<'a, str>, path: Cow<'a, str>) -> Self {
-        let secure =
-            scheme.eq_ignore_ascii_case("https") || scheme.eq_ignore_ascii_case("wss") || is_loopback(&host);
+        let secure = scheme == "https"
+            || scheme.eq_ignore_ascii_case("https")
+            || scheme.eq_ignore_ascii_case("wss")
+            || is_loopback(&host);
         Self { host, path, secure }
     }
 
