@@ -436,6 +436,13 @@ impl<H: Host> Core<H> {
         Some(Ok(grant))
     }
 
+    /// Lets a waiter out of an open gate, with its waker: what [`poll`](Self::poll) does there, without a step. `None` says that
+    /// the gate is not open, or that there is more to it.
+    pub(crate) fn let_out(&mut self, ticket: Ticket) -> Option<Option<H::Waker>> {
+        let plain = matches!(self.state, State::Open) && !self.waiters.has_outcome(ticket);
+        plain.then(|| self.waiters.remove(ticket).0)
+    }
+
     /// A waiter gives up. Its role, if it has one, goes to the oldest of the others.
     pub(crate) fn drop_waiter(&mut self, step: &mut Step<'_, H>, ticket: Ticket) {
         let role = self.waiters.role(ticket) == self.attempt && !self.waiters.has_outcome(ticket);

@@ -143,6 +143,11 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
         if driver::is_reentrant(&self.keeper) {
             return Err(RenewalError::new(RenewalErrorKind::Reentrant));
         }
+        if let Some(pass) = self.try_enter()
+            && Gate::count_send(&self.keeper, &pass.permit, &Budget::default())
+        {
+            return Ok(pass);
+        }
         self.enter_as(false).await
     }
 
