@@ -79,10 +79,10 @@ async fn main() -> Result<(), BoxError> {
             let clients = clients.clone();
             async move {
                 let extensions = request.extensions();
-                let identity = extensions.get::<Identity>().ok_or("no identity")?;
+                let identity = Identity::of(extensions).ok_or("no identity")?;
                 // Fail closed: without a word about the way out, nothing is sent.
                 let proxy = extensions.get::<Proxy>().ok_or("the profile names no proxy, not even direct")?;
-                let client = clients.client(identity, proxy)?;
+                let client = clients.client(&identity, proxy)?;
                 let answer = client.execute(request.try_into()?).await?;
                 Ok::<Response<reqwest::Body>, BoxError>(answer.into())
             }

@@ -16,7 +16,7 @@ use tower_http::follow_redirect::{
 use crate::{
     profile::Proxy,
     renewal::ReplayBudget,
-    session::{CookieSwitch, Identity, RequestCookies, Session, SessionId, request::SendLog},
+    session::{CookieSwitch, Identity, RequestCookies, Session, SessionId, request::Stamp},
 };
 
 /// [`Layer`](tower_layer::Layer) that follows at most `most` redirects and keeps the session on the way.
@@ -73,7 +73,7 @@ impl KeepSession {
             .allow_extension::<SessionId>()
             .allow_extension::<CookieSwitch>()
             .allow_extension::<ReplayBudget>()
-            .allow_extension::<SendLog>()
+            .allow_extension::<Stamp>()
             .allow_extension::<Proxy>();
         Self { filter, left: most, is_hop: false }
     }

@@ -66,10 +66,10 @@ where
     }
 
     /// By which way the request goes out.
-    fn proxy(&self, request: &Request<B>) -> Result<Proxy, ClientError> {
+    fn proxy(&self, request: &Request<B>, identity: Option<&Identity>) -> Result<Proxy, ClientError> {
         let extensions = request.extensions();
-        let profile = extensions.get::<Identity>().and_then(Identity::profile);
-        match extensions.get::<Proxy>().or_else(|| profile.and_then(Profile::proxy)) {
+        let worn = || identity.and_then(Identity::profile).and_then(Profile::proxy);
+        match extensions.get::<Proxy>().or_else(worn) {
             Some(proxy) => Ok(proxy.clone()),
             None if self.shared.direct_by_default => Ok(Proxy::direct()),
             None => Err(ClientError::new(ClientErrorKind::NoProxy)),
@@ -81,11 +81,11 @@ where
         B: Unpin,
         B::Error: Into<BoxError>,
     {
-        let identity = request.extensions().get::<Identity>().cloned();
+        let identity = Identity::of(request.extensions());
         if identity.is_none() && !self.shared.without_identity {
             return Err(ClientError::new(ClientErrorKind::NoIdentity));
         }
-        let proxy = self.proxy(&request)?;
+        let proxy = self.proxy(&request, identity.as_ref())?;
         check_uri(&request)?;
         // By ALPN the connection decides, not the caller.
         if request.version() != Version::HTTP_10 {

@@ -36,12 +36,12 @@ impl<S> ProfileService<S> {
 
     fn identity<B>(&self, request: &mut Request<B>) -> Result<Identity, SessionError> {
         let Some(sessions) = &self.sessions else {
-            let identity = request.extensions().get::<Identity>();
-            return identity.cloned().ok_or_else(|| SessionError::new(SessionErrorKind::NoIdentity));
+            let identity = Identity::of(request.extensions());
+            return identity.ok_or_else(|| SessionError::new(SessionErrorKind::NoIdentity));
         };
-        let identity = request::identity(request.extensions(), sessions)?;
-        request.extensions_mut().insert(identity.clone());
-        Ok(identity)
+        let found = request::find(request.extensions(), sessions)?;
+        found.seat(request.extensions_mut());
+        Ok(found.identity)
     }
 }
 

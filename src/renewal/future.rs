@@ -24,7 +24,9 @@ use crate::{
     },
     session::{
         Identity, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner,
-        lane::Lane, request::SendLog, trace,
+        lane::Lane,
+        request::{SendLog, Stamp},
+        trace,
     },
 };
 
@@ -337,14 +339,13 @@ where
         }
         let retirable = self.template.is_some() && self.method.is_safe();
         self.log.with(|log| {
-            log.hops = 0;
             log.cookies.clear();
             log.uri = None;
             log.retirable = retirable;
         });
         let extensions = request.extensions_mut();
-        extensions.insert(Identity { session: self.session.clone(), kept: permit.value.clone() });
-        extensions.insert(self.log.clone());
+        let identity = Identity { session: self.session.clone(), kept: permit.value.clone() };
+        extensions.insert(Stamp { identity, log: self.log.clone() });
         request
     }
 
@@ -378,10 +379,32 @@ where
                 return Judgement::Deliver(Err(error));
             }
         };
+        // Taken out for the user's test, which runs under no lock of ours.
+        let (cookies, served) = self.log.with(|log| (mem::take(&mut log.cookies), log.uri.take()));
         if let Some(expiring) = &self.config.expiring {
-            self.log.with(|log| expiring.note(&permit.value, &log.cookies));
+            expiring.note(&permit.value, &cookies);
         }
-        if !self.says_expired(&response) {
+        let expired = self.config.expired.matches(&Answer {
+            status: response.status(),
+            headers: response.headers(),
+            extensions: response.extensions(),
+            requested: &self.requested,
+            served: served.as_ref().unwrap_or(&self.requested),
+            cookies: &cookies,
+        });
+        let tell = |call: &mut Self, mut response: Response<R>| {
+            call.told.answered(generation, response.status());
+            response.extensions_mut().insert(SessionInfo {
+                session: call.session.id().clone(),
+                generation,
+                cookies,
+                uri: served,
+                replays: call.replays,
+                held: call.held,
+            });
+            response
+        };
+        if !expired {
             let late = self.config.late == LateAnswer::ReplayAll
                 && !permit.has_role()
                 && !permit.value.life.is_current()
@@ -391,7 +414,7 @@ where
                 self.told.replayed(&session, generation, ReplayCause::Stale);
                 return Judgement::Replay;
             }
-            return Judgement::Deliver(Ok(self.informed(response, generation)));
+            return Judgement::Deliver(Ok(tell(self, response)));
         }
         let news = Gate::report_expired(&session, permit);
         let wanted = news || self.config.late != LateAnswer::Deliver;
@@ -402,7 +425,7 @@ where
             drop(response);
             return Judgement::Replay;
         }
-        Judgement::Deliver(Ok(self.informed(response, generation)))
+        Judgement::Deliver(Ok(tell(self, response)))
     }
 
     /// Makes ready to send the request again, if it can be had again and may be.
@@ -413,35 +436,6 @@ where
         self.request = self.template.take();
         self.replays += 1;
         true
-    }
-
-    fn says_expired<R>(&self, response: &Response<R>) -> bool {
-        // Taken out for the user's test, which runs under no lock of ours.
-        let (uri, cookies) = self.log.with(|log| (log.uri.clone(), mem::take(&mut log.cookies)));
-        let expired = self.config.expired.matches(&Answer {
-            status: response.status(),
-            headers: response.headers(),
-            extensions: response.extensions(),
-            requested: &self.requested,
-            served: uri.as_ref().unwrap_or(&self.requested),
-            cookies: &cookies,
-        });
-        self.log.with(|log| log.cookies = cookies);
-        expired
-    }
-
-    fn informed<R>(&mut self, mut response: Response<R>, generation: u64) -> Response<R> {
-        self.told.answered(generation, response.status());
-        let (cookies, uri) = self.log.with(|log| (mem::take(&mut log.cookies), log.uri.take()));
-        response.extensions_mut().insert(SessionInfo {
-            session: self.session.id().clone(),
-            generation,
-            cookies,
-            uri,
-            replays: self.replays,
-            held: self.held,
-        });
-        response
     }
 }
 

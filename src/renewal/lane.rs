@@ -24,7 +24,7 @@ use crate::{
     session::{
         Identity, Kept, Session, SessionId, SessionInfo, SessionInner,
         lane::{Lane, Once},
-        request::SendLog,
+        request::{SendLog, Stamp},
         trace,
     },
 };
@@ -66,8 +66,7 @@ where
             // The renewal says whose it is.
             extensions.remove::<Session>();
             extensions.remove::<SessionId>();
-            extensions.insert(identity.clone());
-            extensions.insert(log.clone());
+            extensions.insert(Stamp { identity: identity.clone(), log: log.clone() });
             poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
             let sent = service.call(request);
             drop(service);

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -50,6 +51,8 @@ pub(crate) struct Sent {
     pub(crate) identity: Identity,
     pub(crate) uri: Uri,
     pub(crate) stores: bool,
+    /// Whether the answer carries a `SessionInfo`, if no gate puts it there.
+    pub(crate) tells: bool,
     pub(crate) log: Option<SendLog>,
 }
 
@@ -100,23 +103,25 @@ impl<S: Service<Request<B>>, B> fmt::Debug for ResponseFuture<S, B> {
 
 impl Sent {
     /// Stores the cookies of a response into the identity that its request was sent under, and says so.
-    fn receive<R>(&self, response: &mut Response<R>) {
+    fn receive<R>(&mut self, response: &mut Response<R>) {
         let mut cookies = Vec::new();
         if self.stores && response.headers().contains_key(header::SET_COOKIE) {
             self.store(response, &mut cookies);
         }
-        match &self.log {
-            Some(log) => log.with(|log| log.cookies.append(&mut cookies)),
-            None => {
-                response.extensions_mut().insert(SessionInfo {
-                    session: self.identity.session_id().clone(),
-                    generation: self.identity.generation(),
-                    cookies,
-                    uri: Some(self.uri.clone()),
-                    replays: 0,
-                    held: Duration::ZERO,
-                });
-            }
+        if let Some(log) = &self.log {
+            log.with(|log| {
+                log.cookies.append(&mut cookies);
+                log.uri = Some(mem::take(&mut self.uri));
+            });
+        } else if self.tells {
+            response.extensions_mut().insert(SessionInfo {
+                session: self.identity.session_id().clone(),
+                generation: self.identity.generation(),
+                cookies,
+                uri: Some(mem::take(&mut self.uri)),
+                replays: 0,
+                held: Duration::ZERO,
+            });
         }
     }
 

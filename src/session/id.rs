@@ -1,6 +1,13 @@
 //! The name of a session.
 
-use std::{fmt, sync::Arc};
+use std::{
+    cmp::Ordering,
+    fmt,
+    hash::{Hash, Hasher},
+    sync::{Arc, Weak},
+};
+
+use super::{Kept, Session, SessionInner};
 
 /// The name of a session: any text, or an integer, which is the same name as its decimal digits.
 ///
@@ -19,8 +26,13 @@ use std::{fmt, sync::Arc};
 /// # Clone
 ///
 /// Cloning allocates nothing.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct SessionId(Repr);
+#[derive(Clone)]
+pub struct SessionId {
+    name: Repr,
+    /// Below the session layer, whom the request goes under: the extension is there anyway, so that a send allocates nothing to
+    /// say so. A copy that somebody keeps holds no session in use.
+    seat: (Weak<SessionInner>, Weak<Kept>),
+}
 
 /// One name has one representation: text that is the decimal form of a number is held as the number.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -30,6 +42,20 @@ enum Repr {
 }
 
 impl SessionId {
+    fn named(name: Repr) -> Self {
+        Self { name, seat: (Weak::new(), Weak::new()) }
+    }
+
+    /// The session and the identity that were seated here, unless both are gone.
+    pub(crate) fn seated(&self) -> Option<(Arc<SessionInner>, Arc<Kept>)> {
+        let (session, kept) = &self.seat;
+        Some((session.upgrade()?, kept.upgrade()?))
+    }
+
+    pub(crate) fn seat(&mut self, session: &Session, kept: &Arc<Kept>) {
+        self.seat = (Arc::downgrade(&session.0), Arc::downgrade(kept));
+    }
+
     fn from_text(text: &str) -> Option<u64> {
         let digits = text.as_bytes();
         let canonical = matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && digits.iter().all(u8::is_ascii_digit);
@@ -39,7 +65,7 @@ impl SessionId {
 
 impl From<&str> for SessionId {
     fn from(text: &str) -> Self {
-        Self(Self::from_text(text).map_or_else(|| Repr::Text(text.into()), Repr::Number))
+        Self::named(Self::from_text(text).map_or_else(|| Repr::Text(text.into()), Repr::Number))
     }
 }
 
@@ -57,7 +83,7 @@ impl From<&String> for SessionId {
 
 impl From<&SessionId> for SessionId {
     fn from(id: &SessionId) -> Self {
-        id.clone()
+        Self::named(id.name.clone())
     }
 }
 
@@ -66,14 +92,14 @@ macro_rules! from_integers {
         $(
             impl From<$unsigned> for SessionId {
                 fn from(number: $unsigned) -> Self {
-                    Self(Repr::Number(number as u64))
+                    Self::named(Repr::Number(number as u64))
                 }
             }
         )*
         $(
             impl From<$signed> for SessionId {
                 fn from(number: $signed) -> Self {
-                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self(Repr::Number(number)))
+                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self::named(Repr::Number(number)))
                 }
             }
         )*
@@ -82,9 +108,35 @@ macro_rules! from_integers {
 
 from_integers!(u8 u16 u32 u64 usize; i8 i16 i32 i64 isize);
 
+impl PartialEq for SessionId {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for SessionId {}
+
+impl Hash for SessionId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
+impl PartialOrd for SessionId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for SessionId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.name.cmp(&other.name)
+    }
+}
+
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.name {
             Repr::Number(number) => number.fmt(f),
             Repr::Text(text) => text.fmt(f),
         }
@@ -93,7 +145,7 @@ impl fmt::Display for SessionId {
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.name {
             Repr::Number(number) => write!(f, "SessionId({number})"),
             Repr::Text(text) => write!(f, "SessionId({text:?})"),
         }
@@ -113,7 +165,7 @@ mod tests {
         assert_eq!(SessionId::from(-5), SessionId::from("-5"));
         for text in ["", "00", "01", "+1", " 1", "18446744073709551616", "٣"] {
             assert_eq!(SessionId::from(text).to_string(), text);
-            assert!(matches!(SessionId::from(text).0, Repr::Text(_)), "{text:?}");
+            assert!(matches!(SessionId::from(text).name, Repr::Text(_)), "{text:?}");
         }
     }
 }

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+use http::Extensions;
 use parking_lot::Mutex;
 
-use super::{Session, SessionId};
+use super::{Session, SessionId, request};
 use crate::{
     cookies::Jar,
     gate::keeper::Life,
@@ -18,8 +19,8 @@ use crate::{
 /// Who a session is for one generation: its cookies and its profile, which never mix with those of another generation.
 ///
 /// A request keeps the identity that it was sent under, and its response stores cookies into that identity alone. The gate or
-/// the session layer puts it into the extensions of a request on its way down, so that layers below know under whom it goes;
-/// nothing else can make one.
+/// the session layer gives it to a request on its way down, so that layers below know under whom it goes: they ask
+/// [`Identity::of`].
 ///
 /// # Clone
 ///
@@ -59,6 +60,29 @@ impl Kept {
 }
 
 impl Identity {
+    /// The identity that a request goes under, as the session layer or a renewal layer above has settled it.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_client_sessions::{Identity, SessionId, SessionLayer, Sessions};
+    ///
+    /// let sessions = Sessions::new();
+    /// let client = ServiceBuilder::new().layer(SessionLayer::new(&sessions)).service(service_fn(
+    ///     |request: http::Request<()>| async move {
+    ///         let identity = Identity::of(request.extensions()).ok_or("the session layer is above")?;
+    ///         Ok::<_, tower::BoxError>(http::Response::new(identity.generation()))
+    ///     },
+    /// ));
+    /// let request = http::Request::get("https://shop.example/").extension(SessionId::from("alice")).body(())?;
+    /// assert_eq!(*client.oneshot(request).await?.body(), 1);
+    /// # Ok::<_, tower::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        request::seated(extensions)
+    }
+
     /// The session that this is a generation of.
     pub fn session(&self) -> &Session {
         &self.session

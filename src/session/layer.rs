@@ -10,12 +10,23 @@ use super::{SessionService, Sessions};
 #[derive(Clone, Debug)]
 pub struct SessionLayer {
     sessions: Sessions,
+    tells: bool,
 }
 
 impl SessionLayer {
     /// Creates a layer whose services find their sessions in `sessions`.
     pub fn new(sessions: &Sessions) -> Self {
-        Self { sessions: sessions.clone() }
+        Self { sessions: sessions.clone(), tells: true }
+    }
+
+    /// Leaves the [`SessionInfo`](super::SessionInfo) out of answers, for programs that do not look at it: it is the one thing that
+    /// a request through this layer allocates. Default: every answer has it.
+    ///
+    /// A renewal layer above puts its own there all the same.
+    #[must_use]
+    pub fn without_info(mut self) -> Self {
+        self.tells = false;
+        self
     }
 }
 
@@ -23,6 +34,7 @@ impl<S> Layer<S> for SessionLayer {
     type Service = SessionService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SessionService::new(inner, self.sessions.clone())
+        let service = SessionService::new(inner, self.sessions.clone());
+        if self.tells { service } else { service.without_info() }
     }
 }

@@ -10,6 +10,8 @@
 //! a [`Session`], then for a [`SessionId`], and then for the default session of [`Sessions`]. A request that names none, where
 //! no default was configured, is an error and is not sent. So is one that names a session other than its identity's.
 //!
+//! Layers below find out whom a request goes under by [`Identity::of`].
+//!
 //! # What is sent and stored
 //!
 //! The jar's cookies that match the request's URL go into its `Cookie` header. Cookies in a `Cookie` header that the request

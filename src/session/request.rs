@@ -133,11 +133,9 @@ pub(crate) struct SendLog(Arc<Mutex<Log>>);
 
 #[derive(Default)]
 pub(crate) struct Log {
-    /// How many hops have left.
-    pub(crate) hops: u32,
     /// The cookies that the answers set.
     pub(crate) cookies: Vec<StoredCookie>,
-    /// The URI of the last hop.
+    /// The URI of the last hop that was answered.
     pub(crate) uri: Option<Uri>,
     /// Whether a hop whose identity has ended may be refused, because the gate can start the whole request again.
     pub(crate) retirable: bool,
@@ -159,19 +157,81 @@ impl SendLog {
     }
 }
 
+/// What the gate puts into a request: whom it goes under, and where the session layer below writes what became of it.
+///
+/// One extension for both, since each extension is an allocation.
+#[derive(Clone, Debug)]
+pub(crate) struct Stamp {
+    pub(crate) identity: Identity,
+    pub(crate) log: SendLog,
+}
+
+/// Whom a request goes under, and where it says so.
+pub(crate) struct Found {
+    pub(crate) identity: Identity,
+    /// The gate's log, if a gate is above.
+    pub(crate) log: Option<SendLog>,
+    place: Place,
+}
+
+/// Which extension told whom a request goes under.
+enum Place {
+    /// The identity itself is there.
+    Outright,
+    Session,
+    Name,
+    /// The request names nobody: it goes under the default session.
+    Nowhere,
+}
+
+impl Found {
+    /// Lets the layers below know whom the request goes under: in the place of what names its session, or beside it if nothing
+    /// does.
+    pub(crate) fn seat(&self, extensions: &mut Extensions) {
+        let Identity { session, kept } = &self.identity;
+        match self.place {
+            Place::Outright => {}
+            Place::Session => extensions.get_mut::<Session>().expect("it was found there").seat(kept),
+            Place::Name => extensions.get_mut::<SessionId>().expect("it was found there").seat(session, kept),
+            Place::Nowhere => {
+                extensions.insert(self.identity.clone());
+            }
+        }
+    }
+}
+
+/// The identity that a layer above has settled.
+pub(crate) fn seated(extensions: &Extensions) -> Option<Identity> {
+    if let Some(stamp) = extensions.get::<Stamp>() {
+        return Some(stamp.identity.clone());
+    }
+    if let Some(identity) = extensions.get::<Identity>() {
+        return Some(identity.clone());
+    }
+    if let Some(session) = extensions.get::<Session>() {
+        return Some(Identity { kept: session.seated()?, session: Session::of(session.0.clone()) });
+    }
+    let (session, kept) = extensions.get::<SessionId>()?.seated()?;
+    Some(Identity { session: Session::of(session), kept })
+}
+
 /// Finds the session that a request names: its handle before its name before the default.
 pub(crate) fn named_session(extensions: &Extensions, sessions: &Sessions) -> Result<Session, SessionError> {
     if let Some(session) = extensions.get::<Session>() {
         return own(session, sessions);
     }
     if let Some(id) = extensions.get::<SessionId>() {
-        return Ok(sessions.session(id));
+        return Ok(sessions.registry.session(id));
     }
     if let Some(identity) = extensions.get::<Identity>() {
         return own(&identity.session, sessions);
     }
+    default_session(sessions)
+}
+
+fn default_session(sessions: &Sessions) -> Result<Session, SessionError> {
     match &sessions.registry.shared.default_session {
-        Some(id) => Ok(sessions.session(id)),
+        Some(id) => Ok(sessions.registry.session(id)),
         None => Err(SessionError::new(SessionErrorKind::NoSession)),
     }
 }
@@ -179,32 +239,57 @@ pub(crate) fn named_session(extensions: &Extensions, sessions: &Sessions) -> Res
 /// A handle, unless it is one to a session of others, which would be renewed through another stack.
 fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> {
     if Arc::ptr_eq(&session.0.shared, &sessions.registry.shared) {
-        return Ok(session.clone());
+        return Ok(Session::of(session.0.clone()));
     }
     Err(SessionError::new(SessionErrorKind::ForeignSession))
 }
 
 /// Finds the identity that a request goes under: the one that the gate put there, or the current one of the session it names.
-pub(crate) fn identity(extensions: &Extensions, sessions: &Sessions) -> Result<Identity, SessionError> {
-    if let Some(identity) = extensions.get::<Identity>() {
-        let other = match (extensions.get::<Session>(), extensions.get::<SessionId>()) {
-            // It may have been renamed since the request named it.
-            (Some(session), _) => !identity.session.0.names.has(session.id()),
-            (None, Some(id)) => !identity.session.0.names.has(id),
-            (None, None) => false,
-        };
-        if other {
-            return Err(SessionError::new(SessionErrorKind::OtherSession));
-        }
-        own(&identity.session, sessions)?;
-        return Ok(identity.clone());
+pub(crate) fn find(extensions: &Extensions, sessions: &Sessions) -> Result<Found, SessionError> {
+    if let Some(stamp) = extensions.get::<Stamp>() {
+        let identity = outright(&stamp.identity, extensions, sessions)?;
+        return Ok(Found { identity, log: Some(stamp.log.clone()), place: Place::Outright });
     }
-    let session = named_session(extensions, sessions)?;
+    if let Some(identity) = extensions.get::<Identity>() {
+        let identity = outright(identity, extensions, sessions)?;
+        return Ok(Found { identity, log: None, place: Place::Outright });
+    }
+    let (session, place) = if let Some(session) = extensions.get::<Session>() {
+        (own(session, sessions)?, Place::Session)
+    } else if let Some(id) = extensions.get::<SessionId>() {
+        (sessions.registry.session(id), Place::Name)
+    } else {
+        (default_session(sessions)?, Place::Nowhere)
+    };
+    let identity = current(session).ok_or_else(|| SessionError::new(SessionErrorKind::Held))?;
+    Ok(Found { identity, log: None, place })
+}
+
+/// An identity that is there by itself, unless the request names another session or one of others.
+fn outright(
+    identity: &Identity,
+    extensions: &Extensions,
+    sessions: &Sessions,
+) -> Result<Identity, SessionError> {
+    let other = match (extensions.get::<Session>(), extensions.get::<SessionId>()) {
+        // It may have been renamed since the request named it.
+        (Some(session), _) => !identity.session.0.names.has(session.id()),
+        (None, Some(id)) => !identity.session.0.names.has(id),
+        (None, None) => false,
+    };
+    if other {
+        return Err(SessionError::new(SessionErrorKind::OtherSession));
+    }
+    own(&identity.session, sessions)?;
+    Ok(identity.clone())
+}
+
+fn current(session: Session) -> Option<Identity> {
     if let Some(kept) = session.0.gate.current() {
-        return Ok(Identity { session, kept });
+        return Some(Identity { session, kept });
     }
     if session.0.shared.lane().is_none() {
         session.0.adopt_pending();
     }
-    session.identity().ok_or_else(|| SessionError::new(SessionErrorKind::Held))
+    session.identity()
 }

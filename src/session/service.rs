@@ -9,7 +9,7 @@ use tower_service::Service;
 use super::{
     CookieSwitch, Identity, RequestCookies, ResponseFuture, SessionError, SessionErrorKind, Sessions,
     future::Sent,
-    request::{self, SendLog},
+    request::{self, Found},
     trace,
     undressed::Undressed,
 };
@@ -22,12 +22,21 @@ use crate::{cookies::Target, gate::BoxError};
 pub struct SessionService<S> {
     inner: S,
     sessions: Sessions,
+    /// Whether answers carry a `SessionInfo`.
+    tells: bool,
 }
 
 impl<S> SessionService<S> {
     /// Wraps `inner`.
     pub fn new(inner: S, sessions: Sessions) -> Self {
-        Self { inner, sessions }
+        Self { inner, sessions, tells: true }
+    }
+
+    /// Leaves the [`SessionInfo`](super::SessionInfo) out of answers: see [`SessionLayer::without_info`](super::SessionLayer::without_info).
+    #[must_use]
+    pub fn without_info(mut self) -> Self {
+        self.tells = false;
+        self
     }
 
     /// The wrapped service.
@@ -37,16 +46,16 @@ impl<S> SessionService<S> {
 
     /// Puts onto the request what its session adds to it.
     fn prepare<B>(&self, request: &mut Request<B>) -> Result<Sent, Unsent> {
-        let identity = request::identity(request.extensions(), &self.sessions)?;
-        let log = request.extensions().get::<SendLog>().cloned();
-        if let Some(log) = &log {
+        let found = request::find(request.extensions(), &self.sessions)?;
+        let identity = &found.identity;
+        if let Some(log) = &found.log {
             // A hop that waited below while its identity was ended: the gate starts the request again under the next one.
             if identity.is_ended() && log.with(|log| log.retirable) {
                 return Err(SessionError::new(SessionErrorKind::Retired).into());
             }
         }
         if identity.kept.undressed().is_some() {
-            return Err(Unsent::Undressed(identity));
+            return Err(Unsent::Undressed(found.identity));
         }
         let uri = target_uri(request)?;
         let target = Target::from_uri(&uri)
@@ -68,7 +77,7 @@ impl<S> SessionService<S> {
             };
             drop(jar);
             if let Some(cookie) = cookie {
-                trace::sent(&identity, &target, &cookie);
+                trace::sent(identity, &target, &cookie);
                 request.headers_mut().insert(header::COOKIE, cookie);
             }
         } else {
@@ -76,14 +85,9 @@ impl<S> SessionService<S> {
         }
         identity.session.0.counters.sent.add();
         identity.session.0.shared.meters.sent.add();
-        if let Some(log) = &log {
-            log.with(|log| {
-                log.hops += 1;
-                log.uri = Some(uri.clone());
-            });
-        }
-        put(request, &identity);
-        Ok(Sent { identity, uri, stores, log })
+        found.seat(request.extensions_mut());
+        let Found { identity, log, .. } = found;
+        Ok(Sent { identity, uri, stores, tells: self.tells, log })
     }
 }
 
@@ -128,22 +132,10 @@ impl From<SessionError> for Unsent {
     }
 }
 
-/// Lets the layers below know whom the request goes under.
-fn put<B>(request: &mut Request<B>, identity: &Identity) {
-    let extensions = request.extensions_mut();
-    match extensions.get_mut::<Identity>() {
-        Some(place) if place == identity => {}
-        Some(place) => place.clone_from(identity),
-        None => {
-            extensions.insert(identity.clone());
-        }
-    }
-}
-
 /// Where the request goes: its URI, completed by its `Host` header where it has only a path.
 fn target_uri<B>(request: &Request<B>) -> Result<Uri, SessionError> {
     let uri = request.uri();
-    if uri.host().is_some() {
+    if uri.authority().is_some() {
         return Ok(uri.clone());
     }
     host_and_path(uri, request.headers()).ok_or_else(|| SessionError::new(SessionErrorKind::BadUri))

@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicBool, AtomicU64},
     },
     task::{Context, Poll},
@@ -45,7 +45,7 @@ use crate::{
 ///
 /// Clones are the same session.
 #[derive(Clone)]
-pub struct Session(pub(crate) Arc<SessionInner>);
+pub struct Session(pub(crate) Arc<SessionInner>, Weak<Kept>);
 
 pub(crate) struct SessionInner {
     pub(crate) names: Names,
@@ -125,6 +125,22 @@ impl Beginning {
 }
 
 impl Session {
+    /// The second field is for the extensions of a request, and empty elsewhere: see [`seat`](Self::seat).
+    pub(crate) fn of(inner: Arc<SessionInner>) -> Self {
+        Self(inner, Weak::new())
+    }
+
+    /// Says, in a handle that is a request's extension, under which identity the request goes: the extension is there anyway, so
+    /// that a send allocates nothing for it.
+    pub(crate) fn seat(&mut self, kept: &Arc<Kept>) {
+        self.1 = Arc::downgrade(kept);
+    }
+
+    /// The identity that was seated here, unless it is gone.
+    pub(crate) fn seated(&self) -> Option<Arc<Kept>> {
+        self.1.upgrade()
+    }
+
     pub(crate) fn create(id: SessionId, shared: Arc<Shared>, wearer: Option<Arc<Wearer>>) -> Self {
         let beginning = Beginning::new(shared.jar(), Wear::Next, Data::new(), !shared.login_first);
         Self::with(id, shared, wearer, beginning)
@@ -159,7 +175,7 @@ impl Session {
             true => Gate::open(kept, jitter),
             false => Gate::pending_after(last, Some(kept), jitter),
         };
-        Self(Arc::new(SessionInner {
+        Self::of(Arc::new(SessionInner {
             names: Names::new(id),
             shared,
             gate,
@@ -184,7 +200,7 @@ impl Session {
 
     /// The current identity, or `None` while there is none.
     pub fn identity(&self) -> Option<Identity> {
-        self.0.gate.current().map(|kept| Identity { session: self.clone(), kept })
+        self.0.gate.current().map(|kept| Identity { session: Self::of(self.0.clone()), kept })
     }
 
     /// The profile of the current or coming identity, or `None` where there are no profiles, or none was
@@ -633,8 +649,8 @@ impl Keeper for SessionInner {
     fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<Kept> {
         let span = trace::renewal(self.names.last(), &drive);
         match self.shared.lane() {
-            Some(lane) if span.is_disabled() => lane.renew(Session(self.clone()), drive),
-            Some(lane) => Box::pin(lane.renew(Session(self.clone()), drive).instrument(span)),
+            Some(lane) if span.is_disabled() => lane.renew(Session::of(self.clone()), drive),
+            Some(lane) => Box::pin(lane.renew(Session::of(self.clone()), drive).instrument(span)),
             None => Box::pin(std::future::ready(Err(Failure {
                 terminal: false,
                 error: RenewalError::new(RenewalErrorKind::NoStack),

@@ -56,7 +56,7 @@ pub struct Sessions {
 
 /// The sessions by name.
 pub(crate) struct Registry {
-    map: papaya::HashMap<SessionId, Session>,
+    map: papaya::HashMap<SessionId, Session, foldhash::quality::RandomState>,
     pub(crate) shared: Arc<Shared>,
     max_sessions: Option<usize>,
     /// Counts creations, twice each: the clock of `last_used`.
@@ -124,7 +124,7 @@ impl Sessions {
     /// This never fails: when all sessions of a bounded registry are in use, the bound is passed, and
     /// [`Stats::sessions_over_limit`] counts it.
     pub fn session(&self, id: impl Into<SessionId>) -> Session {
-        self.registry.session(id.into())
+        self.registry.session(&id.into())
     }
 
     /// The session of this name, created with the profile of the name `profile` if it is new, and
@@ -137,7 +137,7 @@ impl Sessions {
         let wearer = self.registry.shared.wearer().ok_or_else(|| UnknownProfile::new(profile))?;
         wearer.pin(profile)?;
         let make = |id, shared| Session::create(id, shared, Some(wearer));
-        let (session, created) = self.registry.find_or_create(id.into(), make);
+        let (session, created) = self.registry.find_or_create(&id.into(), make);
         if !created {
             session.pin_profile(profile)?;
         }
@@ -352,7 +352,7 @@ impl SessionsBuilder {
         ConfigError::unless(self.max_sessions != Some(0), "max_sessions")?;
         ConfigError::unless(self.event_capacity != 0, "event_capacity")?;
         let registry = Arc::new_cyclic(|registry| Registry {
-            map: papaya::HashMap::new(),
+            map: papaya::HashMap::default(),
             shared: Arc::new(Shared {
                 registry: registry.clone(),
                 profiles: self.profiles,
@@ -397,18 +397,15 @@ impl fmt::Debug for SessionsBuilder {
 }
 
 impl Registry {
-    /// The session of this name, created if it is new.
-    pub(crate) fn session(&self, id: SessionId) -> Session {
-        match self.find(&id) {
-            Some(session) => session,
-            None => {
-                self.find_or_create(id, |id, shared| {
-                    let wearer = shared.wearer();
-                    Session::create(id, shared, wearer)
-                })
-                .0
-            }
-        }
+    /// The session of this name, created if it is new; only then is the name copied.
+    pub(crate) fn session(&self, id: &SessionId) -> Session {
+        self.find(id).unwrap_or_else(|| {
+            let make = |id, shared: Arc<Shared>| {
+                let wearer = shared.wearer();
+                Session::create(id, shared, wearer)
+            };
+            self.find_or_create(id, make).0
+        })
     }
 
     /// A new session, unless there is one of this name.
@@ -417,7 +414,7 @@ impl Registry {
         id: SessionId,
         make: impl FnOnce(SessionId, Arc<Shared>) -> Session,
     ) -> Option<Session> {
-        let (session, created) = self.find_or_create(id, make);
+        let (session, created) = self.find_or_create(&id, make);
         created.then_some(session)
     }
 
@@ -429,7 +426,7 @@ impl Registry {
             let wearer = shared.wearer();
             Session::with(id, shared, wearer, beginning.take().expect("a session is made once"))
         };
-        let (session, _) = self.find_or_create(id, make);
+        let (session, _) = self.find_or_create(&id, make);
         if let Some(beginning) = beginning {
             session.begin_again(beginning);
         }
@@ -497,9 +494,11 @@ impl Registry {
 
     fn find_or_create(
         &self,
-        id: SessionId,
+        id: &SessionId,
         make: impl FnOnce(SessionId, Arc<Shared>) -> Session,
     ) -> (Session, bool) {
+        // The name alone: it may come out of a request that was sent.
+        let id = SessionId::from(id);
         let mut line = self.creation.lock();
         // Under the lock nobody decides about dropping it, so that a mark is never seen here.
         if let Some(session) = self.find(&id) {

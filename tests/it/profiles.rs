@@ -264,7 +264,7 @@ async fn one_who_waits_holds_nothing_of_what_is_below() {
 async fn a_profile_layer_alone_waits_as_well() {
     let sessions = Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build();
     let site = service_fn(|request: Request<Body>| async move {
-        let identity = request.extensions().get::<Identity>().unwrap();
+        let identity = Identity::of(request.extensions()).unwrap();
         Ok::<_, BoxError>(Response::new(identity.profile().cloned()))
     });
     let client = ProfileLayer::resolving(&sessions).layer(site);

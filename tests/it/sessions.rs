@@ -354,7 +354,7 @@ async fn hazard_41_cookies_profile_and_generation_are_read_as_one() {
     let seen: Arc<std::sync::Mutex<BTreeMap<u64, Snapshot>>> = Arc::default();
     let (told, below) = (seen.clone(), site.clone());
     let service = service_fn(move |request: Request<Body>| {
-        let identity = request.extensions().get::<Identity>().unwrap();
+        let identity = Identity::of(request.extensions()).unwrap();
         let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
         let (worn, agent) = (identity.profile().unwrap().name().unwrap(), text("user-agent").unwrap());
         assert_eq!(worn, agent);

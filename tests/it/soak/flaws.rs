@@ -160,8 +160,7 @@ impl Service<Request<Body>> for Flawed {
             Flaw::SendsUncounted if self.site.rng(|rng| rng.chance(5)) => self.send_copy(&request),
             Flaw::SwapsCookies | Flaw::LosesEdits | Flaw::KeepsEdits => self.spoil_cookies(&mut request),
             Flaw::KeepsHandles => {
-                let identity =
-                    request.extensions().get::<Identity>().expect("the session layer puts it there");
+                let identity = Identity::of(request.extensions()).expect("the session layer puts it there");
                 self.keep(identity.session().clone());
             }
             Flaw::KeepsTasks => drop(tokio::spawn(std::future::pending::<()>())),

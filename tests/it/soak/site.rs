@@ -185,7 +185,7 @@ fn cookies(request: &Request<Body>) -> Vec<(String, String)> {
 }
 
 fn identity(request: &Request<Body>) -> Identity {
-    request.extensions().get::<Identity>().expect("the session layer puts it there").clone()
+    Identity::of(request.extensions()).expect("the session layer puts it there")
 }
 
 /// Judging what is sent.
