@@ -12,10 +12,11 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support::{
-    crowd, now_or_never,
+    Replays, Sets, crowd, now_or_never,
     time::{ThreadTime, short},
 };
-use tower_client_sessions::{RenewalGate, gate::BoxError};
+use tower::{Layer, Service};
+use tower_client_sessions::{RenewalGate, Sessions, gate::BoxError};
 
 const CROWDS: [usize; 4] = [1, 100, 10_000, 100_000];
 
@@ -29,6 +30,23 @@ fn open(criterion: &mut Criterion<ThreadTime>) {
     group.finish();
 }
 
+/// What a task that waits is made of, and what a crowd of 10,000 requests comes through with: told, not timed.
+fn told(_criterion: &mut Criterion<ThreadTime>) {
+    let sessions = Sessions::new();
+    let gate = RenewalGate::new(7_u64, || async { Ok::<_, BoxError>(7) });
+    let request = support::request(&support::page(1));
+    let of_request = size_of_val(&request);
+    let mut stack = support::renewal(&sessions, Replays::On).layer(support::Bare::new(Sets::Nothing));
+    let of_future = size_of_val(&stack.call(request));
+    println!(
+        "a request: {of_request} bytes; its future at the gate: {of_future}; at a gate alone: {}",
+        size_of_val(&gate.enter())
+    );
+    for ends in [false, true] {
+        println!("10,000 requests, the session ends in the middle: {ends}; {:?}", crowd::drain(10_000, ends));
+    }
+}
+
 fn release(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("gate-release");
     group.sample_size(10);
@@ -36,6 +54,7 @@ fn release(criterion: &mut Criterion<ThreadTime>) {
         group.throughput(Throughput::Elements(waiters as u64));
         for (name, release) in [
             ("flag", crowd::release_of_a_flag as fn(usize) -> Duration),
+            ("flag-deadline", crowd::release_of_a_flag_with_deadlines as fn(usize) -> Duration),
             ("gate", crowd::release_of_a_gate as fn(usize) -> Duration),
         ] {
             group.bench_function(BenchmarkId::new(name, waiters), |bencher| {
@@ -64,6 +83,6 @@ fn renewal_in_the_middle(criterion: &mut Criterion<ThreadTime>) {
 criterion_group! {
     name = benches;
     config = short();
-    targets = open, release, renewal_in_the_middle
+    targets = told, open, release, renewal_in_the_middle
 }
 criterion_main!(benches);

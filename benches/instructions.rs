@@ -16,9 +16,11 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use http::{HeaderValue, header};
 use support::{Replays, Sets, now_or_never};
+use tower::Layer;
 use tower_client_sessions::{
-    RenewalGate, SessionId,
+    RenewalGate, SessionId, SessionLayer,
     cookies::{Jar, Target, Timestamp},
     gate::BoxError,
 };
@@ -191,6 +193,15 @@ fn open_path(scenario: &mut Show<'_>) {
     let bare = || support::boxed(support::Bare::new(Sets::Nothing));
     scenario(BARE.into(), None, request_through(bare(), 1, false));
     scenario("bare, a name in the request".into(), Some(BARE), request_through(bare(), 1, true));
+    let (page, mut by_hand) = (support::page(1), bare());
+    let cookie = HeaderValue::from_static("a=b");
+    let floor = move || {
+        let mut request = support::request(&page);
+        request.extensions_mut().insert(SessionId::from(support::NAME));
+        request.headers_mut().insert(header::COOKIE, cookie.clone());
+        drop(hint::black_box(by_hand(request)));
+    };
+    scenario("bare, a name and a cookie put on by hand".into(), Some(BARE), Box::new(floor));
     for (domains, cookies) in [(1, 1), (1, 5), (1, 20), (100, 5), (10_000, 5)] {
         let (sessions, session) = support::sessions(domains, cookies);
         let stack = support::session_stack(&sessions, Sets::Nothing);
@@ -206,6 +217,10 @@ fn open_path(scenario: &mut Show<'_>) {
                 drop(hint::black_box(stack(request)));
             };
             scenario("session layer by a handle, D=1 k=5".into(), Some(BARE), Box::new(by_handle));
+            let layer = SessionLayer::new(&sessions).without_info();
+            let stack = support::boxed(layer.layer(support::Bare::new(Sets::Nothing)));
+            let name = "session layer without info, D=1 k=5";
+            scenario(name.into(), Some(BARE), request_through(stack, 1, true));
             for (name, replays) in [("no replays", Replays::Off), ("replays", Replays::On)] {
                 let stack = support::gate_stack(&sessions, replays, Sets::Nothing);
                 let name = format!("gate and session layer, {name}, D=1 k=5");

@@ -48,6 +48,10 @@ impl Flag {
         .await;
     }
 
+    fn waiting(&self) -> usize {
+        self.waiting.lock().expect("nothing panics under this lock").len()
+    }
+
     fn raise(&self) {
         let waiting = {
             let mut waiting = self.waiting.lock().expect("nothing panics under this lock");
@@ -60,19 +64,32 @@ impl Flag {
 
 /// From raising the flag until the last of so many tasks has ended.
 pub(crate) fn release_of_a_flag(waiters: usize) -> Duration {
-    on_one_thread(async move {
-        let flag = Arc::new(Flag::default());
-        let mut tasks = JoinSet::new();
-        for _ in 0..waiters {
-            let flag = flag.clone();
-            tasks.spawn(async move { flag.wait().await });
-        }
+    on_one_thread(release_flag(waiters, |flag| async move { flag.wait().await }))
+}
+
+async fn release_flag<F>(waiters: usize, wait: impl Fn(Arc<Flag>) -> F) -> Duration
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let flag = Arc::new(Flag::default());
+    let mut tasks = JoinSet::new();
+    for _ in 0..waiters {
+        tasks.spawn(wait(flag.clone()));
+    }
+    while flag.waiting() < waiters {
         tokio::task::yield_now().await;
-        let start = thread_time();
-        flag.raise();
-        while tasks.join_next().await.is_some() {}
-        thread_time().saturating_sub(start)
-    })
+    }
+    let start = thread_time();
+    flag.raise();
+    while tasks.join_next().await.is_some() {}
+    thread_time().saturating_sub(start)
+}
+
+/// The same with a deadline for each, as every wait at a gate has one.
+pub(crate) fn release_of_a_flag_with_deadlines(waiters: usize) -> Duration {
+    on_one_thread(release_flag(waiters, |flag| async move {
+        tokio::time::timeout(Duration::from_secs(60), flag.wait()).await.expect("it is raised soon");
+    }))
 }
 
 /// From the end of a renewal until the last of so many tasks that waited for it has ended.

@@ -434,7 +434,7 @@ impl Session {
     ///
     /// If there is a session of that name, or this one was removed.
     pub fn rename(&self, id: impl Into<SessionId>) -> Result<(), SessionExists> {
-        let id = id.into();
+        let id = SessionId::from(&id.into());
         let renamed = self.0.shared.registry().is_some_and(|registry| registry.rename(self, id.clone()));
         if !renamed {
             return Err(SessionExists { id });
