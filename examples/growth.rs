@@ -174,7 +174,7 @@ fn bars(panel: &Panel<'_>, title: &str, unit: &str, bars: Vec<(String, f64)>) ->
         let value = Text::new(format!("{height:.0}"), (at + 0.3, height + most * 0.06), ("sans-serif", 14));
         chart.draw_series([value])?;
         // Below the bar, in the room that the range leaves for it.
-        chart.draw_series([Text::new(name.clone(), (at + 0.1, -most * 0.03), ("sans-serif", 14))])?;
+        chart.draw_series([Text::new(name.clone(), (at + 0.1, -most * 0.03), ("sans-serif", 11))])?;
     }
     Ok(())
 }
