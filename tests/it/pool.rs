@@ -167,7 +167,7 @@ impl Service<Request<Body>> for Server {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let identity = request.extensions().get::<Identity>().unwrap();
+        let identity = Identity::of(request.extensions()).unwrap();
         let session = identity.session_id().to_string();
         let server = self.clone();
         if request.uri().path() == "/login" {

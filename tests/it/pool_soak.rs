@@ -324,8 +324,7 @@ impl Service<Request<Body>> for Server {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let identity =
-            request.extensions().get::<Identity>().expect("the session layer puts it there").clone();
+        let identity = Identity::of(request.extensions()).expect("the session layer puts it there");
         let id = identity.session_id().to_string();
         let path = request.uri().path().to_owned();
         self.note(format_args!("{path} of {id} {}", identity.generation()));
