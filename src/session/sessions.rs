@@ -453,7 +453,7 @@ impl Registry {
     pub(crate) fn member(&self, id: SessionId) -> Session {
         match self.find(&id) {
             Some(session) => session,
-            None => self.find_or_create(id, Session::create_member).0,
+            None => self.find_or_create(&id, Session::create_member).0,
         }
     }
 
