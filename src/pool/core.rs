@@ -403,7 +403,9 @@ impl<H: Host> Core<H> {
 impl<H: Host> Core<H> {
     /// A request asks for a member.
     pub(crate) fn ask(&mut self, step: &mut Step<'_, H>, ask: &Ask) -> Answer<H::Cause> {
+        // Whoever has rested by now is for those who wait: the alarm may be late, and nobody overtakes.
         self.wake_rested(step);
+        self.settle(step);
         let avoid = self.avoidable(&ask.avoid);
         let (line, taken) = match ask.want {
             Want::Any => (Line::Any, self.take_any(step, None, avoid)),
@@ -550,14 +552,20 @@ impl<H: Host> Core<H> {
                 return Some(key);
             }
         }
-        // One may stand by to take over.
-        let standby = self
-            .slots
-            .iter()
-            .position(|slot| slot.next.is_some_and(|next| self.at(next).phase == Phase::Standby))?;
-        self.replace(step, standby as u32);
-        let index = self.slots[standby].serving?;
+        if self.waiting > 0 {
+            // One that stands by is for those who came before, once it serves.
+            return None;
+        }
+        let slot = self.standby()?;
+        self.replace(step, slot);
+        let index = self.slots[slot as usize].serving?;
         if self.is_ready(index) { self.take(step, index) } else { None }
+    }
+
+    /// A slot where a member stands by to take over.
+    fn standby(&self) -> Option<u32> {
+        let stands_by = |index: u32| self.at(index).phase == Phase::Standby;
+        (0..).zip(&self.slots).find(|(_, slot)| slot.next.is_some_and(stands_by)).map(|(slot, _)| slot)
     }
 
     /// The first slot of the key whose member is not to be avoided.
@@ -895,6 +903,12 @@ impl<H: Host> Core<H> {
         let wanted: Vec<u32> = self.keyed_slots.intersection(&self.empty).copied().collect();
         for slot in wanted {
             self.order_in(step, slot);
+        }
+        while !self.unused.is_empty()
+            && let Some(slot) = self.standby()
+        {
+            self.replace(step, slot);
+            self.settle(step);
         }
         while self.unused.len() > self.ordered {
             if !self.order_anywhere(step) && !self.order_successor(step) {

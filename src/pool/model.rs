@@ -111,6 +111,8 @@ struct World {
     failures: u32,
     causes: u64,
     arrivals: u64,
+    /// When each request that ever waited began to, by its number.
+    waited: BTreeMap<usize, u64>,
 }
 
 /// What can happen. Numbers choose among those to whom it can happen.
@@ -126,6 +128,8 @@ enum Event {
     Shut(usize),
     Open(usize, bool),
     Pass(u32),
+    /// Time passes, and the alarm is late.
+    Late(u32),
     Runtime(bool),
 }
 
@@ -160,6 +164,7 @@ impl World {
             failures: 0,
             causes: 0,
             arrivals: 0,
+            waited: BTreeMap::new(),
         };
         let limits = &mut world.limits;
         match flaw {
@@ -261,6 +266,7 @@ impl World {
                 }
             }
             Event::Pass(ms) => self.pass(self.now + ms * MS)?,
+            Event::Late(ms) => self.now += ms * MS,
             Event::Runtime(there) => self.host.cannot_order = !there,
         }
         self.judge()
@@ -286,6 +292,7 @@ impl World {
             }
             Answer::Wait(place) => {
                 self.arrivals += 1;
+                self.waited.insert(self.requests.len(), self.arrivals);
                 let ask = Ask { want, avoid: avoided };
                 self.requests.push(At::Waiting { place, ask, arrival: self.arrivals, woken: true });
                 let waiting = self.core.waiting();
@@ -475,14 +482,10 @@ impl World {
                 }
                 book.last = Some(self.now);
                 // One who came later was served; nobody older who could have been is in line.
-                if let At::Waiting { arrival, .. } = &self.requests[index]
-                    && let Some((older, ..)) = in_line.iter().find(|(older, ask, place)| {
-                        older < arrival
-                            && place.line == Line::Any
-                            && !ask.avoid.contains(number)
-                            && *older != *arrival
-                    })
-                {
+                let arrival = self.waited.get(&index).copied().unwrap_or(u64::MAX);
+                if let Some((older, ..)) = in_line.iter().find(|(older, ask, place)| {
+                    *older < arrival && place.line == Line::Any && !ask.avoid.contains(number)
+                }) {
                     return Err(format!("order: {older} was passed over for {arrival}"));
                 }
             }
@@ -649,6 +652,7 @@ impl Rng {
             84..87 => Event::Shut(which),
             87..91 => Event::Open(which, self.below(3) > 0),
             91..92 => Event::Runtime(self.below(2) == 0),
+            92..95 => Event::Late(self.below(6) as u32 + 1),
             _ => Event::Pass(self.below(6) as u32 + 1),
         }
     }
