@@ -37,18 +37,21 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let sessions = metrics::with_local_recorder(&recorder, || Sessions::builder().max_sessions(3).build());
-    let site = Site::held_logins();
+    let site = Site::held();
     let gate = GateConfig::new().max_failures(9).backoff(Duration::ZERO, Duration::ZERO);
     let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
     // One is refused and those after it are held, one login fails, and the next is good.
     site.logins_go([Login::Error]);
     let tasks = spawn_pages(&client, "a", 2);
     settle().await;
+    site.answer(2);
+    settle().await;
     let mut held = task::spawn(get(&client, "a", "/?set=a%3Db"));
     assert_pending!(held.poll());
     let meanwhile = figures(&snapshotter);
     assert_eq!(meanwhile["client_sessions_requests_held"], 3.0);
     site.end_logins(9);
+    site.answer(99);
     assert_eq!(good(tasks).await, 2);
     assert!(held.await.is_ok());
     // The next is cleared away while it runs.

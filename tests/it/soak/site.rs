@@ -233,7 +233,7 @@ impl Site {
                 }
             };
             let is_own = owner == id && made == generation;
-            if !is_own && !state.inherits(&identity, self.0.moods.login_first, &owner, made) {
+            if !is_own && !state.inherits(&identity, &owner, made) {
                 broken.push(format!("{name}={value} was sent by {id} under generation {generation}"));
             }
         }
@@ -252,16 +252,11 @@ impl Site {
 
 impl State {
     /// Whether this identity is the first of a fork, which has what `owner` had under the generation `made` when it was forked.
-    fn inherits(&self, identity: &Identity, login_first: bool, owner: &str, made: u64) -> bool {
-        let session = identity.session();
-        let is_first = if login_first {
-            let is_current = session.generation() == Some(identity.generation());
-            session.stats().renewals_succeeded == u64::from(is_current)
-        } else {
-            identity.generation() == 1
-        };
+    fn inherits(&self, identity: &Identity, owner: &str, made: u64) -> bool {
         let taken = (owner.to_owned(), Some(made));
-        is_first && self.forks.get(&session.id().to_string()) == Some(&taken)
+        let fork = identity.session_id().to_string();
+        // Whoever is forked while it has an identity is forked with that, as the fork's own first.
+        identity.generation() == 1 && self.forks.get(&fork) == Some(&taken)
     }
 }
 
