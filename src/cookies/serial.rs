@@ -187,6 +187,7 @@ mod tests {
             "http://127.0.0.1/",
             "https://[::1]/x/",
             "https://under_score.example/",
+            "https://semi;colon.example/",
             "https://x.co.uk/",
             "http://xn--bcher-kva.example/",
         ])

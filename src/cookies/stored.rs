@@ -3,7 +3,7 @@ use std::str;
 use std::time::Duration;
 
 use super::date::write_date;
-use super::domain::{canonical_domain, domain_matches, is_ip, is_public_suffix};
+use super::domain::{canonical_domain, canonical_host, domain_matches, is_ip, is_public_suffix};
 use super::parse::{MAX_ATTRIBUTE, MAX_PAIR, SetCookie, is_control, trimmed};
 use super::path::{default_path, path_matches};
 use super::time::Instant;
@@ -692,7 +692,9 @@ impl StoredCookieBuilder {
     fn judge(&self) -> Result<StoredCookie, CookieErrorKind> {
         judge_pair(&self.name, &self.value)?;
         judge_path(&self.path)?;
-        let domain = canonical_domain(&self.domain).ok_or(CookieErrorKind::InvalidDomain)?;
+        // A URL's host may be one that no attribute could name; its cookies come back as they were.
+        let of_url = || canonical_host(&self.domain).filter(|_| self.flags.has(Flags::HOST_ONLY));
+        let domain = canonical_domain(&self.domain).or_else(of_url).ok_or(CookieErrorKind::InvalidDomain)?;
         let one_host = is_ip(&domain) || is_public_suffix(&domain);
         if self.partition_key.bytes().any(is_control) {
             return Err(CookieErrorKind::ControlCharacter);
