@@ -666,7 +666,8 @@ async fn play(server: &Server, seed: u64, rng: &mut Rng, tally: &mut Tally) {
         });
     }
     while requests.join_next().await.is_some() {}
-    if pool.broken().is_some() || pool.waiting() > 0 {
+    // A pool whose members do for all that comes has no need to try another one.
+    if (pool.broken().is_some() && pool.members().is_empty()) || pool.waiting() > 0 {
         server.state().broken.push(format!("well again: {}", pool.snapshot()));
     }
     let snapshot = pool.snapshot();
