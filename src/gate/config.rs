@@ -173,5 +173,8 @@ mod tests {
         assert_eq!(check(GateConfig::new().hold_deadline(Duration::ZERO)), Err("hold_deadline"));
         let release = Release::Staggered { burst: 0, every: Duration::ZERO };
         assert_eq!(check(GateConfig::new().release(release)), Err("release: burst"));
+        assert_eq!(GateConfig::new().cool_down(Duration::MAX).limits.cool, Duration::MAX);
+        let error = GateConfig::new().max_held(0).check().unwrap_err();
+        assert_eq!(error.to_string(), "max_held is zero; it must be at least one");
     }
 }

@@ -52,6 +52,14 @@ mod tests {
     }
 
     #[test]
+    fn the_numbers_are_those_of_splitmix64() {
+        // Its reference adds the stride before it mixes, and begins with 0.
+        let jitter = Jitter::seeded(Jitter::STRIDE);
+        let numbers = [jitter.draw(), jitter.draw(), jitter.draw()];
+        assert_eq!(numbers, [0xE220_A839_7B1D_CDAF, 0x6E78_9E6A_A1B9_65F4, 0x06C4_5D18_8009_454F]);
+    }
+
+    #[test]
     fn hazard_44_draws_cover_their_range_evenly() {
         let jitter = Jitter::seeded(1);
         let mut counts = [0u32; 16];

@@ -378,3 +378,132 @@ pub(crate) fn failure(error: BoxError) -> Failure<RenewalError> {
     let kind = if terminal { RenewalErrorKind::Refused } else { RenewalErrorKind::Failed };
     Failure { terminal, error: RenewalError::caused_by(kind, error) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use tokio_test::task;
+
+    use super::*;
+    use crate::gate::{Release, waiters::Ticket};
+
+    /// Open, with renewals that never end.
+    fn open() -> RenewalGate<u32> {
+        RenewalGate::new(0, std::future::pending::<Result<_, BoxError>>)
+    }
+
+    fn uses(limit: u64) -> Budget {
+        Budget { uses: Some(limit), age: None }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_budget_asks_for_an_early_renewal_in_its_last_tenth() {
+        let gate = open();
+        let pass = gate.try_enter().unwrap();
+        for _ in 0..89 {
+            assert!(Gate::count_send(&gate.keeper, &pass.permit, &uses(100)));
+        }
+        assert!(gate.keeper.gate.is_idle());
+        for _ in 89..95 {
+            assert!(Gate::count_send(&gate.keeper, &pass.permit, &uses(100)));
+        }
+        assert!(!gate.keeper.gate.is_idle());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_use_of_a_budget_asks_for_nothing() {
+        let gate = open();
+        let pass = gate.try_enter().unwrap();
+        assert!(Gate::count_send(&gate.keeper, &pass.permit, &uses(1)));
+        assert!(gate.keeper.gate.is_idle());
+        assert!(!Gate::count_send(&gate.keeper, &pass.permit, &uses(1)));
+        assert!(!gate.keeper.gate.is_idle());
+    }
+
+    /// Three who wait, and the first of them let out as the probe.
+    async fn probed() -> (RenewalGate<u32>, Permit<Alone<u32>>, [Ticket; 2]) {
+        let config = GateConfig::new().release(Release::ProbeFirst);
+        let gate = RenewalGate::with_config(None, async || Ok::<_, BoxError>(1), config).unwrap();
+        let [first, second, third] = [(); 3].map(|()| match Gate::admit(&gate.keeper, false) {
+            Entry::Wait(ticket) => ticket,
+            _ => panic!("it is let in"),
+        });
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let probe = look(&gate, first).expect("the oldest one is the probe");
+        (gate, probe, [second, third])
+    }
+
+    fn look(gate: &RenewalGate<u32>, ticket: Ticket) -> Option<Permit<Alone<u32>>> {
+        match Gate::poll(&gate.keeper, ticket, Waker::noop()) {
+            Entry::Pass(permit) => Some(permit),
+            _ => None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_without_an_answer_lets_the_others_out() {
+        let (gate, probe, [second, third]) = probed().await;
+        assert!(look(&gate, second).is_none());
+        Gate::report_error(&gate.keeper, probe);
+        let _second = look(&gate, second).unwrap();
+        assert!(look(&gate, third).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_role_does_not_outlive_its_value() {
+        let (gate, probe, waiting) = probed().await;
+        assert!(gate.keeper.gate.still_good(&probe));
+        assert!(!probe.value.life.is_ended());
+        gate.clear().unwrap();
+        assert!(!gate.keeper.gate.still_good(&probe));
+        assert!(probe.value.life.is_ended());
+        waiting.into_iter().for_each(|ticket| Gate::leave(&gate.keeper, ticket));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_queue_are_woken_by_changes_alone_and_only_while_they_queue() {
+        let gate = open();
+        let mut queued = task::spawn(());
+        let mut place = None;
+        queued.enter(|context, _| Gate::queue(&gate.keeper, &mut place, context.waker()));
+        Gate::tick(&gate.keeper);
+        assert!(!queued.is_woken());
+        gate.replace(1).unwrap();
+        assert!(queued.is_woken());
+        queued.enter(|context, _| Gate::queue(&gate.keeper, &mut place, context.waker()));
+        Gate::unqueue(&gate.keeper, place.unwrap());
+        gate.replace(2).unwrap();
+        assert!(!queued.is_woken());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_waker_that_is_left_behind_is_dropped_after_the_lock() {
+        /// Looks at the gate when it is dropped, which would deadlock under its lock.
+        struct Nosy(RenewalGate<u32>);
+        impl std::task::Wake for Nosy {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Nosy {
+            fn drop(&mut self) {
+                self.0.held();
+            }
+        }
+        let gate = open();
+        gate.clear().unwrap();
+        let Entry::Wait(ticket) = Gate::admit(&gate.keeper, false) else { panic!("it is let in") };
+        let waker = Waker::from(Arc::new(Nosy(gate.clone())));
+        assert!(matches!(Gate::poll(&gate.keeper, ticket, &waker), Entry::Wait(_)));
+        drop(waker);
+        Gate::leave(&gate.keeper, ticket);
+        assert_eq!(gate.held(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_alarm_that_was_set_too_late_is_stopped() {
+        let gate = open();
+        let alarm = tokio::spawn(std::future::pending::<()>());
+        gate.keeper.gate.set_alarm(99, alarm.abort_handle());
+        tokio::time::timeout(Duration::from_secs(1), alarm).await.expect("it goes on").unwrap_err();
+    }
+}

@@ -495,6 +495,7 @@ fn each_fence_raises_the_number() {
                 gate.step(|core, step| core.report_expired(step, probe));
             }
         }
+        assert!(gate.core.attempt > probe.role, "round {round}");
         // Its role is over: whatever it says now changes nothing.
         let state = gate.core.state().clone();
         gate.step(|core, step| core.drop_role(step, probe.role));
@@ -503,6 +504,120 @@ fn each_fence_raises_the_number() {
         gate.step(|core, step| core.drop_waiter(step, second));
         gate.clear();
     }
+}
+
+#[test]
+fn each_start_and_each_end_raises_the_number() {
+    let mut gate = Gate::open();
+    let mut last = gate.core.attempt;
+    let mut raised = |gate: &Gate, by: &str| {
+        assert!(gate.core.attempt > last, "{by}");
+        last = gate.core.attempt;
+    };
+    gate.renew().unwrap();
+    raised(&gate, "a start");
+    assert!(gate.fail(false, 1));
+    raised(&gate, "a failure");
+    gate.renew().unwrap();
+    raised(&gate, "the next start");
+    assert!(gate.done(Ok(())));
+    raised(&gate, "a commit");
+    gate.clear();
+    raised(&gate, "a clear");
+    gate.host.rule = false;
+    let lead = gate.pass();
+    raised(&gate, "a lead");
+    gate.step(|core, step| core.drop_role(step, lead.role));
+    assert_eq!(gate.core.state(), &State::Pending);
+    raised(&gate, "a lead that was given up");
+}
+
+#[test]
+fn a_lead_that_is_not_taken_goes_to_whoever_looks_first() {
+    let mut gate = Gate::ruleless();
+    let lead = gate.pass();
+    let (first, second) = (gate.wait(), gate.wait());
+    gate.sees(first, 1);
+    gate.sees(second, 2);
+    // Given up by its holder, it is the oldest one's, for so long as one may leave a role untaken.
+    gate.step(|core, step| core.drop_role(step, lead.role));
+    assert_eq!(
+        (gate.core.state(), gate.host.woken.as_slice()),
+        (&State::Lead { taken: false }, [1].as_slice())
+    );
+    assert!(gate.poll(second).is_none());
+    let third = gate.wait();
+    gate.now = 2 * SECOND - Duration::from_nanos(1);
+    gate.tick();
+    assert!(gate.poll(second).is_none());
+    assert_eq!(gate.host.woken, [1]);
+    // Then the others are told, and the first of them to look has it.
+    gate.now = 2 * SECOND;
+    gate.tick();
+    assert_eq!(gate.host.woken, [1, 2]);
+    let lead = gate.poll(second).unwrap().unwrap();
+    assert_eq!(gate.core.state(), &State::Lead { taken: true });
+    assert!(gate.core.may_send(lead));
+    assert!(gate.poll(first).is_none(), "it comes too late");
+    // One that comes may be the first to look as well.
+    gate.step(|core, step| core.drop_role(step, lead.role));
+    gate.now = 4 * SECOND;
+    let lead = gate.pass();
+    assert!(gate.core.may_send(lead));
+    // The oldest one takes it in time, and hands it on when it leaves.
+    gate.step(|core, step| core.drop_role(step, lead.role));
+    gate.step(|core, step| core.drop_waiter(step, first));
+    let lead = gate.poll(third).unwrap().unwrap();
+    assert_eq!((gate.core.state(), gate.core.held()), (&State::Lead { taken: true }, 0));
+    assert!(gate.core.may_send(lead));
+}
+
+#[test]
+fn one_without_a_role_leaves_the_lead_where_it_is() {
+    let mut gate = Gate::ruleless();
+    let lead = gate.pass();
+    let waiter = gate.wait();
+    gate.step(|core, step| core.drop_waiter(step, waiter));
+    assert!(gate.core.may_send(lead));
+    assert_eq!(gate.core.state(), &State::Lead { taken: true });
+}
+
+#[test]
+fn the_short_way_out_is_for_open_gates_and_those_without_an_outcome() {
+    let mut gate = Gate::pending();
+    let told = gate.wait();
+    assert!(gate.fail(true, 1));
+    gate.clear();
+    let waits = gate.wait();
+    let last = gate.core.last;
+    gate.sees(waits, 2);
+    assert_eq!(gate.core.let_out(waits), None, "the gate is shut");
+    assert_eq!(gate.step(|core, step| core.replace(step)), Ok(last + 1));
+    gate.sees(waits, 3);
+    assert_eq!(gate.core.let_out(told), None, "an error waits for it");
+    assert_eq!(gate.core.let_out(waits), Some(Some(3)));
+    assert_eq!(gate.poll(told), Some(Err(Refusal::Failed(Cause::Told(1)))));
+    assert_eq!(gate.core.held(), 0);
+}
+
+#[test]
+fn what_was_given_is_tried_again_without_a_rule_and_with_nobody_waiting() {
+    let mut gate = Gate::ruleless();
+    let asker = gate.step(|core, step| core.renew_with(step)).unwrap();
+    gate.core.drop_asker(asker);
+    assert!(gate.fail(false, 1));
+    gate.now = SECOND;
+    gate.tick();
+    assert_eq!((gate.core.state(), gate.host.driven.len()), (&State::Hold, 2));
+}
+
+#[test]
+fn only_the_current_generations_budget_ends_it() {
+    let mut gate = Gate::open();
+    gate.step(|core, step| core.spent(step, 2));
+    assert_eq!(gate.core.state(), &State::Open);
+    gate.step(|core, step| core.spent(step, 1));
+    assert_eq!((gate.core.state(), gate.core.current()), (&State::Hold, None));
 }
 
 #[test]

@@ -157,6 +157,7 @@ async fn a_supplier_that_enters_its_own_gate_is_told() {
     let error = gate.enter().await.unwrap_err();
     assert_eq!(error.kind(), RenewalErrorKind::Refused);
     let refused = std::error::Error::source(&error).unwrap();
+    assert_eq!(refused.to_string(), "refused for good");
     assert!(refused.source().unwrap().to_string().contains("its own gate"));
     *slot.lock().unwrap() = None;
 }
@@ -174,7 +175,8 @@ async fn a_probe_that_comes_back_unrejected_lets_the_others_out() {
     let probe = assert_ready!(tasks[0].poll()).unwrap();
     assert_pending!(tasks[1].poll());
     drop(probe);
-    assert!(assert_ready!(tasks[1].poll()).is_ok());
+    // All of them, though none of the others has come back.
+    let _second = assert_ready!(tasks[1].poll()).unwrap();
     assert!(assert_ready!(tasks[2].poll()).is_ok());
 }
 
@@ -350,4 +352,129 @@ async fn a_gate_shows_its_generation_and_no_value() {
     assert_eq!(format!("{gate:?}"), "RenewalGate { generation: None, held: 1 }");
     drop(held);
     assert_eq!(gate.held(), 0);
+    assert_eq!(format!("{:?}", gate.renew_now().unwrap()), "GateRenewal { .. }");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_no_longer_counts_is_stopped_and_leaves_no_task() {
+    let held = Arc::new(());
+    let inside = held.clone();
+    let gate = RenewalGate::pending(move || {
+        let held = inside.clone();
+        async move {
+            std::future::pending::<()>().await;
+            drop(held);
+            Ok::<_, BoxError>(1)
+        }
+    });
+    // A first one that is only asked for, and a second one that somebody waits for.
+    let asked = gate.renew_now().unwrap();
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(Arc::strong_count(&held), 3);
+    gate.clear().unwrap();
+    assert_eq!(asked.await.unwrap_err().kind(), RenewalErrorKind::Superseded);
+    let waiting = task::spawn(gate.renew_now().unwrap());
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(Arc::strong_count(&held), 3);
+    gate.replace(7).unwrap();
+    drop(waiting);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(Arc::strong_count(&held), 2);
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_drawn_anew_each_time() {
+    let times: Arc<std::sync::Mutex<Vec<_>>> = Arc::default();
+    let noted = times.clone();
+    let supply = move || {
+        noted.lock().unwrap().push(tokio::time::Instant::now());
+        async { Err::<u32, BoxError>("the server is down".into()) }
+    };
+    let config = GateConfig::new().backoff(Duration::from_secs(8), Duration::from_secs(8));
+    let gate = RenewalGate::with_config(None, supply, config).unwrap();
+    assert_eq!(gate.enter().await.unwrap_err().kind(), RenewalErrorKind::Failed);
+    let times = times.lock().unwrap();
+    let pauses: Vec<_> = times.windows(2).map(|times| times[1] - times[0]).collect();
+    assert_eq!(pauses.len(), 4);
+    assert!(pauses.windows(2).any(|pauses| pauses[0] != pauses[1]), "{pauses:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_nobody_waits_for_any_more_is_not_tried_again() {
+    let (count, _) = counting();
+    let counted = count.clone();
+    let gate = RenewalGate::pending(move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        async { Err::<u32, BoxError>("the server is down".into()) }
+    });
+    drop(gate.renew_now().unwrap());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(count.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn outside_a_runtime_one_may_wait_for_what_runs_inside_one() {
+    let gate = RenewalGate::pending(going([Going::Fails]));
+    let away = runtime();
+    let inside = away.enter();
+    let mut asked = task::spawn(gate.renew_now().unwrap());
+    drop(inside);
+    away.block_on(async {
+        for _ in 0..5 {
+            tokio::task::yield_now().await;
+        }
+    });
+    // The first attempt has failed; the alarm that starts the next one is over there.
+    assert_pending!(asked.poll());
+    away.block_on(async { tokio::time::sleep(Duration::from_secs(1)).await });
+    assert_eq!(assert_ready!(asked.poll()).unwrap(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_may_be_as_long_as_time_itself() {
+    let (_, supply) = counting();
+    let config = GateConfig::new().hold_deadline(Duration::MAX);
+    let gate = RenewalGate::with_config(None, supply, config).unwrap();
+    assert_eq!(*gate.enter().await.unwrap(), 1);
+}
+
+/// Looks at a gate when it is dropped, which would deadlock under the gate's lock.
+struct Nosy(Arc<std::sync::Mutex<Option<RenewalGate<u32>>>>);
+
+impl Drop for Nosy {
+    fn drop(&mut self) {
+        if let Some(gate) = &*self.0.lock().unwrap() {
+            gate.held();
+        }
+    }
+}
+
+impl std::fmt::Debug for Nosy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Nosy")
+    }
+}
+
+impl std::fmt::Display for Nosy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a failure that is nosy")
+    }
+}
+
+impl std::error::Error for Nosy {}
+
+#[tokio::test(start_paused = true)]
+async fn errors_are_dropped_after_the_lock() {
+    let slot: Arc<std::sync::Mutex<Option<RenewalGate<u32>>>> = Arc::default();
+    let (count, _) = counting();
+    let inside = Arc::clone(&slot);
+    let gate = RenewalGate::pending(move || {
+        let fails = count.fetch_add(1, Ordering::Relaxed) == 0;
+        let nosy = fails.then(|| Nosy(inside.clone()));
+        async move { nosy.map_or(Ok(2), Err) }
+    });
+    *slot.lock().unwrap() = Some(gate.clone());
+    assert_eq!(*gate.enter().await.unwrap(), 2);
+    *slot.lock().unwrap() = None;
 }
