@@ -74,6 +74,31 @@ async fn a_request_is_told_from_its_beginning_to_its_answer_and_the_renewal_with
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_says_why_it_was_started() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    let mut events = sessions.events();
+    let client = client(&renewing(&sessions).max_uses(2), &sessions, site);
+    let mut reasons = || -> Vec<Reason> {
+        let reason = |(_, kind)| match kind {
+            EventKind::RenewalStarted { reason, .. } => Some(reason),
+            _ => None,
+        };
+        told(&mut events).into_iter().filter_map(reason).collect()
+    };
+    get(&client, "a", "/").await.unwrap();
+    assert_eq!(reasons(), [Reason::Expired]);
+    for _ in 0..2 {
+        get(&client, "a", "/").await.unwrap();
+    }
+    assert_eq!(reasons(), [Reason::Budget], "the third use of a login that is good for two");
+    sessions.session("a").renew().await.unwrap();
+    assert_eq!(reasons(), [Reason::Requested]);
+    sessions.session("a").clear();
+    get(&client, "a", "/").await.unwrap();
+    assert_eq!(reasons(), [Reason::Cleared]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn times_are_those_of_the_clock_and_never_go_back() {
     let (site, sessions) = (Site::held(), Sessions::new());
     let mut events = sessions.events();

@@ -1197,6 +1197,29 @@ mod with_others {
         assert_eq!(found, ["pool-7", "pool-15"], "a new name is none that was there before");
     }
 
+    #[cfg(feature = "formats")]
+    #[tokio::test]
+    async fn a_pool_goes_on_with_the_sessions_that_were_saved() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.json");
+        let server = Server::default();
+        let sessions = Sessions::new();
+        let pool = SessionPool::builder(&sessions).size(2).exclusive().build();
+        let client = renewing(&pool, &sessions, &server);
+        fetch(&client).await;
+        sessions.save(&path).await.unwrap();
+        let logins = server.state().logins.len();
+        assert!(logins > 0);
+        drop((client, pool, sessions));
+
+        let (sessions, report) = Sessions::load(&path, Sessions::builder()).await.unwrap();
+        assert!(report.left_out().is_empty(), "{report:?}");
+        let pool = SessionPool::builder(&sessions).size(1).exclusive().build();
+        let client = renewing(&pool, &sessions, &server);
+        fetch(&client).await;
+        assert_eq!(server.state().logins.len(), logins, "nobody logs in again");
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_snapshot_shows_the_pool_and_its_members() {
         let (sessions, pool, server) = world(|pool| pool.size(2).exclusive());
