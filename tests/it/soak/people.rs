@@ -233,6 +233,10 @@ pub(super) async fn user(sessions: Sessions, sender: Sender, name: u64, mut rng:
                     let (number, rng) = (1_000_000 + site.number(), rng.child());
                     requests.spawn(sender.clone().request(By::Handle(fork.clone()), number, rng));
                 }
+                if rng.chance(30) {
+                    // Its requests have begun, or are about to, and go on with it.
+                    drop(sessions.remove(fork.id().clone()));
+                }
             }
             8 | 9 => {
                 let cookie = format!("edit{}", site.number());
