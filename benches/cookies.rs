@@ -4,71 +4,22 @@
 //! `Url` that is parsed already; ours starts from the `http::Uri` of a request, which is what a
 //! client has.
 
+#[allow(dead_code, reason = "each bench uses a part of it")]
+mod support;
+
 use std::hint::black_box;
 use std::time::Duration;
 
-use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Uri};
 use reqwest::Url;
 use reqwest::cookie::CookieStore as _;
-use tower_client_sessions::cookies::{Jar, Limits, Target, Timestamp};
+use support::{
+    COOKIES, DOMAINS, cookie_store_header, filled_cookie_store, filled_reqwest_jar, jar, set_cookie, url,
+};
+use tower_client_sessions::cookies::{Target, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
-const DOMAINS: [usize; 3] = [1, 100, 10_000];
-const COOKIES: [usize; 3] = [1, 5, 20];
-
-fn url(domain: usize) -> String {
-    format!("https://www.site{domain}.com/account/orders?page=2")
-}
-
-fn set_cookie(cookie: usize) -> String {
-    // Far in the future for the peers, whose clock is the system's.
-    format!("name{cookie}=value-of-some-length-{cookie}; Path=/; Secure; HttpOnly; Max-Age=31536000")
-}
-
-fn ours(domains: usize, cookies: usize) -> Jar {
-    let mut jar = Jar::with_limits(Limits::default().total(u32::MAX));
-    for domain in 0..domains {
-        let url = url(domain);
-        let target = Target::parse(&url).expect("the url is well formed");
-        for cookie in 0..cookies {
-            jar.absorb(&target, set_cookie(cookie).as_bytes(), NOW).expect("the cookie is good");
-        }
-    }
-    jar
-}
-
-fn cookie_store(domains: usize, cookies: usize) -> cookie_store::CookieStore {
-    let mut store = cookie_store::CookieStore::default();
-    for domain in 0..domains {
-        let url = Url::parse(&url(domain)).expect("the url is well formed");
-        for cookie in 0..cookies {
-            store.parse(&set_cookie(cookie), &url).expect("the cookie is good");
-        }
-    }
-    store
-}
-
-fn reqwest_jar(domains: usize, cookies: usize) -> reqwest::cookie::Jar {
-    let jar = reqwest::cookie::Jar::default();
-    for domain in 0..domains {
-        let url = Url::parse(&url(domain)).expect("the url is well formed");
-        for cookie in 0..cookies {
-            jar.add_cookie_str(&set_cookie(cookie), &url);
-        }
-    }
-    jar
-}
-
-/// What a layer over `cookie_store` does for a request, as reqwest does it.
-fn cookie_store_header(store: &cookie_store::CookieStore, url: &Url) -> Option<HeaderValue> {
-    let pairs: Vec<_> =
-        store.get_request_values(url).map(|(name, value)| format!("{name}={value}")).collect();
-    let text = pairs.join("; ");
-    (!text.is_empty()).then(|| HeaderValue::from_maybe_shared(Bytes::from(text)).expect("it is ascii"))
-}
-
 fn look_up(criterion: &mut Criterion) {
     for cookies in COOKIES {
         let mut group = criterion.benchmark_group(format!("header/k{cookies}"));
@@ -77,18 +28,18 @@ fn look_up(criterion: &mut Criterion) {
             let uri: Uri = middle.parse().expect("the url is well formed");
             let parsed = Url::parse(&middle).expect("the url is well formed");
 
-            let mut jar = ours(domains, cookies);
+            let mut jar = jar(domains, cookies, NOW);
             group.bench_function(BenchmarkId::new("ours", domains), |bencher| {
                 bencher.iter(|| {
                     let target = Target::from_uri(black_box(&uri)).expect("the uri is absolute");
                     jar.header(&target, || NOW)
                 });
             });
-            let store = cookie_store(domains, cookies);
+            let store = filled_cookie_store(domains, cookies);
             group.bench_function(BenchmarkId::new("cookie_store", domains), |bencher| {
                 bencher.iter(|| cookie_store_header(&store, black_box(&parsed)));
             });
-            let jar = reqwest_jar(domains, cookies);
+            let jar = filled_reqwest_jar(domains, cookies);
             group.bench_function(BenchmarkId::new("reqwest", domains), |bencher| {
                 bencher.iter(|| jar.cookies(black_box(&parsed)));
             });
@@ -104,7 +55,7 @@ fn look_up_elsewhere(criterion: &mut Criterion) {
         let uris: Vec<Uri> = (0..domains)
             .map(|domain| url((domain * 7_919) % domains).parse().expect("the url is well formed"))
             .collect();
-        let mut jar = ours(domains, 5);
+        let mut jar = jar(domains, 5, NOW);
         for uri in &uris {
             jar.header(&Target::from_uri(uri).expect("the uri is absolute"), || NOW);
         }
@@ -128,7 +79,7 @@ fn rebuild(criterion: &mut Criterion) {
     let uri: Uri = middle.parse().expect("the url is well formed");
     let target = Target::from_uri(&uri).expect("the uri is absolute");
     for cookies in COOKIES {
-        let mut jar = ours(1, cookies);
+        let mut jar = jar(1, cookies, NOW);
         group.bench_function(BenchmarkId::new("first", cookies), |bencher| {
             bencher.iter_batched_ref(
                 || jar.clone(),
@@ -151,7 +102,7 @@ fn absorb(criterion: &mut Criterion) {
     let changed = [same.clone(), same.replace("value", "other")];
 
     let mut group = criterion.benchmark_group("absorb/k5");
-    let mut jar = ours(1, 5);
+    let mut jar = jar(1, 5, NOW);
     group.bench_function("ours/same", |bencher| {
         bencher.iter(|| {
             let target = Target::from_uri(black_box(&uri)).expect("the uri is absolute");
@@ -174,7 +125,7 @@ fn absorb(criterion: &mut Criterion) {
             (stored, jar.header(&target, || NOW))
         });
     });
-    let mut store = cookie_store(1, 5);
+    let mut store = filled_cookie_store(1, 5);
     group.bench_function("cookie_store/same", |bencher| {
         bencher.iter(|| store.parse(black_box(&same), &parsed).is_ok());
     });
@@ -185,7 +136,7 @@ fn absorb(criterion: &mut Criterion) {
             (stored, cookie_store_header(&store, &parsed))
         });
     });
-    let jar = reqwest_jar(1, 5);
+    let jar = filled_reqwest_jar(1, 5);
     group.bench_function("reqwest/same", |bencher| {
         bencher.iter(|| jar.add_cookie_str(black_box(&same), &parsed));
     });

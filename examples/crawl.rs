@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release --example crawl` does so on a site of its own over loopback; `-- --help` has the options.
 
+mod args;
 #[path = "crawl/options.rs"]
 mod options;
 mod site;

@@ -13,6 +13,7 @@
 //! one request, wins over the session's cookies by name, and is not kept. `x-session` is never sent on. An answer says by
 //! `x-session-generation` and `x-session-replays` what was done for it. An answer with `x-session-error` is the gateway's own.
 
+mod args;
 #[path = "gateway/forward.rs"]
 mod forward;
 #[path = "gateway/options.rs"]

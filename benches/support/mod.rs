@@ -47,6 +47,7 @@ pub(crate) fn page(domains: usize) -> Uri {
 }
 
 pub(crate) fn set_cookie(cookie: usize) -> String {
+    // Far in the future for the peers, whose clock is the system's.
     format!("name{cookie}=value-of-some-length-{cookie}; Path=/; Secure; HttpOnly; Max-Age=31536000")
 }
 
@@ -164,13 +165,13 @@ fn with_profiles(domains: usize, cookies: usize, profiles: Option<Profiles>) -> 
         sessions.session(name);
     }
     let session = sessions.session(NAME);
-    session.replace(jar(domains, cookies));
+    session.replace(jar(domains, cookies, Timestamp::now()));
     (sessions, session)
 }
 
-fn jar(domains: usize, cookies: usize) -> Jar {
+/// A jar that was filled at `now`.
+pub(crate) fn jar(domains: usize, cookies: usize, now: Timestamp) -> Jar {
     let mut jar = Jar::with_limits(Limits::default().total(u32::MAX));
-    let now = Timestamp::now();
     for domain in 0..domains {
         let url = url(domain);
         let target = Target::parse(&url).expect("the url is well formed");
@@ -321,7 +322,7 @@ pub(crate) fn reqwest_jar_for(domains: usize, page: &Uri) -> Arc<dyn CookieStore
     Arc::new(jar)
 }
 
-fn filled_reqwest_jar(domains: usize, cookies: usize) -> reqwest::cookie::Jar {
+pub(crate) fn filled_reqwest_jar(domains: usize, cookies: usize) -> reqwest::cookie::Jar {
     let jar = reqwest::cookie::Jar::default();
     for domain in 0..domains {
         let url = Url::parse(&url(domain)).expect("the url is well formed");
@@ -334,6 +335,10 @@ fn filled_reqwest_jar(domains: usize, cookies: usize) -> reqwest::cookie::Jar {
 
 /// The crate `cookie_store` behind a lock, as the crate `reqwest_cookie_store` has it.
 pub(crate) fn cookie_store(domains: usize, cookies: usize) -> Arc<dyn CookieStore> {
+    Arc::new(Store(RwLock::new(filled_cookie_store(domains, cookies))))
+}
+
+pub(crate) fn filled_cookie_store(domains: usize, cookies: usize) -> cookie_store::CookieStore {
     let mut store = cookie_store::CookieStore::default();
     for domain in 0..domains {
         let url = Url::parse(&url(domain)).expect("the url is well formed");
@@ -341,7 +346,7 @@ pub(crate) fn cookie_store(domains: usize, cookies: usize) -> Arc<dyn CookieStor
             store.parse(&set_cookie(cookie), &url).expect("the cookie is good");
         }
     }
-    Arc::new(Store(RwLock::new(store)))
+    store
 }
 
 struct Store(RwLock<cookie_store::CookieStore>);
@@ -357,12 +362,16 @@ impl CookieStore for Store {
     }
 
     fn cookies(&self, url: &Url) -> Option<HeaderValue> {
-        let store = self.0.read().expect("nothing panics under this lock");
-        let pairs: Vec<_> =
-            store.get_request_values(url).map(|(name, value)| format!("{name}={value}")).collect();
-        let text = pairs.join("; ");
-        (!text.is_empty()).then(|| HeaderValue::from_maybe_shared(Bytes::from(text)).expect("it is ascii"))
+        cookie_store_header(&self.0.read().expect("nothing panics under this lock"), url)
     }
+}
+
+/// What a layer over `cookie_store` does for a request, as reqwest does it.
+pub(crate) fn cookie_store_header(store: &cookie_store::CookieStore, url: &Url) -> Option<HeaderValue> {
+    let pairs: Vec<_> =
+        store.get_request_values(url).map(|(name, value)| format!("{name}={value}")).collect();
+    let text = pairs.join("; ");
+    (!text.is_empty()).then(|| HeaderValue::from_maybe_shared(Bytes::from(text)).expect("it is ascii"))
 }
 
 pub(crate) fn peer_stack(store: Arc<dyn CookieStore>, sets: Sets) -> Stack {

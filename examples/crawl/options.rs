@@ -1,12 +1,15 @@
 //! The command line of the main example.
 
-use std::{fmt::Display, path::PathBuf, str::FromStr, time::Duration};
+use std::{fmt::Display, path::PathBuf, time::Duration};
 
 use http::Uri;
 use lexopt::{Arg, Parser, ValueExt};
 use tower::BoxError;
 
-use crate::site::{LoginFault, SiteConfig};
+use crate::{
+    args::number,
+    site::{LoginFault, SiteConfig},
+};
 
 const HELP: &str = "\
 Crawls a site through one stack of sessions, and logs in again whenever a session has expired.
@@ -138,19 +141,6 @@ impl Options {
     pub(crate) fn timeout(&self) -> Duration {
         let site = self.login_ms.max(self.latency_ms);
         Duration::from_millis(self.timeout_ms.saturating_add(site))
-    }
-}
-
-fn number<T>(parser: &mut Parser, option: &str, least: T) -> Result<T, BoxError>
-where
-    T: FromStr + PartialOrd + Display,
-{
-    let text = parser.value()?.string()?;
-    match text.parse() {
-        Ok(number) if number >= least => Ok(number),
-        _ => {
-            Err(format!("{option} {text:?}: give a whole number, at least {least} and not too large").into())
-        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The command line of the gateway.
 
-use std::{fmt::Display, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, StatusCode, Uri, header};
@@ -8,6 +8,8 @@ use http_body_util::Full;
 use lexopt::{Arg, Parser, ValueExt};
 use tokio_rustls::rustls::pki_types::{CertificateDer, pem::PemObject};
 use tower::BoxError;
+
+use crate::args::number;
 
 const HELP: &str = "\
 A proxy on this machine that gives each request the session that its x-session header names.
@@ -156,19 +158,6 @@ impl Options {
             None => None,
         };
         Ok(Some(options))
-    }
-}
-
-fn number<T>(parser: &mut Parser, option: &str, least: T) -> Result<T, BoxError>
-where
-    T: FromStr + PartialOrd + Display,
-{
-    let text = parser.value()?.string()?;
-    match text.parse() {
-        Ok(number) if number >= least => Ok(number),
-        _ => {
-            Err(format!("{option} {text:?}: give a whole number, at least {least} and not too large").into())
-        }
     }
 }
 

@@ -77,6 +77,12 @@ pub(crate) struct Notes {
     /// request that is sent under it.
     has_rule: bool,
     jitter: Jitter,
+    after: After,
+}
+
+/// What is left to do once the lock is released.
+#[derive(Default)]
+struct After {
     orders: Vec<Key>,
     gone: Vec<Session>,
     /// Gates that move; who waits for them is to be told.
@@ -86,6 +92,21 @@ pub(crate) struct Notes {
     woken: Vec<Waker>,
     forgotten: Vec<Waker>,
     causes: Vec<RenewalError>,
+    alarm: Option<(Duration, u64, Option<AbortHandle>)>,
+}
+
+impl After {
+    fn is_nothing(&self) -> bool {
+        let Self { orders, gone, moving, still, woken, forgotten, causes, alarm } = self;
+        orders.is_empty()
+            && gone.is_empty()
+            && moving.is_empty()
+            && still.is_empty()
+            && woken.is_empty()
+            && forgotten.is_empty()
+            && causes.is_empty()
+            && alarm.is_none()
+    }
 }
 
 impl Host for Notes {
@@ -93,11 +114,11 @@ impl Host for Notes {
     type Cause = RenewalError;
 
     fn order(&mut self, member: Key) {
-        self.orders.push(member);
+        self.after.orders.push(member);
     }
     fn gone(&mut self, member: Key) {
         let session = self.session_mut(member).take();
-        self.gone.extend(session);
+        self.after.gone.extend(session);
     }
     fn is_open(&mut self, member: Key) -> bool {
         let Some(session) = self.session(member) else {
@@ -108,12 +129,12 @@ impl Host for Notes {
             Outlook::Still if !self.has_rule => true,
             Outlook::Still => {
                 let session = session.clone();
-                self.still.push((member, session));
+                self.after.still.push((member, session));
                 false
             }
             Outlook::Moving => {
                 let session = session.clone();
-                self.moving.push((member, session));
+                self.after.moving.push((member, session));
                 false
             }
         }
@@ -122,11 +143,11 @@ impl Host for Notes {
         driver::is_in_runtime()
     }
     fn wake(&mut self, waker: Waker) {
-        self.woken.push(waker);
+        self.after.woken.push(waker);
     }
     fn forget(&mut self, waker: Option<Waker>, cause: Option<RenewalError>) {
-        self.forgotten.extend(waker);
-        self.causes.extend(cause);
+        self.after.forgotten.extend(waker);
+        self.after.causes.extend(cause);
     }
     fn random(&mut self) -> u64 {
         self.jitter.draw()
@@ -135,18 +156,7 @@ impl Host for Notes {
 
 impl Notes {
     fn new(jitter: Jitter) -> Self {
-        Self {
-            sessions: Vec::new(),
-            has_rule: true,
-            jitter,
-            orders: Vec::new(),
-            gone: Vec::new(),
-            moving: Vec::new(),
-            still: Vec::new(),
-            woken: Vec::new(),
-            forgotten: Vec::new(),
-            causes: Vec::new(),
-        }
+        Self { sessions: Vec::new(), has_rule: true, jitter, after: After::default() }
     }
 
     fn session(&self, member: Key) -> Option<&Session> {
@@ -163,38 +173,16 @@ impl Notes {
 
     /// Takes what is to be done, if there is anything.
     fn take(&mut self) -> Option<After> {
-        let is_idle = self.orders.is_empty()
-            && self.gone.is_empty()
-            && self.moving.is_empty()
-            && self.still.is_empty()
-            && self.woken.is_empty()
-            && self.forgotten.is_empty()
-            && self.causes.is_empty();
-        (!is_idle).then(|| After {
-            orders: std::mem::take(&mut self.orders),
-            gone: std::mem::take(&mut self.gone),
-            moving: std::mem::take(&mut self.moving),
+        if self.after.is_nothing() {
+            return None;
+        }
+        let mut after = std::mem::take(&mut self.after);
+        if !driver::is_in_runtime() {
             // What nobody can work on here stays noted until somebody in a runtime passes.
-            still: if driver::is_in_runtime() { std::mem::take(&mut self.still) } else { Vec::new() },
-            woken: std::mem::take(&mut self.woken),
-            forgotten: std::mem::take(&mut self.forgotten),
-            causes: std::mem::take(&mut self.causes),
-            alarm: None,
-        })
+            self.after.still = std::mem::take(&mut after.still);
+        }
+        Some(after)
     }
-}
-
-/// What is left to do once the lock is released.
-#[derive(Default)]
-struct After {
-    orders: Vec<Key>,
-    gone: Vec<Session>,
-    moving: Vec<(Key, Session)>,
-    still: Vec<(Key, Session)>,
-    woken: Vec<Waker>,
-    forgotten: Vec<Waker>,
-    causes: Vec<RenewalError>,
-    alarm: Option<(Duration, u64, Option<AbortHandle>)>,
 }
 
 /// What a request got.
@@ -399,7 +387,7 @@ impl Pool {
         // Read under the lock, so that time does not go back from one event to the next.
         let now = self.now();
         let result = decide(core, &mut Step { host: notes, limits: &self.settings.limits, now });
-        if !notes.still.is_empty() && !driver::is_in_runtime() {
+        if !notes.after.still.is_empty() && !driver::is_in_runtime() {
             // Somebody in a runtime has to pass.
             core.rouse(&mut Step { host: notes, limits: &self.settings.limits, now });
         }

@@ -126,10 +126,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let extensions = request.extensions_mut();
-        if extensions.get::<ReplayBudget>().is_none() {
-            extensions.insert(ReplayBudget::new(self.replays));
-        }
+        request.extensions_mut().get_or_insert_with(|| ReplayBudget::new(self.replays));
         self.inner.call(request)
     }
 }
