@@ -129,6 +129,8 @@ pub mod profile_layer;
 pub mod redirect;
 pub mod renewal;
 pub mod session;
+#[cfg(feature = "shared")]
+pub mod shared;
 
 #[cfg(feature = "client")]
 pub use self::client::IdentityClient;

@@ -70,6 +70,14 @@ pub(crate) trait Keeper: Sized + Send + Sync + 'static {
         generation: Generation,
     ) -> Option<Arc<Self::Value>>;
 
+    /// A value that a renewal has brought, in the place of its candidate, takes over what was added to `pending` meanwhile.
+    ///
+    /// Called under the gate's lock, as `pending` is.
+    fn carry_over(&self, _pending: &Self::Value, _value: &Self::Value) {}
+
+    /// Half of what this value was last [allowed](Life::allow) is used up.
+    fn running_out(self: &Arc<Self>, _value: &Arc<Self::Value>) {}
+
     /// Brings a new value about. `None` as a value means the candidate.
     fn renew(self: &Arc<Self>, attempt: Drive<Self>) -> Renewing<Self::Value>;
 
@@ -124,6 +132,9 @@ pub(crate) struct Life {
     pub(crate) born: Duration,
     standing: AtomicU8,
     uses: AtomicU64,
+    /// How many uses there may be, where they are shared with other processes; and at which more should be asked for.
+    allowance: AtomicU64,
+    refill_at: AtomicU64,
     /// Nanoseconds of the keeper's clock from which on an early renewal may be asked for again.
     due_again: AtomicU64,
     /// By how much of its buffer this value's early mark is late, so that many sessions are not renewed at once.
@@ -143,6 +154,8 @@ impl Life {
             born,
             standing: AtomicU8::new(CANDIDATE),
             uses: AtomicU64::new(0),
+            allowance: AtomicU64::new(u64::MAX),
+            refill_at: AtomicU64::new(u64::MAX),
             due_again: AtomicU64::new(0),
             jitter: f64::from(random as u32) / f64::from(u32::MAX) / 2.0,
         }
@@ -170,6 +183,28 @@ impl Life {
     /// How many sends were counted.
     pub(crate) fn uses(&self) -> u64 {
         self.uses.load(Ordering::Relaxed)
+    }
+
+    /// From now on, each use has to be allowed.
+    pub(crate) fn ration(&self) {
+        self.allowance.store(0, Ordering::Relaxed);
+    }
+
+    /// Allows so many uses more.
+    pub(crate) fn allow(&self, uses: u64) {
+        let before = self.allowance.fetch_add(uses, Ordering::Relaxed);
+        self.refill_at.store(before + uses.div_ceil(2), Ordering::Relaxed);
+    }
+
+    /// Whether each use has to be allowed, and some were.
+    #[cfg(feature = "shared")]
+    pub(crate) fn is_allowed_some(&self) -> bool {
+        !matches!(self.allowance.load(Ordering::Relaxed), 0 | u64::MAX)
+    }
+
+    /// Whether it is for want of an allowance that it may not be used any more.
+    pub(crate) fn is_out_of_allowance(&self) -> bool {
+        self.uses() >= self.allowance.load(Ordering::Relaxed)
     }
 
     fn stand(&self, standing: u8) {
@@ -663,11 +698,15 @@ impl<K: Keeper> Gate<K> {
                 life.uses.fetch_add(1, Ordering::Relaxed);
             }
             Some(limit) => {
+                let most = limit.min(life.allowance.load(Ordering::Relaxed));
                 let counted = life.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| {
-                    (uses < limit).then_some(uses + 1)
+                    (uses < most).then_some(uses + 1)
                 });
                 match counted {
                     Ok(before) => {
+                        if before + 1 == life.refill_at.load(Ordering::Relaxed) {
+                            keeper.running_out(&permit.value);
+                        }
                         due |= (before + 1) as f64 >= Budget::early(limit as f64, life.jitter)
                             && before + 1 < limit;
                     }
@@ -828,6 +867,26 @@ impl<K: Keeper> Gate<K> {
         replaced.map_err(refused)
     }
 
+    /// The same, if the value of this generation is still current. `None`: it is not.
+    #[cfg(feature = "shared")]
+    pub(crate) fn replace_if(
+        keeper: &Arc<K>,
+        current: Generation,
+        make: impl FnOnce(Generation) -> Arc<K::Value>,
+    ) -> Option<Generation> {
+        let mut make = Some(make);
+        let replaced = Self::event(keeper, |inner, step| {
+            if inner.core.current() != Some(current) {
+                return None;
+            }
+            let generation = inner.core.replace(step).ok()?;
+            inner.given = make.take().map(|make| make(generation));
+            Some(generation)
+        });
+        drop(make);
+        replaced
+    }
+
     /// Where nobody renews, a pending value simply becomes current.
     pub(crate) fn adopt_pending(
         keeper: &Arc<K>,
@@ -881,6 +940,9 @@ impl<K: Keeper> Gate<K> {
             }
             let result = result.map(|value| {
                 if let Some(value) = value {
+                    if let Some(pending) = &inner.pending {
+                        keeper.carry_over(pending, &value);
+                    }
                     unused = inner.candidate.replace(value).map(|old| Ok(Some(old)));
                 }
             });

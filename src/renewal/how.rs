@@ -20,7 +20,7 @@ use crate::{
     cookies::{Jar, StoredCookie},
     gate::{BoxError, Reason},
     profile::Profile,
-    session::{Identity, SessionId},
+    session::{Identity, Session, SessionId},
 };
 
 /// A future of user code, boxed since a layer cannot name it.
@@ -109,7 +109,20 @@ impl<B> Renewal<B> {
         self.reason
     }
 
-    /// The session being renewed.
+    /// The session being renewed. Its cookies and profile are those it has now, or is about to have; the candidate's are
+    /// [`cookies`](Self::cookies) and [`profile`](Self::profile).
+    pub fn session(&self) -> &Session {
+        self.identity.session()
+    }
+
+    /// Whether somebody else in the fleet began to renew this session and did not end: whatever can be used once, such as a
+    /// refresh token, may be used up, and a full login is in place.
+    #[cfg(feature = "shared")]
+    pub fn is_interrupted(&self) -> bool {
+        self.identity.session.0.is_interrupted()
+    }
+
+    /// The name of the session being renewed.
     pub fn session_id(&self) -> &SessionId {
         self.identity.session_id()
     }

@@ -114,6 +114,11 @@ where
         self.config.gate.limits.clone()
     }
 
+    #[cfg(feature = "shared")]
+    fn max_uses(&self) -> Option<u64> {
+        self.config.budget.uses
+    }
+
     fn accept(&self, request: Box<dyn Any + Send>) -> Result<Once, RenewalError> {
         if request.is::<Request<B>>() {
             return Ok(request);

@@ -29,6 +29,8 @@ pub enum SessionErrorKind {
     BadCookie,
     /// The profile layer met a request without an identity.
     NoIdentity,
+    /// The session is shared with other processes, and no renewal layer stands on it that could look where it is.
+    SharedWithoutRenewal,
     /// No profile was free, and none came to be within the bound of [`Exhausted::Wait`](crate::profile::Exhausted::Wait). The
     /// source names the profile, if the session is pinned to one.
     ProfilesExhausted,
@@ -71,6 +73,9 @@ impl fmt::Display for SessionError {
             SessionErrorKind::BadCookie => "a cookie that the request brings along was refused",
             SessionErrorKind::NoIdentity => {
                 "the request has no identity; put the profile layer below the session layer, or use ProfileLayer::resolving"
+            }
+            SessionErrorKind::SharedWithoutRenewal => {
+                "the session is shared with other processes; put a renewal layer above the session layer, which looks it up"
             }
             SessionErrorKind::ProfilesExhausted => {
                 "no profile is free; add profiles, keep fewer sessions (`max_sessions`), or let Profiles::when_exhausted recycle \

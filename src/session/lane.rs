@@ -21,6 +21,10 @@ pub(crate) trait Lane: Send + Sync {
 
     fn limits(&self) -> Limits;
 
+    /// How many uses one identity is good for, if that is limited.
+    #[cfg(feature = "shared")]
+    fn max_uses(&self) -> Option<u64>;
+
     /// Checks that `request` is one that this stack can send.
     fn accept(&self, request: Box<dyn Any + Send>) -> Result<Once, RenewalError>;
 

@@ -93,7 +93,9 @@ pub(crate) mod request;
 mod service;
 #[expect(clippy::module_inception, reason = "the file is about the type of this name")]
 pub(crate) mod session;
-mod sessions;
+pub(crate) mod sessions;
+#[cfg_attr(not(feature = "shared"), allow(dead_code))]
+pub(crate) mod share;
 #[cfg(feature = "serde")]
 pub mod snapshot;
 mod stats;

@@ -261,7 +261,7 @@ pub(crate) fn find(extensions: &Extensions, sessions: &Sessions) -> Result<Found
     } else {
         (default_session(sessions)?, Place::Nowhere)
     };
-    let identity = current(session).ok_or_else(|| SessionError::new(SessionErrorKind::Held))?;
+    let identity = current(session)?;
     Ok(Found { identity, log: None, place })
 }
 
@@ -284,12 +284,15 @@ fn outright(
     Ok(identity.clone())
 }
 
-fn current(session: Session) -> Option<Identity> {
+fn current(session: Session) -> Result<Identity, SessionError> {
     if let Some(kept) = session.0.gate.current() {
-        return Some(Identity { session, kept });
+        return Ok(Identity { session, kept });
     }
     if session.0.shared.lane().is_none() {
+        if session.0.shared.share.is_some() {
+            return Err(SessionError::new(SessionErrorKind::SharedWithoutRenewal));
+        }
         session.0.adopt_pending();
     }
-    session.identity()
+    session.identity().ok_or_else(|| SessionError::new(SessionErrorKind::Held))
 }

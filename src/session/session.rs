@@ -18,7 +18,12 @@ use parking_lot::Mutex;
 use tracing::Instrument;
 
 use super::{
-    EventKind, Identity, Kept, SessionId, Stats, lane::Once, sessions::Shared, stats::Counters, trace,
+    EventKind, Identity, Kept, SessionId, Stats,
+    lane::Once,
+    sessions::Shared,
+    share::{Debt, Ties},
+    stats::Counters,
+    trace,
 };
 use crate::{
     cookies::{CookieError, Jar, NewCookie, StoredCookie, Target, Timestamp},
@@ -57,7 +62,9 @@ pub(crate) struct SessionInner {
     /// What the program keeps with the session; most programs keep nothing.
     data: Mutex<Option<Box<Data>>>,
     /// Draws the profiles, if there are any.
-    wearer: Option<Arc<Wearer>>,
+    pub(super) wearer: Option<Arc<Wearer>>,
+    /// What ties it to other processes, if it is shared.
+    pub(super) ties: Option<Box<Ties>>,
     /// When the registry last gave this session out, by its own count.
     pub(crate) last_used: AtomicU64,
     /// Set while the registry decides whether to drop this session, and from then on if it does.
@@ -99,7 +106,7 @@ pub(crate) enum Wear {
 }
 
 impl Wear {
-    fn put_on(self, wearer: Option<&Arc<Wearer>>, now: std::time::Instant) -> Option<Arc<Worn>> {
+    pub(super) fn put_on(self, wearer: Option<&Arc<Wearer>>, now: std::time::Instant) -> Option<Arc<Worn>> {
         match self {
             Self::Next => wearer.map(|wearer| wearer.draw(None, now)),
             Self::Same(worn) => {
@@ -142,7 +149,7 @@ impl Session {
     }
 
     pub(crate) fn create(id: SessionId, shared: Arc<Shared>, wearer: Option<Arc<Wearer>>) -> Self {
-        let beginning = Beginning::new(shared.jar(), Wear::Next, Data::new(), !shared.login_first);
+        let beginning = Beginning::new(shared.jar(), Wear::Next, Data::new(), shared.starts_current());
         Self::with(id, shared, wearer, beginning)
     }
 
@@ -164,6 +171,7 @@ impl Session {
         let jitter = Jitter::seeded(shared.jitter.draw());
         let last = beginning.generation;
         let Beginning { jar, wear, data, current, age, uses, .. } = beginning;
+        let ties = shared.share.as_ref().map(|_| Box::new(Ties::new(current)));
         let (born, random) = (shared.now().saturating_sub(age), jitter.draw());
         let life = match current {
             true => Life::current(last, born, random),
@@ -182,6 +190,7 @@ impl Session {
             counters: Counters::default(),
             left: Mutex::new(None),
             wearer,
+            ties,
             data: Mutex::new(boxed(data)),
             last_used: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
@@ -310,9 +319,16 @@ impl Session {
     /// After this has returned, no request that starts carries anything of the old identity.
     pub fn clear(&self) {
         // A closed gate has nothing left to clear.
-        let _ = match self.0.shared.lane() {
-            Some(_) => Gate::clear(&self.0),
-            None => Gate::replace(&self.0, |generation| self.0.fresh(generation)).map(drop),
+        let _ = match (self.0.shared.lane(), &self.0.ties) {
+            (_, Some(ties)) => {
+                // Before anything can start that would look into the store.
+                ties.owe(Debt::End);
+                let cleared = Gate::clear(&self.0);
+                self.0.settle();
+                cleared
+            }
+            (Some(_), None) => Gate::clear(&self.0),
+            (None, None) => Gate::replace(&self.0, |generation| self.0.fresh(generation)).map(drop),
         };
         self.0.shared.changed();
     }
@@ -369,6 +385,7 @@ impl Session {
             kept
         });
         self.0.shared.changed();
+        self.0.owe_identity();
     }
 
     /// Makes this session what `beginning` says, whatever is under way.
@@ -396,6 +413,7 @@ impl Session {
         });
         self.0.keep_data(data);
         self.0.shared.changed();
+        self.0.owe_identity();
     }
 
     /// Copies the session under another name: its cookies, its profile and its data, but neither its counters nor what is under
@@ -581,7 +599,7 @@ impl SessionInner {
     }
 
     #[cfg(feature = "serde")]
-    fn keep_data(&self, data: Data) {
+    pub(super) fn keep_data(&self, data: Data) {
         *self.data.lock() = boxed(data);
     }
 
@@ -625,7 +643,20 @@ impl Keeper for SessionInner {
     }
 
     fn has_rule(&self) -> bool {
-        self.shared.lane().is_some_and(|lane| lane.has_rule())
+        // Of a shared session, whoever renews it looks first at what others have.
+        self.shared.share.is_some() || self.shared.lane().is_some_and(|lane| lane.has_rule())
+    }
+
+    fn carry_over(&self, pending: &Kept, value: &Kept) {
+        if self.ties.is_some() {
+            self.add_edits(pending, value);
+        }
+    }
+
+    fn running_out(self: &Arc<Self>, value: &Arc<Kept>) {
+        if let Some(share) = &self.shared.share {
+            share.clone().running_out(Session::of(self.clone()), value);
+        }
     }
 
     fn pending(&self, candidate: Option<&Arc<Kept>>, failed: Option<&Arc<Kept>>) -> Option<Arc<Kept>> {
@@ -648,14 +679,16 @@ impl Keeper for SessionInner {
 
     fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<Kept> {
         let span = trace::renewal(self.names.last(), &drive);
-        match self.shared.lane() {
-            Some(lane) if span.is_disabled() => lane.renew(Session::of(self.clone()), drive),
-            Some(lane) => Box::pin(lane.renew(Session::of(self.clone()), drive).instrument(span)),
-            None => Box::pin(std::future::ready(Err(Failure {
+        let session = Session::of(self.clone());
+        let renewing = match (&self.shared.share, self.shared.lane()) {
+            (Some(share), lane) => share.clone().renew(session, lane, drive),
+            (None, Some(lane)) => lane.renew(session, drive),
+            (None, None) => Box::pin(std::future::ready(Err(Failure {
                 terminal: false,
                 error: RenewalError::new(RenewalErrorKind::NoStack),
             }))),
-        }
+        };
+        if span.is_disabled() { renewing } else { Box::pin(renewing.instrument(span)) }
     }
 
     fn tell(&self, change: Change) {

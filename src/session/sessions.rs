@@ -21,6 +21,7 @@ use super::{
     lane::Lane,
     meters::Meters,
     session::SessionInner,
+    share::Share,
     stats::{Counter, Counters, Gauge},
 };
 use crate::{
@@ -79,6 +80,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     pub(crate) login_first: bool,
     pub(crate) default_session: Option<SessionId>,
+    /// What shares the sessions with other processes.
+    pub(crate) share: Option<Arc<dyn Share>>,
     pub(crate) show_values: bool,
     /// Seeds the jitter of each session.
     pub(crate) jitter: Jitter,
@@ -113,6 +116,7 @@ impl Sessions {
             clock: Box::new(SystemTime::now),
             login_first: false,
             default_session: None,
+            share: Ok(None),
             show_values: false,
             event_capacity: 4096,
             jitter: Jitter::random(),
@@ -200,8 +204,7 @@ impl Sessions {
 
     /// All sessions, in no order.
     pub fn all(&self) -> Vec<Session> {
-        let _creation = self.registry.creation.lock();
-        self.registry.map.pin().values().cloned().collect()
+        self.registry.all()
     }
 
     /// Subscribes to what happens from now on: to sessions, their renewals and the requests that begin from now on.
@@ -261,6 +264,7 @@ pub struct SessionsBuilder {
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     login_first: bool,
     default_session: Option<SessionId>,
+    pub(crate) share: Result<Option<Arc<dyn Share>>, ConfigError>,
     show_values: bool,
     event_capacity: usize,
     jitter: Jitter,
@@ -351,6 +355,7 @@ impl SessionsBuilder {
     pub fn try_build(self) -> Result<Sessions, ConfigError> {
         ConfigError::unless(self.max_sessions != Some(0), "max_sessions")?;
         ConfigError::unless(self.event_capacity != 0, "event_capacity")?;
+        let share = self.share?;
         let registry = Arc::new_cyclic(|registry| Registry {
             map: papaya::HashMap::default(),
             shared: Arc::new(Shared {
@@ -360,6 +365,7 @@ impl SessionsBuilder {
                 clock: self.clock,
                 login_first: self.login_first,
                 default_session: self.default_session,
+                share,
                 show_values: self.show_values,
                 jitter: self.jitter,
                 lanes: Mutex::new(Vec::new()),
@@ -433,13 +439,16 @@ impl Registry {
         session
     }
 
+    /// All sessions, in no order.
+    pub(crate) fn all(&self) -> Vec<Session> {
+        let _creation = self.creation.lock();
+        self.map.pin().values().cloned().collect()
+    }
+
     /// All sessions, those used last at the end as far as that is known.
     #[cfg(feature = "serde")]
     pub(crate) fn by_use(&self) -> Vec<Session> {
-        let mut all: Vec<Session> = {
-            let _creation = self.creation.lock();
-            self.map.pin().values().cloned().collect()
-        };
+        let mut all = self.all();
         all.sort_by_cached_key(|session| (session.0.last_used.load(Ordering::Relaxed), session.id().clone()));
         all
     }

@@ -22,6 +22,8 @@ mod pool_soak;
 mod profiles;
 mod renewal;
 mod sessions;
+#[cfg(feature = "shared")]
+mod shared;
 mod site;
 #[cfg(feature = "serde")]
 mod snapshots;

@@ -75,6 +75,12 @@ impl Sessions {
 }
 
 impl Shared {
+    /// What one session begins with that was saved.
+    #[cfg(feature = "shared")]
+    pub(crate) fn restored(&self, snapshot: &SessionSnapshot) -> Result<Beginning, RestoreError> {
+        self.beginning(snapshot, &mut Wardrobe::new(self.profiles())).map(|(beginning, _)| beginning)
+    }
+
     /// What a session begins with that was saved, and how many of its cookies have expired.
     fn beginning(
         &self,

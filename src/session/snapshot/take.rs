@@ -9,9 +9,10 @@ use super::{
 #[cfg(feature = "formats")]
 use crate::cookies::{self, ConversionReport, Cookies, FormatError};
 use crate::{
+    gate::core::Generation,
     gate::keeper::Standing,
     profile::{Profile, Proxy, ProxyServer},
-    session::{Session, Sessions},
+    session::{Kept, Session, Sessions},
 };
 
 /// What a snapshot keeps.
@@ -68,9 +69,19 @@ impl Session {
 
     /// As [`snapshot`](Self::snapshot), as far as `options` say.
     pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionSnapshot {
-        let clock = self.0.shared.timestamp();
         let Standing { last, is_current, value } = self.0.gate.standing();
-        let kept = value.as_deref();
+        self.snapshot_of(value.as_deref(), last, is_current, options)
+    }
+
+    /// What this session is, or would be, under an identity of its own.
+    pub(crate) fn snapshot_of(
+        &self,
+        kept: Option<&Kept>,
+        last: Generation,
+        is_current: bool,
+        options: &SnapshotOptions,
+    ) -> SessionSnapshot {
+        let clock = self.0.shared.timestamp();
         let mut cookies = kept.map_or_else(Vec::new, |kept| kept.jar.lock().by_creation(clock));
         cookies.retain(|cookie| options.session_cookies || cookie.expires().is_some());
         let age = kept.map_or_else(Default::default, |kept| self.now().saturating_sub(kept.life.born));

@@ -1,0 +1,151 @@
+//! One process of the fleet: fetches the pages that it is told, a number to a line, and says what became of them.
+
+use std::{
+    io::{Write, stdout},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Empty};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, stdin},
+    task::JoinSet,
+    time::timeout,
+};
+use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
+use tower_client_sessions::{
+    Expired, Renewal, RenewalLayer, Session, SessionLayer, Sessions,
+    gate::GateConfig,
+    shared::{FileStore, Sharing},
+};
+
+use crate::options::{Options, Store};
+
+type Body = Empty<Bytes>;
+
+/// How long one send may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(crate) async fn work(options: Options, page_url: String, login_url: String) -> Result<(), BoxError> {
+    let builder = Sessions::builder().login_first();
+    let sessions = match sharing(&options.store).await? {
+        Some(sharing) => builder.shared(sharing.lease(Duration::from_secs(3))).build(),
+        None => builder.build(),
+    };
+    let log_in = move |renewal: Renewal<Body>| {
+        let login_url = login_url.clone();
+        async move {
+            // What a refresh token was good for may be gone if somebody was stopped while using it.
+            let token = renewal.session().data("refresh").filter(|_| !renewal.is_interrupted());
+            let url = match token {
+                Some(token) => format!("{login_url}&refresh={token}"),
+                None => login_url,
+            };
+            let answer = renewal.send(Request::get(url).body(Body::new())?).await?;
+            if let Some(token) = answer.headers().get("x-refresh") {
+                renewal.session().set_data("refresh", token.to_str()?);
+            }
+            renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+        }
+    };
+    let gate = GateConfig::new()
+        .attempt_deadline(Duration::from_millis(options.login_ms) + Duration::from_secs(60))
+        .max_failures(20)
+        .backoff(Duration::from_millis(50), Duration::from_secs(1))
+        .hold_deadline(Duration::from_secs(600))
+        .renewal_limit(usize::MAX, Duration::from_secs(60));
+    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
+        .pool_max_idle_per_host(options.concurrency)
+        .build_http::<Body>();
+    let stack = ServiceBuilder::new()
+        .layer(
+            RenewalLayer::new(&sessions)
+                .expired_when(Expired::status([401, 403]))
+                .renew_with(log_in)
+                .replay_limit(20)
+                .gate(gate),
+        )
+        .layer(SessionLayer::new(&sessions))
+        .timeout(TIMEOUT)
+        .service(client);
+
+    let session = sessions.session("crawler");
+    let watch = tokio::spawn(tell_versions(sessions.clone(), session.clone()));
+    let page_url = Arc::new(page_url);
+    let (mut pages, mut running) = (BufReader::new(stdin()).lines(), JoinSet::new());
+    while let Some(page) = pages.next_line().await? {
+        let page: usize = page.parse()?;
+        let (stack, session, page_url) = (stack.clone(), session.clone(), page_url.clone());
+        running.spawn(async move {
+            match fetch(stack, session, &page_url, page).await {
+                Ok(()) => say(format_args!("ok {page}")),
+                Err(error) => say(format_args!("failed {page} {error}")),
+            }
+        });
+        while running.try_join_next().is_some() {}
+    }
+    running.join_all().await;
+    watch.abort();
+    let stats = sessions.stats();
+    say(format_args!("requests {}", stats.sent));
+    say(format_args!("replays {}", stats.replayed()));
+    say(format_args!("renewals {}", stats.renewals_succeeded));
+    say(format_args!("renewals_failed {}", stats.renewals_failed));
+    say(format_args!("held_peak {}", stats.held_peak));
+    if let Some(store) = sessions.sharing_stats() {
+        say(format_args!("store_requests {}", store.requests));
+        say(format_args!("store_commits {}", store.commits));
+        say(format_args!("store_conflicts {}", store.conflicts));
+        say(format_args!("store_failures {}", store.failures));
+    }
+    Ok(())
+}
+
+/// Says a line, whole, at once.
+fn say(line: std::fmt::Arguments<'_>) {
+    // Nobody to say it to is nobody to work for.
+    if writeln!(stdout().lock(), "{line}").is_err() {
+        std::process::exit(1);
+    }
+}
+
+async fn sharing(store: &Store) -> Result<Option<Sharing>, BoxError> {
+    Ok(match store {
+        Store::Alone => None,
+        Store::Folder(path) => Some(FileStore::open(path)?.into()),
+        #[cfg(feature = "redis")]
+        Store::Redis { url, prefix } => {
+            let store = tower_client_sessions::shared::RedisStore::connect(url, prefix.as_str()).await?;
+            Some(store.into())
+        }
+        #[cfg(not(feature = "redis"))]
+        Store::Redis { .. } => return Err("--redis needs the crate's feature `redis`".into()),
+    })
+}
+
+/// Says when this process has committed or adopted which version of the session.
+async fn tell_versions(sessions: Sessions, session: Session) {
+    let Some(mut versions) = sessions.shared_versions() else { return };
+    while let Some(version) = versions.recv().await {
+        if version.session == *session.id() {
+            let at = version.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
+            let word = if version.is_own { "committed" } else { "adopted" };
+            say(format_args!("{word} {} {at}", version.number));
+        }
+    }
+}
+
+async fn fetch<S, R>(stack: S, session: Session, page_url: &str, page: usize) -> Result<(), BoxError>
+where
+    S: Service<Request<Body>, Response = Response<R>, Error = BoxError>,
+    R: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
+{
+    let url = page_url.replace("{page}", &page.to_string());
+    let request = Request::get(url).extension(session).body(Body::new())?;
+    let response = stack.oneshot(request).await?;
+    let status = response.status();
+    timeout(TIMEOUT, response.into_body().collect()).await?.map_err(Into::into)?;
+    if status.is_success() { Ok(()) } else { Err(format!("answered with {status}").into()) }
+}

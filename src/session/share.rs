@@ -1,0 +1,210 @@
+//! The way from a session to the store that it is shared through.
+
+use std::{
+    any::Any,
+    sync::{Arc, Weak},
+};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::{Kept, Session, lane::Lane, session::SessionInner, sessions::Shared};
+use crate::gate::{
+    core::Generation,
+    keeper::{Drive, Renewing},
+};
+
+/// What shares the sessions of one registry with other processes.
+pub(crate) trait Share: Any + Send + Sync {
+    /// Takes over what another process has, or renews and lets the others have it.
+    fn renew(
+        self: Arc<Self>,
+        session: Session,
+        lane: Option<Arc<dyn Lane>>,
+        drive: Drive<SessionInner>,
+    ) -> Renewing<Kept>;
+
+    /// Lets the others know what has happened here.
+    fn settle(self: Arc<Self>, session: Session);
+
+    /// A cookie of this session has changed, by an answer or by hand.
+    fn touched(&self, session: &Session);
+
+    /// Half of a block of uses is used up.
+    fn running_out(self: Arc<Self>, session: Session, kept: &Arc<Kept>);
+}
+
+/// What ties a session to its store.
+pub(crate) struct Ties {
+    /// Held by whoever brings something into the store or out of it: an attempt, a settling of debts, the news.
+    pub(crate) busy: tokio::sync::Mutex<()>,
+    /// There may be a newer version than is known here.
+    pub(crate) news: Notify,
+    pub(crate) known: Mutex<Known>,
+}
+
+/// What is known here of a session's record.
+#[derive(Default)]
+pub(crate) struct Known {
+    /// The version of the identity that is current here, or was last. 0: of none yet.
+    pub(crate) version: u64,
+    /// Versions up to this one have ended.
+    pub(crate) dead: u64,
+    /// The generation here that has this version.
+    pub(crate) generation: Generation,
+    pub(crate) debt: Debt,
+    /// What is current is to be looked up anew, though it has not ended.
+    pub(crate) reload: bool,
+    /// Whoever renewed last was stopped in the middle.
+    pub(crate) interrupted: bool,
+    /// How many uses of this version were taken by everybody, as far as is known here.
+    pub(crate) taken: u64,
+    /// The identity of this version, for as long as it is there.
+    pub(crate) kept: Weak<Kept>,
+}
+
+/// What the store has yet to be told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Debt {
+    #[default]
+    None,
+    /// The session was cleared.
+    End,
+    /// The current identity came about without the store.
+    Identity,
+}
+
+impl Ties {
+    pub(crate) fn new(has_identity: bool) -> Self {
+        let debt = if has_identity { Debt::Identity } else { Debt::None };
+        Self {
+            busy: tokio::sync::Mutex::default(),
+            news: Notify::new(),
+            known: Mutex::new(Known { debt, ..Known::default() }),
+        }
+    }
+
+    /// What was asked for here has to reach the store.
+    pub(crate) fn owe(&self, debt: Debt) {
+        self.known.lock().debt = debt;
+    }
+}
+
+impl Shared {
+    /// Whether a session begins with an identity: not if it has to be renewed first, or others may have one.
+    pub(super) fn starts_current(&self) -> bool {
+        !self.login_first && self.share.is_none()
+    }
+}
+
+impl SessionInner {
+    /// Lets the others know what has happened here, if there are others.
+    pub(super) fn settle(self: &Arc<Self>) {
+        if let Some(share) = &self.shared.share {
+            share.clone().settle(Session::of(self.clone()));
+        }
+    }
+
+    /// The identity that is current came about here, and is for the others too.
+    pub(super) fn owe_identity(self: &Arc<Self>) {
+        if let Some(ties) = &self.ties {
+            ties.owe(Debt::Identity);
+            self.settle();
+        }
+    }
+
+    /// Adds to `value` what was added to `pending` while there was no current identity.
+    pub(super) fn add_edits(&self, pending: &Kept, value: &Kept) {
+        let now = self.shared.timestamp();
+        let edits: Vec<_> = pending.jar.lock().iter(now).cloned().collect();
+        let mut jar = value.jar.lock();
+        for edit in edits {
+            jar.insert(edit, now);
+        }
+    }
+}
+
+#[cfg(feature = "shared")]
+mod taking {
+    use std::sync::Arc;
+
+    use super::{SessionInner, Ties};
+    use crate::{
+        gate::{
+            core::Generation,
+            keeper::{Gate, Life},
+        },
+        session::{
+            Kept,
+            session::{Beginning, Wear},
+            snapshot::{RestoreError, SessionSnapshot},
+        },
+    };
+
+    impl SessionInner {
+        pub(crate) fn ties(&self) -> &Ties {
+            self.ties.as_deref().expect("the session is shared")
+        }
+
+        /// Whether somebody was stopped in the middle of renewing what is renewed now.
+        pub(crate) fn is_interrupted(&self) -> bool {
+            self.ties.as_ref().is_some_and(|ties| ties.known.lock().interrupted)
+        }
+
+        /// The identity of a snapshot, in the place of `candidate`, and the session's data with it.
+        pub(crate) fn taken_over(
+            &self,
+            candidate: &Kept,
+            snapshot: &SessionSnapshot,
+        ) -> Result<Arc<Kept>, RestoreError> {
+            let Beginning { jar, wear, data, age, .. } = self.shared.restored(snapshot)?;
+            let born = self.shared.now().saturating_sub(age);
+            let life = Life::new(candidate.life.generation, born, self.gate.random());
+            let worn = match wear {
+                Wear::Next => candidate.worn.clone(),
+                wear => wear.put_on(self.wearer.as_ref(), self.shared.std_now()),
+            };
+            self.keep_data(data);
+            Ok(Arc::new(Kept::new(life, jar, worn)))
+        }
+
+        /// Makes a snapshot's identity current in the place of the one of this generation. `None`: another one is current.
+        pub(crate) fn install(
+            self: &Arc<Self>,
+            current: Generation,
+            snapshot: &SessionSnapshot,
+        ) -> Result<Option<Arc<Kept>>, RestoreError> {
+            let Some(before) = self.gate.current() else { return Ok(None) };
+            let made = self.taken_over(&before, snapshot)?;
+            let is_limited = self.shared.lane().is_some_and(|lane| lane.max_uses().is_some());
+            let mut installed = None;
+            Gate::replace_if(self, current, |generation| {
+                let life = Life::new(generation, made.life.born, self.gate.random());
+                if is_limited {
+                    // Nobody is to use it before uses were taken.
+                    life.ration();
+                }
+                let jar = std::mem::take(&mut *made.jar.lock());
+                let kept = Arc::new(Kept::new(life, jar, made.worn.clone()));
+                installed = Some(kept.clone());
+                kept
+            });
+            Ok(installed)
+        }
+
+        /// The same identity as another generation, allowed so many uses more.
+        pub(crate) fn carried_on(&self, spent: &Kept, generation: Generation, uses: u64) -> Arc<Kept> {
+            let life = Life::new(generation, spent.life.born, self.gate.random());
+            life.ration();
+            life.allow(uses);
+            let jar = spent.jar.lock().clone();
+            Arc::new(Kept::new(life, jar, spent.worn.clone()))
+        }
+
+        /// Ends the current identity here, and says so to nobody.
+        pub(crate) fn end_here(self: &Arc<Self>) {
+            // A closed gate has nothing left to end.
+            let _ = Gate::clear(self);
+        }
+    }
+}

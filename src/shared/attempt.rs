@@ -1,0 +1,360 @@
+//! One attempt at a renewal of a shared session: adopt, or lease, renew and commit.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    Commit, Committed, Fence, Leased, Record, SharedVersion, StoreError, Unreachable,
+    fleet::{Fleet, count},
+    payload,
+};
+use crate::{
+    gate::{Reason, RenewalError, RenewalErrorKind, core::Failure, keeper::Drive, renewal_gate::failure},
+    session::{Kept, Session, SessionInner, lane::Lane, share::Debt, snapshot::SnapshotOptions},
+};
+
+type Renewed = Result<Option<Arc<Kept>>, Failure<RenewalError>>;
+
+/// How long one who waits for another's renewal waits before it looks by itself; it doubles each time.
+const FIRST_LOOK: Duration = Duration::from_millis(50);
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+fn refused(error: StoreError) -> Failure<RenewalError> {
+    failure(error.into())
+}
+
+/// How often a commit is tried whose answer does not come.
+const COMMITS: u32 = 3;
+
+impl Fleet {
+    /// Renews, and takes uses for what came of it where they are limited.
+    pub(super) async fn attempt(
+        self: &Arc<Self>,
+        session: &Session,
+        lane: Option<Arc<dyn Lane>>,
+        drive: Drive<SessionInner>,
+    ) -> Renewed {
+        let candidate = drive.candidate.clone();
+        let value = self.renewed(session, lane, drive).await?;
+        if let Some(kept) = value.as_ref().or(candidate.as_ref()) {
+            self.ration(session, kept).await;
+        }
+        Ok(value)
+    }
+
+    async fn renewed(
+        self: &Arc<Self>,
+        session: &Session,
+        lane: Option<Arc<dyn Lane>>,
+        drive: Drive<SessionInner>,
+    ) -> Renewed {
+        let ties = session.0.ties();
+        let _busy = ties.busy.lock().await;
+        let key = session.id().to_string();
+        let is_overlap = session.0.gate.published().is_some();
+        // The version that has to be surpassed for a record to be of use.
+        let (dead, spent) = {
+            let mut known = ties.known.lock();
+            let spent = std::mem::take(&mut known.kept).upgrade();
+            if !known.reload {
+                known.dead = known.dead.max(known.version);
+            }
+            (known.dead, spent)
+        };
+        if let Err(error) = self.pay(session).await {
+            return self.without_store(session, lane, drive, error).await;
+        }
+        // What was asked for by a request of the caller's own is sent, whatever others have.
+        let (is_own, reason, generation) = (drive.once, drive.reason, drive.generation);
+        let candidate = drive.candidate.clone().expect("a session's attempt has a candidate");
+        let is_adoptable = |record: &Record| {
+            !is_own && !record.mark.ended && record.mark.version > ties.known.lock().dead.max(dead)
+        };
+        // Where changes are told, looking is only there for one that was not.
+        let mut pause = if self.is_told.load(Ordering::Relaxed) { LAST_LOOK } else { FIRST_LOOK };
+        let (lease, found) = loop {
+            let heard = ties.news.notified();
+            let found = match self.load(&key).await {
+                Ok(found) => found,
+                Err(error) => return self.without_store(session, lane, drive, error).await,
+            };
+            if is_adoptable(&found) {
+                return self.adopted(session, &candidate, &key, &found).map(Some).map_err(refused);
+            }
+            if let Some(spent) = spent.as_ref().filter(|_| !is_overlap && reason == Reason::Budget)
+                && let Some(kept) = self.go_on(session, generation, &key, &found, spent).await
+            {
+                return Ok(Some(kept));
+            }
+            let asked = Instant::now();
+            match self.ask(self.config.store.lease(&key, self.owner, self.config.lease)).await {
+                Ok(Leased::Granted(fence)) => {
+                    let lease = Lease {
+                        fleet: self,
+                        key: key.clone(),
+                        fence,
+                        asked,
+                        is_over: AtomicBool::new(false),
+                    };
+                    match self.load(&key).await {
+                        Ok(found) => break (lease, found),
+                        Err(error) => return self.without_store(session, lane, drive, error).await,
+                    }
+                }
+                Ok(Leased::Held(left)) => {
+                    let look = self.jittered(pause).min(left);
+                    pause = (pause * 2).min(LAST_LOOK);
+                    let _ = timeout(look, heard).await;
+                }
+                Err(error) => return self.without_store(session, lane, drive, error).await,
+            }
+        };
+        if is_adoptable(&found) {
+            return self.adopted(session, &candidate, &key, &found).map(Some).map_err(refused);
+        }
+        let is_first = reason == Reason::First && !session.0.shared.login_first;
+        let value = if is_first && !is_own {
+            // Nobody has anything yet: what this process begins with is everybody's.
+            None
+        } else {
+            match self.renew_under(session, lane, drive, &lease, &found).await {
+                Ok(value) => value,
+                Err(failed) => {
+                    // Somebody may have done it meanwhile, with a lease that this process has lost.
+                    return match self.load(&key).await {
+                        Ok(found) if is_adoptable_after(&found, dead) => {
+                            self.adopted(session, &candidate, &key, &found).map(Some).map_err(refused)
+                        }
+                        _ => Err(failed),
+                    };
+                }
+            }
+        };
+        let renewed = value.clone().unwrap_or_else(|| candidate.clone());
+        match self.commit(session, &renewed, &key, &found, Some(&lease)).await {
+            Ok(None) => Ok(value),
+            Ok(Some(winner)) if is_adoptable_after(&winner, dead) => {
+                self.adopted(session, &candidate, &key, &winner).map(Some).map_err(refused)
+            }
+            Ok(Some(_)) => {
+                Err(failure("the session was cleared by another process while this one renewed it".into()))
+            }
+            Err(error) => {
+                // What the site has given out is not thrown away because the store is silent.
+                tracing::warn!(session = %session.id(), %error, "a renewed session is yet to be shared");
+                session.0.ties().owe(Debt::Identity);
+                Ok(value)
+            }
+        }
+    }
+
+    /// Renews while the lease is held, and no longer.
+    async fn renew_under(
+        &self,
+        session: &Session,
+        lane: Option<Arc<dyn Lane>>,
+        drive: Drive<SessionInner>,
+        lease: &Lease<'_>,
+        found: &Record,
+    ) -> Renewed {
+        let Some(lane) = lane else {
+            return Err(no_stack());
+        };
+        session.0.ties().known.lock().interrupted = found.interrupted;
+        // Before anything is sent: what the record holds may be used up from here on.
+        match self.ask(self.config.store.begin(&lease.key, self.owner, lease.fence)).await {
+            Ok(true) => {}
+            Ok(false) => return Err(lost()),
+            Err(error) => return Err(refused(error)),
+        }
+        tokio::select! {
+            biased;
+            () = lease.held() => Err(lost()),
+            renewed = lane.renew(session.clone(), drive) => renewed,
+        }
+    }
+
+    /// What becomes of an attempt that cannot ask the store.
+    async fn without_store(
+        &self,
+        session: &Session,
+        lane: Option<Arc<dyn Lane>>,
+        drive: Drive<SessionInner>,
+        error: StoreError,
+    ) -> Renewed {
+        if self.config.unreachable == Unreachable::Refuse {
+            return Err(refused(error));
+        }
+        tracing::warn!(session = %session.id(), %error, "renewed without the store of shared sessions");
+        let is_first = drive.reason == Reason::First && !session.0.shared.login_first;
+        let value = match lane {
+            _ if is_first && !drive.once => None,
+            None => return Err(no_stack()),
+            Some(lane) => lane.renew(session.clone(), drive).await?,
+        };
+        session.0.ties().owe(Debt::Identity);
+        Ok(value)
+    }
+
+    /// The identity that a record holds, in the place of `candidate`.
+    fn adopted(
+        &self,
+        session: &Session,
+        candidate: &Arc<Kept>,
+        key: &str,
+        found: &Record,
+    ) -> Result<Arc<Kept>, StoreError> {
+        let snapshot = self.open(key, found)?;
+        let kept =
+            session.0.taken_over(candidate, &snapshot).map_err(|error| super::error::profile(error, key))?;
+        self.stands(session, found.mark.version, &kept, false);
+        count(&self.counted.adoptions);
+        tracing::debug!(session = %session.id(), version = found.mark.version, "adopted from the store of shared sessions");
+        Ok(kept)
+    }
+
+    /// From now on `kept` is what this version is here.
+    pub(super) fn stands(&self, session: &Session, version: u64, kept: &Arc<Kept>, is_own: bool) {
+        {
+            let mut known = session.0.ties().known.lock();
+            if known.version != version {
+                known.taken = 0;
+            }
+            known.version = version;
+            known.generation = kept.life.generation;
+            known.debt = Debt::None;
+            known.reload = false;
+            known.kept = Arc::downgrade(kept);
+        }
+        let told =
+            SharedVersion { session: session.id().clone(), number: version, is_own, at: SystemTime::now() };
+        // Nobody need be listening.
+        let _ = self.versions.send(told);
+    }
+
+    /// Puts an identity into the store, in the place of what was found there. `Some`: another process was faster.
+    pub(super) async fn commit(
+        &self,
+        session: &Session,
+        kept: &Arc<Kept>,
+        key: &str,
+        found: &Record,
+        lease: Option<&Lease<'_>>,
+    ) -> Result<Option<Record>, StoreError> {
+        let known = session.0.ties().known.lock().version;
+        let expected = found.mark.version;
+        let version = expected.max(known) + 1;
+        let options = SnapshotOptions::new().profiles(self.config.profiles);
+        let snapshot = session.snapshot_of(Some(kept), kept.life.generation, true, &options);
+        let payload = payload::write(self.config.seal.as_ref(), key, version, &snapshot);
+        let fence = lease.map(|lease| lease.fence);
+        let commit = Commit { expected, version, fence, owner: self.owner, ended: false, payload };
+        let committed = self.commit_surely(key, commit).await?;
+        Ok(match committed {
+            Committed::At(_) => {
+                count(&self.counted.commits);
+                if let Some(lease) = lease {
+                    lease.is_over.store(true, Ordering::Relaxed);
+                }
+                self.stands(session, version, kept, true);
+                None
+            }
+            Committed::Conflict(winner) => {
+                count(&self.counted.conflicts);
+                Some(winner)
+            }
+        })
+    }
+
+    /// Tries a commit whose answer does not come again; it may have been written all the same.
+    pub(super) async fn commit_surely(&self, key: &str, commit: Commit) -> Result<Committed, StoreError> {
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            match self.ask(self.config.store.commit(key, commit.clone())).await {
+                Ok(Committed::Conflict(found))
+                    if found.writer == Some(self.owner) && found.mark.version == commit.version =>
+                {
+                    return Ok(Committed::At(found.mark));
+                }
+                Ok(committed) => return Ok(committed),
+                Err(error) if tries == COMMITS => return Err(error),
+                Err(_) => sleep(self.jittered(FIRST_LOOK * tries)).await,
+            }
+        }
+    }
+}
+
+fn is_adoptable_after(record: &Record, dead: u64) -> bool {
+    !record.mark.ended && record.mark.version > dead
+}
+
+fn no_stack() -> Failure<RenewalError> {
+    Failure { terminal: false, error: RenewalError::new(RenewalErrorKind::NoStack) }
+}
+
+fn lost() -> Failure<RenewalError> {
+    failure("the lease to renew this session for the fleet was lost".into())
+}
+
+/// A lease that is given back when it is dropped.
+pub(super) struct Lease<'f> {
+    fleet: &'f Arc<Fleet>,
+    key: String,
+    fence: Fence,
+    /// It holds for its time from then on at least.
+    asked: Instant,
+    /// The store has ended it with a commit.
+    is_over: AtomicBool,
+}
+
+impl Lease<'_> {
+    /// Extends the lease as long as it is polled; ready when it may no longer hold.
+    async fn held(&self) {
+        let Fleet { config, owner, .. } = &**self.fleet;
+        let ttl = config.lease;
+        // The store's clock may run a little faster than this one.
+        let sure = ttl - ttl / 8;
+        let mut until = self.asked + sure;
+        loop {
+            let extend = async {
+                sleep(ttl / 3).await;
+                let asked = Instant::now();
+                (asked, self.fleet.ask(config.store.extend(&self.key, *owner, self.fence, ttl)).await)
+            };
+            tokio::select! {
+                (asked, extended) = extend => match extended {
+                    Ok(true) => until = asked + sure,
+                    Ok(false) => return,
+                    // It holds for the rest of its time; the next try may be answered.
+                    Err(_) => {}
+                },
+                () = sleep_until(until) => return,
+            }
+        }
+    }
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        if *self.is_over.get_mut() {
+            return;
+        }
+        // Where there is no runtime any more it runs out by itself.
+        let Ok(runtime) = Handle::try_current() else { return };
+        let (fleet, key, fence) = (self.fleet.clone(), std::mem::take(&mut self.key), self.fence);
+        runtime.spawn(async move {
+            let _ = fleet.ask(fleet.config.store.release(&key, fleet.owner, fence)).await;
+        });
+    }
+}

@@ -1,0 +1,125 @@
+//! How sessions are shared.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{SealKey, SharedStore};
+use crate::{gate::ConfigError, session::snapshot::KeepProfile};
+
+/// How sessions are shared: through which store, and what happens when it is away.
+///
+/// A store can be given in its place, with these defaults.
+#[derive(Clone, Debug)]
+#[must_use = "settings do nothing until sessions are built with them"]
+pub struct Sharing {
+    pub(super) store: Arc<dyn SharedStore>,
+    pub(super) lease: Duration,
+    pub(super) poll: Duration,
+    pub(super) deadline: Duration,
+    pub(super) unreachable: Unreachable,
+    pub(super) stale_after: Option<Duration>,
+    pub(super) block: u64,
+    pub(super) seal: Option<SealKey>,
+    pub(super) profiles: KeepProfile,
+}
+
+/// What happens to renewals while the store cannot be asked.
+///
+/// What is current serves on under either policy, unless [`Sharing::stale_after`] says otherwise: no request asks the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unreachable {
+    /// Renewals fail, and are tried again as the gate does with any that fails. No login is made twice. The default.
+    #[default]
+    Refuse,
+    /// Each process renews for itself, and shares what it has when the store is back: the first one's session is adopted by the
+    /// others. More logins than one may be made at a time.
+    RenewAlone,
+}
+
+impl Sharing {
+    /// Shares through `store`.
+    pub fn new(store: impl SharedStore) -> Self {
+        Self {
+            store: Arc::new(store),
+            lease: Duration::from_secs(10),
+            poll: Duration::from_secs(5),
+            deadline: Duration::from_secs(2),
+            unreachable: Unreachable::default(),
+            stale_after: None,
+            block: 64,
+            seal: None,
+            profiles: KeepProfile::ByName,
+        }
+    }
+
+    /// Sets for how long a process that says nothing more keeps others from renewing. Default: 10 seconds.
+    ///
+    /// Its holder extends it three times as often. If it cannot, it gives its renewal up before the lease ends.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Sets how often all sessions are compared with the store, whether or not it tells of changes. Default: every 5 seconds.
+    ///
+    /// A process is never further behind than this and the [store's deadline](Self::deadline), as long as the store answers.
+    pub fn poll(mut self, poll: Duration) -> Self {
+        self.poll = poll;
+        self
+    }
+
+    /// Sets how long the store may take for one answer. Default: 2 seconds.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Sets what happens to renewals while the store cannot be asked. Default: [`Unreachable::Refuse`].
+    pub fn when_unreachable(mut self, unreachable: Unreachable) -> Self {
+        self.unreachable = unreachable;
+        self
+    }
+
+    /// Sends nothing under what may be out of date: if the store was not heard of for so long, requests wait for it. Default:
+    /// what is current serves on.
+    ///
+    /// Holds for [`Unreachable::Refuse`] alone.
+    pub fn stale_after(mut self, silence: Duration) -> Self {
+        self.stale_after = Some(silence);
+        self
+    }
+
+    /// Sets how many uses of a fleet's [`max_uses`](crate::RenewalLayer::max_uses) a process takes at a time. Default: 64.
+    ///
+    /// What a process has taken and not used when it ends is lost to the others.
+    pub fn use_block(mut self, uses: u64) -> Self {
+        self.block = uses;
+        self
+    }
+
+    /// Seals what is put into the store. Default: it is readable there.
+    pub fn seal(mut self, key: SealKey) -> Self {
+        self.seal = Some(key);
+        self
+    }
+
+    /// Sets how much of a profile is put into the store. Default: [`KeepProfile::ByName`].
+    pub fn profiles(mut self, profiles: KeepProfile) -> Self {
+        self.profiles = profiles;
+        self
+    }
+
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        ConfigError::unless(!self.lease.is_zero(), "lease")?;
+        ConfigError::unless(!self.poll.is_zero(), "poll")?;
+        ConfigError::unless(!self.deadline.is_zero(), "deadline")?;
+        ConfigError::unless(self.stale_after.is_none_or(|silence| !silence.is_zero()), "stale_after")?;
+        ConfigError::unless(self.block > 0, "use_block")
+    }
+}
+
+impl<S: SharedStore> From<S> for Sharing {
+    fn from(store: S) -> Self {
+        Self::new(store)
+    }
+}

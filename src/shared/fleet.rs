@@ -1,0 +1,262 @@
+//! What shares the sessions of one `Sessions` with the rest of its fleet.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle, time::timeout};
+
+use super::{Owner, Record, Sharing, StoreError, StoreErrorKind, payload};
+use crate::{
+    gate::{
+        jitter::Jitter,
+        keeper::{Drive, Renewing},
+    },
+    session::{
+        Kept, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
+        lane::Lane,
+        sessions::Registry,
+        share::{Debt, Share},
+    },
+};
+
+/// What is at work for one `Sessions`.
+pub(crate) struct Fleet {
+    pub(super) config: Sharing,
+    pub(super) owner: Owner,
+    pub(super) jitter: Jitter,
+    pub(super) counted: Counted,
+    /// Whether the store tells of changes at this moment.
+    pub(super) is_told: AtomicBool,
+    pub(super) versions: broadcast::Sender<SharedVersion>,
+    /// Looks out for news, on the runtime of whoever needed it last.
+    lookout: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What is counted.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub(super) requests: AtomicU64,
+    pub(super) failures: AtomicU64,
+    pub(super) commits: AtomicU64,
+    pub(super) conflicts: AtomicU64,
+    pub(super) adoptions: AtomicU64,
+}
+
+/// What sessions and their store have had to do with each other so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SharingStats {
+    /// Requests to the store, each one trip.
+    pub requests: u64,
+    /// Requests that the store did not answer, or refused.
+    pub failures: u64,
+    /// Versions that were written.
+    pub commits: u64,
+    /// Versions that were not written, since another process was faster.
+    pub conflicts: u64,
+    /// Versions of other processes that were taken over.
+    pub adoptions: u64,
+}
+
+/// A version of a session that this process has put into the store, or has taken out of it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SharedVersion {
+    /// Whose version.
+    pub session: SessionId,
+    /// Its number in the store.
+    pub number: u64,
+    /// Whether this process has brought it about.
+    pub is_own: bool,
+    /// When it became this process's.
+    pub at: SystemTime,
+}
+
+/// The versions that come, from [`Sessions::shared_versions`].
+#[derive(Debug)]
+pub struct SharedVersions(broadcast::Receiver<SharedVersion>);
+
+impl SharedVersions {
+    /// The next version, or `None` when the sessions are gone. One who falls behind by more than a thousand misses some.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping this loses nothing.
+    pub async fn recv(&mut self) -> Option<SharedVersion> {
+        loop {
+            match self.0.recv().await {
+                Ok(version) => return Some(version),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
+        }
+    }
+}
+
+pub(super) fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl Fleet {
+    pub(super) fn new(config: Sharing) -> Self {
+        Self {
+            config,
+            owner: Owner::random(),
+            jitter: Jitter::random(),
+            counted: Counted::default(),
+            is_told: AtomicBool::new(false),
+            versions: broadcast::channel(1024).0,
+            lookout: Mutex::new(None),
+        }
+    }
+
+    pub(super) fn stats(&self) -> SharingStats {
+        let Counted { requests, failures, commits, conflicts, adoptions } = &self.counted;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        SharingStats {
+            requests: read(requests),
+            failures: read(failures),
+            commits: read(commits),
+            conflicts: read(conflicts),
+            adoptions: read(adoptions),
+        }
+    }
+
+    /// Asks the store, within its deadline.
+    pub(super) async fn ask<T>(
+        &self,
+        request: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        count(&self.counted.requests);
+        let answer = match timeout(self.config.deadline, request).await {
+            Ok(answer) => answer,
+            Err(_) => Err(StoreError::new(StoreErrorKind::TimedOut)),
+        };
+        if answer.is_err() {
+            count(&self.counted.failures);
+        }
+        answer
+    }
+
+    pub(super) async fn load(&self, key: &str) -> Result<Record, StoreError> {
+        self.ask(self.config.store.load(key)).await
+    }
+
+    /// Between half of `time` and all of it.
+    pub(super) fn jittered(&self, time: Duration) -> Duration {
+        let random = f64::from(self.jitter.draw() as u32) / f64::from(u32::MAX);
+        time.mul_f64(0.5 + random / 2.0)
+    }
+
+    /// Sees to it that somebody looks out for news, as long as the sessions are there.
+    pub(super) fn look_out(self: &Arc<Self>, registry: &Arc<Registry>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut lookout = self.lookout.lock();
+        if lookout.as_ref().is_none_or(JoinHandle::is_finished) {
+            let registry = Arc::downgrade(registry);
+            *lookout = Some(runtime.spawn(self.clone().watch(registry)));
+        }
+    }
+
+    /// Reads a record that has a session.
+    pub(super) fn open(
+        &self,
+        key: &str,
+        record: &Record,
+    ) -> Result<crate::session::snapshot::SessionSnapshot, StoreError> {
+        payload::read(self.config.seal.as_ref(), key, record.mark.version, &record.payload)
+    }
+}
+
+impl Share for Fleet {
+    fn renew(
+        self: Arc<Self>,
+        session: Session,
+        lane: Option<Arc<dyn Lane>>,
+        drive: Drive<SessionInner>,
+    ) -> Renewing<Kept> {
+        Box::pin(async move {
+            if let Some(registry) = session.0.shared.registry() {
+                self.look_out(&registry);
+            }
+            self.attempt(&session, lane, drive).await
+        })
+    }
+
+    fn settle(self: Arc<Self>, session: Session) {
+        // Outside a runtime the next attempt settles it.
+        let Ok(runtime) = Handle::try_current() else { return };
+        if let Some(registry) = session.0.shared.registry() {
+            self.look_out(&registry);
+        }
+        runtime.spawn(async move {
+            let ties = session.0.ties();
+            let _busy = ties.busy.lock().await;
+            if let Err(error) = self.pay(&session).await {
+                tracing::warn!(session = %session.id(), %error, "the store of shared sessions is yet to be told");
+            }
+        });
+    }
+
+    fn touched(&self, _session: &Session) {}
+
+    fn running_out(self: Arc<Self>, session: Session, kept: &Arc<Kept>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let kept = Arc::downgrade(kept);
+        runtime.spawn(async move {
+            if let Some(kept) = kept.upgrade() {
+                self.refill(&session, &kept).await;
+            }
+        });
+    }
+}
+
+impl Fleet {
+    /// Tells the store what it is owed. Whoever calls this is the one that is busy with the session.
+    pub(super) async fn pay(&self, session: &Session) -> Result<(), StoreError> {
+        loop {
+            let debt = session.0.ties().known.lock().debt;
+            match debt {
+                Debt::None => return Ok(()),
+                Debt::End => self.tell_end(session).await?,
+                Debt::Identity => self.tell_identity(session).await?,
+            }
+        }
+    }
+}
+
+impl SessionsBuilder {
+    /// Shares the sessions with other processes, through a store or as [`Sharing`] says. Default: they are this process's.
+    ///
+    /// Every process of the fleet is built so, on the same store. A shared session is looked up in the store before it is first
+    /// used, and needs a [`RenewalLayer`](crate::RenewalLayer) for that.
+    pub fn shared(mut self, sharing: impl Into<Sharing>) -> Self {
+        let sharing = sharing.into();
+        self.share = sharing.check().map(|()| Some(Arc::new(Fleet::new(sharing)) as Arc<dyn Share>));
+        self
+    }
+}
+
+impl Sessions {
+    /// What these sessions and their store have had to do with each other, if they are shared.
+    pub fn sharing_stats(&self) -> Option<SharingStats> {
+        self.fleet().map(Fleet::stats)
+    }
+
+    /// Tells from now on which versions this process commits and adopts, if these sessions are shared.
+    pub fn shared_versions(&self) -> Option<SharedVersions> {
+        self.fleet().map(|fleet| SharedVersions(fleet.versions.subscribe()))
+    }
+
+    fn fleet(&self) -> Option<&Fleet> {
+        let share: &dyn std::any::Any = &**self.registry.shared.share.as_ref()?;
+        share.downcast_ref()
+    }
+}

@@ -1,0 +1,164 @@
+//! A store within one process.
+
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{
+    sync::{broadcast, mpsc},
+    time::Instant,
+};
+
+use super::{
+    Change, Commit, Committed, Fence, Leased, Mark, Owner, Record, SharedStore, StoreFuture, Taken,
+    entry::Entry,
+};
+
+/// A store in the memory of one process: for tests, and for several `Sessions` of one program that share.
+///
+/// # Clone
+///
+/// Clones are the same store.
+#[derive(Clone)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    entries: Mutex<HashMap<String, Entry>>,
+    changes: broadcast::Sender<Change>,
+    origin: Instant,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        /// Who watches and falls further behind is told that it has missed some.
+        const CHANGES: usize = 1024;
+        let (changes, _) = broadcast::channel(CHANGES);
+        Self { shared: Arc::new(Shared { entries: Mutex::default(), changes, origin: Instant::now() }) }
+    }
+
+    /// Forgets everything, as a server does that is flushed.
+    pub fn flush(&self) {
+        self.shared.entries.lock().clear();
+    }
+
+    /// Ends all leases, as if their time were over.
+    pub fn end_leases(&self) {
+        self.shared.entries.lock().values_mut().for_each(|entry| entry.lease = None);
+    }
+
+    /// A future that does one thing to one entry, at once, on its first poll.
+    fn at_once<'a, T: 'a>(
+        &'a self,
+        key: &'a str,
+        act: impl FnOnce(&mut Entry, Duration) -> T + Send + 'a,
+    ) -> StoreFuture<'a, T> {
+        Box::pin(async move {
+            let now = self.shared.origin.elapsed();
+            let mut entries = self.shared.entries.lock();
+            if !entries.contains_key(key) {
+                entries.insert(key.to_owned(), Entry::absent());
+            }
+            Ok(act(entries.get_mut(key).expect("it was just put there"), now))
+        })
+    }
+
+    /// As [`at_once`](Self::at_once), for what others are told of.
+    fn told<'a>(
+        &'a self,
+        key: &'a str,
+        writer: Owner,
+        act: impl FnOnce(&mut Entry, Duration) -> Committed + Send + 'a,
+    ) -> StoreFuture<'a, Committed> {
+        self.at_once(key, move |entry, now| {
+            let committed = act(entry, now);
+            if let Committed::At(mark) = committed {
+                // Nobody need be listening. Told under the lock, so that changes are told in their order.
+                let _ = self.shared.changes.send(Change::Moved { key: key.to_owned(), mark, writer });
+            }
+            committed
+        })
+    }
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl SharedStore for MemoryStore {
+    fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record> {
+        self.at_once(key, |entry, _| entry.record.clone())
+    }
+
+    fn marks<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Mark>> {
+        Box::pin(async move {
+            let entries = self.shared.entries.lock();
+            let mark = |key: &String| entries.get(key).map_or_else(Mark::default, |entry| entry.record.mark);
+            Ok(keys.iter().map(mark).collect())
+        })
+    }
+
+    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, Leased> {
+        self.at_once(key, move |entry, now| entry.lease(owner, ttl, now))
+    }
+
+    fn extend<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: Fence,
+        ttl: Duration,
+    ) -> StoreFuture<'a, bool> {
+        self.at_once(key, move |entry, now| entry.extend(owner, fence, ttl, now))
+    }
+
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, ()> {
+        self.at_once(key, move |entry, now| entry.release(owner, fence, now))
+    }
+
+    fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool> {
+        self.at_once(key, move |entry, now| entry.begin(owner, fence, now))
+    }
+
+    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed> {
+        self.told(key, commit.owner, move |entry, now| entry.commit(commit, now))
+    }
+
+    fn amend<'a>(
+        &'a self,
+        key: &'a str,
+        mark: Mark,
+        owner: Owner,
+        payload: Bytes,
+    ) -> StoreFuture<'a, Committed> {
+        self.told(key, owner, move |entry, _| entry.amend(mark, owner, payload))
+    }
+
+    fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {
+        self.at_once(key, move |entry, _| entry.take(version, want, limit))
+    }
+
+    fn watch<'a>(&'a self, changes: mpsc::Sender<Change>) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let mut told = self.shared.changes.subscribe();
+            let mut change = Change::Missed;
+            while changes.send(change).await.is_ok() {
+                change = tokio::select! {
+                    told = told.recv() => told.unwrap_or(Change::Missed),
+                    () = changes.closed() => break,
+                };
+            }
+            Ok(())
+        })
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryStore").field("len", &self.shared.entries.lock().len()).finish_non_exhaustive()
+    }
+}

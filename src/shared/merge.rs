@@ -1,0 +1,186 @@
+//! Cookies that change within one version, brought together: cookie by cookie, the last writer's.
+
+use std::collections::{HashMap, HashSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::cookies::{StoredCookie, Timestamp};
+
+/// When a cookie of this version was changed last, after the version was committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Touch {
+    cookie: Key,
+    at: Timestamp,
+}
+
+/// Which cookie: a hash of what makes it one, the same in every process.
+type Key = u64;
+
+/// More changes than this are not remembered: beyond them the writer that comes last wins, whenever its change was made.
+const REMEMBERED: usize = 1000;
+
+fn key(cookie: &StoredCookie) -> Key {
+    let scope: &[u8] = if cookie.host_only() { b"h" } else { b"d" };
+    let partition = cookie.partition_key().unwrap_or("").as_bytes();
+    let parts = [cookie.domain().as_bytes(), scope, cookie.path_bytes(), cookie.name_bytes(), partition];
+    // FNV-1a; a length before each part, so that no two lists of parts are one.
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for part in parts {
+        for byte in (part.len() as u64).to_le_bytes().iter().chain(part) {
+            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+        }
+    }
+    hash
+}
+
+fn by_key(cookies: &[StoredCookie]) -> HashMap<Key, &StoredCookie> {
+    cookies.iter().map(|cookie| (key(cookie), cookie)).collect()
+}
+
+/// Brings into `theirs` what has changed between `base` and `mine`, unless it was changed there after `at`. `true`: something was.
+pub(super) fn bring(
+    theirs: &mut Vec<StoredCookie>,
+    touched: &mut Vec<Touch>,
+    base: &[StoredCookie],
+    mine: &[StoredCookie],
+    at: Timestamp,
+) -> bool {
+    let (base, mine) = (by_key(base), by_key(mine));
+    let touches: HashMap<Key, Timestamp> = touched.iter().map(|touch| (touch.cookie, touch.at)).collect();
+    let mut news: HashMap<Key, Option<&StoredCookie>> = HashMap::new();
+    for key in base.keys().chain(mine.keys()) {
+        let (before, after) = (base.get(key), mine.get(key));
+        if before != after && touches.get(key).is_none_or(|touched| *touched <= at) {
+            news.insert(*key, after.copied());
+        }
+    }
+    // What is there already needs no writing.
+    let there = by_key(theirs);
+    news.retain(|key, cookie| there.get(key).copied() != *cookie);
+    if news.is_empty() {
+        return false;
+    }
+    let replaced: HashSet<Key> = news.keys().copied().collect();
+    theirs.retain(|cookie| !replaced.contains(&key(cookie)));
+    touched.retain(|touch| !replaced.contains(&touch.cookie));
+    for (cookie, news) in news {
+        theirs.extend(news.cloned());
+        touched.push(Touch { cookie, at });
+    }
+    if touched.len() > REMEMBERED {
+        touched.sort_by_key(|touch| std::cmp::Reverse(touch.at));
+        touched.truncate(REMEMBERED);
+    }
+    true
+}
+
+/// What a jar has to do to become `merged`, as far as it is still what it was: cookies to set, and cookies to remove.
+pub(super) fn steps<'c>(
+    was: &[StoredCookie],
+    is: &'c [StoredCookie],
+    merged: &'c [StoredCookie],
+) -> (Vec<&'c StoredCookie>, Vec<&'c StoredCookie>) {
+    let (was, is_now, target) = (by_key(was), by_key(is), by_key(merged));
+    let is_untouched = |key: &Key| was.get(key) == is_now.get(key);
+    let set = target.iter().filter(|(key, cookie)| is_untouched(key) && is_now.get(key) != Some(cookie));
+    let removed = is_now.iter().filter(|(key, _)| is_untouched(key) && !target.contains_key(key));
+    (set.map(|(_, cookie)| *cookie).collect(), removed.map(|(_, cookie)| *cookie).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cookie(name: &str, value: &str) -> StoredCookie {
+        StoredCookie::for_host(name, value, "shop.example").path("/").build().unwrap()
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_secs(1_700_000_000 + second)
+    }
+
+    fn shown(cookies: &[StoredCookie]) -> Vec<String> {
+        let mut shown: Vec<_> =
+            cookies.iter().map(|it| format!("{}={}", it.name().unwrap(), it.value().unwrap())).collect();
+        shown.sort();
+        shown
+    }
+
+    #[test]
+    fn changes_of_different_cookies_are_all_kept() {
+        let base = [cookie("a", "0"), cookie("b", "0"), cookie("c", "0")];
+        let (mut stored, mut touched) = (base.to_vec(), Vec::new());
+        let one = [cookie("a", "1"), cookie("b", "0"), cookie("c", "0"), cookie("new", "1")];
+        let other = [cookie("a", "0"), cookie("b", "2")];
+        assert!(bring(&mut stored, &mut touched, &base, &one, at(1)));
+        assert!(bring(&mut stored, &mut touched, &base, &other, at(2)));
+        assert_eq!(shown(&stored), ["a=1", "b=2", "new=1"]);
+        assert!(!bring(&mut stored, &mut touched, &base, &other, at(3)), "nothing is written twice");
+    }
+
+    #[test]
+    fn of_two_changes_of_one_cookie_the_later_wins_whichever_comes_first() {
+        for late_first in [false, true] {
+            let base = [cookie("a", "0")];
+            let (mut stored, mut touched) = (base.to_vec(), Vec::new());
+            let mut changes = [(vec![cookie("a", "early")], at(1)), (vec![cookie("a", "late")], at(2))];
+            if late_first {
+                changes.reverse();
+            }
+            for (mine, at) in changes {
+                bring(&mut stored, &mut touched, &base, &mine, at);
+            }
+            assert_eq!(shown(&stored), ["a=late"]);
+        }
+    }
+
+    #[test]
+    fn a_removal_is_a_change_like_any_other() {
+        let base = [cookie("a", "0"), cookie("b", "0")];
+        let (mut stored, mut touched) = (base.to_vec(), Vec::new());
+        assert!(bring(&mut stored, &mut touched, &base, &[cookie("b", "0")], at(5)));
+        assert!(!bring(&mut stored, &mut touched, &base, &[cookie("a", "old"), cookie("b", "0")], at(4)));
+        assert_eq!(shown(&stored), ["b=0"]);
+        assert!(bring(&mut stored, &mut touched, &base, &[cookie("a", "new"), cookie("b", "0")], at(6)));
+        assert_eq!(shown(&stored), ["a=new", "b=0"]);
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded_and_the_latest() {
+        let (mut stored, mut touched) = (Vec::new(), Vec::new());
+        for second in 0..3 {
+            let mine: Vec<_> = (0..600).map(|number| cookie(&format!("{second}-{number}"), "x")).collect();
+            bring(&mut stored, &mut touched, &[], &mine, at(second));
+        }
+        assert_eq!(touched.len(), REMEMBERED);
+        assert!(touched.iter().filter(|touch| touch.at == at(2)).count() == 600);
+        assert!(touched.iter().all(|touch| touch.at >= at(1)));
+    }
+
+    #[test]
+    fn a_jar_follows_where_it_was_not_changed_meanwhile() {
+        let was = [cookie("a", "0"), cookie("b", "0"), cookie("c", "0")];
+        let is = [cookie("a", "0"), cookie("b", "mine"), cookie("c", "0")];
+        let merged = [cookie("a", "1"), cookie("b", "theirs"), cookie("d", "1")];
+        let (set, removed) = steps(&was, &is, &merged);
+        let owned = |cookies: Vec<&StoredCookie>| cookies.into_iter().cloned().collect::<Vec<_>>();
+        assert_eq!(shown(&owned(set)), ["a=1", "d=1"]);
+        assert_eq!(shown(&owned(removed)), ["c=0"]);
+    }
+
+    #[test]
+    fn every_part_of_a_cookies_place_tells_it_from_others() {
+        let plain = cookie("a", "0");
+        let others = [
+            cookie("b", "0"),
+            StoredCookie::for_host("a", "0", "shop.example").path("/x").build().unwrap(),
+            StoredCookie::for_host("a", "0", "other.example").path("/").build().unwrap(),
+            StoredCookie::for_domain("a", "0", "shop.example").path("/").build().unwrap(),
+        ];
+        assert_eq!(key(&plain), key(&cookie("a", "1")));
+        for other in others {
+            assert_ne!(key(&plain), key(&other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! News out of the store and into it, besides renewals.
+
+use std::{
+    sync::{Arc, Weak, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Change, Commit, Committed, Mark, StoreError, Unreachable,
+    fleet::{Fleet, count},
+};
+use crate::session::{Session, SessionId, sessions::Registry, share::Debt};
+
+/// How many sessions are compared with the store in one request.
+const AT_ONCE: usize = 1000;
+
+/// How many changes may wait to be looked at; whoever sends more waits.
+const CHANGES: usize = 1024;
+
+impl Fleet {
+    /// Follows what others do, until the sessions are gone.
+    pub(super) async fn watch(self: Arc<Self>, registry: Weak<Registry>) {
+        while registry.strong_count() > 0 {
+            let (sender, changes) = mpsc::channel(CHANGES);
+            let ended = tokio::select! {
+                ended = self.config.store.watch(sender) => ended,
+                () = self.follow(&registry, changes) => return,
+            };
+            self.is_told.store(false, Ordering::Relaxed);
+            if let Err(error) = ended {
+                tracing::debug!(%error, "the store of shared sessions tells of no changes");
+            }
+            // Until it does again, everything is compared from time to time.
+            let silence = Instant::now() + self.jittered(self.config.poll);
+            let (_sender, changes) = mpsc::channel(1);
+            tokio::select! {
+                () = sleep_until(silence) => {}
+                () = self.follow(&registry, changes) => return,
+            }
+        }
+    }
+
+    /// Looks at what is told, and at everything from time to time. Ends when the sessions are gone.
+    async fn follow(self: &Arc<Self>, registry: &Weak<Registry>, mut changes: mpsc::Receiver<Change>) {
+        let mut heard = Instant::now();
+        // At once: nobody has told what was changed until now.
+        let mut compare_at = Instant::now();
+        loop {
+            tokio::select! {
+                change = changes.recv() => match change {
+                    Some(Change::Moved { key, mark, writer }) => {
+                        let Some(registry) = registry.upgrade() else { return };
+                        if writer != self.owner
+                            && let Some(session) = registry.find(&SessionId::from(key)) {
+                                self.heard_of(&session, mark).await;
+                            }
+                    }
+                    Some(Change::Missed) => {
+                        self.is_told.store(true, Ordering::Relaxed);
+                        compare_at = Instant::now();
+                    }
+                    None => return std::future::pending().await,
+                },
+                () = sleep_until(compare_at) => {
+                    let Some(registry) = registry.upgrade() else { return };
+                    if self.compare(&registry).await {
+                        heard = Instant::now();
+                    } else {
+                        self.grow_stale(&registry, heard.elapsed());
+                    }
+                    compare_at = Instant::now() + self.jittered(self.config.poll);
+                }
+            }
+        }
+    }
+
+    /// Compares all sessions with the store, and pays what it is owed. `false`: it did not answer.
+    async fn compare(self: &Arc<Self>, registry: &Registry) -> bool {
+        let sessions = registry.all();
+        for some in sessions.chunks(AT_ONCE) {
+            let keys: Vec<String> = some.iter().map(|session| session.id().to_string()).collect();
+            let Ok(marks) = self.ask(self.config.store.marks(&keys)).await else { return false };
+            for (session, mark) in some.iter().zip(marks) {
+                self.heard_of(session, mark).await;
+                if session.0.ties().known.lock().debt != Debt::None {
+                    let _busy = session.0.ties().busy.lock().await;
+                    if self.pay(session).await.is_err() {
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    /// The record of this session stands at `mark`.
+    async fn heard_of(self: &Arc<Self>, session: &Session, mark: Mark) {
+        let ties = session.0.ties();
+        {
+            let known = ties.known.lock();
+            if mark.version <= known.version.max(known.dead) || known.debt != Debt::None {
+                return;
+            }
+        }
+        ties.news.notify_waiters();
+        // An attempt looks by itself, and decides.
+        let Ok(_busy) = ties.busy.try_lock() else { return };
+        if let Err(error) = self.catch_up(session).await {
+            tracing::warn!(session = %session.id(), %error, "a newer shared session was not adopted");
+        }
+    }
+
+    /// Takes over what is newer in the store than here, where somebody has a use for it.
+    async fn catch_up(&self, session: &Session) -> Result<(), StoreError> {
+        if session.0.gate.published().is_none() {
+            // Nobody sends; the next request looks for itself.
+            return Ok(());
+        }
+        let key = session.id().to_string();
+        let found = self.load(&key).await?;
+        let ties = session.0.ties();
+        let (version, generation) = {
+            let known = ties.known.lock();
+            (known.version, known.generation)
+        };
+        // Cleared or replaced here meanwhile: whoever did that tells the store.
+        let is_as_known =
+            || session.0.gate.published().is_some_and(|kept| kept.life.generation == generation);
+        if found.mark.version <= version || !is_as_known() {
+            return Ok(());
+        }
+        if found.mark.ended {
+            {
+                let mut known = ties.known.lock();
+                known.version = found.mark.version;
+                known.dead = found.mark.version;
+            }
+            session.0.end_here();
+            return Ok(());
+        }
+        let snapshot = self.open(&key, &found)?;
+        let kept =
+            session.0.install(generation, &snapshot).map_err(|error| super::error::profile(error, &key))?;
+        if let Some(kept) = kept {
+            self.stands(session, found.mark.version, &kept, false);
+            count(&self.counted.adoptions);
+            self.ration(session, &kept).await;
+        }
+        Ok(())
+    }
+
+    /// Where nothing may be sent that may be out of date, ends it.
+    fn grow_stale(&self, registry: &Registry, silence: Duration) {
+        let Some(bound) = self.config.stale_after else { return };
+        if self.config.unreachable != Unreachable::Refuse || silence < bound {
+            return;
+        }
+        for session in registry.all() {
+            if session.0.gate.published().is_some() {
+                session.0.ties().known.lock().reload = true;
+                session.0.end_here();
+            }
+        }
+    }
+
+    /// Ends whatever version there is.
+    pub(super) async fn tell_end(&self, session: &Session) -> Result<(), StoreError> {
+        let key = session.id().to_string();
+        let ties = session.0.ties();
+        loop {
+            let found = self.load(&key).await?;
+            let known = ties.known.lock().version;
+            let version = found.mark.version.max(known) + 1;
+            let commit = Commit {
+                expected: found.mark.version,
+                version,
+                fence: None,
+                owner: self.owner,
+                ended: true,
+                payload: bytes::Bytes::new(),
+            };
+            if found.mark.ended || matches!(self.commit_surely(&key, commit).await?, Committed::At(_)) {
+                let mut known = ties.known.lock();
+                let ended = if found.mark.ended { found.mark.version } else { version };
+                known.version = known.version.max(ended);
+                known.dead = known.version;
+                if known.debt == Debt::End {
+                    known.debt = Debt::None;
+                }
+                return Ok(());
+            }
+        }
+    }
+
+    /// Lets others have the identity that is current here.
+    pub(super) async fn tell_identity(&self, session: &Session) -> Result<(), StoreError> {
+        let key = session.id().to_string();
+        loop {
+            let found = self.load(&key).await?;
+            let Some(kept) = session.0.gate.current() else {
+                // It has ended again; the attempt that follows has another.
+                session.0.ties().known.lock().debt = Debt::None;
+                return Ok(());
+            };
+            if self.commit(session, &kept, &key, &found, None).await?.is_none() {
+                self.ration(session, &kept).await;
+                return Ok(());
+            }
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What a record holds: a session as this crate writes it, sealed if there is a key.
+
+use std::fmt;
+
+use bytes::Bytes;
+use chacha20poly1305::{
+    XChaCha20Poly1305, XNonce,
+    aead::{Aead, Generate, KeyInit, Payload},
+};
+
+use super::{StoreError, StoreErrorKind};
+use crate::session::snapshot::SessionSnapshot;
+
+/// The key that a fleet's records are sealed by, with XChaCha20-Poly1305.
+///
+/// Every process of a fleet is given the same 32 bytes, drawn at random once. A record is bound to its key's name and its
+/// version, so that one cannot be put in another's place.
+#[derive(Clone)]
+pub struct SealKey(XChaCha20Poly1305);
+
+impl SealKey {
+    /// The key of these bytes.
+    pub fn new(bytes: &[u8; 32]) -> Self {
+        Self(XChaCha20Poly1305::new(bytes.into()))
+    }
+}
+
+/// Without the key.
+impl fmt::Debug for SealKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SealKey")
+    }
+}
+
+/// What every payload of this crate begins with, of whatever format.
+const MAGIC: &[u8] = b"tcs";
+/// JSON as it is.
+const OPEN: u8 = b'1';
+/// A nonce, and JSON under the seal.
+const SEALED: u8 = b'2';
+
+const NONCE: usize = 24;
+
+/// What a seal is bound to besides the key.
+fn bond(key: &str, version: u64) -> Vec<u8> {
+    let mut bond = version.to_be_bytes().to_vec();
+    bond.extend_from_slice(key.as_bytes());
+    bond
+}
+
+pub(super) fn write(seal: Option<&SealKey>, key: &str, version: u64, session: &SessionSnapshot) -> Bytes {
+    let json = serde_json::to_vec(session).expect("a snapshot is JSON");
+    let mut payload = Vec::with_capacity(json.len() + 64);
+    payload.extend_from_slice(MAGIC);
+    match seal {
+        None => {
+            payload.push(OPEN);
+            payload.extend_from_slice(&json);
+        }
+        Some(SealKey(cipher)) => {
+            let nonce = XNonce::generate();
+            let sealed = cipher
+                .encrypt(&nonce, Payload { msg: &json, aad: &bond(key, version) })
+                .expect("a snapshot is not too long to be sealed");
+            payload.push(SEALED);
+            payload.extend_from_slice(&nonce);
+            payload.extend_from_slice(&sealed);
+        }
+    }
+    payload.into()
+}
+
+pub(super) fn read(
+    seal: Option<&SealKey>,
+    key: &str,
+    version: u64,
+    payload: &[u8],
+) -> Result<SessionSnapshot, StoreError> {
+    let refuse = |kind| Err(StoreError::new(kind).at_key(key));
+    let Some((&format, rest)) = payload.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
+        return refuse(StoreErrorKind::Damaged);
+    };
+    let opened;
+    let json = match (format, seal) {
+        (OPEN, None) => rest,
+        (SEALED, Some(SealKey(cipher))) => {
+            let Some((nonce, sealed)) = rest.split_at_checked(NONCE) else {
+                return refuse(StoreErrorKind::Damaged);
+            };
+            let nonce = XNonce::try_from(nonce).expect("it is as long as a nonce");
+            match cipher.decrypt(&nonce, Payload { msg: sealed, aad: &bond(key, version) }) {
+                Ok(json) => opened = json,
+                Err(_) => return refuse(StoreErrorKind::Sealed),
+            }
+            &opened
+        }
+        (OPEN, Some(_)) | (SEALED, None) => return refuse(StoreErrorKind::Sealed),
+        _ => return refuse(StoreErrorKind::Foreign),
+    };
+    // What serde says may quote a value, and is not passed on.
+    serde_json::from_slice(json).or_else(|_| refuse(StoreErrorKind::Damaged))
+}

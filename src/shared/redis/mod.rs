@@ -1,0 +1,369 @@
+//! A store in Redis, or in what speaks like it.
+
+use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_core::Stream;
+use redis::{
+    Client, ErrorKind, FromRedisValue, RedisError, Script, ScriptInvocation, ServerErrorKind,
+    TlsCertificates,
+    aio::{ConnectionManager, ConnectionManagerConfig},
+};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until, timeout},
+};
+
+use super::{
+    Change, Commit, Committed, Fence, Leased, Mark, Owner, Record, SharedStore, StoreError, StoreErrorKind,
+    StoreFuture, Taken,
+};
+
+/// A store in Redis or Valkey, on one server.
+///
+/// Each session is a hash `PREFIX<name>` and, while somebody renews it, a string `PREFIX<name> lease` that ends by itself.
+/// Changes are told on the channel `PREFIX changes`. What has to be done in one step is a script of some lines.
+///
+/// The server must not evict these keys (`maxmemory-policy noeviction`): a record that is gone costs its fleet a login. A
+/// connection that is lost is made again by itself, by the next request.
+///
+/// # Clone
+///
+/// Clones share one connection.
+#[derive(Clone)]
+pub struct RedisStore {
+    shared: Arc<Shared>,
+    connection: ConnectionManager,
+}
+
+struct Shared {
+    client: Client,
+    prefix: String,
+    channel: String,
+    scripts: Scripts,
+}
+
+struct Scripts {
+    lease: Script,
+    extend: Script,
+    release: Script,
+    begin: Script,
+    commit: Script,
+    amend: Script,
+    take: Script,
+}
+
+/// How long a connection may take, and an answer of a watch to a ping.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often a watch makes sure that its connection is alive.
+const PING: Duration = Duration::from_secs(10);
+
+impl RedisStore {
+    /// A store at this address, whose keys begin with `prefix`.
+    ///
+    /// The address is `redis://user:password@host:port/database`, or `rediss://…` with TLS and the usual roots.
+    ///
+    /// # Errors
+    ///
+    /// If the address is none, or no server answers there.
+    pub async fn connect(address: &str, prefix: impl Into<String>) -> Result<Self, StoreError> {
+        let store = Self::lazy(Client::open(address).map_err(told)?, prefix.into())?;
+        store.ask::<()>(redis::cmd("PING")).await?;
+        Ok(store)
+    }
+
+    /// As [`connect`](Self::connect), over TLS, with a root that the server's certificate is signed by, in PEM, or with a
+    /// certificate and its key, in PEM, to show to the server.
+    ///
+    /// # Errors
+    ///
+    /// If the address is none or does not begin with `rediss://`, if a PEM is none, or if no server answers.
+    pub async fn connect_tls(
+        address: &str,
+        prefix: impl Into<String>,
+        root: Option<&[u8]>,
+        identity: Option<(&[u8], &[u8])>,
+    ) -> Result<Self, StoreError> {
+        let certificates = TlsCertificates {
+            client_tls: identity.map(|(certificate, key)| redis::ClientTlsConfig {
+                client_cert: certificate.to_vec(),
+                client_key: key.to_vec(),
+            }),
+            root_cert: root.map(<[u8]>::to_vec),
+        };
+        let client = Client::build_with_tls(address, certificates).map_err(told)?;
+        let store = Self::lazy(client, prefix.into())?;
+        store.ask::<()>(redis::cmd("PING")).await?;
+        Ok(store)
+    }
+
+    fn lazy(client: Client, prefix: String) -> Result<Self, StoreError> {
+        // Who asks has a deadline and a back-off of its own: nothing is to be tried again below it.
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(0)
+            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(DEADLINE));
+        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(told)?;
+        let scripts = Scripts {
+            lease: Script::new(include_str!("lease.lua")),
+            extend: Script::new(include_str!("extend.lua")),
+            release: Script::new(include_str!("release.lua")),
+            begin: Script::new(include_str!("begin.lua")),
+            commit: Script::new(include_str!("commit.lua")),
+            amend: Script::new(include_str!("amend.lua")),
+            take: Script::new(include_str!("take.lua")),
+        };
+        let channel = format!("{prefix} changes");
+        Ok(Self { shared: Arc::new(Shared { client, prefix, channel, scripts }), connection })
+    }
+
+    fn record_key(&self, key: &str) -> String {
+        format!("{}{key}", self.shared.prefix)
+    }
+
+    fn lease_key(&self, key: &str) -> String {
+        format!("{}{key} lease", self.shared.prefix)
+    }
+
+    async fn ask<T: FromRedisValue>(&self, command: redis::Cmd) -> Result<T, StoreError> {
+        command.query_async(&mut self.connection.clone()).await.map_err(told)
+    }
+
+    async fn run<T: FromRedisValue>(
+        &self,
+        key: &str,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, StoreError> {
+        let answer = script.invoke_async(&mut self.connection.clone()).await;
+        answer.map_err(|error| told(error).at_key(key))
+    }
+}
+
+/// The fields of a record: version, revision, ended, interrupted, writer, payload. Those that are not there are `None`.
+type Fields = (Option<u64>, Option<u64>, Option<u8>, Option<u8>, Option<String>, Option<Vec<u8>>);
+
+fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
+    let (Some(version), revision, ended, interrupted, writer, payload) = fields else {
+        // A lease was given out before there was anything.
+        return Ok(Record::absent());
+    };
+    let damaged = || StoreError::new(StoreErrorKind::Damaged).at_key(key);
+    let (Some(revision), Some(ended), Some(writer), Some(payload)) = (revision, ended, writer, payload)
+    else {
+        return Err(damaged());
+    };
+    let mark = Mark { version, revision, ended: ended != 0 };
+    let writer = Owner::parse(&writer).ok_or_else(damaged)?;
+    let mut record = Record::new(mark, Some(writer), payload.into());
+    record.interrupted = interrupted.unwrap_or(0) != 0;
+    Ok(record)
+}
+
+/// What a script answers that has written, or has not: a one, or a zero and the fields.
+type Written = Vec<redis::Value>;
+
+fn committed(key: &str, mark: Mark, written: Written) -> Result<Committed, StoreError> {
+    let mut values = written.into_iter();
+    match values.next() {
+        Some(redis::Value::Int(1)) => Ok(Committed::At(mark)),
+        _ => {
+            let fields = Fields::from_redis_value(redis::Value::Array(values.collect()))
+                .map_err(|error| told(error.into()).at_key(key))?;
+            Ok(Committed::Conflict(record(key, fields)?))
+        }
+    }
+}
+
+fn millis(ttl: Duration) -> u64 {
+    u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
+/// The kinds of a client's error as a store has them.
+fn told(error: RedisError) -> StoreError {
+    let kind = match error.kind() {
+        _ if error.is_timeout() => StoreErrorKind::TimedOut,
+        ErrorKind::InvalidClientConfig => StoreErrorKind::BadAddress,
+        ErrorKind::UnexpectedReturnType | ErrorKind::Parse => StoreErrorKind::Damaged,
+        ErrorKind::Server(
+            ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown,
+        ) => StoreErrorKind::Unreachable,
+        _ if error.code() == Some("WRONGTYPE") => StoreErrorKind::Damaged,
+        ErrorKind::AuthenticationFailed | ErrorKind::Server(_) | ErrorKind::Extension => {
+            StoreErrorKind::Refused
+        }
+        _ => StoreErrorKind::Unreachable,
+    };
+    StoreError::caused_by(kind, error)
+}
+
+impl SharedStore for RedisStore {
+    fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record> {
+        Box::pin(async move {
+            let mut command = redis::cmd("HMGET");
+            command.arg(self.record_key(key)).arg(&["v", "r", "e", "i", "o", "p"]);
+            let fields = self.ask(command).await.map_err(|error| error.at_key(key))?;
+            record(key, fields)
+        })
+    }
+
+    fn marks<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Mark>> {
+        Box::pin(async move {
+            if keys.is_empty() {
+                return Ok(Vec::new());
+            }
+            let mut pipe = redis::pipe();
+            for key in keys {
+                pipe.cmd("HMGET").arg(self.record_key(key)).arg(&["v", "r", "e"]);
+            }
+            let marks: Vec<(Option<u64>, Option<u64>, Option<u8>)> =
+                pipe.query_async(&mut self.connection.clone()).await.map_err(told)?;
+            let mark = |(version, revision, ended): (Option<u64>, Option<u64>, Option<u8>)| Mark {
+                version: version.unwrap_or(0),
+                revision: revision.unwrap_or(0),
+                ended: ended.unwrap_or(0) != 0,
+            };
+            Ok(marks.into_iter().map(mark).collect())
+        })
+    }
+
+    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, Leased> {
+        Box::pin(async move {
+            let mut script = self.shared.scripts.lease.prepare_invoke();
+            script.key(self.record_key(key)).key(self.lease_key(key));
+            script.arg(owner.to_string()).arg(millis(ttl));
+            let (granted, number): (u8, u64) = self.run(key, &script).await?;
+            Ok(match granted {
+                1 => Leased::Granted(number),
+                _ => Leased::Held(Duration::from_millis(number.max(1))),
+            })
+        })
+    }
+
+    fn extend<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: Fence,
+        ttl: Duration,
+    ) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let mut script = self.shared.scripts.extend.prepare_invoke();
+            script.key(self.record_key(key)).key(self.lease_key(key));
+            script.arg(format!("{owner}:{fence}")).arg(millis(ttl));
+            self.run(key, &script).await
+        })
+    }
+
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let mut script = self.shared.scripts.release.prepare_invoke();
+            script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{fence}"));
+            self.run(key, &script).await
+        })
+    }
+
+    fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let mut script = self.shared.scripts.begin.prepare_invoke();
+            script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{fence}"));
+            self.run(key, &script).await
+        })
+    }
+
+    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed> {
+        Box::pin(async move {
+            let mark = Mark { version: commit.version, revision: 0, ended: commit.ended };
+            let mut script = self.shared.scripts.commit.prepare_invoke();
+            script.key(self.record_key(key)).key(self.lease_key(key));
+            script.arg(commit.expected).arg(commit.version);
+            script.arg(commit.fence.map_or_else(String::new, |fence| fence.to_string()));
+            script.arg(commit.owner.to_string()).arg(u8::from(commit.ended)).arg(&commit.payload[..]);
+            script.arg(&self.shared.channel).arg(key);
+            committed(key, mark, self.run(key, &script).await?)
+        })
+    }
+
+    fn amend<'a>(
+        &'a self,
+        key: &'a str,
+        mark: Mark,
+        owner: Owner,
+        payload: Bytes,
+    ) -> StoreFuture<'a, Committed> {
+        Box::pin(async move {
+            let next = Mark { revision: mark.revision + 1, ..mark };
+            let mut script = self.shared.scripts.amend.prepare_invoke();
+            script.key(self.record_key(key));
+            script.arg(mark.version).arg(mark.revision).arg(next.revision);
+            script.arg(owner.to_string()).arg(&payload[..]);
+            script.arg(&self.shared.channel).arg(key);
+            committed(key, next, self.run(key, &script).await?)
+        })
+    }
+
+    fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {
+        Box::pin(async move {
+            let mut script = self.shared.scripts.take.prepare_invoke();
+            script.key(self.record_key(key)).arg(version).arg(want).arg(limit);
+            let (granted, total) = self.run(key, &script).await?;
+            Ok(Taken { granted, total })
+        })
+    }
+
+    fn watch<'a>(&'a self, changes: mpsc::Sender<Change>) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let gone = || StoreError::new(StoreErrorKind::Unreachable);
+            let late = |_| StoreError::new(StoreErrorKind::TimedOut);
+            let subscribe = async {
+                let mut subscription = self.shared.client.get_async_pubsub().await?;
+                subscription.subscribe(&self.shared.channel).await?;
+                Ok::<_, RedisError>(subscription)
+            };
+            let subscription = timeout(DEADLINE, subscribe).await.map_err(late)?.map_err(told)?;
+            let (mut sink, mut messages) = subscription.split();
+            let mut change = Some(Change::Missed);
+            let mut ping_at = Instant::now() + PING;
+            loop {
+                if let Some(change) = change.take()
+                    && changes.send(change).await.is_err()
+                {
+                    return Ok(());
+                }
+                tokio::select! {
+                    message = poll_fn(|context| Pin::new(&mut messages).poll_next(context)) => {
+                        let message = message.ok_or_else(gone)?;
+                        change = Some(parse_change(message.get_payload_bytes()));
+                    }
+                    // A connection whose other end is gone without a word says nothing at all.
+                    () = sleep_until(ping_at) => {
+                        ping_at = Instant::now() + PING;
+                        timeout(DEADLINE, sink.ping::<()>()).await.map_err(late)?.map_err(told)?;
+                    }
+                    () = changes.closed() => return Ok(()),
+                }
+            }
+        })
+    }
+}
+
+/// Reads what a script has published. What nobody of us has written may stand for anything.
+fn parse_change(message: &[u8]) -> Change {
+    let read = || {
+        let mut parts = std::str::from_utf8(message).ok()?.splitn(5, ' ');
+        let mut part = || parts.next();
+        let (version, revision) = (part()?.parse().ok()?, part()?.parse().ok()?);
+        let ended = part()? == "1";
+        let writer = Owner::parse(part()?)?;
+        let key = part()?.to_owned();
+        Some(Change::Moved { key, mark: Mark { version, revision, ended }, writer })
+    };
+    read().unwrap_or(Change::Missed)
+}
+
+/// Without the address, which may hold a password.
+impl fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisStore").field("prefix", &self.shared.prefix).finish_non_exhaustive()
+    }
+}

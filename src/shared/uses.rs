@@ -1,0 +1,85 @@
+//! The uses of a session that a fleet shares.
+
+use std::sync::Arc;
+
+use super::{Record, fleet::Fleet};
+use crate::{
+    gate::{core::Generation, keeper::Gate},
+    session::{Kept, Session, share::Debt},
+};
+
+impl Fleet {
+    /// Takes the next block of uses for an identity that has spent its last one. `Some`: the identity goes on, as another
+    /// generation of the same version.
+    pub(super) async fn go_on(
+        &self,
+        session: &Session,
+        generation: Generation,
+        key: &str,
+        found: &Record,
+        spent: &Arc<Kept>,
+    ) -> Option<Arc<Kept>> {
+        let limit = session.0.shared.lane()?.max_uses()?;
+        let version = {
+            let known = session.0.ties().known.lock();
+            (known.generation == spent.life.generation).then_some(known.version)?
+        };
+        if found.mark.ended || found.mark.version != version || !spent.life.is_out_of_allowance() {
+            return None;
+        }
+        let granted = self.take(session, key, version, limit).await?;
+        if granted == 0 {
+            return None;
+        }
+        let kept = session.0.carried_on(spent, generation, granted);
+        self.stands(session, version, &kept, true);
+        // The version is not dead: only its uses here were spent.
+        session.0.ties().known.lock().dead = version - 1;
+        Some(kept)
+    }
+
+    /// Lets each use of an identity that the store knows be one of those that this process has taken, if uses are limited.
+    pub(super) async fn ration(&self, session: &Session, kept: &Arc<Kept>) {
+        let is_limited = session.0.shared.lane().is_some_and(|lane| lane.max_uses().is_some());
+        let is_known = {
+            let known = session.0.ties().known.lock();
+            known.generation == kept.life.generation && known.debt == Debt::None
+        };
+        if is_limited && is_known && !kept.life.is_allowed_some() {
+            kept.life.ration();
+            self.refill(session, kept).await;
+        }
+    }
+
+    /// Takes the next block of uses before this one is through.
+    pub(super) async fn refill(&self, session: &Session, kept: &Arc<Kept>) {
+        let Some(limit) = session.0.shared.lane().and_then(|lane| lane.max_uses()) else { return };
+        let version = {
+            let known = session.0.ties().known.lock();
+            if known.generation != kept.life.generation {
+                return;
+            }
+            known.version
+        };
+        let key = session.id().to_string();
+        // If it is not answered, the requests ask for themselves when the block is through.
+        let Some(granted) = self.take(session, &key, version, limit).await else { return };
+        kept.life.allow(granted);
+        if session.0.ties().known.lock().taken >= limit - limit / 10 {
+            Gate::due(&session.0, &kept.life);
+        }
+    }
+
+    /// Takes a block of uses: the smaller, the fewer are left, so that few are left over when all are taken.
+    async fn take(&self, session: &Session, key: &str, version: u64, limit: u64) -> Option<u64> {
+        let known = &session.0.ties().known;
+        let left = limit.saturating_sub(known.lock().taken);
+        let want = self.config.block.min(left / 4).max(1);
+        let taken = self.ask(self.config.store.take(key, version, want, limit)).await.ok()?;
+        let mut known = known.lock();
+        if known.version == version {
+            known.taken = taken.total;
+        }
+        Some(taken.granted)
+    }
+}

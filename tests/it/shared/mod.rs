@@ -1,0 +1,7 @@
+//! Sessions that many processes share.
+
+mod folder;
+mod processes;
+#[cfg(feature = "redis")]
+mod server;
+mod stores;
