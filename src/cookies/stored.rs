@@ -431,6 +431,19 @@ impl PartialEq for StoredCookie {
 
 impl Eq for StoredCookie {}
 
+#[cfg(feature = "shared")]
+impl StoredCookie {
+    /// Whether the two are equal, but that their ends may lie this far apart.
+    pub(crate) fn is_like(&self, other: &Self, drift: std::time::Duration) -> bool {
+        let (early, late) = (self.expires.min(other.expires), self.expires.max(other.expires));
+        if early == late {
+            return self == other;
+        }
+        let ends_alike = late != Timestamp::MAX && late.saturating_since(early) <= drift;
+        ends_alike && *self == Self { expires: self.expires, ..other.clone() }
+    }
+}
+
 /// A cookie before it is judged and packed; borrowed, since most of them come from a header.
 pub(super) struct Parts<'a> {
     pub(super) name: &'a [u8],

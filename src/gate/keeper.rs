@@ -202,9 +202,14 @@ impl Life {
         !matches!(self.allowance.load(Ordering::Relaxed), 0 | u64::MAX)
     }
 
-    /// Whether it is for want of an allowance that it may not be used any more.
-    pub(crate) fn is_out_of_allowance(&self) -> bool {
-        self.uses() >= self.allowance.load(Ordering::Relaxed)
+    /// Takes all that is allowed and not used up, for another value to use.
+    #[cfg(feature = "shared")]
+    pub(crate) fn take_rest(&self) -> u64 {
+        let allowance = self.allowance.load(Ordering::Relaxed);
+        let taken = self.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| {
+            (uses < allowance).then_some(allowance)
+        });
+        taken.map_or(0, |uses| allowance - uses)
     }
 
     fn stand(&self, standing: u8) {

@@ -115,8 +115,8 @@ where
     }
 
     #[cfg(feature = "shared")]
-    fn max_uses(&self) -> Option<u64> {
-        self.config.budget.uses
+    fn budget(&self) -> crate::gate::keeper::Budget {
+        self.config.budget
     }
 
     fn accept(&self, request: Box<dyn Any + Send>) -> Result<Once, RenewalError> {

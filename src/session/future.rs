@@ -15,7 +15,7 @@ use super::{
     Identity, SessionError, SessionInfo, SessionService, request::SendLog, trace, undressed::Undressed,
 };
 use crate::{
-    cookies::{StoredCookie, Target},
+    cookies::{Absorbed, StoredCookie, Target},
     gate::BoxError,
 };
 
@@ -139,11 +139,16 @@ impl Sent {
                 .jar
                 .lock()
                 .absorb(&target, set_cookie.as_bytes(), now)
-                .map(|absorbed| absorbed.cookie().cloned());
+                .map(|absorbed| (absorbed.cookie().cloned(), matches!(absorbed, Absorbed::Refreshed(_))));
             match absorbed {
-                Ok(cookie) => {
+                Ok((cookie, is_refreshed)) => {
                     session.counters.cookies_stored.add();
                     session.shared.changed();
+                    if is_refreshed {
+                        session.touched_lightly();
+                    } else if self.identity.kept.life.is_current() {
+                        session.touched();
+                    }
                     session.shared.meters.cookies_stored.add();
                     cookies.extend(cookie);
                     trace::received(&self.identity, &target, set_cookie);

@@ -21,9 +21,9 @@ pub(crate) trait Lane: Send + Sync {
 
     fn limits(&self) -> Limits;
 
-    /// How many uses one identity is good for, if that is limited.
+    /// How many uses one identity is good for, and for how long.
     #[cfg(feature = "shared")]
-    fn max_uses(&self) -> Option<u64>;
+    fn budget(&self) -> crate::gate::keeper::Budget;
 
     /// Checks that `request` is one that this stack can send.
     fn accept(&self, request: Box<dyn Any + Send>) -> Result<Once, RenewalError>;

@@ -446,7 +446,8 @@ impl Session {
     /// Gives the session another name. Nothing else changes: requests on their way or held go on, and every handle shows the new
     /// name. A request that names the old one afterwards gets a new session.
     ///
-    /// The session remembers its former names, a few bytes each, as long as it lives.
+    /// The session remembers its former names, a few bytes each, as long as it lives. One that is shared with other processes is
+    /// shared under its new name from then on; who has it under the old one keeps it, as another session.
     ///
     /// # Errors
     ///
@@ -457,6 +458,7 @@ impl Session {
         if !renamed {
             return Err(SessionExists { id });
         }
+        self.0.renamed();
         self.0.shared.changed();
         Ok(())
     }
@@ -511,6 +513,7 @@ impl Session {
             None => self.0.gate.edit(|kept| edit(&mut kept.jar.lock())).unwrap_or(Ok(())),
         };
         self.0.shared.changed();
+        self.0.touched();
         edited
     }
 }
@@ -650,6 +653,7 @@ impl Keeper for SessionInner {
     fn carry_over(&self, pending: &Kept, value: &Kept) {
         if self.ties.is_some() {
             self.add_edits(pending, value);
+            self.touched_lightly();
         }
     }
 

@@ -2,16 +2,22 @@
 
 use std::{
     any::Any,
-    sync::{Arc, Weak},
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Kept, Session, lane::Lane, session::SessionInner, sessions::Shared};
-use crate::gate::{
-    core::Generation,
-    keeper::{Drive, Renewing},
+use crate::{
+    cookies::StoredCookie,
+    gate::{
+        core::Generation,
+        keeper::{Drive, Renewing},
+    },
 };
 
 /// What shares the sessions of one registry with other processes.
@@ -27,8 +33,8 @@ pub(crate) trait Share: Any + Send + Sync {
     /// Lets the others know what has happened here.
     fn settle(self: Arc<Self>, session: Session);
 
-    /// A cookie of this session has changed, by an answer or by hand.
-    fn touched(&self, session: &Session);
+    /// A cookie of this session has changed, by an answer or by hand, and none has since the others were told last.
+    fn touched(self: Arc<Self>, session: Session);
 
     /// Half of a block of uses is used up.
     fn running_out(self: Arc<Self>, session: Session, kept: &Arc<Kept>);
@@ -41,6 +47,35 @@ pub(crate) struct Ties {
     /// There may be a newer version than is known here.
     pub(crate) news: Notify,
     pub(crate) known: Mutex<Known>,
+    pub(crate) touch: Touch,
+}
+
+/// Whether cookies have changed here, or with the others, since they were last brought together.
+#[derive(Default)]
+pub(crate) struct Touch(AtomicU8);
+
+impl Touch {
+    const LIGHT: u8 = 1;
+    const FIRM: u8 = 2;
+
+    /// They have, and it is early enough to see to it when the sessions are next compared with the store.
+    pub(crate) fn lightly(&self) {
+        let _ = self.0.compare_exchange(0, Self::LIGHT, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// They have, and somebody is to see to it. `true`: nobody was told so before.
+    pub(crate) fn firmly(&self) -> bool {
+        self.0.swap(Self::FIRM, Ordering::Relaxed) != Self::FIRM
+    }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Somebody is about to see to it.
+    pub(crate) fn lower(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
 }
 
 /// What is known here of a session's record.
@@ -48,6 +83,10 @@ pub(crate) struct Ties {
 pub(crate) struct Known {
     /// The version of the identity that is current here, or was last. 0: of none yet.
     pub(crate) version: u64,
+    /// The revision of that version whose cookies are here too.
+    pub(crate) revision: u64,
+    /// The cookies of that revision.
+    pub(crate) cookies: Vec<StoredCookie>,
     /// Versions up to this one have ended.
     pub(crate) dead: u64,
     /// The generation here that has this version.
@@ -59,8 +98,8 @@ pub(crate) struct Known {
     pub(crate) interrupted: bool,
     /// How many uses of this version were taken by everybody, as far as is known here.
     pub(crate) taken: u64,
-    /// The identity of this version, for as long as it is there.
-    pub(crate) kept: Weak<Kept>,
+    /// The identity of this version, if its uses are taken in blocks: it may go on when one is through.
+    pub(crate) rationed: Option<Arc<Kept>>,
 }
 
 /// What the store has yet to be told.
@@ -81,12 +120,15 @@ impl Ties {
             busy: tokio::sync::Mutex::default(),
             news: Notify::new(),
             known: Mutex::new(Known { debt, ..Known::default() }),
+            touch: Touch::default(),
         }
     }
 
     /// What was asked for here has to reach the store.
     pub(crate) fn owe(&self, debt: Debt) {
-        self.known.lock().debt = debt;
+        let mut known = self.known.lock();
+        known.debt = debt;
+        known.rationed = None;
     }
 }
 
@@ -110,6 +152,30 @@ impl SessionInner {
         if let Some(ties) = &self.ties {
             ties.owe(Debt::Identity);
             self.settle();
+        }
+    }
+
+    /// The session has another name, under which the others know nothing of it.
+    pub(super) fn renamed(self: &Arc<Self>) {
+        if let Some(ties) = &self.ties {
+            *ties.known.lock() = Known::default();
+            self.owe_identity();
+        }
+    }
+
+    /// A cookie has changed, by an answer or by hand.
+    pub(super) fn touched(self: &Arc<Self>) {
+        if let (Some(ties), Some(share)) = (&self.ties, &self.shared.share)
+            && ties.touch.firmly()
+        {
+            share.clone().touched(Session::of(self.clone()));
+        }
+    }
+
+    /// A cookie has changed, and it is early enough if the others know when the sessions are next compared with the store.
+    pub(super) fn touched_lightly(&self) {
+        if let Some(ties) = &self.ties {
+            ties.touch.lightly();
         }
     }
 
@@ -176,7 +242,7 @@ mod taking {
         ) -> Result<Option<Arc<Kept>>, RestoreError> {
             let Some(before) = self.gate.current() else { return Ok(None) };
             let made = self.taken_over(&before, snapshot)?;
-            let is_limited = self.shared.lane().is_some_and(|lane| lane.max_uses().is_some());
+            let is_limited = self.shared.lane().is_some_and(|lane| lane.budget().uses.is_some());
             let mut installed = None;
             Gate::replace_if(self, current, |generation| {
                 let life = Life::new(generation, made.life.born, self.gate.random());

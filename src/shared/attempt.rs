@@ -14,11 +14,12 @@ use tokio::{
 };
 
 use super::{
-    Commit, Committed, Fence, Leased, Record, SharedVersion, StoreError, Unreachable,
+    Commit, Committed, CookieChanges, Fence, Leased, Mark, Record, SharedVersion, StoreError, Unreachable,
     fleet::{Fleet, count},
-    payload,
+    payload::{self, Content},
 };
 use crate::{
+    cookies::StoredCookie,
     gate::{Reason, RenewalError, RenewalErrorKind, core::Failure, keeper::Drive, renewal_gate::failure},
     session::{Kept, Session, SessionInner, lane::Lane, share::Debt, snapshot::SnapshotOptions},
 };
@@ -65,7 +66,7 @@ impl Fleet {
         // The version that has to be surpassed for a record to be of use.
         let (dead, spent) = {
             let mut known = ties.known.lock();
-            let spent = std::mem::take(&mut known.kept).upgrade();
+            let spent = known.rationed.take();
             if !known.reload {
                 known.dead = known.dead.max(known.version);
             }
@@ -214,27 +215,38 @@ impl Fleet {
         key: &str,
         found: &Record,
     ) -> Result<Arc<Kept>, StoreError> {
-        let snapshot = self.open(key, found)?;
+        let snapshot = self.open(key, found)?.session;
         let kept =
             session.0.taken_over(candidate, &snapshot).map_err(|error| super::error::profile(error, key))?;
-        self.stands(session, found.mark.version, &kept, false);
+        self.stands(session, found.mark, &kept, snapshot.cookies, false);
         count(&self.counted.adoptions);
         tracing::debug!(session = %session.id(), version = found.mark.version, "adopted from the store of shared sessions");
         Ok(kept)
     }
 
-    /// From now on `kept` is what this version is here.
-    pub(super) fn stands(&self, session: &Session, version: u64, kept: &Arc<Kept>, is_own: bool) {
+    /// From now on `kept` is what this version is here, and came with these cookies.
+    pub(super) fn stands(
+        &self,
+        session: &Session,
+        mark: Mark,
+        kept: &Arc<Kept>,
+        cookies: Vec<StoredCookie>,
+        is_own: bool,
+    ) {
+        let version = mark.version;
         {
             let mut known = session.0.ties().known.lock();
-            if known.version != version {
-                known.taken = 0;
-            }
+            known.taken = 0;
             known.version = version;
+            known.revision = mark.revision;
+            known.cookies = match self.config.cookie_changes {
+                CookieChanges::Merged => cookies,
+                CookieChanges::Local => Vec::new(),
+            };
             known.generation = kept.life.generation;
             known.debt = Debt::None;
             known.reload = false;
-            known.kept = Arc::downgrade(kept);
+            known.rationed = None;
         }
         let told =
             SharedVersion { session: session.id().clone(), number: version, is_own, at: SystemTime::now() };
@@ -256,17 +268,18 @@ impl Fleet {
         let version = expected.max(known) + 1;
         let options = SnapshotOptions::new().profiles(self.config.profiles);
         let snapshot = session.snapshot_of(Some(kept), kept.life.generation, true, &options);
-        let payload = payload::write(self.config.seal.as_ref(), key, version, &snapshot);
+        let content = Content { session: snapshot, touched: Vec::new() };
+        let payload = payload::write(self.config.seal.as_ref(), key, version, &content);
         let fence = lease.map(|lease| lease.fence);
         let commit = Commit { expected, version, fence, owner: self.owner, ended: false, payload };
         let committed = self.commit_surely(key, commit).await?;
         Ok(match committed {
-            Committed::At(_) => {
+            Committed::At(mark) => {
                 count(&self.counted.commits);
                 if let Some(lease) = lease {
                     lease.is_over.store(true, Ordering::Relaxed);
                 }
-                self.stands(session, version, kept, true);
+                self.stands(session, mark, kept, content.session.cookies, true);
                 None
             }
             Committed::Conflict(winner) => {

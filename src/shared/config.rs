@@ -20,6 +20,20 @@ pub struct Sharing {
     pub(super) block: u64,
     pub(super) seal: Option<SealKey>,
     pub(super) profiles: KeepProfile,
+    pub(super) cookie_changes: CookieChanges,
+    pub(super) merge_delay: Duration,
+}
+
+/// What becomes of cookies that answers, or a program by hand, change while a version lasts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CookieChanges {
+    /// They are brought together, cookie by cookie, in batches: see [`Sharing::merge_delay`]. Of two changes of one cookie, the
+    /// one of the later batch wins, by the clocks of their writers. The default.
+    #[default]
+    Merged,
+    /// They stay with the process that they came to. What others adopt is what the renewal left.
+    Local,
 }
 
 /// What happens to renewals while the store cannot be asked.
@@ -49,6 +63,8 @@ impl Sharing {
             block: 64,
             seal: None,
             profiles: KeepProfile::ByName,
+            cookie_changes: CookieChanges::default(),
+            merge_delay: Duration::from_secs(1),
         }
     }
 
@@ -106,6 +122,21 @@ impl Sharing {
     /// Sets how much of a profile is put into the store. Default: [`KeepProfile::ByName`].
     pub fn profiles(mut self, profiles: KeepProfile) -> Self {
         self.profiles = profiles;
+        self
+    }
+
+    /// Sets what becomes of cookies that change while a version lasts. Default: [`CookieChanges::Merged`].
+    pub fn cookie_changes(mut self, changes: CookieChanges) -> Self {
+        self.cookie_changes = changes;
+        self
+    }
+
+    /// Sets how long changed cookies of a session wait for more of their kind before the others are told. Default: a second.
+    ///
+    /// So a process writes at most once in this time for each session, however many cookies change, and the others have what it
+    /// wrote as soon as they hear of it. That a cookie lasts a minute longer is not told.
+    pub fn merge_delay(mut self, delay: Duration) -> Self {
+        self.merge_delay = delay;
         self
     }
 

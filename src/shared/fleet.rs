@@ -12,7 +12,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle, time::timeout};
 
-use super::{Owner, Record, Sharing, StoreError, StoreErrorKind, payload};
+use super::{
+    Owner, Record, Sharing, StoreError, StoreErrorKind,
+    payload::{self, Content},
+};
 use crate::{
     gate::{
         jitter::Jitter,
@@ -47,6 +50,7 @@ pub(super) struct Counted {
     pub(super) commits: AtomicU64,
     pub(super) conflicts: AtomicU64,
     pub(super) adoptions: AtomicU64,
+    pub(super) amendments: AtomicU64,
 }
 
 /// What sessions and their store have had to do with each other so far.
@@ -63,6 +67,8 @@ pub struct SharingStats {
     pub conflicts: u64,
     /// Versions of other processes that were taken over.
     pub adoptions: u64,
+    /// Batches of changed cookies that were written into a version.
+    pub amendments: u64,
 }
 
 /// A version of a session that this process has put into the store, or has taken out of it.
@@ -118,7 +124,7 @@ impl Fleet {
     }
 
     pub(super) fn stats(&self) -> SharingStats {
-        let Counted { requests, failures, commits, conflicts, adoptions } = &self.counted;
+        let Counted { requests, failures, commits, conflicts, adoptions, amendments } = &self.counted;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         SharingStats {
             requests: read(requests),
@@ -126,6 +132,7 @@ impl Fleet {
             commits: read(commits),
             conflicts: read(conflicts),
             adoptions: read(adoptions),
+            amendments: read(amendments),
         }
     }
 
@@ -166,11 +173,7 @@ impl Fleet {
     }
 
     /// Reads a record that has a session.
-    pub(super) fn open(
-        &self,
-        key: &str,
-        record: &Record,
-    ) -> Result<crate::session::snapshot::SessionSnapshot, StoreError> {
+    pub(super) fn open(&self, key: &str, record: &Record) -> Result<Content, StoreError> {
         payload::read(self.config.seal.as_ref(), key, record.mark.version, &record.payload)
     }
 }
@@ -205,12 +208,16 @@ impl Share for Fleet {
         });
     }
 
-    fn touched(&self, _session: &Session) {}
+    fn touched(self: Arc<Self>, session: Session) {
+        self.exchange_later(&session);
+    }
 
     fn running_out(self: Arc<Self>, session: Session, kept: &Arc<Kept>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let kept = Arc::downgrade(kept);
         runtime.spawn(async move {
+            // Before any attempt, which then has something to go on with.
+            let _busy = session.0.ties().busy.lock().await;
             if let Some(kept) = kept.upgrade() {
                 self.refill(&session, &kept).await;
             }

@@ -1,6 +1,9 @@
 //! Cookies that change within one version, brought together: cookie by cookie, the last writer's.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +22,16 @@ type Key = u64;
 
 /// More changes than this are not remembered: beyond them the writer that comes last wins, whenever its change was made.
 const REMEMBERED: usize = 1000;
+
+/// That a cookie lasts so much longer is no change: sites do it with every answer.
+pub(super) const DRIFT: Duration = Duration::from_secs(60);
+
+fn is_changed(before: Option<&StoredCookie>, after: Option<&StoredCookie>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) => !before.is_like(after, DRIFT),
+        (before, after) => before.is_some() || after.is_some(),
+    }
+}
 
 fn key(cookie: &StoredCookie) -> Key {
     let scope: &[u8] = if cookie.host_only() { b"h" } else { b"d" };
@@ -50,14 +63,14 @@ pub(super) fn bring(
     let touches: HashMap<Key, Timestamp> = touched.iter().map(|touch| (touch.cookie, touch.at)).collect();
     let mut news: HashMap<Key, Option<&StoredCookie>> = HashMap::new();
     for key in base.keys().chain(mine.keys()) {
-        let (before, after) = (base.get(key), mine.get(key));
-        if before != after && touches.get(key).is_none_or(|touched| *touched <= at) {
-            news.insert(*key, after.copied());
+        let (before, after) = (base.get(key).copied(), mine.get(key).copied());
+        if is_changed(before, after) && touches.get(key).is_none_or(|touched| *touched <= at) {
+            news.insert(*key, after);
         }
     }
     // What is there already needs no writing.
     let there = by_key(theirs);
-    news.retain(|key, cookie| there.get(key).copied() != *cookie);
+    news.retain(|key, cookie| is_changed(there.get(key).copied(), *cookie));
     if news.is_empty() {
         return false;
     }
@@ -83,7 +96,9 @@ pub(super) fn steps<'c>(
 ) -> (Vec<&'c StoredCookie>, Vec<&'c StoredCookie>) {
     let (was, is_now, target) = (by_key(was), by_key(is), by_key(merged));
     let is_untouched = |key: &Key| was.get(key) == is_now.get(key);
-    let set = target.iter().filter(|(key, cookie)| is_untouched(key) && is_now.get(key) != Some(cookie));
+    let set = target
+        .iter()
+        .filter(|(key, cookie)| is_untouched(key) && is_changed(is_now.get(*key).copied(), Some(cookie)));
     let removed = is_now.iter().filter(|(key, _)| is_untouched(key) && !target.contains_key(key));
     (set.map(|(_, cookie)| *cookie).collect(), removed.map(|(_, cookie)| *cookie).collect())
 }
@@ -144,6 +159,20 @@ mod tests {
         assert_eq!(shown(&stored), ["b=0"]);
         assert!(bring(&mut stored, &mut touched, &base, &[cookie("a", "new"), cookie("b", "0")], at(6)));
         assert_eq!(shown(&stored), ["a=new", "b=0"]);
+    }
+
+    #[test]
+    fn a_cookie_that_only_lasts_longer_is_not_changed() {
+        let until =
+            |second| StoredCookie::for_host("a", "0", "shop.example").expires(at(second)).build().unwrap();
+        let (mut stored, mut touched) = (vec![until(1000)], Vec::new());
+        assert!(!bring(&mut stored, &mut touched, &[until(1000)], &[until(1060)], at(1)));
+        assert!(bring(&mut stored, &mut touched, &[until(1000)], &[until(1061)], at(1)));
+        assert_eq!(stored[0].expires(), Some(at(1061)));
+        assert!(
+            bring(&mut stored, &mut touched, &[until(1061)], &[cookie("a", "0")], at(2)),
+            "it ends no more"
+        );
     }
 
     #[test]

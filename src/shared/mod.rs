@@ -5,6 +5,7 @@ mod config;
 mod contract;
 mod entry;
 mod error;
+mod exchange;
 mod file;
 mod fleet;
 mod memory;
@@ -19,7 +20,7 @@ mod uses;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::{
-    config::{Sharing, Unreachable},
+    config::{CookieChanges, Sharing, Unreachable},
     contract::check_store,
     error::{StoreError, StoreErrorKind},
     file::FileStore,

@@ -87,6 +87,7 @@ impl Fleet {
             let Ok(marks) = self.ask(self.config.store.marks(&keys)).await else { return false };
             for (session, mark) in some.iter().zip(marks) {
                 self.heard_of(session, mark).await;
+                self.exchange_now(session).await;
                 if session.0.ties().known.lock().debt != Debt::None {
                     let _busy = session.0.ties().busy.lock().await;
                     if self.pay(session).await.is_err() {
@@ -103,6 +104,9 @@ impl Fleet {
         let ties = session.0.ties();
         {
             let known = ties.known.lock();
+            if mark.version == known.version && mark.revision > known.revision {
+                self.take_news(session);
+            }
             if mark.version <= known.version.max(known.dead) || known.debt != Debt::None {
                 return;
             }
@@ -143,11 +147,11 @@ impl Fleet {
             session.0.end_here();
             return Ok(());
         }
-        let snapshot = self.open(&key, &found)?;
+        let snapshot = self.open(&key, &found)?.session;
         let kept =
             session.0.install(generation, &snapshot).map_err(|error| super::error::profile(error, &key))?;
         if let Some(kept) = kept {
-            self.stands(session, found.mark.version, &kept, false);
+            self.stands(session, found.mark, &kept, snapshot.cookies, false);
             count(&self.counted.adoptions);
             self.ration(session, &kept).await;
         }

@@ -7,9 +7,20 @@ use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
     aead::{Aead, Generate, KeyInit, Payload},
 };
+use serde::{Deserialize, Serialize};
 
-use super::{StoreError, StoreErrorKind};
+use super::{StoreError, StoreErrorKind, merge::Touch};
 use crate::session::snapshot::SessionSnapshot;
+
+/// What a record holds.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Content {
+    pub(super) session: SessionSnapshot,
+    /// Which of its cookies were changed since it was committed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) touched: Vec<Touch>,
+}
 
 /// The key that a fleet's records are sealed by, with XChaCha20-Poly1305.
 ///
@@ -48,8 +59,8 @@ fn bond(key: &str, version: u64) -> Vec<u8> {
     bond
 }
 
-pub(super) fn write(seal: Option<&SealKey>, key: &str, version: u64, session: &SessionSnapshot) -> Bytes {
-    let json = serde_json::to_vec(session).expect("a snapshot is JSON");
+pub(super) fn write(seal: Option<&SealKey>, key: &str, version: u64, content: &Content) -> Bytes {
+    let json = serde_json::to_vec(content).expect("a snapshot is JSON");
     let mut payload = Vec::with_capacity(json.len() + 64);
     payload.extend_from_slice(MAGIC);
     match seal {
@@ -75,7 +86,7 @@ pub(super) fn read(
     key: &str,
     version: u64,
     payload: &[u8],
-) -> Result<SessionSnapshot, StoreError> {
+) -> Result<Content, StoreError> {
     let refuse = |kind| Err(StoreError::new(kind).at_key(key));
     let Some((&format, rest)) = payload.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
         return refuse(StoreErrorKind::Damaged);

@@ -19,41 +19,52 @@ impl Fleet {
         found: &Record,
         spent: &Arc<Kept>,
     ) -> Option<Arc<Kept>> {
-        let limit = session.0.shared.lane()?.max_uses()?;
+        let budget = session.0.shared.lane()?.budget();
+        let limit = budget.uses?;
+        let is_too_old =
+            || budget.age.is_some_and(|age| session.now().saturating_sub(spent.life.born) >= age);
         let version = {
             let known = session.0.ties().known.lock();
             (known.generation == spent.life.generation).then_some(known.version)?
         };
-        if found.mark.ended || found.mark.version != version || !spent.life.is_out_of_allowance() {
+        if found.mark.ended || found.mark.version != version || is_too_old() {
             return None;
         }
-        let granted = self.take(session, key, version, limit).await?;
+        let granted = match spent.life.take_rest() {
+            0 => self.take(session, key, version, limit).await?,
+            // The next block has come just after the last one was through.
+            rest => rest,
+        };
         if granted == 0 {
             return None;
         }
         let kept = session.0.carried_on(spent, generation, granted);
-        self.stands(session, version, &kept, true);
         // The version is not dead: only its uses here were spent.
-        session.0.ties().known.lock().dead = version - 1;
+        let mut known = session.0.ties().known.lock();
+        known.dead = version - 1;
+        known.generation = kept.life.generation;
+        known.rationed = Some(kept.clone());
+        drop(known);
         Some(kept)
     }
 
     /// Lets each use of an identity that the store knows be one of those that this process has taken, if uses are limited.
     pub(super) async fn ration(&self, session: &Session, kept: &Arc<Kept>) {
-        let is_limited = session.0.shared.lane().is_some_and(|lane| lane.max_uses().is_some());
+        let is_limited = session.0.shared.lane().is_some_and(|lane| lane.budget().uses.is_some());
         let is_known = {
             let known = session.0.ties().known.lock();
             known.generation == kept.life.generation && known.debt == Debt::None
         };
         if is_limited && is_known && !kept.life.is_allowed_some() {
             kept.life.ration();
+            session.0.ties().known.lock().rationed = Some(kept.clone());
             self.refill(session, kept).await;
         }
     }
 
     /// Takes the next block of uses before this one is through.
     pub(super) async fn refill(&self, session: &Session, kept: &Arc<Kept>) {
-        let Some(limit) = session.0.shared.lane().and_then(|lane| lane.max_uses()) else { return };
+        let Some(limit) = session.0.shared.lane().and_then(|lane| lane.budget().uses) else { return };
         let version = {
             let known = session.0.ties().known.lock();
             if known.generation != kept.life.generation {

@@ -1,5 +1,6 @@
 //! Sessions that many processes share.
 
+mod cookies;
 mod folder;
 mod processes;
 #[cfg(feature = "redis")]

@@ -21,17 +21,17 @@ use tower_client_sessions::{
 use crate::support::*;
 
 /// One process: sessions on the store, and a client of the site.
-struct Process {
-    sessions: Sessions,
-    client: Client,
+pub(super) struct Process {
+    pub(super) sessions: Sessions,
+    pub(super) client: Client,
 }
 
 impl Process {
-    fn new(site: &Site, sharing: impl Into<Sharing>) -> Self {
+    pub(super) fn new(site: &Site, sharing: impl Into<Sharing>) -> Self {
         Self::with(site, sharing, Sessions::builder().login_first(), |layer| layer)
     }
 
-    fn with(
+    pub(super) fn with(
         site: &Site,
         sharing: impl Into<Sharing>,
         builder: SessionsBuilder,
@@ -42,27 +42,27 @@ impl Process {
         Self { sessions, client }
     }
 
-    async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> Answer {
         get(&self.client, "a", path).await
     }
 
-    fn session(&self) -> Session {
+    pub(super) fn session(&self) -> Session {
         self.sessions.session("a")
     }
 
-    fn sid(&self) -> Option<String> {
+    pub(super) fn sid(&self) -> Option<String> {
         self.session().cookies().first().and_then(|cookie| cookie.value().map(str::to_owned))
     }
 }
 
 /// Lets time pass until whoever polls has polled.
-async fn a_poll_later() {
+pub(super) async fn a_poll_later() {
     tokio::time::sleep(Duration::from_secs(6)).await;
     settle().await;
 }
 
 #[track_caller]
-fn ok(answer: Answer) {
+pub(super) fn ok(answer: Answer) {
     assert_eq!(answer.unwrap().status(), 200);
 }
 
@@ -457,6 +457,7 @@ async fn a_limit_of_uses_holds_for_the_whole_fleet() {
         *by_sid.entry(seen.cookie).or_default() += 1;
     }
     assert!(by_sid.values().all(|uses| *uses <= 50), "{by_sid:?}");
+    eprintln!("{by_sid:?}");
     // Blocks that were taken and not used cost at most one login more for each process.
     assert!((6..=9).contains(&site.logins()), "{}", site.logins());
 }
@@ -570,7 +571,7 @@ async fn a_registry_that_is_gone_leaves_no_task_behind() {
 
 /// A store in memory that is late, away, silent, or without a lease, when a test says so.
 #[derive(Clone, Debug)]
-struct Tampered {
+pub(super) struct Tampered {
     inner: MemoryStore,
     state: Arc<Mutex<Tampering>>,
 }
@@ -584,42 +585,43 @@ struct Tampering {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Op {
+pub(super) enum Op {
     Load,
     Lease,
     Begin,
     Commit,
+    Amend,
     Other,
 }
 
 impl Tampered {
     /// One that tells of no changes.
-    fn silent() -> Self {
+    pub(super) fn silent() -> Self {
         Self { inner: MemoryStore::new(), state: Arc::default() }
     }
 
     /// Holds the next request of this kind: tells when it is there, and waits to be told.
-    fn hold_next(&self, op: Op) -> (Arc<Notify>, Arc<Notify>) {
+    pub(super) fn hold_next(&self, op: Op) -> (Arc<Notify>, Arc<Notify>) {
         let (reached, go_on) = <(Arc<Notify>, Arc<Notify>)>::default();
         self.state.lock().unwrap().held = Some((op, reached.clone(), go_on.clone()));
         (reached, go_on)
     }
 
     /// Does what the next request of this kind asks for, and answers that it cannot be reached.
-    fn lose_next_answer(&self, op: Op) {
+    pub(super) fn lose_next_answer(&self, op: Op) {
         self.state.lock().unwrap().lost = Some(op);
     }
 
-    fn go_away(&self, away: bool) {
+    pub(super) fn go_away(&self, away: bool) {
         self.state.lock().unwrap().away = away;
     }
 
-    fn be_silent(&self, silent: bool) {
+    pub(super) fn be_silent(&self, silent: bool) {
         self.state.lock().unwrap().silent = silent;
     }
 
     /// Ends all leases, as if their time were over.
-    fn lose_leases(&self) {
+    pub(super) fn lose_leases(&self) {
         self.inner.end_leases();
     }
 
@@ -687,7 +689,7 @@ impl SharedStore for Tampered {
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, Committed> {
-        Box::pin(self.tamper(Op::Other, self.inner.amend(key, mark, owner, payload)))
+        Box::pin(self.tamper(Op::Amend, self.inner.amend(key, mark, owner, payload)))
     }
 
     fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {

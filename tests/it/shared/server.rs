@@ -10,7 +10,7 @@ use tower_client_sessions::shared::RedisStore;
 
 use super::folder::Folder;
 
-pub struct Redis {
+pub(super) struct Redis {
     child: Child,
     port: u16,
     password: Option<&'static str>,
@@ -19,11 +19,11 @@ pub struct Redis {
 
 impl Redis {
     /// `None`, and a line that says so, where there is no `redis-server`.
-    pub fn start() -> Option<Self> {
+    pub(super) fn start() -> Option<Self> {
         Self::start_with(None)
     }
 
-    pub fn start_with(password: Option<&'static str>) -> Option<Self> {
+    pub(super) fn start_with(password: Option<&'static str>) -> Option<Self> {
         let folder = Folder::new();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut command = Command::new("redis-server");
@@ -58,14 +58,14 @@ impl Redis {
         }
     }
 
-    pub fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         match self.password {
             Some(password) => format!("redis://:{password}@127.0.0.1:{}/", self.port),
             None => format!("redis://127.0.0.1:{}/", self.port),
         }
     }
 
-    pub async fn store(&self, prefix: &str) -> RedisStore {
+    pub(super) async fn store(&self, prefix: &str) -> RedisStore {
         RedisStore::connect(&self.address(), prefix).await.unwrap()
     }
 }

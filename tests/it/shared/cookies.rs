@@ -1,0 +1,190 @@
+//! Cookies that change while a version of a shared session lasts.
+
+use std::time::Duration;
+
+use http::Request;
+use tower::ServiceExt;
+use tower_client_sessions::{
+    SessionId,
+    shared::{CookieChanges, MemoryStore, Sharing},
+};
+
+use super::processes::{Op, Process, Tampered, a_poll_later, ok};
+use crate::support::*;
+
+/// Lets a batch be written and heard of.
+async fn a_batch_later() {
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    settle().await;
+}
+
+/// The cookies of a process but for that of its login.
+fn others(process: &Process) -> Vec<String> {
+    let mut cookies: Vec<_> = process
+        .session()
+        .cookies()
+        .iter()
+        .filter(|cookie| cookie.name() != Some("sid"))
+        .map(|cookie| format!("{}={}", cookie.name().unwrap(), cookie.value().unwrap()))
+        .collect();
+    cookies.sort();
+    cookies
+}
+
+fn amendments(process: &Process) -> u64 {
+    process.sessions.sharing_stats().unwrap().amendments
+}
+
+/// Two processes of one session that have it.
+async fn two(sharing: impl Fn() -> Sharing) -> (Site, Process, Process) {
+    let site = Site::new();
+    let (one, other) = (Process::new(&site, sharing()), Process::new(&site, sharing()));
+    ok(one.get("/").await);
+    ok(other.get("/").await);
+    a_poll_later().await;
+    (site, one, other)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_answers_set_reaches_the_others_in_one_batch() {
+    let store = MemoryStore::new();
+    let (site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let generation = one.session().generation();
+    for number in 0..100 {
+        ok(one.get(&format!("/?set=step={number}")).await);
+    }
+    ok(one.get("/?set=cart=full").await);
+    assert!(others(&other).is_empty(), "not a trip for each answer");
+    a_batch_later().await;
+    assert_eq!(others(&other), ["cart=full", "step=99"]);
+    assert_eq!(amendments(&one), 1);
+    ok(other.get("/").await);
+    let seen = site.seen().pop().unwrap().cookie.unwrap();
+    assert!(seen.contains("cart=full"), "and is sent: {seen}");
+    a_poll_later().await;
+    assert_eq!((amendments(&one), amendments(&other)), (1, 0), "nobody writes what is there");
+    assert_eq!(one.session().generation(), generation, "it is still the same version");
+    assert_eq!(site.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_and_removed_by_hand_reaches_the_others() {
+    let store = MemoryStore::new();
+    let (_site, one, other) = two(|| Sharing::new(store.clone())).await;
+    one.session().set_cookie("lang=de", "http://a/").unwrap();
+    a_batch_later().await;
+    assert_eq!(others(&other), ["lang=de"]);
+    other.session().remove_cookie("a", "/", "lang").unwrap();
+    a_batch_later().await;
+    assert!(others(&one).is_empty());
+    a_poll_later().await;
+    assert!(others(&other).is_empty(), "and is not brought back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_of_two_processes_are_brought_together_cookie_by_cookie() {
+    let store = MemoryStore::new();
+    let (_site, one, other) = two(|| Sharing::new(store.clone())).await;
+    ok(one.get("/?set=mine=1").await);
+    ok(one.get("/?set=both=early").await);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    ok(other.get("/?set=theirs=1").await);
+    ok(other.get("/?set=both=late").await);
+    a_batch_later().await;
+    a_poll_later().await;
+    for process in [&one, &other] {
+        assert_eq!(others(process), ["both=late", "mine=1", "theirs=1"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_meets_another_is_made_anew() {
+    let store = Tampered::silent();
+    let (_site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let (reached, go_on) = store.hold_next(Op::Amend);
+    ok(one.get("/?set=mine=1").await);
+    reached.notified().await;
+    ok(other.get("/?set=theirs=1").await);
+    a_batch_later().await;
+    assert_eq!(amendments(&other), 1);
+    go_on.notify_one();
+    a_poll_later().await;
+    a_poll_later().await;
+    for process in [&one, &other] {
+        assert_eq!(others(process), ["mine=1", "theirs=1"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_waits_while_the_store_is_away() {
+    let store = Tampered::silent();
+    let (_site, one, other) = two(|| Sharing::new(store.clone())).await;
+    store.go_away(true);
+    ok(one.get("/?set=mine=1").await);
+    a_batch_later().await;
+    store.go_away(false);
+    a_poll_later().await;
+    a_poll_later().await;
+    assert_eq!(others(&other), ["mine=1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cookies_of_an_ended_version_are_not_brought_into_the_next() {
+    let store = MemoryStore::new();
+    let (site, one, other) = two(|| Sharing::new(store.clone())).await;
+    ok(one.get("/?set=old=1").await);
+    site.expire("a");
+    ok(other.get("/").await);
+    a_batch_later().await;
+    a_poll_later().await;
+    assert!(others(&one).is_empty() && others(&other).is_empty());
+    assert_eq!(one.sid(), other.sid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_added_while_a_session_was_adopted_reaches_the_others() {
+    let store = MemoryStore::new();
+    let site = Site::held_logins();
+    let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
+    let tasks = spawn_pages(&one.client, "a", 1);
+    settle().await;
+    let waiting = spawn_pages(&other.client, "a", 1);
+    settle().await;
+    other.session().set_cookie("lang=de", "http://a/").unwrap();
+    site.end_logins(1);
+    assert_eq!(good(tasks).await + good(waiting).await, 2);
+    assert_eq!(others(&other), ["lang=de"]);
+    a_poll_later().await;
+    assert_eq!(others(&one), ["lang=de"]);
+    assert_eq!(site.logins(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_stay_local_where_that_was_said() {
+    let store = MemoryStore::new();
+    let (site, one, other) = two(|| Sharing::new(store.clone()).cookie_changes(CookieChanges::Local)).await;
+    ok(one.get("/?set=mine=1").await);
+    a_batch_later().await;
+    a_poll_later().await;
+    assert!(others(&other).is_empty());
+    assert_eq!(amendments(&one), 0);
+    site.expire("a");
+    ok(other.get("/").await);
+    assert_eq!(site.logins(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_renamed_is_shared_under_its_new_name() {
+    let store = MemoryStore::new();
+    let (site, one, other) = two(|| Sharing::new(store.clone())).await;
+    one.session().rename("b").unwrap();
+    settle().await;
+    let theirs = other.sessions.session("b");
+    assert_eq!(theirs.generation(), None, "not looked for yet");
+    let request = Request::get("http://a/").extension(SessionId::from("b")).body(Body::default()).unwrap();
+    assert_eq!(other.client.clone().oneshot(request).await.unwrap().status(), 200);
+    let sid = theirs.cookies().first().and_then(|cookie| cookie.value().map(str::to_owned));
+    assert_eq!(sid.as_deref(), Some("a-1"));
+    ok(other.get("/").await);
+    assert_eq!(site.logins(), 1);
+}
