@@ -31,8 +31,8 @@ pub(crate) trait Host {
 
     /// A session is to be made for this member and warmed up.
     fn order(&mut self, member: Key);
-    /// The member is gone; nobody has a lease of it.
-    fn gone(&mut self, member: Key);
+    /// The member is gone; nobody has a lease of it. What becomes of its session depends on how it went.
+    fn gone(&mut self, member: Key, end: End);
     /// Whether a session can be sent under at this moment. If not, the host sees to it that [`Core::look`] is called when that
     /// may have changed, or [`Core::opened`] when it has.
     fn is_open(&mut self, member: Key) -> bool;
@@ -174,6 +174,17 @@ pub(crate) enum Mark {
     Bad,
     Rest(Duration),
     Retire,
+    /// Another process is to have it.
+    GiveBack,
+}
+
+/// What is left of a member that is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// It was retired: nobody is to use its session again.
+    Retired,
+    /// Its session is for whoever takes it next: it was given back, or has never served.
+    Free,
 }
 
 /// Why a member was retired.
@@ -187,6 +198,7 @@ pub(crate) enum Cause {
     Replaced,
     /// It could not be renewed.
     Failed,
+    GivenBack,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -218,10 +230,18 @@ pub(crate) struct Member {
     pub(crate) good: u64,
     pub(crate) bad: u64,
     pub(crate) rests: u64,
+    end: End,
     slot: u32,
     /// The number of its last lease.
     leased: u64,
     queue: Queue,
+}
+
+impl Member {
+    /// The number of its last lease among all of the pool; 0 before its first.
+    pub(crate) fn leased(&self) -> u64 {
+        self.leased
+    }
 }
 
 /// Where a member is entered.
@@ -261,6 +281,7 @@ pub(crate) struct Tally {
     pub(crate) retired_hand: u64,
     pub(crate) retired_replaced: u64,
     pub(crate) retired_failed: u64,
+    pub(crate) given_back: u64,
 }
 
 /// The state of one pool.
@@ -881,7 +902,8 @@ impl<H: Host> Core<H> {
                 self.tally.rests += 1;
                 self.requeue(step, key.index);
             }
-            Mark::Retire if is_retired => {}
+            Mark::Retire | Mark::GiveBack if is_retired => {}
+            Mark::GiveBack => self.retire_at(step, key.index, Cause::GivenBack),
             Mark::Retire => self.retire_at(step, key.index, Cause::Hand),
         }
         self.settle(step);
@@ -975,6 +997,7 @@ impl<H: Host> Core<H> {
             good: 0,
             bad: 0,
             rests: 0,
+            end: End::Free,
             slot,
             leased: 0,
             queue: Queue::Nowhere,
@@ -1037,10 +1060,12 @@ impl<H: Host> Core<H> {
             Cause::Hand => &mut tally.retired_hand,
             Cause::Replaced => &mut tally.retired_replaced,
             Cause::Failed => &mut tally.retired_failed,
+            Cause::GivenBack => &mut tally.given_back,
         };
         *count += 1;
         let member = self.at_mut(index);
         member.phase = Phase::Draining;
+        member.end = if cause == Cause::GivenBack { End::Free } else { End::Retired };
         let slot = member.slot;
         self.requeue(step, index);
         self.slots[slot as usize].serving = None;
@@ -1050,7 +1075,10 @@ impl<H: Host> Core<H> {
             Some(_) => self.filling += 1,
             None => {
                 self.note_empty(slot);
-                self.order_in(step, slot);
+                // Whoever gives one back has no need of another.
+                if cause != Cause::GivenBack {
+                    self.order_in(step, slot);
+                }
             }
         }
         if self.at(index).in_use == 0 {
@@ -1059,10 +1087,10 @@ impl<H: Host> Core<H> {
     }
 
     fn bury(&mut self, step: &mut Step<'_, H>, index: u32) {
-        let key = self.key(index);
+        let (key, end) = (self.key(index), self.at(index).end);
         self.members[index as usize] = None;
         self.free.push(index);
-        step.host.gone(key);
+        step.host.gone(key, end);
     }
 
     fn note_empty(&mut self, slot: u32) {

@@ -15,9 +15,10 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::{
-    core::{Answer, Ask, Core, Host, Key, Limits, Mark, Place, Refusal, Step},
+    core::{Answer, Ask, Core, End, Host, Key, Limits, Mark, Place, Refusal, Step},
     error::{PoolError, PoolErrorKind},
     judge::{Outcome, Verdict},
+    seats::Seats,
     strategy::{Asking, Choose},
     warm,
 };
@@ -43,6 +44,8 @@ pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) max_wait: Duration,
     pub(crate) max_rest: Duration,
+    /// How many sessions the pools of this name have in all processes, if they are shared.
+    pub(crate) seats: Option<u32>,
     pub(crate) sticky: Option<StickyKey>,
     pub(crate) choose: Option<Arc<dyn Choose>>,
     pub(crate) judge: Judge,
@@ -52,6 +55,8 @@ pub(crate) struct Settings {
 pub(crate) struct Pool {
     pub(crate) sessions: Sessions,
     pub(crate) settings: Settings,
+    /// What its sessions sit on, if they are shared with other processes.
+    pub(crate) seats: Option<Arc<Seats>>,
     inner: Mutex<Inner>,
 }
 
@@ -84,7 +89,7 @@ pub(crate) struct Notes {
 #[derive(Default)]
 struct After {
     orders: Vec<Key>,
-    gone: Vec<Session>,
+    gone: Vec<(Key, Option<Session>, End)>,
     /// Gates that move; who waits for them is to be told.
     moving: Vec<(Key, Session)>,
     /// Gates that nobody works on.
@@ -116,9 +121,9 @@ impl Host for Notes {
     fn order(&mut self, member: Key) {
         self.after.orders.push(member);
     }
-    fn gone(&mut self, member: Key) {
+    fn gone(&mut self, member: Key, end: End) {
         let session = self.session_mut(member).take();
-        self.after.gone.extend(session);
+        self.after.gone.push((member, session, end));
     }
     fn is_open(&mut self, member: Key) -> bool {
         let Some(session) = self.session(member) else {
@@ -208,7 +213,9 @@ impl Pool {
         let jitter = Jitter::seeded(sessions.registry.shared.jitter.draw());
         let core = Core::new(&settings.limits, first);
         let inner = Inner { core, notes: Notes::new(jitter), alarm: Alarm::default() };
-        let pool = Arc::new(Self { sessions, settings, inner: Mutex::new(inner) });
+        let share = sessions.registry.shared.share.clone();
+        let seats = share.map(|share| Seats::new(share, &settings.name, settings.seats));
+        let pool = Arc::new(Self { sessions, settings, seats, inner: Mutex::new(inner) });
         for session in members {
             pool.event(|core, step| {
                 let adopted = core.adopt(step)?;
@@ -410,8 +417,13 @@ impl Pool {
         while let Some(after) = left.pop_front() {
             after.woken.into_iter().for_each(Waker::wake);
             drop((after.forgotten, after.causes));
-            for session in after.gone {
-                self.sessions.registry.forget(&session);
+            for (key, session, end) in after.gone {
+                if let Some(session) = &session {
+                    self.sessions.registry.forget(session);
+                }
+                if let Some(seats) = &self.seats {
+                    seats.rise(key, session, end);
+                }
             }
             if let Some((at, number, old)) = after.alarm {
                 if let Some(old) = old {
@@ -439,9 +451,23 @@ impl Pool {
         }
     }
 
+    /// The session of an ordered member is this one.
+    pub(crate) fn seat(&self, key: Key, session: Session) {
+        self.inner.lock().notes.session_mut(key).replace(session);
+    }
+
+    /// Lets a member be another process's, as soon as its leases have ended.
+    pub(crate) fn give_back(self: &Arc<Self>, key: Key) {
+        self.event(|core, step| core.mark(step, key, Mark::GiveBack));
+    }
+
     /// Makes the session of an ordered member. It serves as it is where no rule says how to warm it, and where it is warm already.
     fn carry_out(self: &Arc<Self>, key: Key, has_rule: bool) -> Option<After> {
         let order = warm::Order::new(self, key);
+        if let Some(seats) = &self.seats {
+            seats.fill(self, order);
+            return None;
+        }
         let session = self.sessions.registry.member(self.member_id(key.number));
         let is_warm = !has_rule || session.0.gate.outlook() == Outlook::Open;
         self.inner.lock().notes.session_mut(key).replace(session.clone());

@@ -69,6 +69,15 @@
 //! and [`sticky_by`](SessionPoolBuilder::sticky_by) keep related requests on one session. A [`FreshSession`] in a request's
 //! extensions asks for one that nobody has used. A [`TriedLayer`] above a retry layer makes each try use another session.
 //!
+//! # Shared with other processes
+//!
+//! Of sessions that are [shared](crate::session::SessionsBuilder), each member belongs to one process at a time, and with it its
+//! leases: `exclusive` holds for the whole fleet. Pools of one name take their members from the same numbered *seats*, as many as
+//! [`seats`](SessionPoolBuilder::seats) says. A process holds a seat by a lease of the store, which it extends, so a request asks
+//! nobody; the seats of a process that is gone are free when their leases have run out, and whoever takes one has its session with
+//! it. A seat that nobody used for a while is given back, and while another process wants for one, each process gives one back
+//! from time to time, as soon as its requests have ended. A session that is retired is ended for all.
+//!
 //! # Saving and loading
 //!
 //! Members are sessions like any other and are saved with them. A pool that is built on loaded sessions finds its members by
@@ -86,6 +95,7 @@ mod lease;
 #[expect(clippy::module_inception, reason = "the file is about the type of this name")]
 mod pool;
 mod ready;
+mod seats;
 mod service;
 mod stats;
 mod strategy;

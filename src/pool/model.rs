@@ -61,7 +61,7 @@ impl Host for Notes {
     fn order(&mut self, member: Key) {
         self.orders.push(member);
     }
-    fn gone(&mut self, member: Key) {
+    fn gone(&mut self, member: Key, _end: End) {
         self.gone.push(member);
     }
     fn is_open(&mut self, member: Key) -> bool {
@@ -646,6 +646,7 @@ impl Rng {
                     0 | 1 => Mark::Bad,
                     2 => Mark::Good,
                     3 => Mark::Rest(7 * MS),
+                    4 => Mark::GiveBack,
                     _ => Mark::Retire,
                 },
             ),
@@ -680,7 +681,7 @@ fn walks(seeds: std::ops::Range<u64>, flaw: Option<Flaw>) -> Judged {
 
 /// Every sequence of a few events, each ended well.
 fn search(world: &World, depth: u32, ways: &mut u64) -> Judged {
-    const EVENTS: [Event; 13] = [
+    const EVENTS: [Event; 14] = [
         Event::Ask(Want::Any, false),
         Event::Ask(Want::Any, true),
         Event::Ask(Want::Key(0), false),
@@ -692,6 +693,7 @@ fn search(world: &World, depth: u32, ways: &mut u64) -> Judged {
         Event::Warmed(0, false),
         Event::Mark(0, Mark::Bad),
         Event::Mark(0, Mark::Retire),
+        Event::Mark(0, Mark::GiveBack),
         Event::Shut(0),
         Event::Pass(3),
     ];

@@ -43,6 +43,7 @@ impl SessionPool {
             max_wait: Duration::from_secs(120),
             max_waiting: 1 << 17,
             max_rest: Duration::from_secs(3600),
+            seats: None,
             max_failed_warm_ups: 8,
             broken_rest: (Duration::from_secs(1), Duration::from_secs(60)),
             strategy: Strategy::default(),
@@ -149,6 +150,7 @@ pub struct SessionPoolBuilder {
     max_wait: Duration,
     max_waiting: usize,
     max_rest: Duration,
+    seats: Option<u32>,
     max_failed_warm_ups: u32,
     broken_rest: (Duration, Duration),
     strategy: Strategy,
@@ -248,6 +250,13 @@ impl SessionPoolBuilder {
         self
     }
 
+    /// Bounds how many sessions the pools of this name have in all processes together, where sessions are shared. Default: each
+    /// process has up to its pool's `size`, and their sum is not bounded.
+    pub fn seats(mut self, sessions: u32) -> Self {
+        self.seats = Some(sessions);
+        self
+    }
+
     /// Sets how many sessions in a row may fail to be warmed up or renewed before the pool is broken. Default: 8.
     pub fn max_failed_warm_ups(mut self, failures: u32) -> Self {
         self.max_failed_warm_ups = failures;
@@ -320,12 +329,17 @@ impl SessionPoolBuilder {
         ConfigError::unless(self.max_age != Some(Duration::ZERO), "max_age")?;
         ConfigError::unless(self.max_wait > Duration::ZERO, "max_wait")?;
         ConfigError::unless(self.max_waiting > 0, "max_waiting")?;
+        ConfigError::unless(self.seats != Some(0), "seats")?;
         ConfigError::unless(self.max_failed_warm_ups > 0, "max_failed_warm_ups")?;
         ConfigError::unless(self.broken_rest.0 > Duration::ZERO, "broken_rest")?;
         if !self.sessions.registry.shared.claim_pool(&self.name) {
             return Err(PoolConfigError::NameTaken(self.name));
         }
-        let (members, first) = members_before(&self.sessions, &self.name, self.size as usize);
+        let (members, first) = match self.sessions.registry.shared.share {
+            // Whose they are is to be seen.
+            Some(_) => (Vec::new(), 1),
+            None => members_before(&self.sessions, &self.name, self.size as usize),
+        };
         let thousandths = |share: f64| (share.max(0.0) * BAD as f64) as u64;
         let settings = Settings {
             name: self.name.into(),
@@ -346,6 +360,7 @@ impl SessionPoolBuilder {
             },
             max_wait: self.max_wait,
             max_rest: self.max_rest,
+            seats: self.seats,
             sticky: self.sticky,
             choose: self.choose,
             judge: self.judge,

@@ -49,6 +49,8 @@ pub struct PoolStats {
     pub retired_replaced: u64,
     /// Members retired because their session could not be renewed.
     pub retired_failed: u64,
+    /// Members that were given back to be another process's, or were lost to it; where sessions are shared.
+    pub given_back: u64,
 }
 
 impl PoolStats {
@@ -86,6 +88,7 @@ impl From<&Tally> for PoolStats {
             retired_by_hand: tally.retired_hand,
             retired_replaced: tally.retired_replaced,
             retired_failed: tally.retired_failed,
+            given_back: tally.given_back,
         }
     }
 }

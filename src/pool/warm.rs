@@ -16,29 +16,34 @@ use crate::{
 
 /// A member that was ordered; lost if it is dropped without an outcome.
 pub(crate) struct Order {
-    pool: Option<Arc<Pool>>,
+    pool: Weak<Pool>,
     key: Key,
 }
 
 impl Order {
     pub(crate) fn new(pool: &Arc<Pool>, key: Key) -> Self {
-        Self { pool: Some(pool.clone()), key }
+        Self { pool: Arc::downgrade(pool), key }
     }
 
     /// Whoever has the order now tells the outcome.
     pub(crate) fn keep(mut self) {
-        self.pool = None;
+        self.pool = Weak::new();
     }
 
-    fn finish(mut self, result: Result<(), RenewalError>) {
-        let pool = self.pool.take().expect("an order is finished once");
-        pool.warmed(self.key, result);
+    pub(crate) fn key(&self) -> Key {
+        self.key
+    }
+
+    pub(crate) fn finish(mut self, result: Result<(), RenewalError>) {
+        if let Some(pool) = std::mem::take(&mut self.pool).upgrade() {
+            pool.warmed(self.key, result);
+        }
     }
 }
 
 impl Drop for Order {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.take() {
+        if let Some(pool) = self.pool.upgrade() {
             pool.lost(self.key);
         }
     }

@@ -2,19 +2,23 @@
 
 use std::{
     any::Any,
+    future::Future,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU8, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use super::{Kept, Session, lane::Lane, session::SessionInner, sessions::Shared};
 use crate::{
     cookies::StoredCookie,
     gate::{
+        BoxError,
         core::Generation,
         keeper::{Drive, Renewing},
     },
@@ -38,6 +42,31 @@ pub(crate) trait Share: Any + Send + Sync {
 
     /// Half of a block of uses is used up.
     fn running_out(self: Arc<Self>, session: Session, kept: &Arc<Kept>);
+
+    /// Takes a seat, which one process holds at a time. `None`: another one holds it.
+    fn sit(self: Arc<Self>, seat: String) -> Asked<Option<Hold>>;
+
+    /// Holds a seat for longer. `None`: it is lost.
+    fn stay(self: Arc<Self>, seat: String, hold: Hold) -> Asked<Option<Hold>>;
+
+    /// Lets another process have the seat.
+    fn rise(self: Arc<Self>, seat: String, hold: Hold) -> Asked<()>;
+
+    /// Ready when the others know what has happened to this session here.
+    fn settled(self: Arc<Self>, session: Session) -> Asked<()>;
+}
+
+/// What a store is asked.
+pub(crate) type Asked<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+
+/// A seat as it is held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hold {
+    pub(crate) fence: u64,
+    /// From then on another process may have it, unless it is held for longer.
+    pub(crate) until: Instant,
+    /// How long from now on the hold is to be asked to last longer.
+    pub(crate) rest: Duration,
 }
 
 /// What ties a session to its store.

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Commit, Committed, CookieChanges, Fence, Leased, Mark, Record, SharedVersion, StoreError, Unreachable,
-    fleet::{Fleet, count},
+    fleet::{Fleet, count, sure},
     payload::{self, Content},
 };
 use crate::{
@@ -336,8 +336,7 @@ impl Lease<'_> {
     async fn held(&self) {
         let Fleet { config, owner, .. } = &**self.fleet;
         let ttl = config.lease;
-        // The store's clock may run a little faster than this one.
-        let sure = ttl - ttl / 8;
+        let sure = sure(ttl);
         let mut until = self.asked + sure;
         loop {
             let extend = async {

@@ -401,7 +401,7 @@ mod tests {
     #[test]
     fn keys_have_files_of_their_own() {
         let store = FileStore { folder: "store".into() };
-        let path = |key| store.path(key).display().to_string();
+        let path = |key: &str| store.path(key).display().to_string();
         assert_eq!(path("alice-2"), "store/alice-2.");
         assert_eq!(path("Alice"), "store/_41lice.");
         assert_eq!(path("../a_b"), "store/_2e_2e_2fa_5fb.");

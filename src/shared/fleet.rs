@@ -10,10 +10,15 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::broadcast, task::JoinHandle, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::broadcast,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use super::{
-    Owner, Record, Sharing, StoreError, StoreErrorKind,
+    Fence, Leased, Owner, Record, Sharing, StoreError, StoreErrorKind,
     payload::{self, Content},
 };
 use crate::{
@@ -25,7 +30,7 @@ use crate::{
         Kept, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
         lane::Lane,
         sessions::Registry,
-        share::{Debt, Share},
+        share::{Asked, Debt, Hold, Share},
     },
 };
 
@@ -223,9 +228,61 @@ impl Share for Fleet {
             }
         });
     }
+
+    fn sit(self: Arc<Self>, seat: String) -> Asked<Option<Hold>> {
+        Box::pin(async move {
+            let (key, asked) = (seat_key(&seat), Instant::now());
+            Ok(match self.ask(self.config.store.lease(&key, self.owner, self.config.lease)).await? {
+                Leased::Granted(fence) => Some(self.hold(fence, asked)),
+                Leased::Held(_) => None,
+            })
+        })
+    }
+
+    fn stay(self: Arc<Self>, seat: String, hold: Hold) -> Asked<Option<Hold>> {
+        Box::pin(async move {
+            let (key, asked) = (seat_key(&seat), Instant::now());
+            let extend = self.config.store.extend(&key, self.owner, hold.fence, self.config.lease);
+            Ok(self.ask(extend).await?.then(|| self.hold(hold.fence, asked)))
+        })
+    }
+
+    fn rise(self: Arc<Self>, seat: String, hold: Hold) -> Asked<()> {
+        Box::pin(async move {
+            let key = seat_key(&seat);
+            Ok(self.ask(self.config.store.release(&key, self.owner, hold.fence)).await?)
+        })
+    }
+
+    fn settled(self: Arc<Self>, session: Session) -> Asked<()> {
+        Box::pin(async move {
+            {
+                let _busy = session.0.ties().busy.lock().await;
+                self.pay(&session).await?;
+            }
+            self.exchange_now(&session).await;
+            Ok(())
+        })
+    }
+}
+
+/// What a seat is called in the store, beside the sessions.
+fn seat_key(seat: &str) -> String {
+    format!("{seat} seat")
+}
+
+/// For how much of a lease its holder is sure of it: the store's clock may run a little faster than this one.
+pub(super) fn sure(ttl: Duration) -> Duration {
+    ttl - ttl / 8
 }
 
 impl Fleet {
+    /// A lease that was asked for at this moment, and is had.
+    fn hold(&self, fence: Fence, asked: Instant) -> Hold {
+        let ttl = self.config.lease;
+        Hold { fence, until: asked + sure(ttl), rest: ttl / 3 }
+    }
+
     /// Tells the store what it is owed. Whoever calls this is the one that is busy with the session.
     pub(super) async fn pay(&self, session: &Session) -> Result<(), StoreError> {
         loop {

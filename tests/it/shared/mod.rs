@@ -2,6 +2,7 @@
 
 mod cookies;
 mod folder;
+mod pools;
 mod processes;
 #[cfg(feature = "redis")]
 mod server;

@@ -1,0 +1,322 @@
+//! Pools of one name in several processes: each session is one process's at a time.
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, header};
+use http_body_util::Empty;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tower::{Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
+use tower_client_sessions::{
+    PoolLayer, Renewal, RenewalLayer, SessionLayer, SessionPool, Sessions,
+    gate::BoxError,
+    pool::{Member, SessionPoolBuilder},
+    shared::{MemoryStore, SharedStore, Sharing},
+};
+
+use super::processes::Tampered;
+use crate::support::settle;
+
+type Body = Empty<Bytes>;
+
+/// A site that gives out sessions and sees how many requests of one it has at once.
+#[derive(Clone)]
+struct Site(Arc<Mutex<State>>, Arc<Semaphore>);
+
+#[derive(Default)]
+struct State {
+    logins: u32,
+    pages: BTreeMap<String, u32>,
+    at_once: BTreeMap<String, u32>,
+    most: u32,
+}
+
+impl Site {
+    /// Its pages come with a permit each.
+    fn held() -> Self {
+        Self(Arc::default(), Arc::new(Semaphore::new(0)))
+    }
+
+    fn open() -> Self {
+        Self(Arc::default(), Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn answer(&self, pages: usize) {
+        self.1.add_permits(pages);
+    }
+}
+
+impl Service<Request<Body>> for Site {
+    type Response = Response<Body>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let site = self.clone();
+        Box::pin(async move {
+            if request.uri().path() == "/login" {
+                let mut state = site.state();
+                state.logins += 1;
+                let cookie = format!("sid={}; Path=/", state.logins);
+                return Ok(Response::builder().header(header::SET_COOKIE, cookie).body(Body::new())?);
+            }
+            let sid = request.headers().get(header::COOKIE).ok_or("no cookie")?.to_str()?.to_owned();
+            {
+                let mut state = site.state();
+                *state.pages.entry(sid.clone()).or_default() += 1;
+                let at_once = state.at_once.entry(sid.clone()).or_default();
+                *at_once += 1;
+                state.most = state.most.max(state.at_once[&sid]);
+            }
+            site.1.acquire().await?.forget();
+            // Elsewhere it takes its time.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            *site.state().at_once.get_mut(&sid).unwrap() -= 1;
+            Ok(Response::new(Body::new()))
+        })
+    }
+}
+
+async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
+    renewal.send(Request::get("http://a/login").body(Body::new())?).await?;
+    renewal.require(renewal.has_cookie("sid"))
+}
+
+type Client = BoxCloneService<Request<Body>, Response<()>, BoxError>;
+
+/// One process with a pool.
+struct Process {
+    pool: SessionPool,
+    client: Client,
+}
+
+impl Process {
+    fn new(
+        site: &Site,
+        sharing: impl Into<Sharing>,
+        settings: impl FnOnce(SessionPoolBuilder) -> SessionPoolBuilder,
+    ) -> Self {
+        let sessions = Sessions::builder().login_first().shared(sharing).build();
+        let pool = settings(SessionPool::builder(&sessions).exclusive()).build();
+        let client = ServiceBuilder::new()
+            .layer(PoolLayer::new(&pool))
+            .layer(RenewalLayer::new(&sessions).renew_with(log_in))
+            .layer(SessionLayer::new(&sessions))
+            .service(site.clone());
+        let client = BoxCloneService::new(client.map_response(|response| response.map(drop)));
+        Self { pool, client }
+    }
+
+    fn spawn(&self, tasks: &mut JoinSet<Result<Response<()>, BoxError>>, requests: usize) {
+        for _ in 0..requests {
+            let request = Request::get("http://a/page").body(Body::new()).unwrap();
+            tasks.spawn(self.client.clone().oneshot(request));
+        }
+    }
+
+    async fn get(&self) -> Response<()> {
+        let request = Request::get("http://a/page").body(Body::new()).unwrap();
+        self.client.clone().oneshot(request).await.unwrap()
+    }
+
+    fn serving(&self) -> Vec<String> {
+        self.pool.members().iter().map(|member| member.id().to_string()).collect()
+    }
+}
+
+/// Longer than any lease lasts that nobody extends.
+async fn a_lease_later() {
+    tokio::time::sleep(Duration::from_secs(12)).await;
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn exclusive_holds_for_all_processes_together() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let process = || Process::new(&site, store.clone(), |pool| pool.size(4).seats(6));
+    let (one, other) = (process(), process());
+    let mut tasks = JoinSet::new();
+    one.spawn(&mut tasks, 200);
+    other.spawn(&mut tasks, 200);
+    let answers = tasks.join_all().await;
+    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let state = site.state();
+    assert_eq!(state.most, 1, "no session has two requests at once");
+    assert!(state.logins <= 6, "{} logins for six seats", state.logins);
+    assert_eq!(state.pages.values().sum::<u32>(), 400);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_ask_the_store_for_nothing() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let sessions = Sessions::builder().login_first().shared(store).build();
+    let pool = SessionPool::builder(&sessions).size(2).exclusive().build();
+    let client = ServiceBuilder::new()
+        .layer(PoolLayer::new(&pool))
+        .layer(RenewalLayer::new(&sessions).renew_with(log_in))
+        .layer(SessionLayer::new(&sessions))
+        .service(site.clone());
+    let get = || client.clone().oneshot(Request::get("http://a/page").body(Body::new()).unwrap());
+    for _ in 0..2 {
+        get().await.unwrap();
+    }
+    settle().await;
+    let before = sessions.sharing_stats().unwrap().requests;
+    for _ in 0..50 {
+        get().await.unwrap();
+    }
+    assert_eq!(sessions.sharing_stats().unwrap().requests, before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_seats_of_a_process_that_is_gone_are_taken_with_their_sessions() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    // It dies with its runtime, and gives nothing back.
+    std::thread::spawn({
+        let (site, store) = (site.clone(), store.clone());
+        move || {
+            runtime.block_on(async {
+                let gone = Process::new(&site, store, |pool| pool.size(1).seats(1));
+                gone.get().await;
+                std::mem::forget(gone);
+            });
+        }
+    })
+    .join()
+    .unwrap();
+    assert_eq!(site.state().logins, 1);
+    let other = Process::new(&site, store, |pool| pool.size(1).seats(1));
+    let response = other.get().await;
+    assert_eq!(response.extensions().get::<Member>().unwrap().id().to_string(), "pool-1");
+    assert_eq!(site.state().logins, 1, "and its session was good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_dropped_gives_its_seats_back_at_once() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    one.get().await;
+    drop(one);
+    settle().await;
+    let begun = tokio::time::Instant::now();
+    let other = Process::new(&site, store, |pool| pool.size(1).seats(1));
+    other.get().await;
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(site.state().logins, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_has_none_gets_one_of_those_who_have_all() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let process = || Process::new(&site, store.clone(), |pool| pool.size(2).seats(2));
+    let (one, other) = (process(), process());
+    let mut busy = JoinSet::new();
+    // Twenty seconds' work for the two seats.
+    one.spawn(&mut busy, 4000);
+    while one.serving().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let begun = tokio::time::Instant::now();
+    other.get().await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(!busy.is_empty(), "the other one had not done yet");
+    assert!(busy.join_all().await.iter().all(Result::is_ok));
+    assert_eq!(site.state().most, 1);
+    assert!(one.pool.stats().given_back >= 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seat_that_nobody_uses_is_given_back() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let process = || Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let (one, other) = (process(), process());
+    one.get().await;
+    assert_eq!(one.serving(), ["pool-1"]);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    settle().await;
+    assert!(one.serving().is_empty());
+    other.get().await;
+    assert_eq!(site.state().logins, 1);
+    one.get().await;
+    let state = site.state();
+    assert_eq!((state.logins, state.most), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_that_is_retired_is_ended_for_all() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let process = || Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let (one, other) = (process(), process());
+    let response = one.get().await;
+    response.extensions().get::<Member>().unwrap().retire();
+    settle().await;
+    drop(one);
+    settle().await;
+    assert!(store.load("pool-1").await.unwrap().mark.ended || site.state().logins == 2);
+    other.get().await;
+    let pages = site.state().pages.clone();
+    assert_eq!(pages.get("sid=1"), Some(&1), "nobody uses it again: {pages:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn cookies_that_came_last_go_with_the_seat() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let response = one.get().await;
+    let member = response.extensions().get::<Member>().unwrap();
+    member.session().set_cookie("cart=full", "http://a/").unwrap();
+    drop(response);
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    settle().await;
+    let other = Process::new(&site, store, |pool| pool.size(1).seats(1));
+    other.get().await;
+    let seen: Vec<String> = site.state().pages.keys().cloned().collect();
+    assert!(seen.iter().any(|cookies| cookies.contains("cart=full")), "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_a_seat_is_held_no_longer_than_it_is_sure() {
+    let (site, store) = (Site::held(), Tampered::silent());
+    let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let mut tasks = JoinSet::new();
+    one.spawn(&mut tasks, 1);
+    settle().await;
+    assert_eq!(one.serving(), ["pool-1"]);
+    store.go_away(true);
+    a_lease_later().await;
+    assert!(one.serving().is_empty(), "it serves nobody else, but the request that is on its way");
+    one.spawn(&mut tasks, 1);
+    settle().await;
+    assert_eq!(one.pool.waiting(), 1);
+    store.go_away(false);
+    a_lease_later().await;
+    site.answer(2);
+    assert!(tasks.join_all().await.iter().all(Result::is_ok));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_gone_leaves_no_task_behind() {
+    let (site, store) = (Site::open(), MemoryStore::new());
+    let one = Process::new(&site, store.clone(), |pool| pool.size(2).seats(1));
+    one.get().await;
+    settle().await;
+    drop(one);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+}
