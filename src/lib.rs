@@ -101,7 +101,7 @@
 //!
 //! # Imports point one way
 //!
-//! `renewal → session → gate, cookies, profile`, and `pool`, `profile_layer`, `redirect`, `client → session`. `gate` knows no HTTP; `cookies` and
+//! `renewal → session → gate, cookies, profile`, and `pool`, `shared`, `profile_layer`, `redirect`, `client → session`. `gate` knows no HTTP; `cookies` and
 //! `profile` know no tower, no runtime and no clock. A test holds this.
 //!
 //! # Features
@@ -111,6 +111,8 @@
 //! - `client`: `IdentityClient`, the end of a stack that makes proxies real and keeps identities apart on the wire.
 //! - `serde`: `session::snapshot`, sessions as data.
 //! - `formats`: sessions in files; cookies as curl, Playwright and browsers have them; [`renewal::Supply`] from folders and commands.
+//! - `shared`: `shared`, sessions that many processes share, through files or a store of your own.
+//! - `redis`: the same through Redis or Valkey.
 //! - `metrics`: figures for the recorder of the crate `metrics`; [`session`] has their names.
 //! - `cookie_store`: conversion between [`cookies::Jar`] and the jar of the crate `cookie_store`.
 

@@ -186,11 +186,13 @@ impl Life {
     }
 
     /// From now on, each use has to be allowed.
+    #[cfg(feature = "shared")]
     pub(crate) fn ration(&self) {
         self.allowance.store(0, Ordering::Relaxed);
     }
 
     /// Allows so many uses more.
+    #[cfg(feature = "shared")]
     pub(crate) fn allow(&self, uses: u64) {
         let before = self.allowance.fetch_add(uses, Ordering::Relaxed);
         self.refill_at.store(before + uses.div_ceil(2), Ordering::Relaxed);

@@ -22,8 +22,8 @@ use super::{
 /// Each record is a file that is replaced as a whole, so that it is never read half written, and changes are made under a lock
 /// file that is held for the change alone. It tells no changes: they are found by polling.
 ///
-/// The folder must be on a disk of this machine, where locks work, and readable by nobody else: it holds live sessions, unless
-/// they are sealed.
+/// The folder must be on a disk of this machine, where locks work. Its files hold live sessions, unless they are sealed, and are
+/// for their owner alone.
 #[derive(Clone)]
 pub struct FileStore {
     folder: PathBuf,
@@ -143,7 +143,7 @@ fn with_extension(path: &Path, extension: &str) -> PathBuf {
 /// Waits for the lock of an entry. It ends when the file is closed, also by the end of its process.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let path = with_extension(path, "lock");
-    let open = || File::options().create(true).truncate(false).write(true).open(&path);
+    let open = || private().create(true).truncate(false).write(true).open(&path);
     let file = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // A long key has folders of its own.
@@ -180,12 +180,20 @@ fn read(path: &Path, key: &str) -> Result<Entry, StoreError> {
     }
 }
 
+/// A file that its owner alone can read.
+fn private() -> fs::OpenOptions {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
 /// Puts a file in the place of the one that is there, in one step.
 fn write(path: &Path, key: &str, entry: &Entry, durable: bool) -> Result<(), StoreError> {
     let (temporary, path) = (with_extension(path, "new"), with_extension(path, "session"));
     // Under the lock: no other process writes this file.
     let put = || {
-        let mut file = File::create(&temporary)?;
+        let mut file = private().create(true).truncate(true).write(true).open(&temporary)?;
         file.write_all(&format(key, entry))?;
         if durable {
             file.sync_all()?;

@@ -37,10 +37,18 @@ fn never_names(folder: &str, names: &[&str]) {
 
 #[test]
 fn imports_point_down() {
-    let above_session = ["crate::renewal", "crate::redirect", "crate::profile_layer", "crate::pool"];
+    let above_session =
+        ["crate::renewal", "crate::redirect", "crate::profile_layer", "crate::pool", "crate::shared"];
     never_names("session", &above_session);
-    never_names("pool", &["crate::renewal", "crate::redirect", "crate::profile_layer", "crate::client"]);
-    never_names("renewal", &["crate::pool"]);
+    never_names(
+        "pool",
+        &["crate::renewal", "crate::redirect", "crate::profile_layer", "crate::client", "crate::shared"],
+    );
+    never_names("renewal", &["crate::pool", "crate::shared"]);
+    never_names(
+        "shared",
+        &["crate::renewal", "crate::redirect", "crate::profile_layer", "crate::client", "crate::pool"],
+    );
     let above_gate = [
         "crate::session",
         "crate::cookies",

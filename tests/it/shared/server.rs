@@ -1,6 +1,7 @@
 //! A Redis of a test's own.
 
 use std::{
+    fs,
     net::{TcpListener, TcpStream},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -12,41 +13,59 @@ use super::folder::Folder;
 
 pub(super) struct Redis {
     child: Child,
+    args: Vec<String>,
     port: u16,
-    password: Option<&'static str>,
-    _folder: Folder,
+    scheme: &'static str,
+    folder: Folder,
 }
 
 impl Redis {
     /// `None`, and a line that says so, where there is no `redis-server`.
-    pub(super) fn start() -> Option<Self> {
-        Self::start_with(None)
+    pub(super) fn start(settings: &[&str]) -> Option<Self> {
+        let port = free_port();
+        Self::start_with(port, "redis", vec!["--port".into(), port.to_string()], settings)
     }
 
-    pub(super) fn start_with(password: Option<&'static str>) -> Option<Self> {
+    /// The same with TLS alone.
+    pub(super) fn start_tls(tls: &Certificates, settings: &[&str]) -> Option<Self> {
+        let port = free_port();
+        let path = |name: &str| tls.folder.path().join(name).display().to_string();
+        let mut args = ["--port", "0", "--tls-auth-clients", "no", "--tls-port"].map(String::from).to_vec();
+        args.push(port.to_string());
+        for (option, name) in [
+            ("--tls-cert-file", "server.pem"),
+            ("--tls-key-file", "key.pem"),
+            ("--tls-ca-cert-file", "server.pem"),
+        ] {
+            args.extend([option.to_owned(), path(name)]);
+        }
+        Self::start_with(port, "rediss", args, settings)
+    }
+
+    fn start_with(port: u16, scheme: &'static str, mut args: Vec<String>, settings: &[&str]) -> Option<Self> {
         let folder = Folder::new();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new("redis-server");
-        command.args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-            "--appendonly",
-            "no",
-        ]);
-        command.args(password.map(|password| ["--requirepass", password]).into_iter().flatten());
-        let child = command.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        let Ok(child) = child else {
+        args.extend(["--bind", "127.0.0.1", "--save", ""].map(String::from));
+        args.extend(settings.iter().map(|setting| (*setting).to_owned()));
+        let Some(child) = spawn(&args, &folder) else {
             assert!(std::env::var_os("REAL_PEERS").is_none(), "redis-server is to be installed, and is not");
             eprintln!("skipped: there is no redis-server");
             return None;
         };
-        let server = Self { child, port, password, _folder: folder };
+        let server = Self { child, args, port, scheme, folder };
         server.wait();
         Some(server)
+    }
+
+    /// Ends it, and waits for its end.
+    pub(super) fn stop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again with what it has on its disk.
+    pub(super) fn go_on(&mut self) {
+        self.child = spawn(&self.args, &self.folder).expect("it was there before");
+        self.wait();
     }
 
     /// Until it listens; a server tells nobody else.
@@ -58,21 +77,49 @@ impl Redis {
         }
     }
 
-    pub(super) fn address(&self) -> String {
-        match self.password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}/", self.port),
-            None => format!("redis://127.0.0.1:{}/", self.port),
-        }
+    /// Its address, with `user:password@` or nothing before the host.
+    pub(super) fn address_of(&self, user: &str) -> String {
+        format!("{}://{user}127.0.0.1:{}/", self.scheme, self.port)
     }
 
     pub(super) async fn store(&self, prefix: &str) -> RedisStore {
-        RedisStore::connect(&self.address(), prefix).await.unwrap()
+        RedisStore::connect(&self.address_of(""), prefix).await.unwrap()
     }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn spawn(args: &[String], folder: &Folder) -> Option<Child> {
+    let mut command = Command::new("redis-server");
+    command.args(args).current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().ok()
 }
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.stop();
+    }
+}
+
+/// A certificate that is its own root, with its key.
+pub(super) struct Certificates {
+    folder: Folder,
+    pem: String,
+}
+
+impl Certificates {
+    pub(super) fn new() -> Self {
+        let folder = Folder::new();
+        let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let pem = signed.cert.pem();
+        fs::write(folder.path().join("server.pem"), &pem).unwrap();
+        fs::write(folder.path().join("key.pem"), signed.signing_key.serialize_pem()).unwrap();
+        Self { folder, pem }
+    }
+
+    pub(super) fn root(&self) -> &[u8] {
+        self.pem.as_bytes()
     }
 }
