@@ -1,27 +1,33 @@
 //! Fetches pages from a site with several processes that share one session, and logs in once for all of them.
 //!
-//! `cargo run --release --features redis --example fleet` starts the processes, with their session in a folder;
-//! `--redis redis://127.0.0.1/` keeps it there instead. `-- --help` has the options.
+//! `cargo run --release --features shared --example fleet` starts the processes, with their session in a folder. With
+//! `--features redis`, `--redis redis://127.0.0.1/` keeps it there instead. `-- --help` has the options.
 
+mod args;
 #[path = "fleet/options.rs"]
 mod options;
 mod site;
+#[path = "fleet/summary.rs"]
+mod summary;
 #[path = "fleet/worker.rs"]
 mod worker;
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
+    fmt::Write,
+    hash::{BuildHasher, RandomState},
     process::{ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
-use options::{Options, Role};
+use options::{Options, Role, Store};
 use site::{Site, SiteConfig};
+use summary::Summary;
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
     sync::mpsc,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tower::BoxError;
 
@@ -32,7 +38,7 @@ async fn main() -> ExitCode {
             Role::Worker { page_url, login_url } => {
                 worker::work(options, page_url, login_url).await.map(|()| true)
             }
-            Role::Fleet => fleet(options).await,
+            Role::Fleet => run(options).await,
         },
         Ok(None) => Ok(true),
         Err(error) => Err(error),
@@ -47,30 +53,15 @@ async fn main() -> ExitCode {
     }
 }
 
-/// What one worker says, or that it says no more.
-struct Said {
-    worker: usize,
-    line: Option<String>,
-}
-
-/// One process and the pages that it has been told and has not answered for.
-struct Worker {
-    child: Child,
-    input: ChildStdin,
-    outstanding: HashSet<usize>,
-}
-
-/// What all workers together have counted.
-#[derive(Default)]
-struct Sums {
-    counters: BTreeMap<String, u64>,
-    /// When a version was committed, and when each other process had it, in microseconds.
-    committed: BTreeMap<u64, u64>,
-    adopted: Vec<(u64, u64)>,
-}
-
-/// Runs the site and the workers until every page was answered for; `false` if some could not be had.
-async fn fleet(options: Options) -> Result<bool, BoxError> {
+/// Fetches all pages; `false` if some could not be had.
+async fn run(mut options: Options) -> Result<bool, BoxError> {
+    // Where nothing is said, the session is gone with the run.
+    let scratch = tempfile::tempdir()?;
+    if let Store::Scratch = options.store {
+        options.store = Store::Folder(scratch.path().to_owned());
+    }
+    // What is wrong with the store is said here, and not by every process.
+    worker::sharing(&options).await?;
     let site = Site::start(SiteConfig {
         budget: options.budget,
         login_ms: options.login_ms,
@@ -78,189 +69,214 @@ async fn fleet(options: Options) -> Result<bool, BoxError> {
         ..SiteConfig::default()
     })
     .await?;
-    let (said, mut lines) = mpsc::unbounded_channel();
-    let start = |worker| start_worker(worker, &options, &site, said.clone());
-    let mut workers: Vec<Worker> = (0..options.workers).map(start).collect::<Result<_, _>>()?;
-    let (mut alive, mut killed) = (options.workers, 0);
-    let mut todo: VecDeque<usize> = (0..options.pages).collect();
-    let (mut ok, mut failed) = (0, 0);
-    let mut causes: BTreeMap<String, usize> = BTreeMap::new();
-    let mut sums = Sums::default();
-    let started = Instant::now();
-    let mut seconds = 0.0;
-    while alive > 0 {
-        for worker in &mut workers {
-            while worker.outstanding.len() < options.concurrency {
-                let Some(page) = todo.pop_front() else { break };
-                worker.outstanding.insert(page);
-                // One that is gone says so; its pages are others' then.
-                let _ = worker.input.write_all(format!("{page}\n").as_bytes()).await;
+    let mut fleet = Fleet::new(options, site);
+    fleet.crawl().await?;
+    let Fleet { options, site, summary, .. } = fleet;
+    worker::forget(&options.store).await?;
+    let seen = site.shutdown().await;
+    summary.print(&options, &seen);
+    Ok(summary.is_complete(&options))
+}
+
+/// What happens.
+enum Event {
+    /// A worker says a line.
+    Said { worker: usize, line: String },
+    /// It says no more.
+    Gone { worker: usize },
+    /// It is to be killed.
+    Kill { worker: usize },
+}
+
+/// One process, and the pages that it was given and has not answered for.
+struct Worker {
+    child: Child,
+    /// Nothing once there is nothing left to tell it, which ends it.
+    input: Option<ChildStdin>,
+    outstanding: HashSet<usize>,
+    is_killed: bool,
+}
+
+/// The processes, as the one that starts them sees them.
+struct Fleet {
+    options: Options,
+    site: Site,
+    workers: BTreeMap<usize, Worker>,
+    /// Processes that were ever started; each has a number of its own.
+    started: usize,
+    todo: VecDeque<usize>,
+    events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+    kills: usize,
+    /// The next one that begins to log in is killed.
+    ambush: bool,
+    summary: Summary,
+}
+
+impl Fleet {
+    fn new(options: Options, site: Site) -> Self {
+        Self {
+            todo: (0..options.pages).collect(),
+            options,
+            site,
+            workers: BTreeMap::new(),
+            started: 0,
+            events: mpsc::unbounded_channel(),
+            kills: 0,
+            ambush: false,
+            summary: Summary::default(),
+        }
+    }
+
+    /// Until every page was answered for and every process has ended.
+    async fn crawl(&mut self) -> Result<(), BoxError> {
+        let begun = Instant::now();
+        let mut answered_at = None;
+        for _ in 0..self.options.workers {
+            self.start()?;
+        }
+        while !self.workers.is_empty() {
+            self.feed().await;
+            // Far more than a page can take.
+            let event = timeout(Duration::from_secs(120), self.events.1.recv()).await;
+            match event.map_err(|_| "no process has said anything for two minutes")? {
+                Some(Event::Said { worker, line }) => {
+                    if !self.hear(worker, &line)? {
+                        continue;
+                    }
+                    let now = Instant::now();
+                    let pause = answered_at.replace(now).map_or(Duration::ZERO, |before| now - before);
+                    self.summary.pause = self.summary.pause.max(pause);
+                    self.kill_on_time()?;
+                    if self.summary.answered() == self.options.pages {
+                        self.summary.took = begun.elapsed();
+                        self.workers.values_mut().for_each(|worker| worker.input = None);
+                    }
+                }
+                Some(Event::Gone { worker }) => self.replace(worker).await?,
+                Some(Event::Kill { worker }) => self.kill(worker)?,
+                None => break,
             }
         }
-        let Some(Said { worker, line }) = timeout(Duration::from_secs(120), lines.recv())
-            .await
-            .map_err(|_| "no worker has said anything for two minutes")?
-        else {
-            break;
-        };
-        let Some(line) = line else {
-            // Gone, killed or done: what it was told and has not answered for, others have to fetch.
-            todo.extend(workers[worker].outstanding.drain());
-            let status = workers[worker].child.wait().await?;
-            alive -= 1;
-            if ok + failed < options.pages {
-                if killed == 0 || status.code().is_some() {
-                    return Err(format!("a worker has ended by itself: {status}").into());
-                }
-                workers[worker] = start(worker)?;
-                alive += 1;
+        Ok(())
+    }
+
+    fn start(&mut self) -> Result<(), BoxError> {
+        let number = self.started;
+        self.started += 1;
+        // One site's session is shared; those of processes that share nothing must not end each other.
+        let account = if let Store::Alone = self.options.store { number } else { 0 };
+        let page_url = self.site.url(&format!("/page/{{page}}?acct={account}"));
+        let login_url = self.site.url(&format!("/login?acct={account}"));
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(self.options.for_worker(&page_url, &login_url))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let output = child.stdout.take().ok_or("a process has no output")?;
+        let events = self.events.0.clone();
+        tokio::spawn(async move {
+            let mut lines = BufReader::new(output).lines();
+            while let Ok(Some(line)) = lines.next_line().await {
+                let _ = events.send(Event::Said { worker: number, line });
             }
-            continue;
-        };
-        let (word, rest) = line.split_once(' ').unwrap_or((&line, ""));
-        let mut numbers = rest.split(' ').map(|number| number.parse::<u64>());
+            let _ = events.send(Event::Gone { worker: number });
+        });
+        let worker =
+            Worker { input: child.stdin.take(), child, outstanding: HashSet::new(), is_killed: false };
+        self.workers.insert(number, worker);
+        Ok(())
+    }
+
+    /// Gives pages to those who have room for more.
+    async fn feed(&mut self) {
+        for worker in self.workers.values_mut().filter(|worker| !worker.is_killed) {
+            let mut lines = String::new();
+            while worker.outstanding.len() < self.options.concurrency {
+                let Some(page) = self.todo.pop_front() else { break };
+                worker.outstanding.insert(page);
+                let _ = writeln!(lines, "{page}");
+            }
+            if let Some(input) = worker.input.as_mut().filter(|_| !lines.is_empty()) {
+                // One that is gone is heard of; its pages are others' then.
+                let _ = input.write_all(lines.as_bytes()).await;
+            }
+        }
+    }
+
+    /// Takes note of a line; `true` if it answers for a page.
+    fn hear(&mut self, number: usize, line: &str) -> Result<bool, BoxError> {
+        let Some(worker) = self.workers.get_mut(&number) else { return Ok(false) };
+        let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
             "ok" | "failed" => {
                 let (page, cause) = rest.split_once(' ').unwrap_or((rest, ""));
-                // A worker that was killed may have answered for it already.
-                if workers[worker].outstanding.remove(&page.parse()?) {
-                    match word {
-                        "ok" => ok += 1,
-                        _ => {
-                            failed += 1;
-                            *causes.entry(cause.to_owned()).or_default() += 1;
-                        }
-                    }
-                    let due = killed < options.kill
-                        && (ok + failed) * (options.kill + 1) > options.pages * (killed + 1);
-                    if due {
-                        workers[killed % options.workers].child.start_kill()?;
-                        killed += 1;
-                    }
+                worker.outstanding.remove(&page.parse()?);
+                if word == "ok" {
+                    self.summary.ok += 1;
+                } else {
+                    self.summary.failed += 1;
+                    *self.summary.causes.entry(cause.to_owned()).or_default() += 1;
                 }
-                if ok + failed == options.pages && seconds == 0.0 {
-                    seconds = started.elapsed().as_secs_f64();
-                    // The end of what they are told is the end of their work.
-                    for worker in &mut workers {
-                        let _ = worker.input.shutdown().await;
-                    }
+                return Ok(true);
+            }
+            "login" => {
+                if std::mem::take(&mut self.ambush) {
+                    // Before, during or after what the site does, and before or after the others can know.
+                    let wait = random(self.options.login_ms * 1_300 + 2_000);
+                    let events = self.events.0.clone();
+                    tokio::spawn(async move {
+                        sleep(Duration::from_micros(wait)).await;
+                        let _ = events.send(Event::Kill { worker: number });
+                    });
                 }
             }
-            "committed" => {
-                if let (Some(Ok(version)), Some(Ok(at))) = (numbers.next(), numbers.next()) {
-                    sums.committed.insert(version, at);
-                }
-            }
-            "adopted" => {
-                if let (Some(Ok(version)), Some(Ok(at))) = (numbers.next(), numbers.next()) {
-                    sums.adopted.push((version, at));
-                }
-            }
-            counter => {
-                if let Some(Ok(count)) = numbers.next() {
-                    *sums.counters.entry(counter.to_owned()).or_default() += count;
-                }
-            }
+            word => self.summary.count(word, rest)?,
         }
+        Ok(false)
     }
-    let seen = site.shutdown().await;
-    summarize(&options, ok, failed, killed, seconds, &seen, sums);
-    for (cause, count) in causes.iter().take(5) {
-        eprintln!("  {count} pages: {cause}");
+
+    /// Kills processes at equal distances: one wherever it is, and the next one while it logs in.
+    fn kill_on_time(&mut self) -> Result<(), BoxError> {
+        let (answered, Options { kill, pages, .. }) = (self.summary.answered(), &self.options);
+        if self.kills == *kill || answered * (kill + 1) < pages * (self.kills + 1) || answered == *pages {
+            return Ok(());
+        }
+        self.kills += 1;
+        if self.kills.is_multiple_of(2) {
+            self.ambush = true;
+            return Ok(());
+        }
+        let alive: Vec<usize> = self.workers.keys().copied().collect();
+        self.kill(alive[random(alive.len() as u64) as usize])
     }
-    Ok(failed == 0 && ok == options.pages)
+
+    fn kill(&mut self, number: usize) -> Result<(), BoxError> {
+        let is_over = self.summary.answered() == self.options.pages;
+        if let Some(worker) = self.workers.get_mut(&number).filter(|worker| !worker.is_killed && !is_over) {
+            worker.child.start_kill()?;
+            worker.is_killed = true;
+            self.summary.killed += 1;
+        }
+        Ok(())
+    }
+
+    /// One is gone. What it was given and has not answered for, others have to fetch.
+    async fn replace(&mut self, number: usize) -> Result<(), BoxError> {
+        let Some(mut worker) = self.workers.remove(&number) else { return Ok(()) };
+        let status = worker.child.wait().await?;
+        self.todo.extend(worker.outstanding.drain());
+        if self.summary.answered() == self.options.pages {
+            return Ok(());
+        }
+        if !worker.is_killed {
+            return Err(format!("a process has ended by itself: {status}").into());
+        }
+        self.start()
+    }
 }
 
-fn start_worker(
-    worker: usize,
-    options: &Options,
-    site: &Site,
-    said: mpsc::UnboundedSender<Said>,
-) -> Result<Worker, BoxError> {
-    let mut child = Command::new(std::env::current_exe()?)
-        .args(options.worker_args(&site.url("/page/{page}?acct=0"), &site.url("/login?acct=0")))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let input = child.stdin.take().ok_or("a worker has no input")?;
-    let output = child.stdout.take().ok_or("a worker has no output")?;
-    tokio::spawn(async move {
-        let mut lines = BufReader::new(output).lines();
-        while let Ok(Some(line)) = lines.next_line().await {
-            let _ = said.send(Said { worker, line: Some(line) });
-        }
-        let _ = said.send(Said { worker, line: None });
-    });
-    Ok(Worker { child, input, outstanding: HashSet::new() })
-}
-
-fn summarize(
-    options: &Options,
-    ok: usize,
-    failed: usize,
-    killed: usize,
-    seconds: f64,
-    seen: &site::Counters,
-    sums: Sums,
-) {
-    let counter = |name: &str| sums.counters.get(name).copied().unwrap_or(0);
-    let per_second = ok as f64 / seconds;
-    // By how much later than its commit each other process had a version.
-    let mut delays: Vec<u64> = sums
-        .adopted
-        .iter()
-        .filter_map(|(version, at)| Some(at.saturating_sub(*sums.committed.get(version)?)))
-        .collect();
-    delays.sort_unstable();
-    let median = delays.get(delays.len() / 2).copied().unwrap_or(0) as f64 / 1000.0;
-    let worst = delays.last().copied().unwrap_or(0) as f64 / 1000.0;
-    let logins = seen.logins();
-    let renewals = counter("renewals").max(1);
-    let trips = counter("store_requests") as f64 / f64::from(logins.max(1));
-    println!(
-        "{ok} of {} pages by {} processes in {seconds:.2} s, {per_second:.0} a second",
-        options.pages, options.workers
-    );
-    println!("  the site  gave {logins} logins, at most {} at once", seen.logins_at_once_max());
-    println!(
-        "  refreshed {} times by a token, of which {} were used twice",
-        seen.refreshes, seen.refreshes_reused
-    );
-    println!(
-        "  the store was asked {} times, {trips:.1} for each login; {} commits, {} conflicts, {} failures",
-        counter("store_requests"),
-        counter("store_commits"),
-        counter("store_conflicts"),
-        counter("store_failures")
-    );
-    println!(
-        "  adopted   {} times, {median:.1} ms after the commit in the median, {worst:.1} ms at worst",
-        delays.len()
-    );
-    if killed > 0 {
-        println!("  killed    {killed} processes");
-    }
-    if options.json {
-        println!(
-            "{{\"pages_ok\": {ok}, \"pages_failed\": {failed}, \"requests\": {}, \"replays\": {}, \"renewals\": {renewals}, \
-             \"renewals_failed\": {}, \"held_peak\": {}, \"seconds\": {seconds:.3}, \"pages_per_second\": {per_second:.1}, \
-             \"workers\": {}, \"killed\": {killed}, \"logins\": {logins}, \"logins_at_once\": {}, \"refreshes\": {}, \
-             \"refreshes_reused\": {}, \"store_requests\": {}, \"store_commits\": {}, \"store_conflicts\": {}, \
-             \"store_failures\": {}, \"adoptions\": {}, \"adoption_ms_median\": {median:.3}, \"adoption_ms_worst\": {worst:.3}}}",
-            counter("requests"),
-            counter("replays"),
-            counter("renewals_failed"),
-            counter("held_peak"),
-            options.workers,
-            seen.logins_at_once_max(),
-            seen.refreshes,
-            seen.refreshes_reused,
-            counter("store_requests"),
-            counter("store_commits"),
-            counter("store_conflicts"),
-            counter("store_failures"),
-            delays.len(),
-        );
-    }
+/// A number below this one, or 0. Nothing here depends on how random it is.
+fn random(end: u64) -> u64 {
+    RandomState::new().hash_one(()) % end.max(1)
 }

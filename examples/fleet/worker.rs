@@ -3,7 +3,7 @@
 use std::{
     io::{Write, stdout},
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use http_body_util::{BodyExt, Empty};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, stdin},
     task::JoinSet,
-    time::timeout,
+    time::{sleep, timeout},
 };
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
@@ -25,34 +25,43 @@ use crate::options::{Options, Store};
 
 type Body = Empty<Bytes>;
 
+/// The name of the session that all share.
+const SESSION: &str = "crawler";
+
 /// How long one send may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn work(options: Options, page_url: String, login_url: String) -> Result<(), BoxError> {
     let builder = Sessions::builder().login_first();
-    let sessions = match sharing(&options.store).await? {
-        Some(sharing) => builder.shared(sharing.lease(Duration::from_secs(3))).build(),
+    let sessions = match patient_sharing(&options).await? {
+        Some(sharing) => builder.shared(sharing).build(),
         None => builder.build(),
     };
     let log_in = move |renewal: Renewal<Body>| {
         let login_url = login_url.clone();
         async move {
-            // What a refresh token was good for may be gone if somebody was stopped while using it.
+            say(format_args!("login"));
+            // If somebody was stopped while using the token, it may be used up, and using it again would end all that came of it.
             let token = renewal.session().data("refresh").filter(|_| !renewal.is_interrupted());
-            let url = match token {
-                Some(token) => format!("{login_url}&refresh={token}"),
-                None => login_url,
-            };
-            let answer = renewal.send(Request::get(url).body(Body::new())?).await?;
+            let mut url = login_url.clone();
+            if let Some(token) = &token {
+                url += &format!("&refresh={token}");
+            }
+            let mut answer = renewal.send(Request::get(url).body(Body::new())?).await?;
+            if token.is_some() && answer.status() == 401 {
+                answer = renewal.send(Request::get(login_url).body(Body::new())?).await?;
+            }
+            renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))?;
             if let Some(token) = answer.headers().get("x-refresh") {
                 renewal.session().set_data("refresh", token.to_str()?);
             }
-            renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+            Ok(())
         }
     };
     let gate = GateConfig::new()
         .attempt_deadline(Duration::from_millis(options.login_ms) + Duration::from_secs(60))
-        .max_failures(20)
+        // A store that restarts is away for some seconds.
+        .max_failures(30)
         .backoff(Duration::from_millis(50), Duration::from_secs(1))
         .hold_deadline(Duration::from_secs(600))
         .renewal_limit(usize::MAX, Duration::from_secs(60));
@@ -64,14 +73,15 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
             RenewalLayer::new(&sessions)
                 .expired_when(Expired::status([401, 403]))
                 .renew_with(log_in)
-                .replay_limit(20)
+                // Where fewer pages are left than are on their way, most of them lose each round.
+                .replay_limit(100)
                 .gate(gate),
         )
         .layer(SessionLayer::new(&sessions))
         .timeout(TIMEOUT)
         .service(client);
 
-    let session = sessions.session("crawler");
+    let session = sessions.session(SESSION);
     let watch = tokio::spawn(tell_versions(sessions.clone(), session.clone()));
     let page_url = Arc::new(page_url);
     let (mut pages, mut running) = (BufReader::new(stdin()).lines(), JoinSet::new());
@@ -111,18 +121,43 @@ fn say(line: std::fmt::Arguments<'_>) {
     }
 }
 
-async fn sharing(store: &Store) -> Result<Option<Sharing>, BoxError> {
-    Ok(match store {
-        Store::Alone => None,
-        Store::Folder(path) => Some(FileStore::open(path)?.into()),
+/// How the session is shared, if it is.
+pub(crate) async fn sharing(options: &Options) -> Result<Option<Sharing>, BoxError> {
+    let sharing: Sharing = match &options.store {
+        Store::Alone | Store::Scratch => return Ok(None),
+        Store::Folder(path) => FileStore::open(path)?.into(),
         #[cfg(feature = "redis")]
         Store::Redis { url, prefix } => {
-            let store = tower_client_sessions::shared::RedisStore::connect(url, prefix.as_str()).await?;
-            Some(store.into())
+            tower_client_sessions::shared::RedisStore::connect(url, prefix.as_str()).await?.into()
         }
         #[cfg(not(feature = "redis"))]
         Store::Redis { .. } => return Err("--redis needs the crate's feature `redis`".into()),
-    })
+    };
+    let sharing = sharing.lease(Duration::from_millis(options.lease_ms));
+    Ok(Some(sharing.poll(Duration::from_millis(options.poll_ms))))
+}
+
+/// The same, where the store may be away when this process begins in the place of another.
+async fn patient_sharing(options: &Options) -> Result<Option<Sharing>, BoxError> {
+    let begun = Instant::now();
+    loop {
+        match sharing(options).await {
+            Err(_) if begun.elapsed() < TIMEOUT => sleep(Duration::from_millis(100)).await,
+            done => return done,
+        }
+    }
+}
+
+/// Takes the session of this run out of a Redis; a folder is its user's.
+pub(crate) async fn forget(store: &Store) -> Result<(), BoxError> {
+    #[cfg(feature = "redis")]
+    if let Store::Redis { url, prefix } = store {
+        let mut redis = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
+        let keys = [format!("{prefix}{SESSION}"), format!("{prefix}{SESSION} lease")];
+        redis::cmd("DEL").arg(&keys).query_async::<()>(&mut redis).await?;
+    }
+    let _ = store;
+    Ok(())
 }
 
 /// Says when this process has committed or adopted which version of the session.

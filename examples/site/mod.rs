@@ -7,11 +7,16 @@
 //!
 //! | path | answers |
 //! | --- | --- |
-//! | `/login?acct=a` | a fresh `sid`; or the next of [`SiteConfig::login_faults`] |
+//! | `/login?acct=a` | a fresh `sid`, and a token in the header `x-refresh`; or the next of [`SiteConfig::login_faults`] |
+//! | `/login?acct=a&refresh=TOKEN` | the same without the rest of a login, for a token that was not used before; or 401 |
 //! | `/login` | a form, status 200: the place that refused pages may redirect to |
 //! | `/page/7?acct=a` | 200, or the refusal |
 //! | `/hop?to=URL&cookie=n=v` | 302 to `URL` (percent-encoded), with the cookie set |
 //! | `/echo` | the request as JSON: `{"method": …, "uri": …, "headers": [[name, value], …]}` |
+//!
+//! A refresh token is good for one use, and used up as the request arrives. Each of them stems from one login without a token,
+//! as do those that it is exchanged for: a family. One that comes twice ends its family, tokens and `sid`, as sites do whose
+//! tokens were stolen. A refresh is a login like any other, in the counters too.
 //!
 //! What pages do besides is said in their query: `late_ms=50` answers later; `resend_sid` sets the `sid` that the
 //! request came with once more; `set_cookie=n%3Dv` and `header=name:value` add to the answer; `cut=close`, `cut=reset`
@@ -131,6 +136,10 @@ pub(crate) struct Counters {
     pub(crate) overlaps: u64,
     /// The most pages of one account that were on their way at one time.
     pub(crate) pages_at_once_max: u32,
+    /// Logins that began with a good token.
+    pub(crate) refreshes: u32,
+    /// Tokens that came once more; each ends its family.
+    pub(crate) refreshes_reused: u32,
     /// Pages served by `sid`.
     pub(crate) sid_pages: BTreeMap<String, u32>,
     /// The addresses that each account's logins and pages came from.
@@ -280,6 +289,10 @@ struct State {
     /// By account, the `sid` that is good.
     current: BTreeMap<String, Sid>,
     sids: u64,
+    tokens: BTreeMap<String, Token>,
+    /// The families that have ended.
+    void: BTreeSet<u64>,
+    families: u64,
     /// By account, the pages on their way.
     running: BTreeMap<String, u32>,
     banned: BTreeSet<String>,
@@ -288,8 +301,17 @@ struct State {
 #[derive(Debug)]
 struct Sid {
     value: String,
+    family: u64,
     /// A permit for each page; one that is dropped unused is given back.
     budget: Arc<Semaphore>,
+}
+
+/// A refresh token.
+#[derive(Debug)]
+struct Token {
+    account: String,
+    family: u64,
+    is_used: bool,
 }
 
 impl State {
@@ -300,6 +322,26 @@ impl State {
     /// Whose `sid` this is.
     fn owner(&self, sid: &str) -> Option<String> {
         self.current.iter().find(|(_, current)| current.value == sid).map(|(account, _)| account.clone())
+    }
+
+    /// Uses a token up; the family of what it is exchanged for, unless it is not good.
+    fn refresh(&mut self, account: &str, token: &str) -> Option<u64> {
+        let token = self.tokens.get_mut(token).filter(|token| token.account == account)?;
+        let family = token.family;
+        if std::mem::replace(&mut token.is_used, true) {
+            self.counters.refreshes_reused += 1;
+            self.void.insert(family);
+            self.current.retain(|_, sid| sid.family != family);
+            return None;
+        }
+        let is_good = !self.void.contains(&family);
+        self.counters.refreshes += u32::from(is_good);
+        is_good.then_some(family)
+    }
+
+    fn new_family(&mut self) -> u64 {
+        self.families += 1;
+        self.families
     }
 
     /// A page of the budget, unless this is not the account's `sid` of now or its budget is spent.
@@ -317,7 +359,7 @@ async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -
     }
     match (request.uri().path(), query.get("acct")) {
         ("/login", None) => Ok(text(StatusCode::OK, "<form action=\"/login\">please log in</form>")),
-        ("/login", Some(account)) => login(&shared, account).await,
+        ("/login", Some(account)) => login(&shared, account, query.get("refresh")).await,
         ("/hop", _) => Ok(hop(&query)),
         ("/echo", _) => Ok(echo(&request)),
         (path, account) => match path.strip_prefix("/page/") {
@@ -331,11 +373,18 @@ async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -
     }
 }
 
-async fn login(shared: &Shared, account: &str) -> io::Result<Answer> {
+async fn login(shared: &Shared, account: &str, token: Option<&str>) -> io::Result<Answer> {
     let _running = LoginRunning::new(shared, account);
     if shared.state().banned.contains(account) {
         return Ok(text(StatusCode::FORBIDDEN, "banned\n"));
     }
+    let family = match token {
+        Some(token) => shared.state().refresh(account, token),
+        None => Some(shared.state().new_family()),
+    };
+    let Some(family) = family else {
+        return Ok(text(StatusCode::UNAUTHORIZED, "log in\n"));
+    };
     let fault = shared.state().login_faults.pop_front();
     sleep(Duration::from_millis(shared.config.login_ms)).await;
     match fault {
@@ -347,14 +396,20 @@ async fn login(shared: &Shared, account: &str) -> io::Result<Answer> {
         None => {}
     }
     let mut state = shared.state();
+    if state.void.contains(&family) {
+        return Ok(text(StatusCode::UNAUTHORIZED, "log in\n"));
+    }
     state.sids += 1;
     let value = format!("s{}", state.sids);
     let mut response = text(StatusCode::OK, "welcome\n");
     set_cookie(&mut response, &sid_cookie(&value));
+    let token = format!("r{}", state.sids);
+    response.headers_mut().insert("x-refresh", HeaderValue::try_from(&token).expect("letters and digits"));
+    state.tokens.insert(token, Token { account: account.to_owned(), family, is_used: false });
     let budget = Arc::new(Semaphore::new(shared.config.budget as usize));
     state.account(account).logins += 1;
     state.counters.sid_pages.insert(value.clone(), 0);
-    state.current.insert(account.to_owned(), Sid { value, budget });
+    state.current.insert(account.to_owned(), Sid { value, family, budget });
     Ok(response)
 }
 

@@ -1,0 +1,138 @@
+//! What a fleet has done, for people and as JSON.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::json;
+use tower::BoxError;
+
+use crate::{options::Options, site::Counters};
+
+/// What all processes together have done.
+#[derive(Default)]
+pub(crate) struct Summary {
+    pub(crate) ok: usize,
+    pub(crate) failed: usize,
+    /// Why pages failed, and how many.
+    pub(crate) causes: BTreeMap<String, usize>,
+    pub(crate) killed: usize,
+    pub(crate) took: Duration,
+    /// The longest time in which no page was answered for.
+    pub(crate) pause: Duration,
+    /// What each process has counted, at its end; one that was killed takes its counts with it.
+    counts: BTreeMap<String, u64>,
+    /// When each version was committed, and when another process had it, in microseconds of the machine's clock.
+    committed: BTreeMap<u64, u64>,
+    adopted: Vec<(u64, u64)>,
+}
+
+impl Summary {
+    /// Pages that are done with.
+    pub(crate) fn answered(&self) -> usize {
+        self.ok + self.failed
+    }
+
+    pub(crate) fn is_complete(&self, options: &Options) -> bool {
+        self.ok == options.pages
+    }
+
+    /// Takes note of what a process says besides pages.
+    pub(crate) fn count(&mut self, word: &str, rest: &str) -> Result<(), BoxError> {
+        match rest.split_once(' ') {
+            Some((version, at)) if word == "committed" => {
+                self.committed.insert(version.parse()?, at.parse()?);
+            }
+            Some((version, at)) if word == "adopted" => self.adopted.push((version.parse()?, at.parse()?)),
+            _ => *self.counts.entry(word.to_owned()).or_default() += rest.parse::<u64>()?,
+        }
+        Ok(())
+    }
+
+    /// How long after each commit each other process had it, in milliseconds, from the quickest.
+    fn delays(&self) -> Vec<f64> {
+        let delay = |(version, at): &(u64, u64)| {
+            Some(at.saturating_sub(*self.committed.get(version)?) as f64 / 1000.0)
+        };
+        let mut delays: Vec<f64> = self.adopted.iter().filter_map(delay).collect();
+        delays.sort_unstable_by(f64::total_cmp);
+        delays
+    }
+
+    pub(crate) fn print(&self, options: &Options, seen: &Counters) {
+        let count = |name: &str| self.counts.get(name).copied().unwrap_or(0);
+        let seconds = self.took.as_secs_f64();
+        let per_second = self.ok as f64 / seconds;
+        let pause = self.pause.as_secs_f64() * 1000.0;
+        let delays = self.delays();
+        let median = delays.get(delays.len() / 2).copied().unwrap_or(0.0);
+        let worst = delays.last().copied().unwrap_or(0.0);
+        let logins = seen.logins();
+        let per_login = |number: u64| number as f64 / f64::from(logins.max(1));
+        println!(
+            "{} of {} pages by {} processes in {seconds:.2} s, {per_second:.0} a second; the longest pause took {pause:.0} ms",
+            self.ok, options.pages, options.workers
+        );
+        println!(
+            "  the site  gave {logins} logins, at most {} at once, for the {} pages that it served",
+            seen.logins_at_once_max(),
+            seen.pages_ok
+        );
+        println!(
+            "            of which {} by a refresh token; {} tokens came twice",
+            seen.refreshes, seen.refreshes_reused
+        );
+        println!(
+            "  the store was asked {} times, {:.1} for each login; {} commits, {} conflicts, {} failures",
+            count("store_requests"),
+            per_login(count("store_requests")),
+            count("store_commits"),
+            count("store_conflicts"),
+            count("store_failures")
+        );
+        println!(
+            "  others    had a commit after {median:.1} ms in the median and {worst:.1} ms at worst, of {} times",
+            delays.len()
+        );
+        if self.killed > 0 {
+            println!(
+                "  killed    {} processes, and others started; what they have counted is not in here",
+                self.killed
+            );
+        }
+        for (cause, count) in self.causes.iter().take(5) {
+            eprintln!("  {count} pages failed: {cause}");
+        }
+        if options.json {
+            let summary = json!({
+                "pages_ok": self.ok,
+                "pages_failed": self.failed,
+                "requests": count("requests"),
+                "replays": count("replays"),
+                "renewals": count("renewals"),
+                "renewals_failed": count("renewals_failed"),
+                "held_peak": count("held_peak"),
+                "seconds": seconds,
+                "pages_per_second": per_second,
+                "addresses": seen.peers().len(),
+                "addresses_of_one_session": seen.peers_max(),
+                "workers": options.workers,
+                "killed": self.killed,
+                "pause_ms": pause,
+                "pages_served": seen.pages_ok,
+                "pages_refused": seen.pages_refused,
+                "logins": logins,
+                "login_tries": seen.accounts.values().map(|account| account.tries).sum::<u32>(),
+                "logins_at_once": seen.logins_at_once_max(),
+                "refreshes": seen.refreshes,
+                "refreshes_reused": seen.refreshes_reused,
+                "store_requests": count("store_requests"),
+                "store_failures": count("store_failures"),
+                "store_commits": count("store_commits"),
+                "store_conflicts": count("store_conflicts"),
+                "adoptions": delays.len(),
+                "adoption_ms_median": median,
+                "adoption_ms_worst": worst,
+            });
+            println!("{summary}");
+        }
+    }
+}

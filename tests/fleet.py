@@ -1,0 +1,210 @@
+"""Lets the example `fleet` crawl while its processes are killed, and its Redis is restarted, flushed and paused.
+
+Takes the folder of the built examples, and the names of the runs to make: all of them, if there are none. Where there is no
+redis-server, those that need it are passed by with a line that says so.
+"""
+
+import json
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+FLEET = pathlib.Path(sys.argv[1]) / "fleet"
+DEADLINE = 120
+CONCURRENCY = 16
+
+
+def check(seen, holds, what):
+    assert holds, f"{what}: {seen}"
+
+
+class Redis:
+    """A server of a run's own; what it keeps over a restart is everything that it has answered, or nothing."""
+
+    def __init__(self, keeps):
+        self.folder = tempfile.mkdtemp()
+        self.keeps = keeps
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.start()
+
+    def start(self):
+        keeps = ["--appendonly", "yes", "--appendfsync", "always"] if self.keeps else ["--appendonly", "no"]
+        self.process = subprocess.Popen(
+            ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder, *keeps],
+            stdout=subprocess.DEVNULL,
+        )
+        while not self.is_there():
+            assert self.process.poll() is None, "redis-server has ended"
+            time.sleep(0.01)
+
+    def is_there(self):
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(7) == b"+PONG\r\n"
+        except OSError:
+            return False
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/"
+
+    def restart(self, down):
+        self.process.kill()
+        self.process.wait()
+        time.sleep(down)
+        self.start()
+
+    def flush(self):
+        with socket.create_connection(("127.0.0.1", self.port)) as connection:
+            connection.sendall(b"FLUSHALL\r\n")
+            assert connection.recv(5) == b"+OK\r\n"
+
+    def pause(self, seconds):
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.process.send_signal(signal.SIGCONT)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder)
+
+
+def fleet(*options, disturb=None):
+    """One run of the example: what its last line says. What disturbs it is called again and again while it runs."""
+    options = [str(option) for option in options]
+    print("fleet", *options, flush=True)
+    with tempfile.TemporaryFile("w+") as output:
+        run = subprocess.Popen([FLEET, "--json", "--concurrency", str(CONCURRENCY), *options], stdout=output)
+        over = threading.Event()
+        disturbances = []
+
+        def disturbing():
+            while not over.wait(random.uniform(0.3, 1.2)):
+                disturbances.append(disturb())
+
+        disturber = threading.Thread(target=disturbing)
+        try:
+            if disturb:
+                disturber.start()
+            status = run.wait(DEADLINE)
+        finally:
+            over.set()
+            run.kill()
+            if disturb:
+                disturber.join()
+        output.seek(0)
+        lines = output.read().splitlines()
+    print(*lines, sep="\n")
+    if disturb:
+        print("  disturbed", len(disturbances), "times:", ", ".join(disturbances), flush=True)
+    seen = json.loads(lines[-1]) if lines else {}
+    seen["disturbances"] = len(disturbances)
+    pages = int(options[options.index("--pages") + 1])
+    check(seen, status == 0 and (seen["pages_ok"], seen["pages_failed"]) == (pages, 0), "every page")
+    check(seen, seen["logins_at_once"] == 1, "one login at a time")
+    check(seen, seen["refreshes_reused"] == 0, "no token twice")
+    return seen
+
+
+def least(seen, budget):
+    """A login is good for so many pages, and every one of them is served to somebody."""
+    return -(-seen["pages_served"] // budget)
+
+
+def calm(*store, workers, pages, budget):
+    seen = fleet(*store, "--workers", workers, "--pages", pages, "--budget", budget)
+    check(seen, seen["pages_served"] == pages, "no page twice")
+    check(seen, seen["logins"] == seen["login_tries"] == least(seen, budget), "as few logins as can be")
+    check(seen, (seen["store_commits"], seen["store_conflicts"]) == (seen["logins"], 0), "a commit for each")
+    check(seen, seen["store_failures"] == 0, "a store that answers")
+
+
+def one_session():
+    """The session ends forty times in the middle of the work of eight processes."""
+    with Redis(keeps=False) as redis:
+        calm("--redis", redis.url, workers=8, pages=20_000, budget=488)
+
+
+def wasted(seen, budget, kills, disturbances):
+    """At most: what a killed process or a store that is away takes with it is a login, or the pages on their way."""
+    check(seen, seen["logins"] <= least(seen, budget) + kills + disturbances, "few logins more than the least")
+
+
+def killed():
+    with Redis(keeps=False) as redis:
+        options = ["--pages", 20_000, "--budget", 500, "--login-ms", 150, "--lease-ms", 1500, "--kill", 14]
+        seen = fleet("--redis", redis.url, *options)
+    check(seen, seen["killed"] >= 10, "ten killed")
+    wasted(seen, 500 - CONCURRENCY, seen["killed"], 0)
+
+
+def disturbed(keeps, kill):
+    with Redis(keeps) as redis:
+
+        def disturb():
+            kind = random.choice(["restart", "pause", "pause"] if keeps else ["restart", "flush", "pause"])
+            match kind:
+                case "restart":
+                    redis.restart(random.uniform(0, 0.5))
+                case "flush":
+                    redis.flush()
+                case "pause":
+                    redis.pause(random.choice([0.5, 3]))
+            return kind
+
+        options = ["--pages", 20_000, "--budget", 500, "--login-ms", 150, "--lease-ms", 1500, "--kill", kill]
+        seen = fleet("--redis", redis.url, *options, disturb=disturb)
+    wasted(seen, 500 - CONCURRENCY, seen["killed"], seen["disturbances"])
+
+
+def kept():
+    disturbed(keeps=True, kill=4)
+
+
+def lost():
+    disturbed(keeps=False, kill=0)
+
+
+def folder():
+    calm(workers=4, pages=4_000, budget=390)
+
+
+def shared_and_not():
+    """How fast, with a session that does not end: told, and not asserted."""
+    options = ["--pages", 20_000, "--budget", 1_000_000, "--latency-ms", 1]
+    with Redis(keeps=False) as redis:
+        speeds = [fleet(*store, *options)["pages_per_second"] for store in [["--redis", redis.url], ["--alone"]]]
+    print(f"shared {speeds[0]:.0f} pages a second, not shared {speeds[1]:.0f}: {speeds[0] / speeds[1]:.3f}")
+
+
+RUNS = [one_session, killed, kept, lost, folder, shared_and_not]
+
+
+def main():
+    names = sys.argv[2:]
+    for run in RUNS:
+        if names and run.__name__ not in names:
+            continue
+        begun = time.monotonic()
+        if run is not folder and not shutil.which("redis-server"):
+            print(f"{run.__name__}: skipped, there is no redis-server")
+            continue
+        run()
+        print(f"{run.__name__}: good, {time.monotonic() - begun:.0f} s", flush=True)
+
+
+main()
