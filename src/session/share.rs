@@ -138,8 +138,10 @@ pub(crate) enum Debt {
     None,
     /// The session was cleared.
     End,
-    /// The current identity came about without the store.
+    /// The current identity was given from outside, and is to be everybody's.
     Identity,
+    /// The current identity was renewed, and the store could not be told: what others have committed by then comes before it.
+    Renewed,
 }
 
 impl Ties {

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
@@ -32,6 +32,13 @@ const LAST_LOOK: Duration = Duration::from_secs(1);
 
 fn refused(error: StoreError) -> Failure<RenewalError> {
     failure(error.into())
+}
+
+/// The version that follows the one found in the store, where `known` is the last one known here.
+pub(super) fn next_version(found: u64, known: u64) -> u64 {
+    /// By how many versions others may be ahead of this process when the store forgets: one number is never two sessions.
+    const LEAP: u64 = 1000;
+    if found < known { known + LEAP } else { found + 1 }
 }
 
 /// How often a commit is tried whose answer does not come.
@@ -128,7 +135,7 @@ impl Fleet {
             // Nobody has anything yet: what this process begins with is everybody's.
             None
         } else {
-            match self.renew_under(session, lane, drive, &lease, &found).await {
+            match self.renew_under(session, lane, drive, &lease, &found, is_adoptable).await {
                 Ok(value) => value,
                 Err(failed) => {
                     // Somebody may have done it meanwhile, with a lease that this process has lost.
@@ -142,20 +149,49 @@ impl Fleet {
             }
         };
         let renewed = value.clone().unwrap_or_else(|| candidate.clone());
-        match self.commit(session, &renewed, &key, &found, Some(&lease)).await {
-            Ok(None) => Ok(value),
-            Ok(Some(winner)) if is_adoptable_after(&winner, dead) => {
-                self.adopted(session, &candidate, &key, &winner).map(Some).map_err(refused)
+        let (mut base, mut under) = (found, Some(&lease));
+        loop {
+            return match self.commit(session, &renewed, &key, &base, under).await {
+                Ok(None) => Ok(value),
+                Ok(Some(winner)) if is_adoptable_after(&winner, dead) => {
+                    self.adopted(session, &candidate, &key, &winner).map(Some).map_err(refused)
+                }
+                // Nobody was faster: the store has forgotten what it had, and all its leases.
+                Ok(Some(older)) if older.mark.version < base.mark.version => {
+                    (base, under) = (older, None);
+                    continue;
+                }
+                Ok(Some(winner)) if winner.mark.ended => Err(failure(
+                    "the session was cleared by another process while this one renewed it".into(),
+                )),
+                Ok(Some(_)) => Err(lost()),
+                Err(error) => {
+                    // What the site has given out is not thrown away because the store is silent.
+                    tracing::warn!(session = %session.id(), %error, "a renewed session is yet to be shared");
+                    session.0.ties().owe(Debt::Renewed);
+                    Ok(value)
+                }
+            };
+        }
+    }
+
+    /// Waits until whoever held a lease that the store has forgotten must have noticed. An error: it has renewed in time.
+    async fn outlast(
+        &self,
+        session: &Session,
+        lease: &Lease<'_>,
+        is_adoptable: impl Fn(&Record) -> bool,
+    ) -> Result<(), Failure<RenewalError>> {
+        let over = Instant::now() + self.config.lease;
+        loop {
+            let heard = session.0.ties().news.notified();
+            if is_adoptable(&self.load(&lease.key).await.map_err(refused)?) {
+                return Err(lost());
             }
-            Ok(Some(_)) => {
-                Err(failure("the session was cleared by another process while this one renewed it".into()))
+            if Instant::now() >= over {
+                return Ok(());
             }
-            Err(error) => {
-                // What the site has given out is not thrown away because the store is silent.
-                tracing::warn!(session = %session.id(), %error, "a renewed session is yet to be shared");
-                session.0.ties().owe(Debt::Identity);
-                Ok(value)
-            }
+            let _ = timeout_at(over.min(Instant::now() + LAST_LOOK), heard).await;
         }
     }
 
@@ -167,21 +203,33 @@ impl Fleet {
         drive: Drive<SessionInner>,
         lease: &Lease<'_>,
         found: &Record,
+        is_adoptable: impl Fn(&Record) -> bool,
     ) -> Renewed {
         let Some(lane) = lane else {
             return Err(no_stack());
         };
-        session.0.ties().known.lock().interrupted = found.interrupted;
-        // Before anything is sent: what the record holds may be used up from here on.
-        match self.ask(self.config.store.begin(&lease.key, self.owner, lease.fence)).await {
-            Ok(true) => {}
-            Ok(false) => return Err(lost()),
-            Err(error) => return Err(refused(error)),
-        }
+        let is_forgotten = {
+            let mut known = session.0.ties().known.lock();
+            let is_forgotten = found.mark.version < known.version;
+            // With its record, a store has forgotten who began to renew it.
+            known.interrupted = found.interrupted || is_forgotten;
+            is_forgotten
+        };
+        let renew = async {
+            if is_forgotten {
+                self.outlast(session, lease, is_adoptable).await?;
+            }
+            // Before anything is sent: what the record holds may be used up from here on.
+            match self.ask(self.config.store.begin(&lease.key, self.owner, lease.fence)).await {
+                Ok(true) => lane.renew(session.clone(), drive).await,
+                Ok(false) => Err(lost()),
+                Err(error) => Err(refused(error)),
+            }
+        };
         tokio::select! {
             biased;
             () = lease.held() => Err(lost()),
-            renewed = lane.renew(session.clone(), drive) => renewed,
+            renewed = renew => renewed,
         }
     }
 
@@ -201,9 +249,13 @@ impl Fleet {
         let value = match lane {
             _ if is_first && !drive.once => None,
             None => return Err(no_stack()),
-            Some(lane) => lane.renew(session.clone(), drive).await?,
+            Some(lane) => {
+                // Others may be at it, too, with what this process has from the store.
+                session.0.ties().known.lock().interrupted = true;
+                lane.renew(session.clone(), drive).await?
+            }
         };
-        session.0.ties().owe(Debt::Identity);
+        session.0.ties().owe(Debt::Renewed);
         Ok(value)
     }
 
@@ -265,7 +317,7 @@ impl Fleet {
     ) -> Result<Option<Record>, StoreError> {
         let known = session.0.ties().known.lock().version;
         let expected = found.mark.version;
-        let version = expected.max(known) + 1;
+        let version = next_version(expected, known);
         let options = SnapshotOptions::new().profiles(self.config.profiles);
         let snapshot = session.snapshot_of(Some(kept), kept.life.generation, true, &options);
         let content = Content { session: snapshot, touched: Vec::new() };

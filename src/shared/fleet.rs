@@ -290,7 +290,7 @@ impl Fleet {
             match debt {
                 Debt::None => return Ok(()),
                 Debt::End => self.tell_end(session).await?,
-                Debt::Identity => self.tell_identity(session).await?,
+                Debt::Identity | Debt::Renewed => self.tell_identity(session, debt).await?,
             }
         }
     }

@@ -11,10 +11,14 @@ use tokio::{
 };
 
 use super::{
-    Change, Commit, Committed, Mark, StoreError, Unreachable,
+    Change, Commit, Committed, Mark, Record, StoreError, Unreachable,
+    attempt::next_version,
     fleet::{Fleet, count},
 };
-use crate::session::{Session, SessionId, sessions::Registry, share::Debt};
+use crate::{
+    gate::core::Generation,
+    session::{Session, SessionId, sessions::Registry, share::Debt},
+};
 
 /// How many sessions are compared with the store in one request.
 const AT_ONCE: usize = 1000;
@@ -107,14 +111,19 @@ impl Fleet {
             if mark.version == known.version && mark.revision > known.revision {
                 self.take_news(session);
             }
-            if mark.version <= known.version.max(known.dead) || known.debt != Debt::None {
+            let is_to_be_told = matches!(known.debt, Debt::End | Debt::Identity);
+            if mark.version <= known.version.max(known.dead) || is_to_be_told {
                 return;
             }
         }
         ties.news.notify_waiters();
         // An attempt looks by itself, and decides.
         let Ok(_busy) = ties.busy.try_lock() else { return };
-        if let Err(error) = self.catch_up(session).await {
+        let caught_up = async {
+            self.pay(session).await?;
+            self.catch_up(session).await
+        };
+        if let Err(error) = caught_up.await {
             tracing::warn!(session = %session.id(), %error, "a newer shared session was not adopted");
         }
     }
@@ -138,18 +147,30 @@ impl Fleet {
         if found.mark.version <= version || !is_as_known() {
             return Ok(());
         }
+        self.take_over(session, &key, &found, generation).await
+    }
+
+    /// Puts what the store has in the place of this generation, or ends it if the store has none.
+    async fn take_over(
+        &self,
+        session: &Session,
+        key: &str,
+        found: &Record,
+        generation: Generation,
+    ) -> Result<(), StoreError> {
         if found.mark.ended {
             {
-                let mut known = ties.known.lock();
+                let mut known = session.0.ties().known.lock();
                 known.version = found.mark.version;
                 known.dead = found.mark.version;
+                known.debt = Debt::None;
             }
             session.0.end_here();
             return Ok(());
         }
-        let snapshot = self.open(&key, &found)?.session;
+        let snapshot = self.open(key, found)?.session;
         let kept =
-            session.0.install(generation, &snapshot).map_err(|error| super::error::profile(error, &key))?;
+            session.0.install(generation, &snapshot).map_err(|error| super::error::profile(error, key))?;
         if let Some(kept) = kept {
             self.stands(session, found.mark, &kept, snapshot.cookies, false);
             count(&self.counted.adoptions);
@@ -179,7 +200,7 @@ impl Fleet {
         loop {
             let found = self.load(&key).await?;
             let known = ties.known.lock().version;
-            let version = found.mark.version.max(known) + 1;
+            let version = next_version(found.mark.version, known);
             let commit = Commit {
                 expected: found.mark.version,
                 version,
@@ -202,15 +223,24 @@ impl Fleet {
     }
 
     /// Lets others have the identity that is current here.
-    pub(super) async fn tell_identity(&self, session: &Session) -> Result<(), StoreError> {
+    pub(super) async fn tell_identity(&self, session: &Session, debt: Debt) -> Result<(), StoreError> {
         let key = session.id().to_string();
         loop {
             let found = self.load(&key).await?;
             let Some(kept) = session.0.gate.current() else {
                 // It has ended again; the attempt that follows has another.
-                session.0.ties().known.lock().debt = Debt::None;
+                let mut known = session.0.ties().known.lock();
+                if debt == Debt::Renewed && found.writer == Some(self.owner) {
+                    // That the store has it was never told here.
+                    known.version = known.version.max(found.mark.version);
+                    known.dead = known.dead.max(known.version);
+                }
+                known.debt = Debt::None;
                 return Ok(());
             };
+            if debt == Debt::Renewed && found.mark.version > session.0.ties().known.lock().version {
+                return self.take_over(session, &key, &found, kept.life.generation).await;
+            }
             if self.commit(session, &kept, &key, &found, None).await?.is_none() {
                 self.ration(session, &kept).await;
                 return Ok(());

@@ -126,7 +126,7 @@ impl fmt::Debug for Owner {
 /// Numbers the leases of one key; each has a greater one than those before it.
 pub type Fence = u64;
 
-/// Where a record stands. Versions count renewals, revisions count amendments of one version.
+/// Where a record stands. Versions grow with each renewal, revisions count amendments of one version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mark {
     /// 0: there is no record.

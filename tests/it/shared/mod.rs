@@ -2,6 +2,7 @@
 
 mod cookies;
 mod folder;
+mod forgetful;
 mod pools;
 mod processes;
 #[cfg(feature = "redis")]

@@ -198,7 +198,7 @@ async fn hazard_48_what_a_late_holder_brings_is_refused_and_it_adopts_the_winner
 async fn a_commit_whose_answer_is_lost_is_found_to_be_its_own() {
     let (site, store) = (Site::new(), Tampered::silent());
     let one = Process::new(&site, store.clone());
-    store.lose_next_answer(Op::Commit);
+    store.lose_next_answers(Op::Commit, 1);
     ok(one.get("/").await);
     let stats = one.sessions.sharing_stats().unwrap();
     assert_eq!((stats.commits, stats.conflicts, stats.failures), (1, 0, 1));
@@ -579,7 +579,7 @@ pub(super) struct Tampered {
 #[derive(Debug, Default)]
 struct Tampering {
     held: Option<(Op, Arc<Notify>, Arc<Notify>)>,
-    lost: Option<Op>,
+    lost: Vec<Op>,
     away: bool,
     silent: bool,
 }
@@ -607,9 +607,9 @@ impl Tampered {
         (reached, go_on)
     }
 
-    /// Does what the next request of this kind asks for, and answers that it cannot be reached.
-    pub(super) fn lose_next_answer(&self, op: Op) {
-        self.state.lock().unwrap().lost = Some(op);
+    /// Does what the next requests of this kind ask for, and answers that it cannot be reached.
+    pub(super) fn lose_next_answers(&self, op: Op, answers: usize) {
+        self.state.lock().unwrap().lost = vec![op; answers];
     }
 
     pub(super) fn go_away(&self, away: bool) {
@@ -629,7 +629,7 @@ impl Tampered {
         let (held, away, silent, lost) = {
             let mut state = self.state.lock().unwrap();
             let held = state.held.take_if(|held| held.0 == op);
-            let lost = state.lost.take_if(|lost| *lost == op);
+            let lost = state.lost.pop_if(|lost| *lost == op);
             (held, state.away, state.silent, lost)
         };
         if silent {

@@ -1,0 +1,168 @@
+//! Stores that forget what they had, and answers that do not come: what is not known counts as used up, and nobody is undone.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::task::JoinHandle;
+use tower_client_sessions::{
+    Renewal, Sessions,
+    shared::{MemoryStore, Sharing, Unreachable},
+};
+
+use super::processes::{Op, Process, Tampered, a_poll_later, ok};
+use crate::support::*;
+
+/// What each renewal was told about the one before.
+type Interrupted = Arc<Mutex<Vec<bool>>>;
+
+/// A process whose renewals note down whether the one before was interrupted.
+fn process(site: &Site, sharing: impl Into<Sharing>, interrupted: &Interrupted) -> Process {
+    let interrupted = interrupted.clone();
+    let rule = move |renewal: Renewal<Body>| {
+        interrupted.lock().unwrap().push(renewal.is_interrupted());
+        log_in(renewal)
+    };
+    Process::with(site, sharing, Sessions::builder().login_first(), |layer| layer.renew_with(rule))
+}
+
+fn spawn(process: &Process) -> JoinHandle<Answer> {
+    let client = process.client.clone();
+    tokio::spawn(async move { get(&client, "a", "/").await })
+}
+
+/// Two processes with the session of one login, of which the first is in the middle of another one.
+async fn one_that_renews(site: &Site, store: &MemoryStore) -> (Process, Process, JoinHandle<Answer>) {
+    let (one, other) = (Process::new(site, store.clone()), Process::new(site, store.clone()));
+    site.end_logins(1);
+    ok(one.get("/").await);
+    ok(other.get("/").await);
+    site.expire("a");
+    let renewing = spawn(&one);
+    settle().await;
+    assert_eq!(site.logins(), 2);
+    (one, other, renewing)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_renewed_while_the_store_forgets_is_waited_for_and_shared() {
+    let (site, store) = (Site::held_logins(), MemoryStore::new());
+    let (one, other, renewing) = one_that_renews(&site, &store).await;
+    store.flush();
+    let waiting = spawn(&other);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(site.logins(), 2, "nobody else begins, though there is no lease any more");
+    site.end_logins(1);
+    ok(renewing.await.unwrap());
+    ok(waiting.await.unwrap());
+    assert_eq!((site.logins(), site.logins_at_once()), (2, 1));
+    assert_eq!(one.sid(), other.sid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_renews_before_a_holder_that_was_forgotten_has_given_up() {
+    let (site, store) = (Site::held_logins(), MemoryStore::new());
+    let (_one, other, renewing) = one_that_renews(&site, &store).await;
+    store.flush();
+    let waiting = spawn(&other);
+    // The first finds that its lease is gone and ends its login; nothing is known of it to the store.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(site.logins(), 2);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(site.logins(), 3);
+    site.end_logins(1);
+    ok(renewing.await.unwrap());
+    ok(waiting.await.unwrap());
+    assert_eq!((site.logins(), site.logins_at_once()), (3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_with_a_forgotten_record_counts_as_used_up() {
+    let (site, store, interrupted) = (Site::new(), MemoryStore::new(), Interrupted::default());
+    let (one, other) =
+        (process(&site, store.clone(), &interrupted), process(&site, store.clone(), &interrupted));
+    ok(one.get("/").await);
+    ok(other.get("/").await);
+    store.flush();
+    site.expire("a");
+    ok(other.get("/").await);
+    ok(one.get("/").await);
+    site.expire("a");
+    ok(one.get("/").await);
+    assert_eq!(*interrupted.lock().unwrap(), [false, true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_renews_alone_counts_what_came_from_the_store_as_used_up() {
+    let (site, store, interrupted) = (Site::new(), Tampered::silent(), Interrupted::default());
+    let alone = || Sharing::new(store.clone()).when_unreachable(Unreachable::RenewAlone);
+    let one = process(&site, alone(), &interrupted);
+    ok(one.get("/").await);
+    store.go_away(true);
+    site.expire("a");
+    ok(one.get("/").await);
+    assert_eq!(*interrupted.lock().unwrap(), [false, true]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_those_who_renewed_alone_the_first_to_tell_is_everybodys() {
+    let (site, store) = (Site::new(), Tampered::silent());
+    let alone = || Sharing::new(store.clone()).when_unreachable(Unreachable::RenewAlone);
+    let processes: Vec<_> = (0..4).map(|_| Process::new(&site, alone())).collect();
+    for process in &processes {
+        ok(process.get("/").await);
+    }
+    store.go_away(true);
+    for process in &processes {
+        site.expire("a");
+        ok(process.get("/").await);
+    }
+    store.go_away(false);
+    a_poll_later().await;
+    a_poll_later().await;
+    assert!(processes.iter().all(|process| process.sid() == processes[0].sid()));
+    let commits: u64 =
+        processes.iter().map(|process| process.sessions.sharing_stats().unwrap().commits).sum();
+    assert_eq!(commits, 2, "one before, and one of the four");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_committed_does_not_undo_what_others_have_committed_since() {
+    let (site, store) = (Site::held_logins(), Tampered::silent());
+    let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
+    site.end_logins(1);
+    ok(one.get("/").await);
+    ok(other.get("/").await);
+    site.expire("a");
+    let renewing = spawn(&one);
+    settle().await;
+    store.go_away(true);
+    site.end_logins(1);
+    ok(renewing.await.unwrap());
+    assert_eq!(site.logins(), 2, "it serves what it could not share");
+    store.go_away(false);
+    store.lose_leases();
+    site.expire("a");
+    site.end_logins(1);
+    ok(other.get("/").await);
+    let sid = other.sid();
+    a_poll_later().await;
+    assert_eq!((one.sid(), other.sid()), (sid.clone(), sid));
+    ok(one.get("/").await);
+    assert_eq!(site.logins(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_arrives_after_its_answer_was_given_up_is_its_own() {
+    let (site, store) = (Site::new(), Tampered::silent());
+    let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
+    for _ in 0..3 {
+        store.lose_next_answers(Op::Commit, 3);
+        ok(one.get("/").await);
+        ok(other.get("/").await);
+        site.expire("a");
+    }
+    a_poll_later().await;
+    assert_eq!((site.logins(), site.pages_seen()), (3, 10), "each end is seen once by each");
+}
