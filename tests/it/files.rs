@@ -147,8 +147,8 @@ async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
 }
 
 #[tokio::test]
-async fn of_a_million_cookies_the_limits_let_in_what_they_allow() {
-    const COOKIES: usize = 1_000_000;
+async fn of_many_cookies_the_limits_let_in_what_they_allow() {
+    const COOKIES: usize = 100_000;
     let folder = folder();
     let path = folder.path().join("sessions.json");
     let mut file = std::io::BufWriter::new(fs::File::create(&path).unwrap());
@@ -173,7 +173,8 @@ async fn of_a_million_cookies_the_limits_let_in_what_they_allow() {
     assert_eq!(report.cookies(), 100 * 180);
     assert_eq!(report.left_out()[0].cookies(), COOKIES - 100 * 180);
     let kept = sessions.session("a").cookies();
-    assert!(kept.iter().all(|cookie| cookie.created().as_millis() >= 900_000), "those used last are kept");
+    let oldest = kept.iter().map(|cookie| cookie.created().as_millis()).min();
+    assert_eq!(oldest, Some((COOKIES - 100 * 180) as i64), "those used last are kept");
 }
 
 /// Saves for ever, if it is told where to; a line for each save that is done.

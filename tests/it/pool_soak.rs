@@ -5,7 +5,7 @@
 //! clear and pin. What the server saw is judged; each flaw is a world with one thing wrong, which the judgement has to find.
 //!
 //! ```text
-//! POOL_SOAK_SEEDS=20000 cargo test --release --test it pool_soak -- --nocapture
+//! POOL_SOAK_SEEDS=20000 cargo test --test it pool_soak -- --nocapture
 //! POOL_SOAK_SEED=4711 cargo test --test it pool_soak -- --nocapture
 //! ```
 
@@ -35,7 +35,7 @@ use tower_client_sessions::{
     session::Identity,
 };
 
-use crate::soak::{Freeze, Rng, panic_wanted};
+use crate::soak::{Freeze, Rng, on_all_cores, panic_wanted};
 
 type Body = Empty<Bytes>;
 type Boxed = BoxCloneService<Request<Body>, Response<LeaseBody<Page>>, BoxError>;
@@ -701,7 +701,7 @@ fn every_world_keeps_every_promise() {
     }
     let seeds = number("POOL_SOAK_SEEDS").unwrap_or(SEEDS);
     let mut total = Tally::default();
-    (0..seeds).for_each(|seed| total.add(&holds(seed)));
+    on_all_cores(seeds, holds).iter().for_each(|tally| total.add(tally));
     println!("{seeds} seeds: {total:?}");
     let Tally { good, dropped, panicked, waited, retired, rests, .. } = total;
     assert!([good, dropped, panicked, waited, retired, rests].iter().all(|count| *count > 0), "{total:?}");

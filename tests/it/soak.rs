@@ -5,7 +5,7 @@
 //! is drawn from its seed. A short run is part of the tests. By hand:
 //!
 //! ```text
-//! SOAK_SEEDS=20000 cargo test --release --test it soak -- --nocapture
+//! SOAK_SEEDS=20000 cargo test --test it soak -- --nocapture
 //! SOAK_SEED=4711 cargo test --test it soak -- --nocapture
 //! ```
 //!
@@ -20,7 +20,14 @@ mod stack;
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    iter,
+    num::NonZero,
+    panic::resume_unwind,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread,
     time::{Duration, SystemTime},
 };
 
@@ -294,6 +301,22 @@ fn holds(seed: u64) -> Tally {
     world.tally
 }
 
+/// Runs each seed once, on as many threads as there are cores.
+pub(crate) fn on_all_cores<T: Send>(seeds: u64, run: impl Fn(u64) -> T + Sync) -> Vec<T> {
+    let next = AtomicU64::new(0);
+    let some = || {
+        let seeds = iter::from_fn(|| Some(next.fetch_add(1, Relaxed)).filter(|seed| *seed < seeds));
+        seeds.map(&run).collect::<Vec<_>>()
+    };
+    thread::scope(|scope| {
+        let threads = thread::available_parallelism().map_or(1, NonZero::get);
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(some)).collect();
+        let joined =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.flatten().collect()
+    })
+}
+
 #[test]
 fn every_world_keeps_every_promise() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
@@ -303,9 +326,7 @@ fn every_world_keeps_every_promise() {
     }
     let seeds = number("SOAK_SEEDS").unwrap_or(SEEDS);
     let mut total = Tally::default();
-    for seed in 0..seeds {
-        total.add(&holds(seed));
-    }
+    on_all_cores(seeds, holds).iter().for_each(|tally| total.add(tally));
     println!("{seeds} seeds: {total:?}");
     assert!(total.good > 0 && total.replayed > 0 && total.dropped > 0 && total.panicked > 0, "{total:?}");
     assert!(total.sessions_dropped > 0 && total.held_edits_carried > 0, "{total:?}");
