@@ -466,23 +466,6 @@ impl Registry {
         }
     }
 
-    /// Takes this very session out, if it is here.
-    pub(crate) fn forget(&self, session: &Session) {
-        {
-            let _creation = self.creation.lock();
-            let guard = self.map.guard();
-            let known = self.map.get(session.id(), &guard);
-            if !known.is_some_and(|known| Arc::ptr_eq(&known.0, &session.0)) {
-                return;
-            }
-            self.map.remove(session.id(), &guard);
-            session.0.leave(&self.shared.gone);
-            // As in `remove`.
-            guard.flush();
-        }
-        self.shared.changed();
-    }
-
     /// The session, if it is there and stays: the way that every request takes.
     pub(crate) fn find(&self, id: &SessionId) -> Option<Session> {
         let session = self.map.pin().get(id)?.clone();
@@ -550,11 +533,23 @@ impl Registry {
         (session, true)
     }
 
+    /// Takes this very session out, if it is here.
+    pub(crate) fn forget(&self, session: &Session) {
+        self.take_out(session.id(), |known| Arc::ptr_eq(&known.0, &session.0));
+    }
+
     /// Takes the session of this name out.
     fn remove(&self, id: &SessionId) -> Option<Session> {
+        self.take_out(id, |_| true)
+    }
+
+    fn take_out(&self, id: &SessionId, is_it: impl FnOnce(&Session) -> bool) -> Option<Session> {
         let session = {
             let _creation = self.creation.lock();
             let guard = self.map.guard();
+            if !self.map.get(id, &guard).is_some_and(is_it) {
+                return None;
+            }
             let session = self.map.remove(id, &guard)?.clone();
             session.0.leave(&self.shared.gone);
             // The map keeps what was removed for a while, and with it a profile that others may wait for.

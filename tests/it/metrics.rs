@@ -7,7 +7,7 @@ use metrics_util::{
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
 };
 use tokio_test::{assert_pending, task};
-use tower_client_sessions::{Sessions, gate::GateConfig};
+use tower_client_sessions::{SessionPool, Sessions, gate::GateConfig, session::EventKind};
 
 use crate::support::*;
 
@@ -104,4 +104,22 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
     drop((client, sessions));
     let gone: BTreeMap<_, _> = self::figures(&snapshotter);
     assert_eq!(figures["client_sessions_live"] + gone["client_sessions_live"], 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_its_pool_forgets_is_told_as_removed_and_leaves_the_figures() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let sessions = metrics::with_local_recorder(&recorder, Sessions::new);
+    let pool = SessionPool::builder(&sessions).size(1).build();
+    let mut events = sessions.events();
+    let lease = pool.lease().await.unwrap();
+    lease.member().retire();
+    drop(lease);
+    settle().await;
+    let removed = std::iter::from_fn(|| events.try_next()).filter(|event| event.kind == EventKind::Removed);
+    let removed: Vec<_> = removed.map(|event| event.session.to_string()).collect();
+    assert_eq!(removed, ["pool-1"]);
+    let live = figures(&snapshotter)["client_sessions_live"];
+    assert_eq!((live, sessions.len()), (1.0, 1), "its successor's");
 }
