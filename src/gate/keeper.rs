@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -137,8 +137,8 @@ pub(crate) struct Life {
     refill_at: AtomicU64,
     /// Nanoseconds of the keeper's clock from which on an early renewal may be asked for again.
     due_again: AtomicU64,
-    /// By how much of its buffer this value's early mark is late, so that many sessions are not renewed at once.
-    pub(crate) jitter: f64,
+    /// Where in its buffer this value's early mark is, so that many sessions are not renewed at once.
+    jitter: u32,
 }
 
 const CANDIDATE: u8 = 0;
@@ -157,7 +157,7 @@ impl Life {
             allowance: AtomicU64::new(u64::MAX),
             refill_at: AtomicU64::new(u64::MAX),
             due_again: AtomicU64::new(0),
-            jitter: f64::from(random as u32) / f64::from(u32::MAX) / 2.0,
+            jitter: random as u32,
         }
     }
 
@@ -178,6 +178,11 @@ impl Life {
 
     pub(crate) fn is_current(&self) -> bool {
         self.standing.load(Ordering::Acquire) == CURRENT
+    }
+
+    /// By how much of its buffer the early mark is late: at most a half.
+    pub(crate) fn jitter(&self) -> f64 {
+        f64::from(self.jitter) / f64::from(u32::MAX) / 2.0
     }
 
     /// How many sends were counted.
@@ -240,7 +245,9 @@ pub(crate) struct Gate<K: Keeper> {
     /// Set exactly while everybody passes.
     published: Published<K::Value>,
     jitter: Jitter,
-    inner: Mutex<Inner<K>>,
+    /// All that decides, made for the first event: until then the gate is open, as it was built. Whoever only passes does not read
+    /// it, and of many sessions most never see an event.
+    inner: OnceLock<Box<Mutex<Inner<K>>>>,
 }
 
 struct Inner<K: Keeper> {
@@ -261,7 +268,7 @@ struct Inner<K: Keeper> {
     running: Running,
     driver: Option<AbortHandle>,
     /// An attempt that was started where there was no runtime; the next event inside one launches it.
-    unlaunched: Option<Drive<K>>,
+    unlaunched: Option<Box<Drive<K>>>,
     alarm: Alarm,
     /// Those who are woken by every change: admitted requests that wait for the readiness of the service below, and pools.
     queued: Waiters<Waker, ()>,
@@ -369,7 +376,7 @@ struct After<K: Keeper> {
     dropped: Vec<Arc<K::Value>>,
     spent: Option<K::Request>,
     aborted: [Option<AbortHandle>; 2],
-    unlaunched: Option<Drive<K>>,
+    unlaunched: Option<Box<Drive<K>>>,
     drive: Option<Drive<K>>,
     alarm: Option<(Duration, u64)>,
     changes: Vec<Change>,
@@ -509,8 +516,7 @@ impl<K: Keeper> Looked<K> {
 impl<K: Keeper> Gate<K> {
     /// A gate through which everybody passes.
     pub(crate) fn open(value: Arc<K::Value>, jitter: Jitter) -> Self {
-        let core = Core::open().going_on_from(K::life(&value).generation);
-        Self::new(core, Some(value), None, jitter)
+        Self { published: Published::new(Some(value)), jitter, inner: OnceLock::new() }
     }
 
     /// A gate at which the first one waits for a renewal.
@@ -520,40 +526,30 @@ impl<K: Keeper> Gate<K> {
 
     /// The same, as one that has given out generations up to `last`.
     pub(crate) fn pending_after(last: Generation, pending: Option<Arc<K::Value>>, jitter: Jitter) -> Self {
-        Self::new(Core::pending().going_on_from(last), None, pending, jitter)
+        let inner = Inner { pending, ..Inner::new(Core::pending().going_on_from(last), None) };
+        Self { published: Published::new(None), jitter, inner: OnceLock::from(Box::new(Mutex::new(inner))) }
     }
 
-    fn new(
-        core: Core<Notes>,
-        current: Option<Arc<K::Value>>,
-        pending: Option<Arc<K::Value>>,
-        jitter: Jitter,
-    ) -> Self {
-        let published = core.current();
-        Self {
-            published: Published::new(current.clone()),
-            jitter,
-            inner: Mutex::new(Inner {
-                core,
-                current,
-                pending,
-                candidate: None,
-                once: None,
-                given_request: None,
-                given: None,
-                published,
-                reason: Reason::First,
-                running: Running {
-                    generation: 0,
-                    since: Duration::ZERO,
-                    failure: RenewalErrorKind::LeaderRefused,
-                },
-                driver: None,
-                unlaunched: None,
-                alarm: Alarm::default(),
-                queued: Waiters::new(),
-            }),
+    /// Whether nothing has happened yet that anything had to decide.
+    #[cfg(test)]
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.inner.get().is_none()
+    }
+
+    /// What decides, made if nothing has happened yet.
+    fn inner(&self) -> &Mutex<Inner<K>> {
+        if let Some(inner) = self.inner.get() {
+            return inner;
         }
+        // Only an event takes the value away or puts another one there, and each finds what is made here: as long as nothing is
+        // made, the published value is the one that the gate was built with.
+        let Some(value) = self.published.load() else {
+            return self.inner.get().expect("an event has been here");
+        };
+        let core = Core::open().going_on_from(K::life(&value).generation);
+        let made = Box::new(Mutex::new(Inner::new(core, Some(value))));
+        // Of two that were made at once, one is kept. Nothing has happened in the other.
+        self.inner.get_or_init(|| made)
     }
 
     /// The value under which everybody may send at this moment.
@@ -563,12 +559,22 @@ impl<K: Keeper> Gate<K> {
 
     /// The current value; also while held requests are still being let out.
     pub(crate) fn current(&self) -> Option<Arc<K::Value>> {
-        self.published.load().or_else(|| self.inner.lock().current.clone())
+        self.published.load().or_else(|| self.inner.get()?.lock().current.clone())
     }
 
     /// Where the gate stands in one moment.
     pub(crate) fn standing(&self) -> Standing<K::Value> {
-        let inner = self.inner.lock();
+        if self.inner.get().is_none()
+            && let Some(value) = self.published.load()
+        {
+            return Standing {
+                #[cfg(feature = "serde")]
+                last: K::life(&value).generation,
+                is_current: true,
+                value: Some(value),
+            };
+        }
+        let inner = self.inner().lock();
         Standing {
             #[cfg(feature = "serde")]
             last: inner.core.last(),
@@ -587,7 +593,7 @@ impl<K: Keeper> Gate<K> {
         if self.published.is_some() {
             return Outlook::Open;
         }
-        match self.inner.lock().core.state() {
+        match self.inner().lock().core.state() {
             State::Open | State::Cool { .. } | State::Over => Outlook::Open,
             State::Probe { .. } | State::Stagger { .. } | State::Hold | State::Lead { .. } => Outlook::Moving,
             State::Pending | State::Backoff { .. } | State::Failed { .. } | State::Closed => Outlook::Still,
@@ -596,19 +602,19 @@ impl<K: Keeper> Gate<K> {
 
     /// How many requests are held.
     pub(crate) fn held(&self) -> usize {
-        self.inner.lock().core.held()
+        self.inner.get().map_or(0, |inner| inner.lock().core.held())
     }
 
     /// Whether nothing is under way.
     pub(crate) fn is_idle(&self) -> bool {
-        self.inner.lock().core.is_idle()
+        self.inner.get().is_none_or(|inner| inner.lock().core.is_idle())
     }
 
     /// Shows the current value to `edit`, or, while there is none, the pending one and the running candidate.
     ///
     /// `edit` runs under the gate's lock, so that what it does is in whatever is committed next.
     pub(crate) fn edit<R>(&self, mut edit: impl FnMut(&K::Value) -> R) -> Option<R> {
-        let inner = self.inner.lock();
+        let inner = self.inner().lock();
         if let Some(current) = &inner.current {
             return Some(edit(current));
         }
@@ -664,7 +670,7 @@ impl<K: Keeper> Gate<K> {
     /// The short way of a crowd through a gate that has opened: nothing is decided, so nothing has to follow.
     fn let_out(&self, ticket: Ticket) -> Option<Arc<K::Value>> {
         let (value, waker) = {
-            let mut inner = self.inner.lock();
+            let mut inner = self.inner().lock();
             let waker = inner.core.let_out(ticket)?;
             (inner.current.clone(), waker)
         };
@@ -680,7 +686,7 @@ impl<K: Keeper> Gate<K> {
     /// Whether a permit is still good.
     pub(crate) fn still_good(&self, permit: &Permit<K>) -> bool {
         K::life(&permit.value).is_current()
-            || (permit.has_role() && self.inner.lock().core.may_send(permit.grant()))
+            || (permit.has_role() && self.inner().lock().core.may_send(permit.grant()))
     }
 
     /// Counts a send under this permit. `false`: its value has ended or is used up; ask for admission again.
@@ -698,7 +704,7 @@ impl<K: Keeper> Gate<K> {
                 Self::spend(keeper, life.generation);
                 return false;
             }
-            due = lived.as_secs_f64() >= Budget::early(age.as_secs_f64(), life.jitter);
+            due = lived.as_secs_f64() >= Budget::early(age.as_secs_f64(), life.jitter());
         }
         match budget.uses {
             None => {
@@ -714,7 +720,7 @@ impl<K: Keeper> Gate<K> {
                         if before + 1 == life.refill_at.load(Ordering::Relaxed) {
                             keeper.running_out(&permit.value);
                         }
-                        due |= (before + 1) as f64 >= Budget::early(limit as f64, life.jitter)
+                        due |= (before + 1) as f64 >= Budget::early(limit as f64, life.jitter())
                             && before + 1 < limit;
                     }
                     Err(_) => {
@@ -802,7 +808,7 @@ impl<K: Keeper> Gate<K> {
     pub(crate) fn queue(keeper: &Arc<K>, place: &mut Option<Ticket>, waker: &Waker) {
         let waker = waker.clone();
         let old = {
-            let mut inner = keeper.gate().inner.lock();
+            let mut inner = keeper.gate().inner().lock();
             let ticket = *place.get_or_insert_with(|| inner.queued.push());
             inner.queued.waker_mut(ticket).replace(waker)
         };
@@ -811,7 +817,7 @@ impl<K: Keeper> Gate<K> {
 
     /// Leaves that line.
     pub(crate) fn unqueue(keeper: &Arc<K>, ticket: Ticket) {
-        let gone = keeper.gate().inner.lock().queued.remove(ticket);
+        let gone = keeper.gate().inner().lock().queued.remove(ticket);
         drop(gone);
     }
 
@@ -920,7 +926,7 @@ impl<K: Keeper> Gate<K> {
     pub(crate) fn keep_request(keeper: &Arc<K>, attempt: Attempt, request: K::Request) {
         let mut request = Some(request);
         {
-            let mut inner = keeper.gate().inner.lock();
+            let mut inner = keeper.gate().inner().lock();
             if inner.core.runs(attempt) {
                 std::mem::swap(&mut inner.once, &mut request);
             }
@@ -961,7 +967,7 @@ impl<K: Keeper> Gate<K> {
     /// Remembers how to stop the driver of this attempt, or stops it if it is of no use any more.
     pub(crate) fn set_driver(&self, attempt: Attempt, handle: AbortHandle) {
         {
-            let mut inner = self.inner.lock();
+            let mut inner = self.inner().lock();
             if inner.core.runs(attempt) {
                 inner.driver = Some(handle);
                 return;
@@ -973,7 +979,7 @@ impl<K: Keeper> Gate<K> {
     /// Remembers how to stop the alarm of this number, or stops it if it is of no use any more.
     pub(crate) fn set_alarm(&self, number: u64, handle: AbortHandle) {
         {
-            let mut inner = self.inner.lock();
+            let mut inner = self.inner().lock();
             if inner.alarm.number == number && !inner.alarm.is_lost {
                 inner.alarm.handle = Some(handle);
                 return;
@@ -986,7 +992,7 @@ impl<K: Keeper> Gate<K> {
     pub(crate) fn lose_alarm(&self, number: u64) {
         let mut woken = Vec::new();
         {
-            let mut inner = self.inner.lock();
+            let mut inner = self.inner().lock();
             if inner.alarm.number != number || inner.alarm.at.is_none() {
                 return;
             }
@@ -999,10 +1005,10 @@ impl<K: Keeper> Gate<K> {
     /// Keeps an attempt that cannot be launched here. Everybody is woken, so that one who is inside a runtime launches it.
     pub(crate) fn keep_unlaunched(&self, drive: Drive<K>) {
         let attempt = drive.attempt;
-        let mut drive = Some(drive);
+        let mut drive = Some(Box::new(drive));
         let mut woken = Vec::new();
         {
-            let mut inner = self.inner.lock();
+            let mut inner = self.inner().lock();
             if inner.core.runs(attempt) {
                 std::mem::swap(&mut inner.unlaunched, &mut drive);
                 inner.core.rouse(|waker| woken.push(waker));
@@ -1014,7 +1020,7 @@ impl<K: Keeper> Gate<K> {
 
     /// Whether something is to run that could not be started where it was asked for.
     pub(crate) fn waits_for_a_runtime(&self) -> bool {
-        let inner = self.inner.lock();
+        let inner = self.inner().lock();
         // A driver that runs elsewhere wakes those who asked; its alarm is only there in case it does not move.
         inner.unlaunched.is_some() || (inner.alarm.is_lost && inner.core.attempt_deadline().is_none())
     }
@@ -1026,7 +1032,7 @@ impl<K: Keeper> Gate<K> {
 
     /// When the running attempt is overdue, if one runs.
     pub(crate) fn attempt_deadline(&self) -> Option<Duration> {
-        self.inner.lock().core.attempt_deadline()
+        self.inner().lock().core.attempt_deadline()
     }
 
     /// One event: the core decides and the values follow under the lock; the rest is done after it.
@@ -1052,7 +1058,7 @@ impl<K: Keeper> Gate<K> {
             errors: Vec::new(),
         };
         let (result, after) = {
-            let mut inner = gate.inner.lock();
+            let mut inner = gate.inner().lock();
             let decided = decide(&mut inner, &mut Step { host: &mut notes, limits: &limits, now });
             let after = inner.apply(keeper, now, notes);
             (look(&inner, decided), after)
@@ -1063,6 +1069,29 @@ impl<K: Keeper> Gate<K> {
 }
 
 impl<K: Keeper> Inner<K> {
+    fn new(core: Core<Notes>, current: Option<Arc<K::Value>>) -> Self {
+        Self {
+            published: core.current(),
+            core,
+            current,
+            pending: None,
+            candidate: None,
+            once: None,
+            given_request: None,
+            given: None,
+            reason: Reason::First,
+            running: Running {
+                generation: 0,
+                since: Duration::ZERO,
+                failure: RenewalErrorKind::LeaderRefused,
+            },
+            driver: None,
+            unlaunched: None,
+            alarm: Alarm::default(),
+            queued: Waiters::new(),
+        }
+    }
+
     /// The value that a grant is for.
     fn value(&self, grant: Grant) -> Arc<K::Value> {
         let mut values = [&self.current, &self.candidate].into_iter().flatten();
@@ -1110,7 +1139,7 @@ impl<K: Keeper> Inner<K> {
             after.alarm = at.map(|at| (at, self.alarm.number));
         }
         if after.drive.is_none() && self.unlaunched.is_some() && driver::is_in_runtime() {
-            after.drive = self.unlaunched.take();
+            after.drive = self.unlaunched.take().map(|drive| *drive);
         }
         after
     }
@@ -1246,7 +1275,7 @@ impl<K: Keeper> Asker<K> {
 impl<K: Keeper> Drop for Asker<K> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            let gone = self.keeper.gate().inner.lock().core.drop_asker(ticket);
+            let gone = self.keeper.gate().inner().lock().core.drop_asker(ticket);
             drop(gone);
         }
     }
@@ -1260,7 +1289,7 @@ mod tests {
     fn hazard_44_the_early_mark_is_jittered_within_its_buffer() {
         let mark = |random| {
             let life = Life::new(1, Duration::ZERO, random);
-            Budget::early(100.0, life.jitter)
+            Budget::early(100.0, life.jitter())
         };
         // The buffer is the last tenth; at least half of it is left for the renewal, whatever is drawn.
         assert!((mark(0) - 90.0).abs() < 1e-6);

@@ -412,6 +412,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_gate_through_which_everybody_passes_decides_nothing() {
+        let gate = open();
+        for _ in 0..3 {
+            drop(gate.enter().await.unwrap());
+        }
+        let pass = gate.try_enter().unwrap();
+        let inner = &gate.keeper.gate;
+        assert!(inner.still_good(&pass.permit) && inner.is_idle());
+        assert_eq!((inner.held(), inner.standing().is_current), (0, true));
+        assert!(inner.current().is_some() && inner.is_untouched());
+        // What is made then knows what was there before.
+        Gate::report_rejected(&gate.keeper, &pass.permit);
+        assert!(!inner.is_untouched());
+        assert!(inner.published().is_none() && pass.permit.value.life.is_ended());
+        gate.replace(5).unwrap();
+        assert_eq!((*gate.enter().await.unwrap(), gate.enter().await.unwrap().generation()), (5, 3));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_last_use_of_a_budget_asks_for_nothing() {
         let gate = open();
         let pass = gate.try_enter().unwrap();

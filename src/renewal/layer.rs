@@ -71,7 +71,7 @@ impl Expiring {
     fn due<'c>(&self, kept: &Kept, cookies: impl IntoIterator<Item = &'c StoredCookie>) -> Option<i64> {
         let named = cookies.into_iter().filter(|cookie| cookie.name() == Some(&*self.name));
         let cookie = named.last()?;
-        let margin = self.margin.as_secs_f64() * (1.0 + kept.life.jitter);
+        let margin = self.margin.as_secs_f64() * (1.0 + kept.life.jitter());
         let due = |end: Timestamp| end.as_millis().saturating_sub((margin * 1000.0) as i64);
         Some(cookie.expires().map_or(i64::MAX, due))
     }
