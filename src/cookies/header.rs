@@ -2,13 +2,16 @@ use bytes::Bytes;
 use http::HeaderValue;
 
 use super::Timestamp;
+use super::domain::is_loopback;
 use super::time::Instant;
 
 /// The `Cookie` header of one host, serialised once and cloned from then on.
 #[derive(Clone)]
 pub(super) struct CompiledHeader {
-    pub(super) host: Box<str>,
+    host: Host,
     pub(super) secure: bool,
+    /// The host is this machine itself, where any connection is secure.
+    is_loopback: bool,
     /// Which cookies of the site it carries, by their place; where paths differ, two requests
     /// with the same cookies share one header.
     pub(super) carried: u64,
@@ -25,13 +28,76 @@ impl CompiledHeader {
     /// A place without a header in it.
     pub(super) fn spent(host: &str) -> Self {
         Self {
-            host: host.into(),
+            host: Host::new(host),
             secure: false,
+            is_loopback: is_loopback(host),
             carried: 0,
             value: None,
             deadline: Timestamp::MAX,
             used: Instant::default(),
             live: false,
+        }
+    }
+
+    pub(super) fn host(&self) -> &[u8] {
+        self.host.bytes()
+    }
+
+    pub(super) fn host_name(&self) -> &str {
+        str::from_utf8(self.host()).expect("a host was a string")
+    }
+
+    /// What it says, or `None` if its time is up. A clock is only read where it can matter.
+    pub(super) fn read(
+        &mut self,
+        used: Instant,
+        clock: impl FnOnce() -> Timestamp,
+    ) -> Option<Option<HeaderValue>> {
+        if self.deadline != Timestamp::MAX && self.deadline <= clock() {
+            return None;
+        }
+        self.used = used;
+        Some(self.value.clone())
+    }
+
+    /// Whether it is for this authority, told without taking that apart: it is the host itself, and maybe a port.
+    ///
+    /// `false` may as well mean that the authority is written in another way.
+    pub(super) fn is_for(&self, authority: &str, encrypted: bool) -> bool {
+        let rest = match authority.as_bytes().strip_prefix(self.host()) {
+            Some([]) => true,
+            Some([b':', port @ ..]) => port.iter().all(u8::is_ascii_digit),
+            _ => false,
+        };
+        rest && self.live && self.secure == (encrypted || self.is_loopback)
+    }
+}
+
+/// The name of a host; most are short enough to lie beside what is looked up by them.
+#[derive(Clone)]
+enum Host {
+    Short { len: u8, bytes: [u8; Self::SHORT] },
+    Long(Box<[u8]>),
+}
+
+impl Host {
+    const SHORT: usize = 22;
+
+    fn new(host: &str) -> Self {
+        let mut bytes = [0; Self::SHORT];
+        match bytes.get_mut(..host.len()) {
+            Some(short) => {
+                short.copy_from_slice(host.as_bytes());
+                Self::Short { len: host.len() as u8, bytes }
+            }
+            None => Self::Long(host.as_bytes().into()),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => &bytes[..usize::from(*len)],
+            Self::Long(bytes) => bytes,
         }
     }
 }

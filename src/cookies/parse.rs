@@ -26,15 +26,30 @@ pub(super) struct SetCookie<'a> {
     pub(super) same_site: Option<SameSite>,
 }
 
+/// A `Set-Cookie` in its three parts: the name, the value, and all attributes as they are written.
+#[derive(Clone, Copy)]
+pub(super) struct Split<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) value: &'a [u8],
+    pub(super) attributes: Option<&'a [u8]>,
+}
+
+impl<'a> Split<'a> {
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        let (pair, attributes) = split_at_byte(text, b';');
+        // A name is a few letters, which a search of wide steps is not worth.
+        let (name, value) = match pair.iter().position(|&byte| byte == b'=') {
+            Some(at) => (trimmed(&pair[..at]), trimmed(&pair[at + 1..])),
+            None => (&[][..], trimmed(pair)),
+        };
+        Self { name, value, attributes }
+    }
+}
+
 impl<'a> SetCookie<'a> {
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, (CookieErrorKind, &'a [u8])> {
-        let (pair, mut attributes) = split_at_byte(text, b';');
-        let (name, value) = match split_at_byte(pair, b'=') {
-            (name, Some(value)) => (trimmed(name), trimmed(value)),
-            (value, None) => (&[][..], trimmed(value)),
-        };
-        // Looks at every byte without a way out, which compilers turn into a few wide ones.
-        if text.iter().fold(false, |found, &byte| found | is_control(byte)) {
+        let Split { name, value, mut attributes } = Split::new(text);
+        if has_control(text) {
             return Err((CookieErrorKind::ControlCharacter, name));
         }
         if name.len() + value.len() > MAX_PAIR {
@@ -82,6 +97,11 @@ impl<'a> SetCookie<'a> {
 /// §5.6, step 1: the controls, of which only the tab is let through.
 pub(super) fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7F
+}
+
+/// Looks at every byte without a way out, which compilers turn into a few wide ones.
+pub(super) fn has_control(text: &[u8]) -> bool {
+    text.iter().fold(false, |found, &byte| found | is_control(byte))
 }
 
 /// Strips the white space of the grammar, which is narrower than any `trim` of the library.

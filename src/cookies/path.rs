@@ -3,7 +3,8 @@ pub(super) fn default_path(request: &str) -> &str {
     if !request.starts_with('/') {
         return "/";
     }
-    match request.rfind('/') {
+    // Byte by byte from the end: the last part is a few letters.
+    match request.bytes().rposition(|byte| byte == b'/') {
         Some(0) | None => "/",
         Some(last) => &request[..last],
     }

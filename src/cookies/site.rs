@@ -1,4 +1,5 @@
 use http::HeaderValue;
+use smallvec::SmallVec;
 
 use super::domain::{domain_matches, is_ip, is_public_suffix};
 use super::header::{CompiledHeader, HeaderWriter};
@@ -11,7 +12,8 @@ use super::{StoredCookie, Target, Timestamp};
 #[derive(Clone)]
 pub(super) struct Site {
     cookies: Vec<StoredCookie>,
-    headers: Vec<CompiledHeader>,
+    /// One host is what most sites are asked for.
+    headers: SmallVec<[CompiledHeader; 1]>,
     /// No cookie ends before this; it may be earlier than the first that does.
     earliest: Timestamp,
     name_len: u16,
@@ -34,7 +36,7 @@ impl Site {
     pub(super) fn new(name: &str) -> Self {
         Self {
             cookies: Vec::new(),
-            headers: Vec::new(),
+            headers: SmallVec::new(),
             earliest: Timestamp::MAX,
             // A name too long for the field belongs to a cookie that was refused before.
             name_len: u16::try_from(name.len()).unwrap_or(u16::MAX),
@@ -77,21 +79,29 @@ impl Site {
         &mut self,
         target: &Target<'_>,
         used: Instant,
-        clock: &mut impl FnMut() -> Timestamp,
+        clock: impl FnOnce() -> Timestamp,
     ) -> Option<Option<HeaderValue>> {
         let at = self.find_header(target)?;
-        let header = &mut self.headers[at];
-        // A clock is only read where it can matter.
-        if header.deadline != Timestamp::MAX && header.deadline <= clock() {
+        self.headers[at].read(used, clock)
+    }
+
+    /// The same for the authority of a URI as it is written, where paths make no difference. `None`: read it as a target.
+    pub(super) fn compiled_for(
+        &mut self,
+        authority: &str,
+        encrypted: bool,
+        used: Instant,
+        clock: impl FnOnce() -> Timestamp,
+    ) -> Option<Option<HeaderValue>> {
+        if !self.rooted {
             return None;
         }
-        header.used = used;
-        Some(header.value.clone())
+        self.headers.iter_mut().find(|header| header.is_for(authority, encrypted))?.read(used, clock)
     }
 
     fn find_header(&self, target: &Target<'_>) -> Option<usize> {
         let same = |header: &CompiledHeader| {
-            header.live && header.secure == target.is_secure() && *header.host == *target.host()
+            header.live && header.secure == target.is_secure() && header.host() == target.host().as_bytes()
         };
         if self.rooted {
             return self.headers.iter().position(same);
@@ -120,12 +130,21 @@ impl Site {
         // Exact if all of the site goes there, as it mostly does.
         let mut writer = HeaderWriter::with_capacity(self.pairs_len as usize);
         let (mut carried, mut deadline) = (0, Timestamp::MAX);
-        let together = self.together(target);
-        for (at, cookie) in self.cookies.iter().enumerate() {
-            if together.unwrap_or_else(|| self.sends(cookie, target, Timestamp::MIN)) {
-                writer.push(cookie.pair());
-                deadline = deadline.min(cookie.deadline());
-                carried |= 1_u64.checked_shl(at as u32).unwrap_or(0);
+        match self.together(target) {
+            Some(true) => {
+                self.cookies.iter().for_each(|cookie| writer.push(cookie.pair()));
+                carried = u64::MAX;
+                deadline = self.earliest;
+            }
+            Some(false) => {}
+            None => {
+                for (at, cookie) in self.cookies.iter().enumerate() {
+                    if self.sends(cookie, target, Timestamp::MIN) {
+                        writer.push(cookie.pair());
+                        deadline = deadline.min(cookie.deadline());
+                        carried |= 1_u64.checked_shl(at as u32).unwrap_or(0);
+                    }
+                }
             }
         }
         let value = writer.finish();
@@ -149,7 +168,7 @@ impl Site {
     /// Finds a place for the header of a target: its own, a spent one, a new one, or the least
     /// used one's.
     fn place_for_header(&mut self, target: &Target<'_>) -> usize {
-        let spent = |header: &CompiledHeader| !header.live && *header.host == *target.host();
+        let spent = |header: &CompiledHeader| !header.live && header.host() == target.host().as_bytes();
         if let Some(at) = self.find_header(target).or_else(|| self.headers.iter().position(spent)) {
             return at;
         }
@@ -224,7 +243,7 @@ impl Site {
             let carried = if at < 64 {
                 header.carried & (1 << at) != 0
             } else {
-                cookie.reaches(&header.host, header.secure)
+                cookie.reaches(header.host_name(), header.secure)
             };
             if carried && cookie.used() < header.used {
                 cookie.set_used(header.used);
@@ -242,14 +261,17 @@ impl Site {
         }
     }
 
-    /// Moves the end of the cookie that these very bytes set, if no rule needs them read again.
+    /// Sets the cookie again that the same `Set-Cookie` has set, but maybe for the value, if no rule needs it read again.
+    ///
+    /// Returns the place, and whether the value is another one.
     pub(super) fn renew(
         &mut self,
         fingerprint: u64,
+        value: &[u8],
         target: &Target<'_>,
         now: Timestamp,
         used: Instant,
-    ) -> Option<usize> {
+    ) -> Option<(usize, bool)> {
         // The same bytes may have to be refused by now.
         if self.any_secure && !target.is_secure() {
             return None;
@@ -261,16 +283,25 @@ impl Site {
             return None;
         }
         let cookie = &mut self.cookies[at];
-        if cookie.is_expired(now) || !cookie.renew(now, used) {
+        let before = cookie.value_bytes();
+        let (is_another, before) = (before != value, before.len());
+        if cookie.is_expired(now) || (is_another && !cookie.takes(value)) || !cookie.renew(now, used) {
             return None;
         }
         // Headers may end too early, and are then written again; never too late.
         let deadline = cookie.deadline();
         self.earliest = self.earliest.min(deadline);
-        for header in &mut self.headers {
-            header.deadline = header.deadline.min(deadline);
+        if is_another {
+            // Neither its key nor its place in the order hangs on the value.
+            cookie.set_value(value);
+            self.pairs_len = self.pairs_len + value.len() as u32 - before as u32;
+            self.forget_headers();
+        } else {
+            for header in &mut self.headers {
+                header.deadline = header.deadline.min(deadline);
+            }
         }
-        Some(at)
+        Some((at, is_another))
     }
 
     /// Whether a cookie from an insecure connection would hide or replace a `Secure` one:

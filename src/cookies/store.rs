@@ -4,11 +4,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::LazyLock;
 
 use foldhash::quality::RandomState;
-use http::HeaderValue;
+use http::uri::Scheme;
+use http::{HeaderValue, Uri};
+use smallvec::SmallVec;
 
 use super::domain::{canonical_domain, domain_matches, site_of};
 use super::header::{HeaderWriter, names};
-use super::parse::SetCookie;
+use super::parse::{SetCookie, Split};
 use super::path::default_path;
 use super::site::Site;
 use super::stored::{Flags, judge_set_cookie};
@@ -47,7 +49,8 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 /// ```
 #[derive(Clone, Default)]
 pub struct Jar {
-    sites: Vec<Site>,
+    /// A session is mostly of one site, which then lies here.
+    sites: SmallVec<[Site; 1]>,
     /// Where each site is, once there are too many to look through.
     index: Option<Box<Index>>,
     /// The last event, which the next one comes after.
@@ -167,7 +170,7 @@ impl Jar {
         let at = self.find(target.host())?;
         self.event = self.event.tick();
         let mut clock = Clock::new(now);
-        if let Some(hit) = self.sites[at].compiled(target, self.event, &mut || clock.read()) {
+        if let Some(hit) = self.sites[at].compiled(target, self.event, || clock.read()) {
             return hit;
         }
         if self.sites[at].earliest() != Timestamp::MAX {
@@ -178,6 +181,25 @@ impl Jar {
             }
         }
         self.sites[at].compile(target, self.event)
+    }
+
+    /// The header of a request to `uri` if it is at hand, as it mostly is: told without reading the URI as a target.
+    ///
+    /// `None`: ask [`header`](Self::header).
+    pub(crate) fn header_at_hand(
+        &mut self,
+        uri: &Uri,
+        now: impl FnOnce() -> Timestamp,
+    ) -> Option<Option<HeaderValue>> {
+        let encrypted = match uri.scheme()? {
+            scheme if *scheme == Scheme::HTTPS => true,
+            scheme if *scheme == Scheme::HTTP => false,
+            _ => return None,
+        };
+        let authority = uri.authority()?.as_str();
+        self.event = self.event.tick();
+        // Another site than the last one has to be found by its host.
+        self.sites.get_mut(self.recent as usize)?.compiled_for(authority, encrypted, self.event, now)
     }
 
     /// Returns the `Cookie` header of a request that has cookies of its own.
@@ -239,7 +261,7 @@ impl Jar {
 
     /// Stores one `Set-Cookie` of a response.
     ///
-    /// The very bytes that set a cookie before only move its end.
+    /// What has set a cookie before is not read again: the very bytes only move its end, and another value takes its place.
     ///
     /// # Errors
     ///
@@ -251,13 +273,15 @@ impl Jar {
         now: Timestamp,
     ) -> Result<Absorbed<'_>, CookieError> {
         self.event = self.event.next(now);
-        let fingerprint = fingerprint(target, set_cookie);
+        let split = Split::new(set_cookie);
+        let fingerprint = fingerprint(target, &split);
         if let Some(site) = self.find(target.host())
-            && let Some(at) = self.sites[site].renew(fingerprint, target, now, self.event)
+            && let Some((at, is_another)) =
+                self.sites[site].renew(fingerprint, split.value, target, now, self.event)
         {
             let cookie = &self.sites[site].cookies()[at];
             self.sweep_at.at = self.sweep_at.at.min(cookie.deadline());
-            return Ok(Absorbed::Refreshed(cookie));
+            return Ok(if is_another { Absorbed::Stored(cookie) } else { Absorbed::Refreshed(cookie) });
         }
         let cookie = self.read(target, set_cookie, fingerprint, now)?;
         Ok(match self.put(cookie, now) {
@@ -711,14 +735,16 @@ impl<F: FnOnce() -> Timestamp> Clock<F> {
     }
 }
 
-/// Hashes all that decides what a `Set-Cookie` becomes, other than the time and the store.
-fn fingerprint(target: &Target<'_>, set_cookie: &[u8]) -> u64 {
+/// Hashes all that decides what a `Set-Cookie` becomes, other than its value, the time and the store.
+fn fingerprint(target: &Target<'_>, set_cookie: &Split<'_>) -> u64 {
     let mut hasher = HASHER.build_hasher();
-    hasher.write(set_cookie);
+    let attributes = set_cookie.attributes.unwrap_or_default();
+    hasher.write(set_cookie.name);
+    hasher.write(attributes);
     hasher.write(target.host().as_bytes());
     hasher.write(default_path(target.path()).as_bytes());
-    // Lengths part what would else run together.
-    hasher.write_usize(set_cookie.len());
+    // Lengths part what would else run together; each is far below 2^32.
+    hasher.write_usize(set_cookie.name.len() << 32 | attributes.len());
     hasher.write_usize(target.host().len() << 1 | usize::from(target.is_secure()));
     // 0 says that there is no fingerprint.
     hasher.finish().max(1)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::date::write_date;
 use super::domain::{canonical_domain, canonical_host, domain_matches, is_ip, is_public_suffix};
-use super::parse::{MAX_ATTRIBUTE, MAX_PAIR, SetCookie, is_control, trimmed};
+use super::parse::{MAX_ATTRIBUTE, MAX_PAIR, SetCookie, has_control, is_control, trimmed};
 use super::path::{default_path, path_matches};
 use super::time::Instant;
 use super::{CookieError, CookieErrorKind, Target, Timestamp};
@@ -74,7 +74,7 @@ pub struct StoredCookie {
     created: Instant,
     used: Instant,
     expires: Timestamp,
-    /// Keyed hash of the bytes that set this cookie, 0 if those must be read anew every time.
+    /// Keyed hash of all that set this cookie but its value, 0 if that must be read anew every time.
     fingerprint: u64,
     /// Seconds from the moment it was set to its end, if that is how its end was given.
     lifetime: u32,
@@ -370,6 +370,23 @@ impl StoredCookie {
 
     pub(super) fn set_used(&mut self, used: Instant) {
         self.used = used;
+    }
+
+    /// Whether a value may take the place of this one's without being judged as a part of its `Set-Cookie`.
+    pub(super) fn takes(&self, value: &[u8]) -> bool {
+        // Of a nameless cookie, the value has to stand for the name before some rules.
+        self.name_len > 0 && usize::from(self.name_len) + value.len() <= MAX_PAIR && !has_control(value)
+    }
+
+    /// Puts another value in the old one's place, which must not be a nameless cookie's.
+    pub(super) fn set_value(&mut self, value: &[u8]) {
+        let end = self.text.len() - usize::from(self.partition_len);
+        let start = end - self.value_bytes().len();
+        if end - start == value.len() {
+            self.text[start..end].copy_from_slice(value);
+        } else {
+            self.text = [&self.text[..start], value, &self.text[end..]].concat().into();
+        }
     }
 
     /// Moves the end as reading the same `Set-Cookie` at `now` would.

@@ -185,6 +185,104 @@ fn the_same_bytes_again_only_move_the_end() {
 }
 
 #[test]
+fn another_value_takes_the_old_ones_place() {
+    let mut jar = Jar::default();
+    let here = target("https://x.example/");
+    jar.absorb(&here, b"a=1; Max-Age=10", NOW).unwrap();
+    jar.absorb(&here, b"b=2", NOW).unwrap();
+    for value in ["3", "and longer", ""] {
+        assert_eq!(header(&mut jar, "https://x.example/", at(1)).split_once("; ").unwrap().1, "b=2");
+        let set_cookie = format!(" a = {value} ; Max-Age=10");
+        let again = jar.absorb(&here, set_cookie.replace(" ;", ";").as_bytes(), at(5)).unwrap();
+        assert!(matches!(again, Absorbed::Stored(cookie) if cookie.value() == Some(value)), "{value}");
+        assert_eq!(again.cookie().unwrap().created(), NOW);
+        assert_eq!(again.cookie().unwrap().expires(), Some(at(15)));
+        assert_eq!(header(&mut jar, "https://x.example/", at(14)), format!("a={value}; b=2"));
+    }
+    assert_eq!(header(&mut jar, "https://x.example/", at(15)), "b=2");
+}
+
+#[test]
+fn another_value_is_refused_as_the_first_would_be() {
+    let long = "v".repeat(4096);
+    for (url, first, next, kind) in [
+        ("https://x.example/", "a=1", "a=\u{1}", CookieErrorKind::ControlCharacter),
+        ("https://x.example/", "a=1", &format!("a={long}"), CookieErrorKind::TooLong),
+        ("https://x.example/", "=1", "=__Host-a", CookieErrorKind::NamelessPrefix),
+        ("https://x.example/", "1", "", CookieErrorKind::Empty),
+        ("https://x.example/", "a=1; Secure", "a=2; Secure\u{7f}", CookieErrorKind::ControlCharacter),
+    ] {
+        let mut jar = Jar::default();
+        assert_eq!(absorb(&mut jar, url, first, NOW), None, "{first}");
+        let before = header(&mut jar, url, NOW);
+        assert_eq!(absorb(&mut jar, url, next, NOW), Some(kind), "{next}");
+        assert_eq!(header(&mut jar, url, NOW), before, "{next}");
+    }
+    // Over plain HTTP, a cookie that another connection has set in secret is left alone.
+    let mut jar = Jar::default();
+    assert_eq!(absorb(&mut jar, "http://x.example/", "a=1", NOW), None);
+    assert_eq!(absorb(&mut jar, "https://x.example/", "a=2; Secure", NOW), None);
+    let overlays = Some(CookieErrorKind::OverlaysSecure);
+    assert_eq!(absorb(&mut jar, "http://x.example/", "a=3", NOW), overlays);
+    assert_eq!(header(&mut jar, "https://x.example/", NOW), "a=2");
+}
+
+#[test]
+fn a_header_at_hand_is_the_header_of_its_uri() {
+    let uris = [
+        "http://x.example/",
+        "http://x.example:8080/a",
+        "https://x.example/",
+        "https://x.example:/",
+        "https://X.example/",
+        "https://user:1@x.example/",
+        "https://x.example:1@y.example/",
+        "http://y.x.example/",
+        "http://x.example.org/",
+        "http://x.exampl/",
+        "wss://x.example/",
+        "http://localhost:80/",
+        "https://localhost/",
+        "http://127.0.0.1:8080/",
+        "http://127.1/",
+        "http://[::1]:81/",
+        "http://a-host-with-a-name-of-many-letters.example/",
+        "http://a-host-with-a-name-of-many-letters.example.org/",
+    ]
+    .map(http::Uri::from_static);
+    let mut jar = Jar::default();
+    for (at, uri) in uris.iter().enumerate() {
+        let url = uri.to_string();
+        absorb(&mut jar, &url, &format!("a={at}; Path=/"), NOW);
+        absorb(&mut jar, &url, &format!("s={at}; Path=/; Secure; Max-Age=10"), NOW);
+    }
+    let mut at_hand = 0;
+    for one in &uris {
+        for other in &uris {
+            let told = jar.header(&Target::from_uri(one).unwrap(), || NOW);
+            if let Some(header) = jar.header_at_hand(one, || NOW) {
+                assert_eq!(header, told, "{one}");
+                at_hand += 1;
+            }
+            // What the last look-up has left behind is no other's.
+            let short = jar.header_at_hand(other, || NOW);
+            let told = jar.header(&Target::from_uri(other).unwrap(), || NOW);
+            assert!(short.is_none_or(|short| short == told), "{one} {other}");
+        }
+    }
+    assert!(at_hand > uris.len() * uris.len() / 2, "{at_hand}");
+
+    // A header that has ended is not at hand, nor is one that hangs on the path.
+    let uri = http::Uri::from_static("https://x.example/");
+    assert!(jar.header(&Target::from_uri(&uri).unwrap(), || NOW).is_some());
+    assert!(jar.header_at_hand(&uri, || NOW).is_some());
+    assert!(jar.header_at_hand(&uri, || at(10)).is_none());
+    absorb(&mut jar, "https://x.example/", "p=1; Path=/a", NOW);
+    assert!(jar.header(&Target::from_uri(&uri).unwrap(), || NOW).is_some());
+    assert!(jar.header_at_hand(&uri, || NOW).is_none());
+}
+
+#[test]
 fn a_given_cookie_slows_down_its_like_alone() {
     let mut jar = Jar::default();
     let here = target("http://x.example/");

@@ -28,7 +28,6 @@ pin_project! {
     pub(crate) struct Wait<K: Keeper> {
         keeper: Arc<K>,
         ticket: Option<Ticket>,
-        since: Instant,
         until: Instant,
         #[pin]
         sleep: Sleep,
@@ -55,20 +54,15 @@ impl<K: Keeper> Wait<K> {
             Gate::leave(&keeper, ticket);
             return Err(RenewalError::new(RenewalErrorKind::NoRuntime));
         }
-        let since = Instant::now();
-        let until = since.checked_add(hold).unwrap_or_else(|| since + FAR);
+        let now = Instant::now();
+        let until = now.checked_add(hold).unwrap_or_else(|| now + FAR);
         // One look when the running attempt is overdue: its own runtime may be the reason.
         let overdue = keeper.gate().attempt_deadline().and_then(|deadline| {
             let left = deadline.saturating_sub(keeper.now());
-            since.checked_add(left)?.checked_add(Duration::from_millis(100))
+            now.checked_add(left)?.checked_add(Duration::from_millis(100))
         });
         let sleep = tokio::time::sleep_until(overdue.map_or(until, |overdue| overdue.min(until)));
-        Ok(Self { keeper, ticket: Some(ticket), since, until, sleep })
-    }
-
-    /// When the wait began.
-    pub(crate) fn since(&self) -> Instant {
-        self.since
+        Ok(Self { keeper, ticket: Some(ticket), until, sleep })
     }
 }
 

@@ -1,10 +1,12 @@
 //! A first-in-first-out line of waiters, kept in one slab.
 
+use std::num::NonZeroU64;
+
 /// A place in the line. It names one waiter for as long as its slot is kept, and nothing afterwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Ticket {
     index: u32,
-    sequence: u64,
+    sequence: NonZeroU64,
 }
 
 const NONE: u32 = u32::MAX;
@@ -28,8 +30,8 @@ pub(crate) struct Waiters<W, O, D = ()> {
 
 #[derive(Clone, Debug)]
 struct Slot<W, O, D> {
-    /// The ticket's sequence number; 0 marks a free slot.
-    sequence: u64,
+    /// The ticket's sequence number; a free slot has none.
+    sequence: Option<NonZeroU64>,
     previous: u32,
     next: u32,
     waker: Option<W>,
@@ -93,12 +95,13 @@ impl<W, O, D> Waiters<W, O, D> {
     /// Links a new slot behind `previous`, or at the head if that is none.
     fn insert_after(&mut self, previous: u32, note: D) -> Ticket {
         self.sequence += 1;
+        let sequence = NonZeroU64::new(self.sequence).expect("it grows");
         let next = match previous {
             NONE => self.head,
             previous => self.slots[previous as usize].next,
         };
         let slot = Slot {
-            sequence: self.sequence,
+            sequence: Some(sequence),
             previous,
             next,
             waker: None,
@@ -126,7 +129,7 @@ impl<W, O, D> Waiters<W, O, D> {
         }
         self.in_line += 1;
         self.kept += 1;
-        Ticket { index, sequence: self.sequence }
+        Ticket { index, sequence }
     }
 
     /// Gives the slot back. The waker is returned so that the caller drops it outside its lock.
@@ -136,7 +139,7 @@ impl<W, O, D> Waiters<W, O, D> {
         }
         let free = self.free;
         let slot = &mut self.slots[ticket.index as usize];
-        slot.sequence = 0;
+        slot.sequence = None;
         slot.next = free;
         slot.note = None;
         let gone = (slot.waker.take(), slot.outcome.take());
@@ -226,18 +229,27 @@ impl<W, O, D> Waiters<W, O, D> {
     }
 
     fn ticket(&self, index: u32) -> Ticket {
-        Ticket { index, sequence: self.slots[index as usize].sequence }
+        let sequence = self.slots[index as usize].sequence;
+        Ticket { index, sequence: sequence.expect("a slot in the line is not free") }
     }
 
     fn slot(&self, ticket: Ticket) -> &Slot<W, O, D> {
         let slot = &self.slots[ticket.index as usize];
-        debug_assert_eq!(slot.sequence, ticket.sequence, "a ticket is used after its slot was given back");
+        debug_assert_eq!(
+            slot.sequence,
+            Some(ticket.sequence),
+            "a ticket is used after its slot was given back"
+        );
         slot
     }
 
     fn slot_mut(&mut self, ticket: Ticket) -> &mut Slot<W, O, D> {
         let slot = &mut self.slots[ticket.index as usize];
-        debug_assert_eq!(slot.sequence, ticket.sequence, "a ticket is used after its slot was given back");
+        debug_assert_eq!(
+            slot.sequence,
+            Some(ticket.sequence),
+            "a ticket is used after its slot was given back"
+        );
         slot
     }
 

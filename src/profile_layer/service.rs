@@ -39,9 +39,7 @@ impl<S> ProfileService<S> {
             let identity = Identity::of(request.extensions());
             return identity.ok_or_else(|| SessionError::new(SessionErrorKind::NoIdentity));
         };
-        let found = request::find(request.extensions(), sessions)?;
-        found.seat(request.extensions_mut());
-        Ok(found.identity)
+        Ok(request::find(request.extensions_mut(), sessions)?.identity)
     }
 }
 

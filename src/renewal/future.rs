@@ -8,11 +8,10 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
-use tracing::Span;
 
 use super::{Answer, LateAnswer, ReplayBudget, layer::Config, told::Told};
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
         Identity, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner,
         lane::Lane,
         request::{SendLog, Stamp},
-        trace,
+        trace::{self, Scope},
     },
 };
 
@@ -44,7 +43,7 @@ pin_project! {
         #[pin]
         state: State<S, S::Future>,
         call: Option<Call<S, B>>,
-        span: Span,
+        span: Scope,
     }
 }
 
@@ -57,11 +56,11 @@ pin_project! {
         // Nothing is held; the gate is asked next.
         Admit,
         // Held by the gate.
-        Wait { #[pin] wait: Wait<SessionInner>, held: Held, span: Span },
+        Wait { #[pin] wait: Wait<SessionInner>, held: Held, span: Scope },
         // Admitted; a clone of the service below is being made ready.
         Ready { service: S, permit: Option<Permit<SessionInner>>, place: Place },
         // On its way.
-        Sent { #[pin] future: F, permit: Option<Permit<SessionInner>>, span: Span },
+        Sent { #[pin] future: F, under: Option<(Permit<SessionInner>, SendLog)>, span: Scope },
         // Answered.
         Done,
     }
@@ -74,14 +73,9 @@ struct Call<S, B> {
     /// Keeps the way to renew alive when the service is dropped before its last response, as a `oneshot` does.
     _lane: Arc<dyn Lane>,
     session: Session,
-    /// The request that is sent next.
+    /// The request that is sent next; while it is on its way, a copy of it, if there may be a next time.
     request: Option<Request<B>>,
-    /// A copy of the caller's request, for the time after that.
-    template: Option<Request<B>>,
-    requested: Uri,
-    method: Method,
     replays_left: ReplaysLeft,
-    log: SendLog,
     /// Whether the gate has let it through before.
     admitted: bool,
     replays: u32,
@@ -122,7 +116,7 @@ struct Held {
 
 impl Held {
     fn new(session: &Session) -> Self {
-        session.0.counters.held.add();
+        session.0.counters.seldom().held.add();
         session.0.shared.held.enter();
         let meters = &session.0.shared.meters;
         meters.held.add();
@@ -175,19 +169,15 @@ where
             Some(budget) => ReplaysLeft::Shared(budget.clone()),
             None => ReplaysLeft::Own(config.replay_limit),
         };
-        let span = trace::request(session.id(), request.method(), request.uri());
+        let span = Scope::new(trace::request(session.id(), request.method(), request.uri()));
         let told = span.in_scope(|| Told::begin(&session));
         let call = Call {
             inner,
             _lane: lane,
             told,
             session,
-            template: None,
-            requested: request.uri().clone(),
-            method: request.method().clone(),
             replays_left,
             request: Some(request),
-            log: SendLog::new(false),
             admitted: false,
             replays: 0,
             held: Duration::ZERO,
@@ -197,7 +187,7 @@ where
     }
 
     pub(crate) fn refused(error: BoxError) -> Self {
-        Self { state: State::Refused { error: Some(error) }, call: None, span: Span::none() }
+        Self { state: State::Refused { error: Some(error) }, call: None, span: Scope::NONE }
     }
 }
 
@@ -233,11 +223,10 @@ where
                         }
                     }
                 }
-                StateProjection::Wait { wait, span, .. } => {
+                StateProjection::Wait { wait, held, span } => {
                     let call = this.call.as_mut().expect("polled after completion");
-                    let since = wait.since();
                     let permit = ready!(span.in_scope(|| wait.poll(context)));
-                    call.held += since.elapsed();
+                    call.held += held.since.elapsed();
                     match permit {
                         Ok(permit) => {
                             call.told.released();
@@ -274,23 +263,23 @@ where
                     }
                     if Gate::count_send(&call.session.0, &permit, &call.config.budget) {
                         call.renew_in_time(&permit);
-                        let request = call.stamp(&permit);
+                        let (request, log) = call.stamp(&permit);
                         let generation = permit.value.life.generation;
                         call.told.sent(generation);
-                        let span = trace::send(generation);
+                        let span = Scope::new(trace::send(generation));
                         let future = span.in_scope(|| service.call(request));
-                        State::Sent { future, permit: Some(permit), span }
+                        State::Sent { future, under: Some((permit, log)), span }
                     } else {
                         State::Admit
                     }
                 }
-                StateProjection::Sent { future, permit, span } => {
+                StateProjection::Sent { future, under, span } => {
                     let answer = ready!(span.in_scope(|| future.poll(context))).map_err(Into::into);
-                    let permit = permit.take().expect("it is taken with the state");
+                    let (permit, log) = under.take().expect("it is taken with the state");
                     // The finished future goes first: it may hold a permit that the renewal needs.
                     this.state.set(State::Done);
                     let call = this.call.as_mut().expect("polled after completion");
-                    match call.judge(answer, permit) {
+                    match call.judge(answer, permit, &log) {
                         Judgement::Deliver(answer) => return Poll::Ready(answer),
                         Judgement::Replay => State::Admit,
                     }
@@ -323,7 +312,7 @@ where
         let hold = self.config.gate.hold.saturating_sub(self.held);
         let wait = Wait::new(self.session.0.clone(), ticket, hold)?;
         self.told.held();
-        Ok(State::Wait { wait, held: Held::new(&self.session), span: trace::hold() })
+        Ok(State::Wait { wait, held: Held::new(&self.session), span: Scope::new(trace::hold()) })
     }
 
     fn refused(&mut self, error: RenewalError) -> BoxError {
@@ -332,21 +321,19 @@ where
     }
 
     /// Takes the request to send, keeps a copy for another time, and writes on it whom it goes under.
-    fn stamp(&mut self, permit: &Permit<SessionInner>) -> Request<B> {
+    fn stamp(&mut self, permit: &Permit<SessionInner>) -> (Request<B>, SendLog) {
         let mut request = self.request.take().expect("it is sent once per admission");
         if self.replays_left.any() {
-            self.template = self.config.clone_body.copy(&request);
+            self.request = self.config.clone_body.copy(&request);
         }
-        let retirable = self.template.is_some() && self.method.is_safe();
-        self.log.with(|log| {
-            log.cookies.clear();
-            log.uri = None;
-            log.retirable = retirable;
-        });
+        let log = match &self.request {
+            Some(copy) => SendLog::new(copy.method().is_safe(), None),
+            None => SendLog::new(false, Some(request.uri().clone())),
+        };
         let extensions = request.extensions_mut();
         let identity = Identity { session: self.session.clone(), kept: permit.value.clone() };
-        extensions.insert(Stamp { identity, log: self.log.clone() });
-        request
+        extensions.insert(Stamp { identity, log: log.clone() });
+        (request, log)
     }
 
     /// Starts an early renewal if a cookie that the session needs is near its end.
@@ -363,6 +350,7 @@ where
         &mut self,
         answer: Result<Response<R>, BoxError>,
         mut permit: Permit<SessionInner>,
+        log: &SendLog,
     ) -> Judgement<R> {
         let session = self.session.0.clone();
         let generation = permit.value.life.generation;
@@ -380,7 +368,10 @@ where
             }
         };
         // Taken out for the user's test, which runs under no lock of ours.
-        let (cookies, served) = self.log.with(|log| (mem::take(&mut log.cookies), log.uri.take()));
+        let (cookies, served, requested) =
+            log.with(|log| (mem::take(&mut log.cookies), log.uri.take(), log.requested.take()));
+        let copied = self.request.as_ref().map(Request::uri);
+        let requested = copied.or(requested.as_ref()).expect("a request that is not copied leaves its uri");
         if let Some(expiring) = &self.config.expiring {
             expiring.note(&permit.value, &cookies);
         }
@@ -388,8 +379,8 @@ where
             status: response.status(),
             headers: response.headers(),
             extensions: response.extensions(),
-            requested: &self.requested,
-            served: served.as_ref().unwrap_or(&self.requested),
+            requested,
+            served: served.as_ref().unwrap_or(requested),
             cookies: &cookies,
         });
         let tell = |call: &mut Self, mut response: Response<R>| {
@@ -408,7 +399,7 @@ where
             let late = self.config.late == LateAnswer::ReplayAll
                 && !permit.has_role()
                 && !permit.value.life.is_current()
-                && self.method.is_safe();
+                && self.may_repeat(Method::is_safe);
             Gate::report_good(&session, &mut permit);
             if late && self.replay() {
                 self.told.replayed(&session, generation, ReplayCause::Stale);
@@ -418,7 +409,7 @@ where
         }
         let news = Gate::report_expired(&session, permit);
         let wanted = news || self.config.late != LateAnswer::Deliver;
-        if wanted && self.config.replay_methods.allow(&self.method) && self.replay() {
+        if wanted && self.may_repeat(|method| self.config.replay_methods.allow(method)) && self.replay() {
             let cause = if news { ReplayCause::Expired } else { ReplayCause::Stale };
             self.told.replayed(&session, generation, cause);
             // The response goes with its body before the wait: a held request holds no connection.
@@ -428,12 +419,16 @@ where
         Judgement::Deliver(Ok(tell(self, response)))
     }
 
+    /// Whether the request can be had again, with a method that may be sent again.
+    fn may_repeat(&self, allowed: impl FnOnce(&Method) -> bool) -> bool {
+        self.request.as_ref().is_some_and(|copy| allowed(copy.method()))
+    }
+
     /// Makes ready to send the request again, if it can be had again and may be.
     fn replay(&mut self) -> bool {
-        if self.template.is_none() || !self.replays_left.take() {
+        if self.request.is_none() || !self.replays_left.take() {
             return false;
         }
-        self.request = self.template.take();
         self.replays += 1;
         true
     }

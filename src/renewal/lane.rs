@@ -61,7 +61,7 @@ where
         let span = trace::send(identity.generation());
         let sent = async move {
             let requested = request.uri().clone();
-            let log = SendLog::new(false);
+            let log = SendLog::new(false, None);
             let extensions = request.extensions_mut();
             // The renewal says whose it is.
             extensions.remove::<Session>();

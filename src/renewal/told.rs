@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// One request as its watchers see it, from its beginning or not at all.
-pub(crate) struct Told(Option<Watched>);
+pub(crate) struct Told(Option<Box<Watched>>);
 
 /// A request that began while somebody had subscribed to events.
 struct Watched {
@@ -21,10 +21,8 @@ struct Watched {
 impl Told {
     pub(crate) fn begin(session: &Session) -> Self {
         let events = &session.0.shared.events;
-        let watched = events.is_watched().then(|| Watched {
-            session: session.clone(),
-            number: events.number(),
-            has_ended: false,
+        let watched = events.is_watched().then(|| {
+            Box::new(Watched { session: session.clone(), number: events.number(), has_ended: false })
         });
         if let Some(watched) = &watched {
             watched.tell(RequestStep::Began);
@@ -48,7 +46,7 @@ impl Told {
     }
 
     pub(crate) fn replayed(&self, session: &SessionInner, generation: u64, cause: ReplayCause) {
-        let counters = &session.counters;
+        let counters = session.counters.seldom();
         match cause {
             ReplayCause::Expired => &counters.replayed_expired,
             ReplayCause::Stale => &counters.replayed_stale,

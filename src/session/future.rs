@@ -130,16 +130,15 @@ impl Sent {
             return;
         };
         let session = &self.identity.session.0;
+        let told = self.log.is_some() || self.tells;
         let now = session.shared.timestamp();
         for set_cookie in response.headers().get_all(header::SET_COOKIE) {
             // Locked for the one cookie, so that no subscriber of traces runs under the lock.
-            let absorbed = self
-                .identity
-                .kept
-                .jar
-                .lock()
-                .absorb(&target, set_cookie.as_bytes(), now)
-                .map(|absorbed| (absorbed.cookie().cloned(), matches!(absorbed, Absorbed::Refreshed(_))));
+            let absorbed =
+                self.identity.kept.jar.lock().absorb(&target, set_cookie.as_bytes(), now).map(|absorbed| {
+                    let is_refreshed = matches!(absorbed, Absorbed::Refreshed(_));
+                    (absorbed.cookie().filter(|_| told).cloned(), is_refreshed)
+                });
             match absorbed {
                 Ok((cookie, is_refreshed)) => {
                     session.counters.cookies_stored.add();
@@ -154,7 +153,7 @@ impl Sent {
                     trace::received(&self.identity, &target, set_cookie);
                 }
                 Err(error) => {
-                    session.counters.cookies_refused.add();
+                    session.counters.seldom().cookies_refused.add();
                     session.shared.meters.cookies_refused.add();
                     trace::refused(&self.identity, &target, &error);
                 }

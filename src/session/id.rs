@@ -28,22 +28,36 @@ use super::{Kept, Session, SessionInner};
 /// Cloning allocates nothing.
 #[derive(Clone)]
 pub struct SessionId {
-    name: Repr,
+    name: Name,
     /// Below the session layer, whom the request goes under: the extension is there anyway, so that a send allocates nothing to
     /// say so. A copy that somebody keeps holds no session in use.
     seat: (Weak<SessionInner>, Weak<Kept>),
 }
 
 /// One name has one representation: text that is the decimal form of a number is held as the number.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-enum Repr {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Name {
     Number(u64),
     Text(Arc<str>),
 }
 
+/// Nothing tells the two kinds apart: should a number and a text have one hash, they are still not equal.
+impl Hash for Name {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            Self::Number(number) => state.write_u64(*number),
+            Self::Text(text) => text.hash(state),
+        }
+    }
+}
+
 impl SessionId {
-    fn named(name: Repr) -> Self {
+    fn named(name: Name) -> Self {
         Self { name, seat: (Weak::new(), Weak::new()) }
+    }
+
+    pub(super) fn name(&self) -> &Name {
+        &self.name
     }
 
     /// The session and the identity that were seated here, unless both are gone.
@@ -65,7 +79,7 @@ impl SessionId {
 
 impl From<&str> for SessionId {
     fn from(text: &str) -> Self {
-        Self::named(Self::from_text(text).map_or_else(|| Repr::Text(text.into()), Repr::Number))
+        Self::named(Self::from_text(text).map_or_else(|| Name::Text(text.into()), Name::Number))
     }
 }
 
@@ -92,14 +106,14 @@ macro_rules! from_integers {
         $(
             impl From<$unsigned> for SessionId {
                 fn from(number: $unsigned) -> Self {
-                    Self::named(Repr::Number(number as u64))
+                    Self::named(Name::Number(number as u64))
                 }
             }
         )*
         $(
             impl From<$signed> for SessionId {
                 fn from(number: $signed) -> Self {
-                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self::named(Repr::Number(number)))
+                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self::named(Name::Number(number)))
                 }
             }
         )*
@@ -137,8 +151,8 @@ impl Ord for SessionId {
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Repr::Number(number) => number.fmt(f),
-            Repr::Text(text) => text.fmt(f),
+            Name::Number(number) => number.fmt(f),
+            Name::Text(text) => text.fmt(f),
         }
     }
 }
@@ -146,8 +160,8 @@ impl fmt::Display for SessionId {
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Repr::Number(number) => write!(f, "SessionId({number})"),
-            Repr::Text(text) => write!(f, "SessionId({text:?})"),
+            Name::Number(number) => write!(f, "SessionId({number})"),
+            Name::Text(text) => write!(f, "SessionId({text:?})"),
         }
     }
 }
@@ -165,7 +179,7 @@ mod tests {
         assert_eq!(SessionId::from(-5), SessionId::from("-5"));
         for text in ["", "00", "01", "+1", " 1", "18446744073709551616", "٣"] {
             assert_eq!(SessionId::from(text).to_string(), text);
-            assert!(matches!(SessionId::from(text).name, Repr::Text(_)), "{text:?}");
+            assert!(matches!(SessionId::from(text).name, Name::Text(_)), "{text:?}");
         }
     }
 }

@@ -137,6 +137,8 @@ pub(crate) struct Log {
     pub(crate) cookies: Vec<StoredCookie>,
     /// The URI of the last hop that was answered.
     pub(crate) uri: Option<Uri>,
+    /// What was asked for, if the gate has no copy of the request that could say it.
+    pub(crate) requested: Option<Uri>,
     /// Whether a hop whose identity has ended may be refused, because the gate can start the whole request again.
     pub(crate) retirable: bool,
 }
@@ -148,8 +150,8 @@ impl fmt::Debug for SendLog {
 }
 
 impl SendLog {
-    pub(crate) fn new(retirable: bool) -> Self {
-        Self(Arc::new(Mutex::new(Log { retirable, ..Log::default() })))
+    pub(crate) fn new(retirable: bool, requested: Option<Uri>) -> Self {
+        Self(Arc::new(Mutex::new(Log { retirable, requested, ..Log::default() })))
     }
 
     pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Log) -> R) -> R {
@@ -166,12 +168,13 @@ pub(crate) struct Stamp {
     pub(crate) log: SendLog,
 }
 
-/// Whom a request goes under, and where it says so.
+/// What a request says of its session.
 pub(crate) struct Found {
     pub(crate) identity: Identity,
     /// The gate's log, if a gate is above.
     pub(crate) log: Option<SendLog>,
-    place: Place,
+    pub(crate) switch: Option<CookieSwitch>,
+    pub(crate) brought: Option<RequestCookies>,
 }
 
 /// Which extension told whom a request goes under.
@@ -184,20 +187,46 @@ enum Place {
     Nowhere,
 }
 
-impl Found {
+impl Place {
     /// Lets the layers below know whom the request goes under: in the place of what names its session, or beside it if nothing
     /// does.
-    pub(crate) fn seat(&self, extensions: &mut Extensions) {
-        let Identity { session, kept } = &self.identity;
-        match self.place {
-            Place::Outright => {}
-            Place::Session => extensions.get_mut::<Session>().expect("it was found there").seat(kept),
-            Place::Name => extensions.get_mut::<SessionId>().expect("it was found there").seat(session, kept),
-            Place::Nowhere => {
-                extensions.insert(self.identity.clone());
+    fn seat(self, identity: &Identity, extensions: &mut Extensions) {
+        let Identity { session, kept } = identity;
+        match self {
+            Self::Outright => {}
+            Self::Session => extensions.get_mut::<Session>().expect("it was found there").seat(kept),
+            Self::Name => extensions.get_mut::<SessionId>().expect("it was found there").seat(session, kept),
+            Self::Nowhere => {
+                extensions.insert(identity.clone());
             }
         }
     }
+}
+
+/// Extensions that are asked for one type after the other, until all that are there were found.
+struct Look<'e> {
+    extensions: &'e Extensions,
+    left: usize,
+}
+
+impl<'e> Look<'e> {
+    fn new(extensions: &'e Extensions) -> Self {
+        Self { extensions, left: extensions.len() }
+    }
+
+    fn get<T: Send + Sync + 'static>(&mut self) -> Option<&'e T> {
+        if self.left == 0 {
+            return None;
+        }
+        let found = self.extensions.get();
+        self.left -= usize::from(found.is_some());
+        found
+    }
+}
+
+/// The name of the session, if that is all that a request says.
+fn name_alone(extensions: &Extensions) -> Option<&SessionId> {
+    if extensions.len() == 1 { extensions.get() } else { None }
 }
 
 /// The identity that a layer above has settled.
@@ -217,6 +246,9 @@ pub(crate) fn seated(extensions: &Extensions) -> Option<Identity> {
 
 /// Finds the session that a request names: its handle before its name before the default.
 pub(crate) fn named_session(extensions: &Extensions, sessions: &Sessions) -> Result<Session, SessionError> {
+    if let Some(id) = name_alone(extensions) {
+        return Ok(sessions.registry.session(id));
+    }
     if let Some(session) = extensions.get::<Session>() {
         return own(session, sessions);
     }
@@ -244,34 +276,41 @@ fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> 
     Err(SessionError::new(SessionErrorKind::ForeignSession))
 }
 
-/// Finds the identity that a request goes under: the one that the gate put there, or the current one of the session it names.
-pub(crate) fn find(extensions: &Extensions, sessions: &Sessions) -> Result<Found, SessionError> {
-    if let Some(stamp) = extensions.get::<Stamp>() {
-        let identity = outright(&stamp.identity, extensions, sessions)?;
-        return Ok(Found { identity, log: Some(stamp.log.clone()), place: Place::Outright });
+/// Finds the identity that a request goes under, the one that the gate put there or the current one of the session it names, and
+/// lets the layers below know.
+pub(crate) fn find(extensions: &mut Extensions, sessions: &Sessions) -> Result<Found, SessionError> {
+    // What nearly all requests say.
+    if extensions.len() == 1
+        && let Some(id) = extensions.get_mut::<SessionId>()
+    {
+        let identity = current(sessions.registry.session(id))?;
+        id.seat(&identity.session, &identity.kept);
+        return Ok(Found { identity, log: None, switch: None, brought: None });
     }
-    if let Some(identity) = extensions.get::<Identity>() {
-        let identity = outright(identity, extensions, sessions)?;
-        return Ok(Found { identity, log: None, place: Place::Outright });
-    }
-    let (session, place) = if let Some(session) = extensions.get::<Session>() {
-        (own(session, sessions)?, Place::Session)
-    } else if let Some(id) = extensions.get::<SessionId>() {
-        (sessions.registry.session(id), Place::Name)
+    let mut look = Look::new(extensions);
+    let (identity, log, place) = if let Some(stamp) = look.get::<Stamp>() {
+        (outright(&stamp.identity, &mut look, sessions)?, Some(stamp.log.clone()), Place::Outright)
+    } else if let Some(identity) = look.get::<Identity>() {
+        (outright(identity, &mut look, sessions)?, None, Place::Outright)
     } else {
-        (default_session(sessions)?, Place::Nowhere)
+        let (session, place) = if let Some(session) = look.get::<Session>() {
+            (own(session, sessions)?, Place::Session)
+        } else if let Some(id) = look.get::<SessionId>() {
+            (sessions.registry.session(id), Place::Name)
+        } else {
+            (default_session(sessions)?, Place::Nowhere)
+        };
+        (current(session)?, None, place)
     };
-    let identity = current(session)?;
-    Ok(Found { identity, log: None, place })
+    let (switch, brought) = (look.get().copied(), look.get().cloned());
+    place.seat(&identity, extensions);
+    Ok(Found { identity, log, switch, brought })
 }
 
 /// An identity that is there by itself, unless the request names another session or one of others.
-fn outright(
-    identity: &Identity,
-    extensions: &Extensions,
-    sessions: &Sessions,
-) -> Result<Identity, SessionError> {
-    let other = match (extensions.get::<Session>(), extensions.get::<SessionId>()) {
+fn outright(identity: &Identity, look: &mut Look<'_>, sessions: &Sessions) -> Result<Identity, SessionError> {
+    let id = look.get::<SessionId>();
+    let other = match (look.get::<Session>(), id) {
         // It may have been renamed since the request named it.
         (Some(session), _) => !identity.session.0.names.has(session.id()),
         (None, Some(id)) => !identity.session.0.names.has(id),

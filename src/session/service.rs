@@ -3,11 +3,14 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Request, Response, Uri, header};
+use http::{
+    HeaderMap, Request, Response, Uri,
+    header::{self, Entry},
+};
 use tower_service::Service;
 
 use super::{
-    CookieSwitch, Identity, RequestCookies, ResponseFuture, SessionError, SessionErrorKind, Sessions,
+    CookieSwitch, Identity, ResponseFuture, SessionError, SessionErrorKind, Sessions,
     future::Sent,
     request::{self, Found},
     trace,
@@ -46,47 +49,33 @@ impl<S> SessionService<S> {
 
     /// Puts onto the request what its session adds to it.
     fn prepare<B>(&self, request: &mut Request<B>) -> Result<Sent, Unsent> {
-        let found = request::find(request.extensions(), &self.sessions)?;
-        let identity = &found.identity;
-        if let Some(log) = &found.log {
+        let Found { identity, log, switch, brought } =
+            request::find(request.extensions_mut(), &self.sessions)?;
+        if let Some(log) = &log {
             // A hop that waited below while its identity was ended: the gate starts the request again under the next one.
             if identity.is_ended() && log.with(|log| log.retirable) {
                 return Err(SessionError::new(SessionErrorKind::Retired).into());
             }
         }
         if identity.kept.undressed().is_some() {
-            return Err(Unsent::Undressed(found.identity));
+            return Err(Unsent::Undressed(identity));
         }
         let uri = target_uri(request)?;
-        let target = Target::from_uri(&uri)
-            .map_err(|error| SessionError::caused_by(SessionErrorKind::BadUri, error))?;
         let shared = &identity.session.0.shared;
-        let mut jar = identity.kept.jar.lock();
-        if let Some(cookies) = request.extensions().get::<RequestCookies>() {
-            jar.add(cookies.iter(), &target, shared.timestamp())
+        if let Some(cookies) = brought {
+            let mut jar = identity.kept.jar.lock();
+            jar.add(cookies.iter(), &target(&uri)?, shared.timestamp())
                 .map_err(|error| SessionError::caused_by(SessionErrorKind::BadCookie, error))?;
         }
-        let switch = request.extensions().get::<CookieSwitch>();
-        let stores = CookieSwitch::stores(switch);
-        if CookieSwitch::sends(switch) {
-            let own = request.headers().get_all(header::COOKIE);
-            let now = || shared.timestamp();
-            let cookie = match own.iter().next() {
-                None => jar.header(&target, now),
-                Some(_) => jar.header_with(&target, own.iter(), now),
-            };
-            drop(jar);
-            if let Some(cookie) = cookie {
-                trace::sent(identity, &target, &cookie);
-                request.headers_mut().insert(header::COOKIE, cookie);
-            }
+        if CookieSwitch::sends(switch.as_ref()) {
+            send_cookies(&identity, &uri, request.headers_mut())?;
         } else {
-            drop(jar);
+            // What cannot be read is refused, whatever the request leaves out.
+            target(&uri)?;
         }
         identity.session.0.counters.sent.add();
-        identity.session.0.shared.meters.sent.add();
-        found.seat(request.extensions_mut());
-        let Found { identity, log, .. } = found;
+        shared.meters.sent.add();
+        let stores = CookieSwitch::stores(switch.as_ref());
         Ok(Sent { identity, uri, stores, tells: self.tells, log })
     }
 }
@@ -130,6 +119,40 @@ impl From<SessionError> for Unsent {
     fn from(error: SessionError) -> Self {
         Self::Refused(error)
     }
+}
+
+/// Puts the session's cookies on, beside those that the request has of its own.
+fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Result<(), SessionError> {
+    let shared = &identity.session.0.shared;
+    let now = || shared.timestamp();
+    let mut jar = identity.kept.jar.lock();
+    let cookie = match jar.header_at_hand(uri, now) {
+        Some(cookie) => cookie,
+        None => jar.header(&target(uri)?, now),
+    };
+    drop(jar);
+    if cookie.is_none() && !headers.contains_key(header::COOKIE) {
+        return Ok(());
+    }
+    match (headers.entry(header::COOKIE), cookie) {
+        (Entry::Vacant(place), Some(cookie)) => {
+            trace::sent(identity, uri, &cookie);
+            place.insert(cookie);
+        }
+        (Entry::Vacant(_), None) => {}
+        (Entry::Occupied(mut own), _) => {
+            let both = identity.kept.jar.lock().header_with(&target(uri)?, own.iter(), now);
+            if let Some(both) = both {
+                trace::sent(identity, uri, &both);
+                own.insert(both);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn target(uri: &Uri) -> Result<Target<'_>, SessionError> {
+    Target::from_uri(uri).map_err(|error| SessionError::caused_by(SessionErrorKind::BadUri, error))
 }
 
 /// Where the request goes: its URI, completed by its `Host` header where it has only a path.

@@ -57,10 +57,8 @@ pub(crate) struct SessionInner {
     pub(crate) shared: Arc<Shared>,
     pub(crate) gate: Gate<Self>,
     pub(crate) counters: Counters,
-    /// What of the counters is accounted for, once the session is none of its registry's any more.
-    left: Mutex<Option<Counters>>,
-    /// What the program keeps with the session; most programs keep nothing.
-    data: Mutex<Option<Box<Data>>>,
+    /// What most sessions never have.
+    aside: Mutex<Option<Box<Aside>>>,
     /// Draws the profiles, if there are any.
     pub(super) wearer: Option<Arc<Wearer>>,
     /// What ties it to other processes, if it is shared.
@@ -74,8 +72,18 @@ pub(crate) struct SessionInner {
 /// What a program keeps with a session.
 type Data = BTreeMap<String, String>;
 
-fn boxed(data: Data) -> Option<Box<Data>> {
-    (!data.is_empty()).then(|| Box::new(data))
+#[derive(Default)]
+struct Aside {
+    data: Data,
+    /// What of the counters is accounted for, once the session is none of its registry's any more.
+    left: Option<Counters>,
+}
+
+impl Aside {
+    /// Nothing, if the program keeps nothing.
+    fn with(data: Data) -> Option<Box<Self>> {
+        (!data.is_empty()).then(|| Box::new(Self { data, left: None }))
+    }
 }
 
 /// What a session begins with.
@@ -188,10 +196,9 @@ impl Session {
             shared,
             gate,
             counters: Counters::default(),
-            left: Mutex::new(None),
+            aside: Mutex::new(Aside::with(data)),
             wearer,
             ties,
-            data: Mutex::new(boxed(data)),
             last_used: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
         }))
@@ -467,27 +474,27 @@ impl Session {
     ///
     /// Data belongs to the session, not to an identity: a renewal leaves it alone. It is forked and saved with the session.
     pub fn data(&self, key: &str) -> Option<String> {
-        self.0.data.lock().as_ref()?.get(key).cloned()
+        self.0.aside.lock().as_ref()?.data.get(key).cloned()
     }
 
     /// Keeps `value` with this session under `key`, and returns what was there.
     pub fn set_data(&self, key: impl Into<String>, value: impl Into<String>) -> Option<String> {
         let (key, value) = (key.into(), value.into());
-        let old = self.0.data.lock().get_or_insert_default().insert(key, value);
+        let old = self.0.aside.lock().get_or_insert_default().data.insert(key, value);
         self.0.shared.changed();
         old
     }
 
     /// Removes what is kept under `key`, and returns it.
     pub fn remove_data(&self, key: &str) -> Option<String> {
-        let old = self.0.data.lock().as_mut()?.remove(key);
+        let old = self.0.aside.lock().as_mut()?.data.remove(key);
         self.0.shared.changed();
         old
     }
 
     /// All that the program keeps with this session.
     pub fn all_data(&self) -> BTreeMap<String, String> {
-        self.0.data.lock().as_deref().cloned().unwrap_or_default()
+        self.0.aside.lock().as_ref().map(|aside| aside.data.clone()).unwrap_or_default()
     }
 
     pub(crate) fn now(&self) -> Duration {
@@ -580,7 +587,7 @@ impl Names {
 /// What was counted after the session left its registry.
 impl Drop for SessionInner {
     fn drop(&mut self) {
-        if let Some(left) = self.left.get_mut() {
+        if let Some(left) = self.aside.get_mut().as_mut().and_then(|aside| aside.left.as_ref()) {
             self.shared.gone.absorb_since(&self.counters, left);
         }
     }
@@ -592,7 +599,7 @@ impl SessionInner {
         let so_far = Counters::default();
         so_far.absorb(&self.counters);
         gone.absorb(&so_far);
-        *self.left.lock() = Some(so_far);
+        self.aside.lock().get_or_insert_default().left = Some(so_far);
     }
 
     /// An identity with an empty jar and another profile than the last one's.
@@ -603,7 +610,11 @@ impl SessionInner {
 
     #[cfg(feature = "serde")]
     pub(super) fn keep_data(&self, data: Data) {
-        *self.data.lock() = boxed(data);
+        let mut aside = self.aside.lock();
+        match &mut *aside {
+            Some(aside) => aside.data = data,
+            None => *aside = Aside::with(data),
+        }
     }
 
     /// Another profile than the one that is worn now, or was worn last.
@@ -700,17 +711,17 @@ impl Keeper for SessionInner {
         let (meters, counters) = (&self.shared.meters, &self.counters);
         let kind = match change {
             Change::Started { generation, reason } => {
-                counters.renewals_started.add();
+                counters.seldom().renewals_started.add();
                 meters.started(reason).add();
                 EventKind::RenewalStarted { generation, reason }
             }
             Change::Committed { generation, took } => {
-                counters.renewals_succeeded.add();
+                counters.seldom().renewals_succeeded.add();
                 meters.committed.ended(took);
                 EventKind::RenewalCommitted { generation, took }
             }
             Change::Failed { generation, kind: error, took } => {
-                counters.renewals_failed.add();
+                counters.seldom().renewals_failed.add();
                 meters.failed.ended(took);
                 EventKind::RenewalFailed { generation, error, took }
             }

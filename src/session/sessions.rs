@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use super::{
     Session, SessionId, Stats,
     events::{EventKind, Events, Hub},
+    id::Name,
     lane::Lane,
     meters::Meters,
     session::SessionInner,
@@ -57,7 +58,7 @@ pub struct Sessions {
 
 /// The sessions by name.
 pub(crate) struct Registry {
-    map: papaya::HashMap<SessionId, Session, foldhash::quality::RandomState>,
+    map: papaya::HashMap<Name, Arc<SessionInner>, foldhash::quality::RandomState>,
     pub(crate) shared: Arc<Shared>,
     max_sessions: Option<usize>,
     /// Counts creations, twice each: the clock of `last_used`.
@@ -221,7 +222,7 @@ impl Sessions {
         let mut stats = Stats::default();
         let _creation = self.registry.creation.lock();
         for session in self.registry.map.pin().values() {
-            session.0.counters.add_to(&mut stats);
+            session.counters.add_to(&mut stats);
         }
         shared.gone.add_to(&mut stats);
         stats.held_peak = shared.held.peak();
@@ -442,7 +443,7 @@ impl Registry {
     /// All sessions, in no order.
     pub(crate) fn all(&self) -> Vec<Session> {
         let _creation = self.creation.lock();
-        self.map.pin().values().cloned().collect()
+        self.map.pin().values().cloned().map(Session::of).collect()
     }
 
     /// All sessions, those used last at the end as far as that is known.
@@ -468,7 +469,7 @@ impl Registry {
 
     /// The session, if it is there and stays: the way that every request takes.
     pub(crate) fn find(&self, id: &SessionId) -> Option<Session> {
-        let session = self.map.pin().get(id)?.clone();
+        let session = Session::of(self.map.pin().get(id.name())?.clone());
         if self.max_sessions.is_some() {
             // Pairs with the fence in `drop_oldest`: either this sees the mark, or that sees the clone just made.
             fence(Ordering::SeqCst);
@@ -504,7 +505,7 @@ impl Registry {
             let now = self.epoch.fetch_add(2, Ordering::Relaxed) + 2;
             session.0.last_used.store(now, Ordering::Relaxed);
             line.push(Reverse((now, id.clone())));
-            self.map.pin().insert(id, session.clone());
+            self.map.pin().insert(id.name().clone(), session.0.clone());
             while self.map.len() > max_sessions {
                 match self.drop_oldest(&mut line, now) {
                     Some(session) => evicted.push(session),
@@ -515,7 +516,7 @@ impl Registry {
                 }
             }
         } else {
-            self.map.pin().insert(id, session.clone());
+            self.map.pin().insert(id.name().clone(), session.0.clone());
         }
         drop(line);
         self.shared.meters.created.add();
@@ -535,7 +536,7 @@ impl Registry {
 
     /// Takes this very session out, if it is here.
     pub(crate) fn forget(&self, session: &Session) {
-        self.take_out(session.id(), |known| Arc::ptr_eq(&known.0, &session.0));
+        self.take_out(session.id(), |known| Arc::ptr_eq(known, &session.0));
     }
 
     /// Takes the session of this name out.
@@ -543,14 +544,14 @@ impl Registry {
         self.take_out(id, |_| true)
     }
 
-    fn take_out(&self, id: &SessionId, is_it: impl FnOnce(&Session) -> bool) -> Option<Session> {
+    fn take_out(&self, id: &SessionId, is_it: impl FnOnce(&Arc<SessionInner>) -> bool) -> Option<Session> {
         let session = {
             let _creation = self.creation.lock();
             let guard = self.map.guard();
-            if !self.map.get(id, &guard).is_some_and(is_it) {
+            if !self.map.get(id.name(), &guard).is_some_and(is_it) {
                 return None;
             }
-            let session = self.map.remove(id, &guard)?.clone();
+            let session = Session::of(self.map.remove(id.name(), &guard)?.clone());
             session.0.leave(&self.shared.gone);
             // The map keeps what was removed for a while, and with it a profile that others may wait for.
             guard.flush();
@@ -567,14 +568,14 @@ impl Registry {
         let mut line = self.creation.lock();
         let guard = self.map.guard();
         let from = session.id().clone();
-        let is_here = self.map.get(&from, &guard).is_some_and(|here| Arc::ptr_eq(&here.0, &session.0));
-        if !is_here || self.map.contains_key(&to, &guard) {
+        let is_here = self.map.get(from.name(), &guard).is_some_and(|here| Arc::ptr_eq(here, &session.0));
+        if !is_here || self.map.contains_key(to.name(), &guard) {
             return false;
         }
         session.0.names.push(to.clone());
         // Found under both names for a moment, rather than under none.
-        self.map.insert(to.clone(), session.clone(), &guard);
-        self.map.remove(&from, &guard);
+        self.map.insert(to.name().clone(), session.0.clone(), &guard);
+        self.map.remove(from.name(), &guard);
         // What the map keeps of it for a while would count as in use.
         guard.flush();
         if self.max_sessions.is_some() {
@@ -592,30 +593,30 @@ impl Registry {
         let map = self.map.pin();
         for _ in 0..LOOKS {
             let Reverse((entered, id)) = line.pop()?;
-            let Some(session) = map.get(&id) else {
+            let Some(session) = map.get(id.name()) else {
                 continue;
             };
-            let used = session.0.last_used.load(Ordering::Relaxed);
+            let used = session.last_used.load(Ordering::Relaxed);
             if used > entered {
                 line.push(Reverse((used, id)));
                 continue;
             }
-            session.0.evicted.store(true, Ordering::Relaxed);
+            session.evicted.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
-            if Arc::strong_count(&session.0) == 1 && session.0.gate.is_idle() {
+            if Arc::strong_count(session) == 1 && session.gate.is_idle() {
                 if self.shared.dropped.get() == 0 {
                     tracing::warn!(session = %id, "a session was dropped to keep within max_sessions; further ones are counted");
                 }
                 self.shared.dropped.add();
                 self.shared.meters.evicted.add();
                 self.shared.meters.live.down(1);
-                self.shared.gone.absorb(&session.0.counters);
-                map.remove(&id);
-                return Some(session.clone());
+                self.shared.gone.absorb(&session.counters);
+                map.remove(id.name());
+                return Some(Session::of(session.clone()));
             }
-            session.0.evicted.store(false, Ordering::Relaxed);
+            session.evicted.store(false, Ordering::Relaxed);
             // In use: as good as used now.
-            session.0.last_used.store(now | 1, Ordering::Relaxed);
+            session.last_used.store(now | 1, Ordering::Relaxed);
             line.push(Reverse((now | 1, id)));
         }
         None

@@ -1,7 +1,7 @@
 //! What is traced. Cookies are shown without their values, unless the user asked for them.
 
 use http::{HeaderValue, Method, Uri};
-use tracing::{Level, Span, debug, debug_span, enabled};
+use tracing::{Level, Span, debug, debug_span, enabled, span::Entered};
 
 use super::{EventKind, Identity, SessionId, SessionInner};
 use crate::{
@@ -17,6 +17,26 @@ pub(crate) const REQUEST: &str = "tower_client_sessions::request";
 
 /// The target of the spans and events of renewals.
 const RENEWAL: &str = "tower_client_sessions::renewal";
+
+/// A span that takes the room of a pointer, since a request that waits has several: nothing where nobody listens.
+pub(crate) struct Scope(Option<Box<Span>>);
+
+impl Scope {
+    pub(crate) const NONE: Self = Self(None);
+
+    pub(crate) fn new(span: Span) -> Self {
+        Self((!span.is_disabled()).then(|| Box::new(span)))
+    }
+
+    pub(crate) fn enter(&self) -> Option<Entered<'_>> {
+        self.0.as_ref().map(|span| span.enter())
+    }
+
+    pub(crate) fn in_scope<T>(&self, run: impl FnOnce() -> T) -> T {
+        let _entered = self.enter();
+        run()
+    }
+}
 
 /// A request on its way through a renewal layer. The query of its URI may hold secrets, and is left away.
 pub(crate) fn request(session: &SessionId, method: &Method, uri: &Uri) -> Span {
@@ -67,9 +87,11 @@ pub(super) fn changed(session: &SessionId, kind: &EventKind) {
 }
 
 /// A request leaves with cookies.
-pub(crate) fn sent(identity: &Identity, target: &Target<'_>, header: &HeaderValue) {
+pub(crate) fn sent(identity: &Identity, uri: &Uri, header: &HeaderValue) {
     if enabled!(target: TARGET, Level::DEBUG) {
-        let (session, generation, host) = (identity.session_id(), identity.generation(), target.host());
+        let target = Target::from_uri(uri);
+        let host = target.as_ref().map_or("", Target::host);
+        let (session, generation) = (identity.session_id(), identity.generation());
         let cookies = shown_header(identity, header);
         debug!(target: TARGET, %session, generation, host, cookies, "cookies sent");
     }
