@@ -6,10 +6,11 @@ use std::{
     ops::Deref,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{
@@ -139,33 +140,8 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
     /// [`HeldTooLong`]: RenewalErrorKind::HeldTooLong
     /// [`TooManyHeld`]: RenewalErrorKind::TooManyHeld
     /// [`Reentrant`]: RenewalErrorKind::Reentrant
-    pub async fn enter(&self) -> Result<Pass<T>, RenewalError> {
-        if driver::is_reentrant(&self.keeper) {
-            return Err(RenewalError::new(RenewalErrorKind::Reentrant));
-        }
-        if let Some(pass) = self.try_enter()
-            && Gate::count_send(&self.keeper, &pass.permit, &Budget::default())
-        {
-            return Ok(pass);
-        }
-        self.enter_as(false).await
-    }
-
-    /// Enters for the first time, or again with news about a value.
-    async fn enter_as(&self, mut admitted: bool) -> Result<Pass<T>, RenewalError> {
-        loop {
-            let permit = match Gate::admit(&self.keeper, admitted) {
-                Entry::Pass(permit) => permit,
-                Entry::Wait(ticket) => {
-                    Wait::new(self.keeper.clone(), ticket, self.keeper.config.hold)?.await?
-                }
-                Entry::Refuse(error) => return Err(error),
-            };
-            if Gate::count_send(&self.keeper, &permit, &Budget::default()) {
-                return Ok(Pass { permit });
-            }
-            admitted = true;
-        }
+    pub fn enter(&self) -> impl Future<Output = Result<Pass<T>, RenewalError>> + Send {
+        Enter { keeper: &self.keeper, admitted: false, wait: None }
     }
 
     /// The current value, if there is one and nobody has to wait for it. This starts nothing.
@@ -189,7 +165,7 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
             return Err(RenewalError::new(RenewalErrorKind::Reentrant));
         }
         Gate::report_rejected(&self.keeper, &rejected.permit);
-        self.enter_as(true).await
+        Enter { keeper: &self.keeper, admitted: true, wait: None }.await
     }
 
     /// Starts a renewal at once, or joins the one that runs. The current value serves on until the new one is there.
@@ -231,6 +207,53 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
     /// How many wait at this moment.
     pub fn held(&self) -> usize {
         self.keeper.gate.held()
+    }
+}
+
+pin_project! {
+    /// Enters for the first time, or again with news about a value.
+    struct Enter<'g, T>
+    where
+        T: Send,
+        T: Sync,
+        T: 'static,
+    {
+        keeper: &'g Arc<Alone<T>>,
+        admitted: bool,
+        #[pin]
+        wait: Option<Wait<Alone<T>>>,
+    }
+}
+
+impl<T: Send + Sync + 'static> Future for Enter<'_, T> {
+    type Output = Result<Pass<T>, RenewalError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let keeper = *this.keeper;
+        if this.wait.is_none() && driver::is_reentrant(keeper) {
+            return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::Reentrant)));
+        }
+        loop {
+            let permit = if let Some(wait) = this.wait.as_mut().as_pin_mut() {
+                let permit = ready!(wait.poll(context));
+                this.wait.set(None);
+                permit?
+            } else {
+                match Gate::admit(keeper, *this.admitted) {
+                    Entry::Pass(permit) => permit,
+                    Entry::Wait(ticket) => {
+                        this.wait.set(Some(Wait::new(keeper.clone(), ticket, keeper.config.hold)?));
+                        continue;
+                    }
+                    Entry::Refuse(error) => return Poll::Ready(Err(error)),
+                }
+            };
+            if Gate::count_send(keeper, &permit, &Budget::default()) {
+                return Poll::Ready(Ok(Pass { permit }));
+            }
+            *this.admitted = true;
+        }
     }
 }
 
