@@ -1,7 +1,7 @@
 //! A proxy on this machine that gives sessions to clients in any language: cookies, profiles and renewal, by one header.
 //!
 //! ```text
-//! cargo run --release --features client --example gateway -- --expired 403 --login-url 'http://shop.example/login?user={session}'
+//! cargo run --features client --example gateway -- --expired 403 --login-url 'http://shop.example/login?user={session}'
 //! curl -H 'x-session: alice' --proxy http://127.0.0.1:8080 http://shop.example/cart
 //! curl -H 'x-session: alice' http://127.0.0.1:8080/https://shop.example/cart
 //! ```

@@ -1,6 +1,6 @@
 //! One program as two hundred clients: each with its own cookies, its own user agent and its own connections.
 //!
-//! `cargo run --release --features client --example many_identities`, on a site of its own over loopback.
+//! `cargo run --features client --example many_identities`, on a site of its own over loopback.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,6 +1,6 @@
 //! A crawl that is killed in its middle, and goes on in another process with the same sessions and without a second login.
 //!
-//! `cargo run --release --features formats --example resume` does so with a site of its own over loopback. The crawl is this
+//! `cargo run --features formats --example resume` does so with a site of its own over loopback. The crawl is this
 //! program again, started twice: `resume crawl SITE FILE`.
 
 mod site;

@@ -18,8 +18,8 @@
 //! use http_body_util::Empty;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_client_sessions::{
-//!     Expired, ProfileLayer, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer, Sessions,
-//!     redirect::follow_redirects,
+//!     Expired, ProfileLayer, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer,
+//!     Sessions, redirect::follow_redirects,
 //! };
 //! # type Body = Empty<bytes::Bytes>;
 //! # // Stands for a client: a site whose pages want the cookie that its login hands out.
@@ -35,7 +35,7 @@
 //!
 //! let sessions = Sessions::new();
 //! let client = ServiceBuilder::new()
-//!     // Holds requests while their session is renewed, and sends those again that met an expired one.
+//!     // Holds requests while their session is renewed; sends those again that met its end.
 //!     .layer(
 //!         RenewalLayer::new(&sessions)
 //!             .expired_when(Expired::status([401, 403]).or(Expired::redirect_to("/login")))
@@ -49,11 +49,13 @@
 //!     .layer(follow_redirects(10))
 //!     // Sends and stores cookies, at every hop.
 //!     .layer(SessionLayer::new(&sessions))
-//!     // Puts on the user agent and headers of the session's profile, and hands its proxy down.
+//!     // Puts on the profile's user agent and headers, and hands its proxy down.
 //!     .layer(ProfileLayer::new())
 //!     .service(hyper_client);
 //!
-//! let request = Request::get("https://shop.example/cart").extension(SessionId::from("alice")).body(Body::new())?;
+//! let request = Request::get("https://shop.example/cart")
+//!     .extension(SessionId::from("alice"))
+//!     .body(Body::new())?;
 //! let response = client.oneshot(request).await?;
 //! assert_eq!(response.status(), 200);
 //!

@@ -86,13 +86,13 @@ impl Options {
     /// Reads the command line; `None` if all it wants is help, which is then printed.
     pub(crate) fn from_env() -> Result<Option<Self>, BoxError> {
         let mut options = Self::default();
-        let (mut page_url, mut login_url) = (None, None);
+        let (mut page_url, mut login_url, mut sessions) = (None, None, None);
         let mut parser = Parser::from_env();
         while let Some(arg) = parser.next()? {
             match arg {
                 Arg::Long("pages") => options.pages = number(&mut parser, "--pages", 1)?,
                 Arg::Long("concurrency") => options.concurrency = number(&mut parser, "--concurrency", 1)?,
-                Arg::Long("sessions") => options.sessions = number(&mut parser, "--sessions", 1)?,
+                Arg::Long("sessions") => sessions = Some(number(&mut parser, "--sessions", 1)?),
                 Arg::Long("budget") => options.budget = number(&mut parser, "--budget", 1)?,
                 Arg::Long("login-ms") => options.login_ms = number(&mut parser, "--login-ms", 0)?,
                 Arg::Long("latency-ms") => options.latency_ms = number(&mut parser, "--latency-ms", 0)?,
@@ -115,6 +115,10 @@ impl Options {
         if options.exclusive && options.pool.is_none() {
             return Err("--exclusive is a setting of --pool; see --help".into());
         }
+        if options.pool.is_some() && sessions.is_some() {
+            return Err("--pool takes the place of --sessions; give one of them".into());
+        }
+        options.sessions = sessions.unwrap_or(options.sessions);
         options.urls = match (page_url, login_url) {
             (Some(page), Some(login)) => Some((page, login)),
             (None, None) => None,

@@ -30,6 +30,11 @@
 //! the header of each host is written once and cloned until a cookie of its site changes or
 //! ends. A look-up costs the same with one site in the jar as with ten thousand.
 //!
+//! # Other tools
+//!
+//! With the feature `formats`, cookies are taken in and handed over as curl, Playwright and browsers have them: `Format` says how.
+//! With the feature `cookie_store`, a jar becomes one of that crate and comes back.
+//!
 //! [draft-ietf-httpbis-rfc6265bis]: https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/
 
 mod date;

@@ -1,6 +1,6 @@
 //! Every schedule of a few threads on one gate.
 //!
-//! Run with `RUSTFLAGS="--cfg sessions_loom" cargo test --release --lib loom`. Under that cfg the gate's mutex, its atomics and
+//! Run with `RUSTFLAGS="--cfg sessions_loom" cargo test --lib loom`. Under that cfg the gate's mutex, its atomics and
 //! its published pointer are loom's; the driver is a thread that the keeper starts.
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};

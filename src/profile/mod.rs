@@ -73,8 +73,7 @@
 mod error;
 #[cfg(feature = "profile-files")]
 mod load;
-// The type that gives the folder its name has a file like every other.
-#[allow(clippy::module_inception)]
+#[expect(clippy::module_inception, reason = "the file is about the type of this name")]
 mod profile;
 mod profiles;
 mod proxy;

@@ -1,40 +1,4 @@
 //! Cookies as browsers and their tools exchange them.
-//!
-//! [`Cookies`] are read from any [`Format`]: all of a text or, with the line or the entry of the first mistake, nothing. They
-//! become a session's by [`Session::import`](crate::Session::import) or [`replace`](crate::Session::replace).
-//! [`Session::export`](crate::Session::export) writes them and reports what the format cannot hold.
-//!
-//! | format | host-only | no end | `SameSite` | partition key | what it cannot hold |
-//! |---|---|---|---|---|---|
-//! | [`Netscape`](Format::Netscape) | second field | 0 | – | – | no name; a tab; parts of seconds |
-//! | [`Playwright`](Format::Playwright) | no dot | -1 | `Strict`, `Lax`, `None` or missing | yes | |
-//! | [`DevTools`](Format::DevTools) | no dot | -1 | the same | yes | |
-//! | [`ChromeCookies`](Format::ChromeCookies) | `hostOnly` | no `expirationDate` | `no_restriction`, `lax`, `strict`, `unspecified` | yes | |
-//! | [`SetCookie`](Format::SetCookie) | no `Domain` | no `Expires` | the attribute | – | a path with a `;`; parts of seconds |
-//! | [`CookieStore`](Format::CookieStore) | `HostOnly` | `SessionEnd` | in `raw_cookie` | – | no name; one for a host beside one for its domain |
-//!
-//! None holds what is not UTF-8, when a cookie was created and used, or who gave it.
-//!
-//! ```
-//! use tower_client_sessions::{Sessions, cookies::{Cookies, Format}};
-//!
-//! let storage_state = r#"{
-//!   "cookies": [{"name": "sid", "value": "abc", "domain": ".shop.example", "path": "/", "expires": -1,
-//!                "httpOnly": true, "secure": true, "sameSite": "Lax"}],
-//!   "origins": []
-//! }"#;
-//! let alice = Sessions::new().session("alice");
-//! alice.replace(Cookies::from_playwright(storage_state)?);
-//!
-//! let (text, report) = alice.export(Format::Netscape);
-//! assert_eq!(text, "# Netscape HTTP Cookie File\n\n#HttpOnly_.shop.example\tTRUE\t/\tTRUE\t0\tsid\tabc\n");
-//! assert_eq!(report.losses()[0].to_string(), "cookie `sid` of shop.example: kept without its samesite");
-//!
-//! assert_eq!(alice.import(Format::Netscape, &text)?, 1);
-//! let error = alice.import(Format::Netscape, "shop.example\tsecret").unwrap_err();
-//! assert_eq!(error.to_string(), "line 1: expected seven fields with tabs between them");
-//! # Ok::<(), tower_client_sessions::cookies::FormatError>(())
-//! ```
 
 mod cookie_store;
 mod error;
@@ -45,7 +9,43 @@ mod set_cookie;
 pub use self::error::{FormatError, FormatErrorKind};
 use super::{ConversionReport, Jar, LossReason, SameSite, StoredCookie, Timestamp};
 
-/// A form in which cookies are exchanged.
+/// A form in which browsers and their tools exchange cookies.
+///
+/// [`Cookies`] are read from any [`Format`]: all of a text or, with the line or the entry of the first mistake, nothing. They
+/// become a session's by [`Session::import`](crate::Session::import) or [`replace`](crate::Session::replace).
+/// [`Session::export`](crate::Session::export) writes them and reports what the format cannot hold.
+///
+/// | format | host-only | no end | `SameSite` | partition key | what it cannot hold |
+/// |---|---|---|---|---|---|
+/// | [`Netscape`](Format::Netscape) | second field | 0 | – | – | no name; a tab; parts of seconds |
+/// | [`Playwright`](Format::Playwright) | no dot | -1 | `Strict`, `Lax`, `None` or missing | yes | |
+/// | [`DevTools`](Format::DevTools) | no dot | -1 | the same | yes | |
+/// | [`ChromeCookies`](Format::ChromeCookies) | `hostOnly` | no `expirationDate` | `no_restriction`, `lax`, `strict`, `unspecified` | yes | |
+/// | [`SetCookie`](Format::SetCookie) | no `Domain` | no `Expires` | the attribute | – | a path with a `;`; parts of seconds |
+/// | [`CookieStore`](Format::CookieStore) | `HostOnly` | `SessionEnd` | in `raw_cookie` | – | no name; one for a host beside one for its domain |
+///
+/// None holds what is not UTF-8, when a cookie was created and used, or who gave it.
+///
+/// ```
+/// use tower_client_sessions::{Sessions, cookies::{Cookies, Format}};
+///
+/// let storage_state = r#"{
+///   "cookies": [{"name": "sid", "value": "abc", "domain": ".shop.example", "path": "/", "expires": -1,
+///                "httpOnly": true, "secure": true, "sameSite": "Lax"}],
+///   "origins": []
+/// }"#;
+/// let alice = Sessions::new().session("alice");
+/// alice.replace(Cookies::from_playwright(storage_state)?);
+///
+/// let (text, report) = alice.export(Format::Netscape);
+/// assert_eq!(text, "# Netscape HTTP Cookie File\n\n#HttpOnly_.shop.example\tTRUE\t/\tTRUE\t0\tsid\tabc\n");
+/// assert_eq!(report.losses()[0].to_string(), "cookie `sid` of shop.example: kept without its samesite");
+///
+/// assert_eq!(alice.import(Format::Netscape, &text)?, 1);
+/// let error = alice.import(Format::Netscape, "shop.example\tsecret").unwrap_err();
+/// assert_eq!(error.to_string(), "line 1: expected seven fields with tabs between them");
+/// # Ok::<(), tower_client_sessions::cookies::FormatError>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Format {
