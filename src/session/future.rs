@@ -144,9 +144,9 @@ impl Sent {
                     session.counters.cookies_stored.add();
                     session.shared.changed();
                     if is_refreshed {
-                        session.touched_lightly();
+                        session.touched_lightly(now);
                     } else if self.identity.kept.life.is_current() {
-                        session.touched();
+                        session.touched(now);
                     }
                     session.shared.meters.cookies_stored.add();
                     cookies.extend(cookie);

@@ -520,7 +520,7 @@ impl Session {
             None => self.0.gate.edit(|kept| edit(&mut kept.jar.lock())).unwrap_or(Ok(())),
         };
         self.0.shared.changed();
-        self.0.touched();
+        self.0.touched(self.0.shared.timestamp());
         edited
     }
 }
@@ -664,7 +664,7 @@ impl Keeper for SessionInner {
     fn carry_over(&self, pending: &Kept, value: &Kept) {
         if self.ties.is_some() {
             self.add_edits(pending, value);
-            self.touched_lightly();
+            self.touched_lightly(self.shared.timestamp());
         }
     }
 

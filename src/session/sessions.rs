@@ -357,6 +357,9 @@ impl SessionsBuilder {
         ConfigError::unless(self.max_sessions != Some(0), "max_sessions")?;
         ConfigError::unless(self.event_capacity != 0, "event_capacity")?;
         let share = self.share?;
+        if let Some(share) = &share {
+            share.seed(self.jitter.draw());
+        }
         let registry = Arc::new_cyclic(|registry| Registry {
             map: papaya::HashMap::default(),
             shared: Arc::new(Shared {

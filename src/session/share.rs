@@ -6,7 +6,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicI64, AtomicU8, Ordering},
     },
     time::Duration,
 };
@@ -16,7 +16,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use super::{Kept, Session, lane::Lane, session::SessionInner, sessions::Shared};
 use crate::{
-    cookies::StoredCookie,
+    cookies::{StoredCookie, Timestamp},
     gate::{
         BoxError,
         core::Generation,
@@ -26,6 +26,9 @@ use crate::{
 
 /// What shares the sessions of one registry with other processes.
 pub(crate) trait Share: Any + Send + Sync {
+    /// Where its jitter is drawn from; said once, before anything else.
+    fn seed(&self, seed: u64);
+
     /// Takes over what another process has, or renews and lets the others have it.
     fn renew(
         self: Arc<Self>,
@@ -81,29 +84,42 @@ pub(crate) struct Ties {
 
 /// Whether cookies have changed here, or with the others, since they were last brought together.
 #[derive(Default)]
-pub(crate) struct Touch(AtomicU8);
+pub(crate) struct Touch {
+    state: AtomicU8,
+    /// When they have changed here for the last time, in milliseconds.
+    at: AtomicI64,
+}
 
 impl Touch {
     const LIGHT: u8 = 1;
     const FIRM: u8 = 2;
 
-    /// They have, and it is early enough to see to it when the sessions are next compared with the store.
-    pub(crate) fn lightly(&self) {
-        let _ = self.0.compare_exchange(0, Self::LIGHT, Ordering::Relaxed, Ordering::Relaxed);
+    /// They have changed here.
+    pub(crate) fn happens(&self, now: Timestamp) {
+        self.at.store(now.as_millis(), Ordering::Relaxed);
     }
 
-    /// They have, and somebody is to see to it. `true`: nobody was told so before.
+    pub(crate) fn last(&self) -> Timestamp {
+        Timestamp::from_millis(self.at.load(Ordering::Relaxed))
+    }
+
+    /// It is early enough to see to it when the sessions are next compared with the store.
+    pub(crate) fn lightly(&self) {
+        let _ = self.state.compare_exchange(0, Self::LIGHT, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Somebody is to see to it. `true`: nobody was told so before.
     pub(crate) fn firmly(&self) -> bool {
-        self.0.swap(Self::FIRM, Ordering::Relaxed) != Self::FIRM
+        self.state.swap(Self::FIRM, Ordering::Relaxed) != Self::FIRM
     }
 
     pub(crate) fn is_there(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
+        self.state.load(Ordering::Relaxed) != 0
     }
 
     /// Somebody is about to see to it.
     pub(crate) fn lower(&self) {
-        self.0.store(0, Ordering::Relaxed);
+        self.state.store(0, Ordering::Relaxed);
     }
 }
 
@@ -195,17 +211,18 @@ impl SessionInner {
     }
 
     /// A cookie has changed, by an answer or by hand.
-    pub(super) fn touched(self: &Arc<Self>) {
-        if let (Some(ties), Some(share)) = (&self.ties, &self.shared.share)
-            && ties.touch.firmly()
-        {
+    pub(super) fn touched(self: &Arc<Self>, now: Timestamp) {
+        let (Some(ties), Some(share)) = (&self.ties, &self.shared.share) else { return };
+        ties.touch.happens(now);
+        if ties.touch.firmly() {
             share.clone().touched(Session::of(self.clone()));
         }
     }
 
     /// A cookie has changed, and it is early enough if the others know when the sessions are next compared with the store.
-    pub(super) fn touched_lightly(&self) {
+    pub(super) fn touched_lightly(&self, now: Timestamp) {
         if let Some(ties) = &self.ties {
+            ties.touch.happens(now);
             ties.touch.lightly();
         }
     }
@@ -246,6 +263,11 @@ mod taking {
         /// Whether somebody was stopped in the middle of renewing what is renewed now.
         pub(crate) fn is_interrupted(&self) -> bool {
             self.ties.as_ref().is_some_and(|ties| ties.known.lock().interrupted)
+        }
+
+        /// What the program keeps with the session is what a record has.
+        pub(crate) fn take_data(&self, snapshot: SessionSnapshot) {
+            self.keep_data(snapshot.data);
         }
 
         /// The identity of a snapshot, in the place of `candidate`, and the session's data with it.

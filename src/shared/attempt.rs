@@ -34,13 +34,6 @@ fn refused(error: StoreError) -> Failure<RenewalError> {
     failure(error.into())
 }
 
-/// The version that follows the one found in the store, where `known` is the last one known here.
-pub(super) fn next_version(found: u64, known: u64) -> u64 {
-    /// By how many versions others may be ahead of this process when the store forgets: one number is never two sessions.
-    const LEAP: u64 = 1000;
-    if found < known { known + LEAP } else { found + 1 }
-}
-
 /// How often a commit is tried whose answer does not come.
 const COMMITS: u32 = 3;
 
@@ -151,7 +144,7 @@ impl Fleet {
         let renewed = value.clone().unwrap_or_else(|| candidate.clone());
         let (mut base, mut under) = (found, Some(&lease));
         loop {
-            return match self.commit(session, &renewed, &key, &base, under).await {
+            return match self.commit(session, &renewed, &key, &base, under, false).await {
                 Ok(None) => Ok(value),
                 Ok(Some(winner)) if is_adoptable_after(&winner, dead) => {
                     self.adopted(session, &candidate, &key, &winner).map(Some).map_err(refused)
@@ -173,6 +166,22 @@ impl Fleet {
                 }
             };
         }
+    }
+
+    /// Takes over what the program keeps with the session, from a version that is renewed here without having been adopted.
+    /// `false`: there is one, and it cannot be read.
+    pub(super) fn take_data(&self, session: &Session, key: &str, found: &Record) -> bool {
+        if found.payload.is_empty() || found.mark.version <= session.0.ties().known.lock().version {
+            return true;
+        }
+        match self.open(key, found) {
+            Ok(content) => session.0.take_data(content.session),
+            Err(error) => {
+                tracing::warn!(session = %session.id(), %error, "the data of a shared session was not taken over");
+                return false;
+            }
+        }
+        true
     }
 
     /// Waits until whoever held a lease that the store has forgotten must have noticed. An error: it has renewed in time.
@@ -209,10 +218,11 @@ impl Fleet {
             return Err(no_stack());
         };
         let is_forgotten = {
+            let is_current = self.take_data(session, &lease.key, found);
             let mut known = session.0.ties().known.lock();
             let is_forgotten = found.mark.version < known.version;
             // With its record, a store has forgotten who began to renew it.
-            known.interrupted = found.interrupted || is_forgotten;
+            known.interrupted = found.interrupted || is_forgotten || !is_current;
             is_forgotten
         };
         let renew = async {
@@ -314,16 +324,18 @@ impl Fleet {
         key: &str,
         found: &Record,
         lease: Option<&Lease<'_>>,
+        is_stale: bool,
     ) -> Result<Option<Record>, StoreError> {
         let known = session.0.ties().known.lock().version;
         let expected = found.mark.version;
-        let version = next_version(expected, known);
+        let version = self.next_version(expected, known);
         let options = SnapshotOptions::new().profiles(self.config.profiles);
         let snapshot = session.snapshot_of(Some(kept), kept.life.generation, true, &options);
         let content = Content { session: snapshot, touched: Vec::new() };
         let payload = payload::write(self.config.seal.as_ref(), key, version, &content);
         let fence = lease.map(|lease| lease.fence);
-        let commit = Commit { expected, version, fence, owner: self.owner, ended: false, payload };
+        let owner = self.owner;
+        let commit = Commit { expected, version, fence, owner, ended: false, interrupted: is_stale, payload };
         let committed = self.commit_surely(key, commit).await?;
         Ok(match committed {
             Committed::At(mark) => {
@@ -397,13 +409,14 @@ impl Lease<'_> {
                 (asked, self.fleet.ask(config.store.extend(&self.key, *owner, self.fence, ttl)).await)
             };
             tokio::select! {
+                biased;
+                () = sleep_until(until) => return,
                 (asked, extended) = extend => match extended {
                     Ok(true) => until = asked + sure,
                     Ok(false) => return,
                     // It holds for the rest of its time; the next try may be answered.
                     Err(_) => {}
                 },
-                () = sleep_until(until) => return,
             }
         }
     }

@@ -28,8 +28,8 @@ pub struct Sharing {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CookieChanges {
-    /// They are brought together, cookie by cookie, in batches: see [`Sharing::merge_delay`]. Of two changes of one cookie, the
-    /// one of the later batch wins, by the clocks of their writers. The default.
+    /// They are brought together, cookie by cookie, in batches: see [`Sharing::merge_delay`]. Of two changes of one cookie the
+    /// later one wins: a batch is as late as its last change, by the clock of its writer. The default.
     #[default]
     Merged,
     /// They stay with the process that they came to. What others adopt is what the renewal left.

@@ -51,7 +51,15 @@ fn mark(version: u64, revision: u64) -> Mark {
 }
 
 fn commit(owner: Owner, expected: u64, version: u64, payload: &'static str) -> Commit {
-    Commit { expected, version, fence: None, owner, ended: false, payload: payload.into() }
+    Commit {
+        expected,
+        version,
+        fence: None,
+        owner,
+        ended: false,
+        interrupted: false,
+        payload: payload.into(),
+    }
 }
 
 impl Check<'_> {
@@ -196,8 +204,16 @@ impl Check<'_> {
         assert!(found.interrupted && found.payload == "once", "{found:?}");
         self.store.amend(&key, mark(1, 0), other, "once more".into()).await?;
         assert!(self.store.load(&key).await?.interrupted, "an amendment is no renewal");
-        self.store.commit(&key, commit(other, 1, 2, "twice")).await?;
+        // Not even what somebody commits by hand meanwhile.
+        self.store.commit(&key, commit(other, 1, 2, "by hand")).await?;
+        assert!(self.store.load(&key).await?.interrupted);
+        let fence = self.granted(&key, other, TTL).await?;
+        let renewed = Commit { fence: Some(fence), ..commit(other, 2, 3, "twice") };
+        self.store.commit(&key, renewed).await?;
         assert!(!self.store.load(&key).await?.interrupted);
+        let stale = Commit { interrupted: true, ..commit(other, 3, 4, "stale") };
+        self.store.commit(&key, stale).await?;
+        assert!(self.store.load(&key).await?.interrupted, "by its own words");
         Ok(())
     }
 

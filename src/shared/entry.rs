@@ -68,7 +68,8 @@ impl Entry {
             return Committed::Conflict(self.record.clone());
         }
         let mark = Mark { version: commit.version, revision: 0, ended: commit.ended };
-        self.record = Record::new(mark, Some(commit.owner), commit.payload);
+        let interrupted = commit.interrupted || (commit.fence.is_none() && self.record.interrupted);
+        self.record = Record { interrupted, ..Record::new(mark, Some(commit.owner), commit.payload) };
         self.uses = 0;
         if let Some(fence) = commit.fence {
             self.release(commit.owner, fence, now);

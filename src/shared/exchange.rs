@@ -76,12 +76,12 @@ impl Fleet {
                 return Ok(());
             }
             let Content { session: mut snapshot, mut touched } = self.open(&key, &found)?;
-            let now = session.0.shared.timestamp();
+            let (now, at) = (session.0.shared.timestamp(), ties.touch.last());
             let mine = kept.jar.lock().by_creation(now);
             // That a cookie's time is over needs no telling.
             base.retain(|cookie| !cookie.is_expired(now));
             let mut mark = found.mark;
-            if merge::bring(&mut snapshot.cookies, &mut touched, &base, &mine, now) {
+            if merge::bring(&mut snapshot.cookies, &mut touched, &base, &mine, at) {
                 let content = Content { session: snapshot, touched };
                 let payload = payload::write(self.config.seal.as_ref(), &key, version, &content);
                 match self.ask(self.config.store.amend(&key, mark, self.owner, payload)).await? {

@@ -3,7 +3,7 @@
 use std::{
     future::Future,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
@@ -38,7 +38,7 @@ use crate::{
 pub(crate) struct Fleet {
     pub(super) config: Sharing,
     pub(super) owner: Owner,
-    pub(super) jitter: Jitter,
+    jitter: OnceLock<Jitter>,
     pub(super) counted: Counted,
     /// Whether the store tells of changes at this moment.
     pub(super) is_told: AtomicBool,
@@ -120,7 +120,7 @@ impl Fleet {
         Self {
             config,
             owner: Owner::random(),
-            jitter: Jitter::random(),
+            jitter: OnceLock::new(),
             counted: Counted::default(),
             is_told: AtomicBool::new(false),
             versions: broadcast::channel(1024).0,
@@ -161,9 +161,22 @@ impl Fleet {
         self.ask(self.config.store.load(key)).await
     }
 
+    /// The version that follows the one found in the store, where `known` is the last one known here.
+    ///
+    /// A store that has forgotten everything begins anew with whoever comes first, and that one may know nothing of what was
+    /// there: each beginning is far from the others, so that one number is never two sessions.
+    pub(super) fn next_version(&self, found: u64, known: u64) -> u64 {
+        let is_beginning = found == 0 || found < known;
+        if is_beginning { known + 1 + self.draw() % (1 << 32) } else { found + 1 }
+    }
+
+    fn draw(&self) -> u64 {
+        self.jitter.get_or_init(Jitter::random).draw()
+    }
+
     /// Between half of `time` and all of it.
     pub(super) fn jittered(&self, time: Duration) -> Duration {
-        let random = f64::from(self.jitter.draw() as u32) / f64::from(u32::MAX);
+        let random = f64::from(self.draw() as u32) / f64::from(u32::MAX);
         time.mul_f64(0.5 + random / 2.0)
     }
 
@@ -184,6 +197,10 @@ impl Fleet {
 }
 
 impl Share for Fleet {
+    fn seed(&self, seed: u64) {
+        let _ = self.jitter.set(Jitter::seeded(seed));
+    }
+
     fn renew(
         self: Arc<Self>,
         session: Session,

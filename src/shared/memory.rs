@@ -148,6 +148,7 @@ impl SharedStore for MemoryStore {
             let mut change = Change::Missed;
             while changes.send(change).await.is_ok() {
                 change = tokio::select! {
+                    biased;
                     told = told.recv() => told.unwrap_or(Change::Missed),
                     () = changes.closed() => break,
                 };

@@ -12,12 +12,12 @@ use tokio::{
 
 use super::{
     Change, Commit, Committed, Mark, Record, StoreError, Unreachable,
-    attempt::next_version,
     fleet::{Fleet, count},
+    payload::{self, Content},
 };
 use crate::{
     gate::core::Generation,
-    session::{Session, SessionId, sessions::Registry, share::Debt},
+    session::{Session, SessionId, sessions::Registry, share::Debt, snapshot::SnapshotOptions},
 };
 
 /// How many sessions are compared with the store in one request.
@@ -32,6 +32,7 @@ impl Fleet {
         while registry.strong_count() > 0 {
             let (sender, changes) = mpsc::channel(CHANGES);
             let ended = tokio::select! {
+                biased;
                 ended = self.config.store.watch(sender) => ended,
                 () = self.follow(&registry, changes) => return,
             };
@@ -43,6 +44,7 @@ impl Fleet {
             let silence = Instant::now() + self.jittered(self.config.poll);
             let (_sender, changes) = mpsc::channel(1);
             tokio::select! {
+                biased;
                 () = sleep_until(silence) => {}
                 () = self.follow(&registry, changes) => return,
             }
@@ -56,6 +58,16 @@ impl Fleet {
         let mut compare_at = Instant::now();
         loop {
             tokio::select! {
+                biased;
+                () = sleep_until(compare_at) => {
+                    let Some(registry) = registry.upgrade() else { return };
+                    if self.compare(&registry).await {
+                        heard = Instant::now();
+                    } else {
+                        self.grow_stale(&registry, heard.elapsed());
+                    }
+                    compare_at = Instant::now() + self.jittered(self.config.poll);
+                }
                 change = changes.recv() => match change {
                     Some(Change::Moved { key, mark, writer }) => {
                         let Some(registry) = registry.upgrade() else { return };
@@ -70,15 +82,6 @@ impl Fleet {
                     }
                     None => return std::future::pending().await,
                 },
-                () = sleep_until(compare_at) => {
-                    let Some(registry) = registry.upgrade() else { return };
-                    if self.compare(&registry).await {
-                        heard = Instant::now();
-                    } else {
-                        self.grow_stale(&registry, heard.elapsed());
-                    }
-                    compare_at = Instant::now() + self.jittered(self.config.poll);
-                }
             }
         }
     }
@@ -159,6 +162,7 @@ impl Fleet {
         generation: Generation,
     ) -> Result<(), StoreError> {
         if found.mark.ended {
+            self.take_data(session, key, found);
             {
                 let mut known = session.0.ties().known.lock();
                 known.version = found.mark.version;
@@ -199,15 +203,21 @@ impl Fleet {
         let ties = session.0.ties();
         loop {
             let found = self.load(&key).await?;
+            // What outlives the session is there for whoever logs in next.
+            let is_read = self.take_data(session, &key, &found);
             let known = ties.known.lock().version;
-            let version = next_version(found.mark.version, known);
+            let version = self.next_version(found.mark.version, known);
+            let options = SnapshotOptions::new().profiles(self.config.profiles);
+            let snapshot = session.snapshot_of(None, 0, false, &options);
+            let content = Content { session: snapshot, touched: Vec::new() };
             let commit = Commit {
                 expected: found.mark.version,
                 version,
                 fence: None,
                 owner: self.owner,
                 ended: true,
-                payload: bytes::Bytes::new(),
+                interrupted: !is_read || found.mark.version < known,
+                payload: payload::write(self.config.seal.as_ref(), &key, version, &content),
             };
             if found.mark.ended || matches!(self.commit_surely(&key, commit).await?, Committed::At(_)) {
                 let mut known = ties.known.lock();
@@ -241,7 +251,10 @@ impl Fleet {
             if debt == Debt::Renewed && found.mark.version > session.0.ties().known.lock().version {
                 return self.take_over(session, &key, &found, kept.life.generation).await;
             }
-            if self.commit(session, &kept, &key, &found, None).await?.is_none() {
+            // What was given by hand says nothing of what was used up in versions that were missed here.
+            let is_stale =
+                debt == Debt::Identity && found.mark.version != session.0.ties().known.lock().version;
+            if self.commit(session, &kept, &key, &found, None, is_stale).await?.is_none() {
                 self.ration(session, &kept).await;
                 return Ok(());
             }

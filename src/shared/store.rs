@@ -53,7 +53,8 @@ pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
     /// Notes down that the holder of this lease is about to use up what the record holds. `false`: the lease has ended, and
     /// nothing was noted.
     ///
-    /// From then on [`Record::interrupted`] is set, until the next commit.
+    /// From then on [`Record::interrupted`] is set, until the next commit [under a lease](Commit::fence) that does not say the
+    /// same.
     fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool>;
 
     /// Puts a new version in the place of the one expected, in one step, and ends the lease of its writer.
@@ -147,7 +148,7 @@ pub struct Record {
     pub writer: Option<Owner>,
     /// Somebody [began](SharedStore::begin) to renew this version and has not committed: what it holds may be used up.
     pub interrupted: bool,
-    /// What the writer put there. Empty if the version has ended, or was never written.
+    /// What the writer put there. Empty if the version was never written.
     pub payload: Bytes,
 }
 
@@ -197,7 +198,9 @@ pub struct Commit {
     pub owner: Owner,
     /// The version has no session: the one before was cleared, and nobody is to bring it back.
     pub ended: bool,
-    /// The session; empty for a version that has none.
+    /// What the writer has of the session may be out of date, and used up by others.
+    pub interrupted: bool,
+    /// The session, or what outlives one that has ended.
     pub payload: Bytes,
 }
 
@@ -210,6 +213,7 @@ impl fmt::Debug for Commit {
             .field("fence", &self.fence)
             .field("owner", &self.owner)
             .field("ended", &self.ended)
+            .field("interrupted", &self.interrupted)
             .field("len", &self.payload.len())
             .finish_non_exhaustive()
     }

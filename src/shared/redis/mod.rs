@@ -279,7 +279,7 @@ impl SharedStore for RedisStore {
             script.arg(commit.expected).arg(commit.version);
             script.arg(commit.fence.map_or_else(String::new, |fence| fence.to_string()));
             script.arg(commit.owner.to_string()).arg(u8::from(commit.ended)).arg(&commit.payload[..]);
-            script.arg(&self.shared.channel).arg(key);
+            script.arg(&self.shared.channel).arg(key).arg(u8::from(commit.interrupted));
             committed(key, mark, self.run(key, &script).await?)
         })
     }

@@ -166,3 +166,52 @@ async fn a_commit_that_arrives_after_its_answer_was_given_up_is_its_own() {
     a_poll_later().await;
     assert_eq!((site.logins(), site.pages_seen()), (3, 10), "each end is seen once by each");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_is_being_used_up_while_the_session_is_cleared_is_not_used_again() {
+    let (site, store) = (Site::held_logins(), MemoryStore::new());
+    let tokens = Arc::new(Mutex::new(Vec::new()));
+    let rule = {
+        let tokens = tokens.clone();
+        move |renewal: Renewal<Body>| {
+            let token = renewal.session().data("token").filter(|_| !renewal.is_interrupted());
+            tokens.lock().unwrap().extend(token);
+            async move {
+                log_in(renewal.clone()).await?;
+                let cookies = renewal.cookies();
+                renewal.session().set_data("token", cookies[0].value().unwrap());
+                Ok(())
+            }
+        }
+    };
+    let process = || {
+        let rule = rule.clone();
+        Process::with(&site, store.clone(), Sessions::builder().login_first(), |layer| layer.renew_with(rule))
+    };
+    let (one, other) = (process(), process());
+    site.end_logins(1);
+    ok(one.get("/").await);
+    ok(other.get("/").await);
+    site.expire("a");
+    let renewing = spawn(&one);
+    settle().await;
+    assert_eq!(*tokens.lock().unwrap(), ["a-1"]);
+    other.session().clear();
+    settle().await;
+    let waiting = spawn(&other);
+    site.end_logins(3);
+    ok(renewing.await.unwrap());
+    ok(waiting.await.unwrap());
+    // And what was got meanwhile is used by whoever comes next, though it never had that version.
+    site.expire("a");
+    one.session().clear();
+    settle().await;
+    site.end_logins(1);
+    ok(other.get("/").await);
+    let tokens = tokens.lock().unwrap();
+    let mut distinct = tokens.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), tokens.len(), "{tokens:?}");
+    assert!(tokens.len() > 1, "{tokens:?}");
+}

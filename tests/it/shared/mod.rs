@@ -1,6 +1,7 @@
 //! Sessions that many processes share.
 
 mod cookies;
+mod fleets;
 mod folder;
 mod forgetful;
 mod pools;

@@ -37,7 +37,9 @@ impl Process {
         builder: SessionsBuilder,
         change: impl FnOnce(RenewalLayer<Body>) -> RenewalLayer<Body>,
     ) -> Self {
-        let sessions = builder.shared(sharing).build();
+        // Cookies change by the paused clock, too.
+        let (epoch, origin) = (std::time::SystemTime::now(), tokio::time::Instant::now());
+        let sessions = builder.clock(move || epoch + origin.elapsed()).shared(sharing).build();
         let client = client(&change(renewing(&sessions)), &sessions, site.clone());
         Self { sessions, client }
     }
@@ -477,6 +479,7 @@ async fn a_damaged_or_foreign_record_is_refused_with_its_key_and_left_alone() {
             fence: None,
             owner: Owner::random(),
             ended: false,
+            interrupted: false,
             payload: Bytes::copy_from_slice(payload),
         };
         store.commit("a", commit).await.unwrap();
@@ -517,6 +520,7 @@ async fn what_is_sealed_is_read_by_the_key_alone() {
         fence: None,
         owner: Owner::random(),
         ended: false,
+        interrupted: false,
         payload: record.payload,
     };
     store.commit("b", moved).await.unwrap();
