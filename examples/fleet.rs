@@ -72,7 +72,9 @@ async fn run(mut options: Options) -> Result<bool, BoxError> {
     let mut fleet = Fleet::new(options, site);
     fleet.crawl().await?;
     let Fleet { options, site, summary, .. } = fleet;
-    worker::forget(&options.store).await?;
+    if let Err(error) = worker::forget(&options.store).await {
+        eprintln!("the session was left in the Redis: {error}");
+    }
     let seen = site.shutdown().await;
     summary.print(&options, &seen);
     Ok(summary.is_complete(&options))

@@ -10,11 +10,13 @@ use std::{
 
 use tokio::{
     runtime::Handle,
+    sync::oneshot,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
-    Commit, Committed, CookieChanges, Fence, Leased, Mark, Record, SharedVersion, StoreError, Unreachable,
+    Commit, Committed, CookieChanges, Fence, Leased, Mark, Record, SharedVersion, StoreError, StoreErrorKind,
+    Unreachable,
     fleet::{Fleet, count, sure},
     payload::{self, Content},
 };
@@ -97,22 +99,12 @@ impl Fleet {
             {
                 return Ok(Some(kept));
             }
-            let asked = Instant::now();
-            match self.ask(self.config.store.lease(&key, self.owner, self.config.lease)).await {
-                Ok(Leased::Granted(fence)) => {
-                    let lease = Lease {
-                        fleet: self,
-                        key: key.clone(),
-                        fence,
-                        asked,
-                        is_over: AtomicBool::new(false),
-                    };
-                    match self.load(&key).await {
-                        Ok(found) => break (lease, found),
-                        Err(error) => return self.without_store(session, lane, drive, error).await,
-                    }
-                }
-                Ok(Leased::Held(left)) => {
+            match self.lease(&key).await {
+                Ok(Ok(lease)) => match self.load(&key).await {
+                    Ok(found) => break (lease, found),
+                    Err(error) => return self.without_store(session, lane, drive, error).await,
+                },
+                Ok(Err(left)) => {
                     let look = self.jittered(pause).min(left);
                     pause = (pause * 2).min(LAST_LOOK);
                     let _ = timeout(look, heard).await;
@@ -184,11 +176,30 @@ impl Fleet {
         true
     }
 
+    /// Takes the lease, or tells for how long another process holds it.
+    ///
+    /// A lease whose answer nobody waits for any more is given back when it comes: nobody else would get one before its end.
+    async fn lease(self: &Arc<Self>, key: &str) -> Result<Result<Lease, Duration>, StoreError> {
+        let (fleet, key, asked) = (self.clone(), key.to_owned(), Instant::now());
+        let (sender, answer) = oneshot::channel();
+        tokio::spawn(async move {
+            let answer = fleet.config.store.lease(&key, fleet.owner, fleet.config.lease).await;
+            let _ = sender.send(answer.map(|leased| match leased {
+                Leased::Granted(fence) => {
+                    Ok(Lease { fleet, key, fence, asked, is_over: AtomicBool::new(false) })
+                }
+                Leased::Held(left) => Err(left),
+            }));
+        });
+        let lost = StoreError::new(StoreErrorKind::Unreachable);
+        self.ask(async { answer.await.unwrap_or(Err(lost)) }).await
+    }
+
     /// Waits until whoever held a lease that the store has forgotten must have noticed. An error: it has renewed in time.
     async fn outlast(
         &self,
         session: &Session,
-        lease: &Lease<'_>,
+        lease: &Lease,
         is_adoptable: impl Fn(&Record) -> bool,
     ) -> Result<(), Failure<RenewalError>> {
         let over = Instant::now() + self.config.lease;
@@ -210,7 +221,7 @@ impl Fleet {
         session: &Session,
         lane: Option<Arc<dyn Lane>>,
         drive: Drive<SessionInner>,
-        lease: &Lease<'_>,
+        lease: &Lease,
         found: &Record,
         is_adoptable: impl Fn(&Record) -> bool,
     ) -> Renewed {
@@ -323,7 +334,7 @@ impl Fleet {
         kept: &Arc<Kept>,
         key: &str,
         found: &Record,
-        lease: Option<&Lease<'_>>,
+        lease: Option<&Lease>,
         is_stale: bool,
     ) -> Result<Option<Record>, StoreError> {
         let known = session.0.ties().known.lock().version;
@@ -385,8 +396,8 @@ fn lost() -> Failure<RenewalError> {
 }
 
 /// A lease that is given back when it is dropped.
-pub(super) struct Lease<'f> {
-    fleet: &'f Arc<Fleet>,
+pub(super) struct Lease {
+    fleet: Arc<Fleet>,
     key: String,
     fence: Fence,
     /// It holds for its time from then on at least.
@@ -395,10 +406,10 @@ pub(super) struct Lease<'f> {
     is_over: AtomicBool,
 }
 
-impl Lease<'_> {
+impl Lease {
     /// Extends the lease as long as it is polled; ready when it may no longer hold.
     async fn held(&self) {
-        let Fleet { config, owner, .. } = &**self.fleet;
+        let Fleet { config, owner, .. } = &*self.fleet;
         let ttl = config.lease;
         let sure = sure(ttl);
         let mut until = self.asked + sure;
@@ -422,7 +433,7 @@ impl Lease<'_> {
     }
 }
 
-impl Drop for Lease<'_> {
+impl Drop for Lease {
     fn drop(&mut self) {
         if *self.is_over.get_mut() {
             return;

@@ -215,3 +215,31 @@ async fn a_token_that_is_being_used_up_while_the_session_is_cleared_is_not_used_
     assert_eq!(distinct.len(), tokens.len(), "{tokens:?}");
     assert!(tokens.len() > 1, "{tokens:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_whose_answer_came_too_late_keeps_nobody_waiting() {
+    let (site, store) = (Site::new(), Tampered::silent());
+    let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
+    let (reached, go_on) = store.hold_next(Op::Lease);
+    let late = spawn(&one);
+    reached.notified().await;
+    one.session().clear();
+    go_on.notify_one();
+    settle().await;
+    let begun = tokio::time::Instant::now();
+    ok(other.get("/").await);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    ok(late.await.unwrap());
+    // The same where the answer comes after the store's deadline.
+    site.expire("a");
+    let (reached, go_on) = store.hold_next(Op::Lease);
+    let late = spawn(&one);
+    reached.notified().await;
+    tokio::time::sleep(Duration::from_millis(2001)).await;
+    go_on.notify_one();
+    settle().await;
+    let begun = tokio::time::Instant::now();
+    ok(other.get("/").await);
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    ok(late.await.unwrap());
+}
