@@ -19,6 +19,7 @@ import time
 FLEET = pathlib.Path(sys.argv[1]) / "fleet"
 DEADLINE = 120
 CONCURRENCY = 16
+DISTURBANCES = 6
 
 
 def check(seen, holds, what):
@@ -83,8 +84,9 @@ class Redis:
         shutil.rmtree(self.folder)
 
 
-def fleet(*options, disturb=None):
-    """One run of the example: what its last line says. What disturbs it is called again and again while it runs."""
+def fleet(*options, disturb=None, rest=(0, 0)):
+    """One run of the example: what its last line says. What disturbs it is called some times while it runs, with rests of so
+    many seconds in between."""
     options = [str(option) for option in options]
     print("fleet", *options, flush=True)
     with tempfile.TemporaryFile("w+") as output:
@@ -93,7 +95,7 @@ def fleet(*options, disturb=None):
         disturbances = []
 
         def disturbing():
-            while not over.wait(random.uniform(0.3, 1.2)):
+            while len(disturbances) < DISTURBANCES and not over.wait(random.uniform(*rest)):
                 disturbances.append(disturb())
 
         disturber = threading.Thread(target=disturbing)
@@ -152,7 +154,7 @@ def killed():
     wasted(seen, 500 - CONCURRENCY, seen["killed"], 0)
 
 
-def disturbed(keeps, kill):
+def disturbed(keeps, kill, lease, rest):
     with Redis(keeps) as redis:
 
         def disturb():
@@ -166,17 +168,21 @@ def disturbed(keeps, kill):
                     redis.pause(random.choice([0.5, 3]))
             return kind
 
-        options = ["--pages", 20_000, "--budget", 500, "--login-ms", 150, "--lease-ms", 1500, "--kill", kill]
-        seen = fleet("--redis", redis.url, *options, disturb=disturb)
+        options = ["--pages", 20_000, "--budget", 500, "--login-ms", 150, "--lease-ms", lease, "--kill", kill]
+        seen = fleet("--redis", redis.url, *options, disturb=disturb, rest=rest)
+    check(seen, seen["disturbances"] >= 3, "disturbed three times")
     wasted(seen, 500 - CONCURRENCY, seen["killed"], seen["disturbances"])
 
 
 def kept():
-    disturbed(keeps=True, kill=4)
+    """Everything that the store has answered outlasts its end."""
+    disturbed(keeps=True, kill=4, lease=1500, rest=(0.3, 1.2))
 
 
 def lost():
-    disturbed(keeps=False, kill=0)
+    """After each loss nobody logs in for the length of a lease. None is killed: one that begins when everything is lost cannot
+    know that somebody is in the middle of a login."""
+    disturbed(keeps=False, kill=0, lease=1000, rest=(1.2, 2.5))
 
 
 def folder():
@@ -185,7 +191,7 @@ def folder():
 
 def shared_and_not():
     """How fast, with a session that does not end: told, and not asserted."""
-    options = ["--pages", 20_000, "--budget", 1_000_000, "--latency-ms", 1]
+    options = ["--pages", 60_000, "--budget", 1_000_000, "--latency-ms", 1]
     with Redis(keeps=False) as redis:
         speeds = [fleet(*store, *options)["pages_per_second"] for store in [["--redis", redis.url], ["--alone"]]]
     print(f"shared {speeds[0]:.0f} pages a second, not shared {speeds[1]:.0f}: {speeds[0] / speeds[1]:.3f}")

@@ -143,6 +143,30 @@ async fn logins_at_once_are_seen() {
 }
 
 #[tokio::test]
+async fn a_refresh_token_is_good_once_and_its_second_use_ends_what_came_of_it() {
+    let site = Site::start(quick()).await.unwrap();
+    let (raw, login) = (Raw::new(), site.url("/login?acct=a"));
+    let token = |response: &Response<Incoming>| response.headers()["x-refresh"].to_str().unwrap().to_owned();
+    let refresh = |token: &str| site.url(&format!("/login?acct=a&refresh={token}"));
+    let first = token(&raw.get(&login, "").await.unwrap());
+    let refreshed = raw.get(&refresh(&first), "").await.unwrap();
+    let (sid, second) = ("sid=s2", token(&refreshed));
+    assert_eq!(cookies(&refreshed), ["sid=s2; Path=/; HttpOnly"]);
+    assert_eq!(raw.status(&site.url("/page/1?acct=a"), sid).await, 200);
+    // Of another account, and of nobody.
+    assert_eq!(raw.status(&site.url(&format!("/login?acct=b&refresh={second}")), "").await, 401);
+    assert_eq!(raw.status(&refresh("r99"), "").await, 401);
+    assert_eq!(site.counters().refreshes_reused, 0);
+
+    assert_eq!(raw.status(&refresh(&first), "").await, 401);
+    assert_eq!(raw.status(&site.url("/page/1?acct=a"), sid).await, 403, "the family has ended");
+    assert_eq!(raw.status(&refresh(&second), "").await, 401);
+    assert_eq!(raw.status(&login, "").await, 200, "another one begins");
+    let seen = site.counters();
+    assert_eq!((seen.refreshes, seen.refreshes_reused, seen.logins()), (1, 1, 3));
+}
+
+#[tokio::test]
 async fn first_logins_fail_as_told() {
     use LoginFault::{Close, Delay, Error, Never, NoCookie};
     let login_faults = vec![Error, NoCookie, Close, Never, Delay(50)];
