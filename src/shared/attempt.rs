@@ -291,20 +291,20 @@ impl Fleet {
         let snapshot = self.open(key, found)?.session;
         let kept =
             session.0.taken_over(candidate, &snapshot).map_err(|error| super::error::profile(error, key))?;
-        self.stands(session, found.mark, &kept, snapshot.cookies, false);
+        self.stands(session, found.mark, &kept, snapshot.cookies, None);
         count(&self.counted.adoptions);
         tracing::debug!(session = %session.id(), version = found.mark.version, "adopted from the store of shared sessions");
         Ok(kept)
     }
 
-    /// From now on `kept` is what this version is here, and came with these cookies.
+    /// From now on `kept` is what this version is here, and came with these cookies. One of its own was `sent` to the store.
     pub(super) fn stands(
         &self,
         session: &Session,
         mark: Mark,
         kept: &Arc<Kept>,
         cookies: Vec<StoredCookie>,
-        is_own: bool,
+        sent: Option<SystemTime>,
     ) {
         let version = mark.version;
         {
@@ -317,12 +317,15 @@ impl Fleet {
                 CookieChanges::Local => Vec::new(),
             };
             known.generation = kept.life.generation;
-            known.debt = Debt::None;
+            // A clear that came meanwhile is still to be told.
+            if known.debt != Debt::End {
+                known.debt = Debt::None;
+            }
             known.reload = false;
             known.rationed = None;
         }
-        let told =
-            SharedVersion { session: session.id().clone(), number: version, is_own, at: SystemTime::now() };
+        let (is_own, at) = (sent.is_some(), sent.unwrap_or_else(SystemTime::now));
+        let told = SharedVersion { session: session.id().clone(), number: version, is_own, at };
         // Nobody need be listening.
         let _ = self.versions.send(told);
     }
@@ -347,6 +350,7 @@ impl Fleet {
         let fence = lease.map(|lease| lease.fence);
         let owner = self.owner;
         let commit = Commit { expected, version, fence, owner, ended: false, interrupted: is_stale, payload };
+        let sent = SystemTime::now();
         let committed = self.commit_surely(key, commit).await?;
         Ok(match committed {
             Committed::At(mark) => {
@@ -354,7 +358,7 @@ impl Fleet {
                 if let Some(lease) = lease {
                     lease.is_over.store(true, Ordering::Relaxed);
                 }
-                self.stands(session, mark, kept, content.session.cookies, true);
+                self.stands(session, mark, kept, content.session.cookies, Some(sent));
                 None
             }
             Committed::Conflict(winner) => {

@@ -46,10 +46,18 @@ impl Fleet {
     /// Gives and takes, if there is anything to.
     pub(super) async fn exchange_now(&self, session: &Session) {
         let ties = session.0.ties();
+        if ties.touch.is_there() {
+            let _busy = ties.busy.lock().await;
+            self.exchange_if_touched(session).await;
+        }
+    }
+
+    /// The same. Whoever calls this is the one that is busy with the session.
+    pub(super) async fn exchange_if_touched(&self, session: &Session) {
+        let ties = session.0.ties();
         if self.config.cookie_changes == CookieChanges::Local || !ties.touch.is_there() {
             return;
         }
-        let _busy = ties.busy.lock().await;
         // Lowered before anything is looked at, so that a change that is not seen raises it again.
         ties.touch.lower();
         if let Err(error) = self.exchange(session).await {

@@ -86,7 +86,7 @@ pub struct SharedVersion {
     pub number: u64,
     /// Whether this process has brought it about.
     pub is_own: bool,
-    /// When it became this process's.
+    /// When it became this process's: for one of its own, just before it was sent to the store.
     pub at: SystemTime,
 }
 

@@ -94,13 +94,14 @@ impl Fleet {
             let Ok(marks) = self.ask(self.config.store.marks(&keys)).await else { return false };
             for (session, mark) in some.iter().zip(marks) {
                 self.heard_of(session, mark).await;
-                self.exchange_now(session).await;
-                if session.0.ties().known.lock().debt != Debt::None {
-                    let _busy = session.0.ties().busy.lock().await;
-                    if self.pay(session).await.is_err() {
-                        return false;
-                    }
+                // Whoever is busy may be waiting for the news that are told here.
+                let ties = session.0.ties();
+                let Ok(_busy) = ties.busy.try_lock() else { continue };
+                let debt = ties.known.lock().debt;
+                if debt != Debt::None && self.pay(session).await.is_err() {
+                    return false;
                 }
+                self.exchange_if_touched(session).await;
             }
         }
         true
@@ -120,11 +121,29 @@ impl Fleet {
             }
         }
         ties.news.notify_waiters();
-        // An attempt looks by itself, and decides.
-        let Ok(_busy) = ties.busy.try_lock() else { return };
+        if let Ok(_busy) = ties.busy.try_lock() {
+            return self.catch_up(session).await;
+        }
+        // An attempt looks by itself, and decides; but whoever is busy may have looked already.
+        let (fleet, session) = (self.clone(), session.clone());
+        tokio::spawn(async move {
+            let ties = session.0.ties();
+            let _busy = ties.busy.lock().await;
+            let known = {
+                let known = ties.known.lock();
+                known.version.max(known.dead)
+            };
+            if mark.version > known {
+                fleet.catch_up(&session).await;
+            }
+        });
+    }
+
+    /// Pays what is owed, and takes over what is newer in the store than here.
+    async fn catch_up(&self, session: &Session) {
         let caught_up = async {
             self.pay(session).await?;
-            self.catch_up(session).await
+            self.take_newer(session).await
         };
         if let Err(error) = caught_up.await {
             tracing::warn!(session = %session.id(), %error, "a newer shared session was not adopted");
@@ -132,7 +151,7 @@ impl Fleet {
     }
 
     /// Takes over what is newer in the store than here, where somebody has a use for it.
-    async fn catch_up(&self, session: &Session) -> Result<(), StoreError> {
+    async fn take_newer(&self, session: &Session) -> Result<(), StoreError> {
         if session.0.gate.published().is_none() {
             // Nobody sends; the next request looks for itself.
             return Ok(());
@@ -176,7 +195,7 @@ impl Fleet {
         let kept =
             session.0.install(generation, &snapshot).map_err(|error| super::error::profile(error, key))?;
         if let Some(kept) = kept {
-            self.stands(session, found.mark, &kept, snapshot.cookies, false);
+            self.stands(session, found.mark, &kept, snapshot.cookies, None);
             count(&self.counted.adoptions);
             self.ration(session, &kept).await;
         }

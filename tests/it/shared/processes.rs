@@ -7,14 +7,14 @@ use std::{
 
 use bytes::Bytes;
 use http::Request;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 use tower_client_sessions::{
     Renewal, RenewalLayer, Session, Sessions,
     gate::{GateConfig, RenewalError, RenewalErrorKind},
     session::{SessionError, SessionErrorKind, SessionsBuilder},
     shared::{
-        Commit, Committed, Fence, Leased, Mark, MemoryStore, Owner, Record, SealKey, SharedStore, Sharing,
-        StoreError, StoreErrorKind, StoreFuture, Taken, Unreachable,
+        Change, Commit, Committed, Fence, Leased, Mark, MemoryStore, Owner, Record, SealKey, SharedStore,
+        Sharing, StoreError, StoreErrorKind, StoreFuture, Taken, Unreachable,
     },
 };
 
@@ -140,6 +140,46 @@ async fn what_is_not_told_is_found_by_polling_within_the_bound() {
     assert_ne!(one.sid(), other.sid());
     a_poll_later().await;
     assert_eq!(one.sid(), other.sid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_reach_a_process_that_is_busy_with_something_else() {
+    let (site, store) = (Site::new(), Tampered::telling());
+    let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
+    ok(one.get("/").await);
+    ok(other.get("/?set=cart=full").await);
+    // It has looked at the store for its own changes before the news comes.
+    let (reached, go_on) = store.hold_next(Op::Amend);
+    reached.notified().await;
+    site.expire("a");
+    ok(one.get("/").await);
+    settle().await;
+    go_on.notify_one();
+    settle().await;
+    assert_eq!(one.sid(), other.sid());
+    let before = site.pages_seen();
+    ok(other.get("/").await);
+    assert_eq!(site.pages_seen(), before + 1, "it did not try the old one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_news_is_told_though_it_has_something_to_tell() {
+    let (site, store) = (Site::held_logins(), MemoryStore::new());
+    let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store));
+    site.end_logins(1);
+    ok(one.get("/").await);
+    for round in 0..5 {
+        ok(other.get(&format!("/?set=round={round}")).await);
+        site.expire("a");
+        let renewing = spawn_pages(&one.client, "a", 1);
+        settle().await;
+        let waiting = spawn_pages(&other.client, "a", 1);
+        a_poll_later().await;
+        site.end_logins(1);
+        let begun = tokio::time::Instant::now();
+        assert_eq!(good(renewing).await + good(waiting).await, 2);
+        assert!(begun.elapsed() < Duration::from_millis(50), "round {round}: {:?}", begun.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -586,6 +626,7 @@ struct Tampering {
     lost: Vec<Op>,
     away: bool,
     silent: bool,
+    tells: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -602,6 +643,13 @@ impl Tampered {
     /// One that tells of no changes.
     pub(super) fn silent() -> Self {
         Self { inner: MemoryStore::new(), state: Arc::default() }
+    }
+
+    /// One that tells of changes at once.
+    pub(super) fn telling() -> Self {
+        let store = Self::silent();
+        store.state.lock().unwrap().tells = true;
+        store
     }
 
     /// Holds the next request of this kind: tells when it is there, and waits to be told.
@@ -702,5 +750,15 @@ impl SharedStore for Tampered {
 
     fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {
         Box::pin(self.tamper(Op::Other, self.inner.take(key, version, want, limit)))
+    }
+
+    fn watch<'a>(&'a self, changes: mpsc::Sender<Change>) -> StoreFuture<'a, ()> {
+        if self.state.lock().unwrap().tells {
+            return self.inner.watch(changes);
+        }
+        Box::pin(async move {
+            changes.closed().await;
+            Ok(())
+        })
     }
 }
