@@ -128,6 +128,8 @@ impl Touch {
 pub(crate) struct Known {
     /// The version of the identity that is current here, or was last. 0: of none yet.
     pub(crate) version: u64,
+    /// The version that the session's data here came from, if that is a newer one.
+    pub(crate) data: u64,
     /// The revision of that version whose cookies are here too.
     pub(crate) revision: u64,
     /// The cookies of that revision.
@@ -145,6 +147,13 @@ pub(crate) struct Known {
     pub(crate) taken: u64,
     /// The identity of this version, if its uses are taken in blocks: it may go on when one is through.
     pub(crate) rationed: Option<Arc<Kept>>,
+}
+
+impl Known {
+    /// The newest version that anything here came from.
+    pub(crate) fn newest(&self) -> u64 {
+        self.version.max(self.data)
+    }
 }
 
 /// What the store has yet to be told.

@@ -163,11 +163,14 @@ impl Fleet {
     /// Takes over what the program keeps with the session, from a version that is renewed here without having been adopted.
     /// `false`: there is one, and it cannot be read.
     pub(super) fn take_data(&self, session: &Session, key: &str, found: &Record) -> bool {
-        if found.payload.is_empty() || found.mark.version <= session.0.ties().known.lock().version {
+        if found.payload.is_empty() || found.mark.version <= session.0.ties().known.lock().newest() {
             return true;
         }
         match self.open(key, found) {
-            Ok(content) => session.0.take_data(content.session),
+            Ok(content) => {
+                session.0.take_data(content.session);
+                session.0.ties().known.lock().data = found.mark.version;
+            }
             Err(error) => {
                 tracing::warn!(session = %session.id(), %error, "the data of a shared session was not taken over");
                 return false;
@@ -231,7 +234,7 @@ impl Fleet {
         let is_forgotten = {
             let is_current = self.take_data(session, &lease.key, found);
             let mut known = session.0.ties().known.lock();
-            let is_forgotten = found.mark.version < known.version;
+            let is_forgotten = found.mark.version < known.newest();
             // With its record, a store has forgotten who began to renew it.
             known.interrupted = found.interrupted || is_forgotten || !is_current;
             is_forgotten
@@ -340,7 +343,7 @@ impl Fleet {
         lease: Option<&Lease>,
         is_stale: bool,
     ) -> Result<Option<Record>, StoreError> {
-        let known = session.0.ties().known.lock().version;
+        let known = session.0.ties().known.lock().newest();
         let expected = found.mark.version;
         let version = self.next_version(expected, known);
         let options = SnapshotOptions::new().profiles(self.config.profiles);
@@ -351,7 +354,10 @@ impl Fleet {
         let owner = self.owner;
         let commit = Commit { expected, version, fence, owner, ended: false, interrupted: is_stale, payload };
         let sent = SystemTime::now();
-        let committed = self.commit_surely(key, commit).await?;
+        let committed = self.commit_surely(key, commit).await.inspect_err(|_| {
+            // It may have been written: what is here is in others' hands, too.
+            session.0.ties().known.lock().data = version;
+        })?;
         Ok(match committed {
             Committed::At(mark) => {
                 count(&self.counted.commits);

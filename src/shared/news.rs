@@ -224,7 +224,7 @@ impl Fleet {
             let found = self.load(&key).await?;
             // What outlives the session is there for whoever logs in next.
             let is_read = self.take_data(session, &key, &found);
-            let known = ties.known.lock().version;
+            let known = ties.known.lock().newest();
             let version = self.next_version(found.mark.version, known);
             let options = SnapshotOptions::new().profiles(self.config.profiles);
             let snapshot = session.snapshot_of(None, 0, false, &options);
