@@ -141,6 +141,8 @@ pub(crate) struct Known {
     pub(crate) debt: Debt,
     /// What is current is to be looked up anew, though it has not ended.
     pub(crate) reload: bool,
+    /// A renewal was begun here with what is here, and nothing has come of it.
+    pub(crate) begun: bool,
     /// Whoever renewed last was stopped in the middle.
     pub(crate) interrupted: bool,
     /// How many uses of this version were taken by everybody, as far as is known here.

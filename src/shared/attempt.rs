@@ -169,7 +169,9 @@ impl Fleet {
         match self.open(key, found) {
             Ok(content) => {
                 session.0.take_data(content.session);
-                session.0.ties().known.lock().data = found.mark.version;
+                let mut known = session.0.ties().known.lock();
+                known.data = found.mark.version;
+                known.begun = false;
             }
             Err(error) => {
                 tracing::warn!(session = %session.id(), %error, "the data of a shared session was not taken over");
@@ -236,7 +238,7 @@ impl Fleet {
             let mut known = session.0.ties().known.lock();
             let is_forgotten = found.mark.version < known.newest();
             // With its record, a store has forgotten who began to renew it.
-            known.interrupted = found.interrupted || is_forgotten || !is_current;
+            known.interrupted = found.interrupted || is_forgotten || !is_current || known.begun;
             is_forgotten
         };
         let renew = async {
@@ -245,7 +247,10 @@ impl Fleet {
             }
             // Before anything is sent: what the record holds may be used up from here on.
             match self.ask(self.config.store.begin(&lease.key, self.owner, lease.fence)).await {
-                Ok(true) => lane.renew(session.clone(), drive).await,
+                Ok(true) => {
+                    session.0.ties().known.lock().begun = true;
+                    lane.renew(session.clone(), drive).await
+                }
                 Ok(false) => Err(lost()),
                 Err(error) => Err(refused(error)),
             }
@@ -275,8 +280,14 @@ impl Fleet {
             None => return Err(no_stack()),
             Some(lane) => {
                 // Others may be at it, too, with what this process has from the store.
-                session.0.ties().known.lock().interrupted = true;
-                lane.renew(session.clone(), drive).await?
+                {
+                    let mut known = session.0.ties().known.lock();
+                    known.interrupted = true;
+                    known.begun = true;
+                }
+                let value = lane.renew(session.clone(), drive).await?;
+                session.0.ties().known.lock().begun = false;
+                value
             }
         };
         session.0.ties().owe(Debt::Renewed);
@@ -325,6 +336,7 @@ impl Fleet {
                 known.debt = Debt::None;
             }
             known.reload = false;
+            known.begun = false;
             known.rationed = None;
         }
         let (is_own, at) = (sent.is_some(), sent.unwrap_or_else(SystemTime::now));
