@@ -18,7 +18,8 @@ use std::{
 };
 
 use support::{Sets, Stack, time::thread_time};
-use tower_client_sessions::SessionId;
+use tower::Layer;
+use tower_client_sessions::{SessionId, SessionLayer};
 
 /// Turns of which each has the four kinds of rounds.
 const TURNS: usize = 15;
@@ -70,23 +71,28 @@ fn run(turns: usize, rounds: u32) -> Result<(), Box<dyn std::error::Error>> {
 
     let (sessions, _) = support::sessions(1, 5);
     let mut bare = support::boxed(support::Bare::new(Sets::Nothing));
-    let mut layer = support::session_stack(&sessions, Sets::Nothing);
-    let (mut scrapy, mut ours) = (Vec::new(), Vec::new());
+    let mut telling = support::session_stack(&sessions, Sets::Nothing);
+    let plain = SessionLayer::new(&sessions).without_info();
+    let mut plain = support::boxed(plain.layer(support::Bare::new(Sets::Nothing)));
+    let (mut scrapy, mut ours, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..turns {
         let without = theirs("bare")?;
         scrapy.push(theirs("middleware")?.saturating_sub(without));
         let without = time(&mut bare, false, rounds * OURS);
-        ours.push(time(&mut layer, true, rounds * OURS).saturating_sub(without));
+        ours.push(time(&mut plain, true, rounds * OURS).saturating_sub(without));
+        told.push(time(&mut telling, true, rounds * OURS).saturating_sub(without));
     }
     // It ends when nobody asks any more.
     drop(asks);
     child.wait()?;
 
-    let (scrapy, ours) = (median(&mut scrapy), median(&mut ours));
-    let ratio = scrapy.as_secs_f64() / ours.as_secs_f64();
-    println!(
-        "{version}: its CookiesMiddleware adds {scrapy:?} to a request, the session layer {ours:?}: × {ratio:.0}"
-    );
+    let scrapy = median(&mut scrapy);
+    println!("{version}: its CookiesMiddleware adds {scrapy:?} to a request");
+    // The middleware tells the program nothing: what does the same is the layer without the info.
+    for (name, mut times) in [("the session layer", ours), ("the same with the info", told)] {
+        let ours = median(&mut times);
+        println!("{name} {ours:?}: × {:.0}", scrapy.as_secs_f64() / ours.as_secs_f64());
+    }
     Ok(())
 }
 
