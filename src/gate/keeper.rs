@@ -4,11 +4,14 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use tokio::task::AbortHandle;
+use tokio::{
+    task::AbortHandle,
+    time::{Instant, Sleep, sleep_until},
+};
 use tracing::Span;
 
 use super::{
@@ -19,6 +22,7 @@ use super::{
     driver,
     error::{RenewalError, RenewalErrorKind},
     jitter::{Jitter, spread},
+    ration::Ration,
     sync::{AtomicU8, AtomicU64, Mutex, Ordering, Published},
     waiters::{Ticket, Waiters},
 };
@@ -132,9 +136,7 @@ pub(crate) struct Life {
     pub(crate) born: Duration,
     standing: AtomicU8,
     uses: AtomicU64,
-    /// How many uses there may be, where they are shared with other processes; and at which more should be asked for.
-    allowance: AtomicU64,
-    refill_at: AtomicU64,
+    pub(crate) ration: Ration,
     /// Nanoseconds of the keeper's clock from which on an early renewal may be asked for again.
     due_again: AtomicU64,
     /// Where in its buffer this value's early mark is, so that many sessions are not renewed at once.
@@ -154,8 +156,7 @@ impl Life {
             born,
             standing: AtomicU8::new(CANDIDATE),
             uses: AtomicU64::new(0),
-            allowance: AtomicU64::new(u64::MAX),
-            refill_at: AtomicU64::new(u64::MAX),
+            ration: Ration::new(),
             due_again: AtomicU64::new(0),
             jitter: random as u32,
         }
@@ -190,33 +191,10 @@ impl Life {
         self.uses.load(Ordering::Relaxed)
     }
 
-    /// From now on, each use has to be allowed.
-    #[cfg(feature = "shared")]
-    pub(crate) fn ration(&self) {
-        self.allowance.store(0, Ordering::Relaxed);
-    }
-
-    /// Allows so many uses more.
-    #[cfg(feature = "shared")]
-    pub(crate) fn allow(&self, uses: u64) {
-        let before = self.allowance.fetch_add(uses, Ordering::Relaxed);
-        self.refill_at.store(before + uses.div_ceil(2), Ordering::Relaxed);
-    }
-
-    /// Whether each use has to be allowed, and some were.
-    #[cfg(feature = "shared")]
-    pub(crate) fn is_allowed_some(&self) -> bool {
-        !matches!(self.allowance.load(Ordering::Relaxed), 0 | u64::MAX)
-    }
-
-    /// Takes all that is allowed and not used up, for another value to use.
+    /// Takes all uses that are allowed and not used up, for another value.
     #[cfg(feature = "shared")]
     pub(crate) fn take_rest(&self) -> u64 {
-        let allowance = self.allowance.load(Ordering::Relaxed);
-        let taken = self.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| {
-            (uses < allowance).then_some(allowance)
-        });
-        taken.map_or(0, |uses| allowance - uses)
+        self.ration.take_rest(&self.uses)
     }
 
     fn stand(&self, standing: u8) {
@@ -711,13 +689,13 @@ impl<K: Keeper> Gate<K> {
                 life.uses.fetch_add(1, Ordering::Relaxed);
             }
             Some(limit) => {
-                let most = limit.min(life.allowance.load(Ordering::Relaxed));
+                let most = life.ration.most(limit);
                 let counted = life.uses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |uses| {
                     (uses < most).then_some(uses + 1)
                 });
                 match counted {
                     Ok(before) => {
-                        if before + 1 == life.refill_at.load(Ordering::Relaxed) {
+                        if life.ration.is_running_out(before + 1) {
                             keeper.running_out(&permit.value);
                         }
                         due |= (before + 1) as f64 >= Budget::early(limit as f64, life.jitter())
@@ -838,7 +816,7 @@ impl<K: Keeper> Gate<K> {
             }
             inner.core.renew(step)
         })
-        .map(|ticket| Asker { keeper: keeper.clone(), ticket: Some(ticket) })
+        .map(|ticket| Asker::new(keeper, ticket))
         .map_err(refused)
     }
 
@@ -852,7 +830,7 @@ impl<K: Keeper> Gate<K> {
             Ok(ticket)
         });
         drop(request);
-        ticket.map(|ticket| Asker { keeper: keeper.clone(), ticket: Some(ticket) }).map_err(refused)
+        ticket.map(|ticket| Asker::new(keeper, ticket)).map_err(refused)
     }
 
     /// Makes the value that `make` returns for its generation current.
@@ -1241,34 +1219,68 @@ fn refused(refused: Refused) -> RenewalError {
 pub(crate) struct Asker<K: Keeper> {
     keeper: Arc<K>,
     ticket: Option<Ticket>,
+    /// Looks by itself when something is overdue: the runtime that has the alarm may not be driven any more.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl<K: Keeper> Asker<K> {
+    fn new(keeper: &Arc<K>, ticket: Ticket) -> Self {
+        Self { keeper: keeper.clone(), ticket: Some(ticket), look: None }
+    }
+
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Generation, RenewalError>> {
         let ticket = self.ticket.expect("a renewal handle is not polled after it has answered");
-        let mut waker = Some(context.waker().clone());
-        let ended = Gate::event(&self.keeper, |inner, step| {
-            let ended = inner.core.poll_asker(step, ticket);
-            if ended.is_none() {
-                std::mem::swap(inner.core.asker_waker(ticket), &mut waker);
+        let ended = loop {
+            let mut waker = Some(context.waker().clone());
+            let (ended, due) = Gate::event(&self.keeper, |inner, step| {
+                let ended = inner.core.poll_asker(step, ticket);
+                if ended.is_none() {
+                    std::mem::swap(inner.core.asker_waker(ticket), &mut waker);
+                }
+                (ended, inner.core.alarm())
+            });
+            drop(waker);
+            if let Some(ended) = ended {
+                break ended;
             }
-            ended
-        });
-        drop(waker);
-        let Some(ended) = ended else {
-            if self.keeper.gate().waits_for_a_runtime() && !driver::is_in_runtime() {
-                // Nobody would ever wake this.
-                return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::NoRuntime)));
+            if !driver::is_in_runtime() {
+                if self.keeper.gate().waits_for_a_runtime() {
+                    // Nobody would ever wake this.
+                    return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::NoRuntime)));
+                }
+                return Poll::Pending;
             }
-            return Poll::Pending;
+            ready!(self.poll_look(context, due));
+            Gate::tick(&self.keeper);
         };
         self.ticket = None;
+        self.look = None;
         Poll::Ready(match ended {
             Ended::Renewed(generation) => Ok(generation),
             Ended::Failed(error) => Err(error),
             Ended::Superseded => Err(RenewalError::new(RenewalErrorKind::Superseded)),
             Ended::Closed => Err(RenewalError::new(RenewalErrorKind::Closed)),
         })
+    }
+}
+
+impl<K: Keeper> Asker<K> {
+    /// Ready when what is due at this time of the keeper's clock is overdue.
+    fn poll_look(&mut self, context: &mut Context<'_>, due: Option<Duration>) -> Poll<()> {
+        /// Whoever has the alarm comes first.
+        const GRACE: Duration = Duration::from_millis(100);
+        let left = due.map(|due| due.saturating_sub(self.keeper.now()).saturating_add(GRACE));
+        let Some(at) = left.and_then(|left| Instant::now().checked_add(left)) else {
+            self.look = None;
+            return Poll::Pending;
+        };
+        let look = self.look.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        if look.deadline() != at && !look.is_elapsed() {
+            look.as_mut().reset(at);
+        }
+        ready!(look.as_mut().poll(context));
+        self.look = None;
+        Poll::Ready(())
     }
 }
 

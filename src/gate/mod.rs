@@ -52,6 +52,7 @@ pub(crate) mod jitter;
 pub(crate) mod keeper;
 #[cfg(all(test, sessions_loom))]
 mod loom;
+pub(crate) mod ration;
 pub(crate) mod renewal_gate;
 mod sync;
 pub(crate) mod wait;

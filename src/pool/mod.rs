@@ -76,7 +76,8 @@
 //! [`seats`](SessionPoolBuilder::seats) says. A process holds a seat by a lease of the store, which it extends, so a request asks
 //! nobody; the seats of a process that is gone are free when their leases have run out, and whoever takes one has its session with
 //! it. A seat that nobody used for a while is given back, and while another process wants for one, each process gives one back
-//! from time to time, as soon as its requests have ended. A session that is retired is ended for all.
+//! from time to time, as soon as its requests have ended. A session that is retired is ended for all. A store that forgets its
+//! leases may let two processes have one seat, until the first of them notices after a third of its lease.
 //!
 //! # Saving and loading
 //!

@@ -29,13 +29,13 @@ pub enum SessionErrorKind {
     BadCookie,
     /// The profile layer met a request without an identity.
     NoIdentity,
-    /// The session is shared with other processes, and no renewal layer stands on it that could look where it is.
-    SharedWithoutRenewal,
     /// No profile was free, and none came to be within the bound of [`Exhausted::Wait`](crate::profile::Exhausted::Wait). The
     /// source names the profile, if the session is pinned to one.
     ProfilesExhausted,
     /// The identity ended before this hop of the request could leave; the gate starts the request again.
     Retired,
+    /// The session is shared with other processes, and no renewal layer stands on it that could look where it is.
+    SharedWithoutRenewal,
 }
 
 impl SessionError {

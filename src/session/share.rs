@@ -312,7 +312,7 @@ mod taking {
                 let life = Life::new(generation, made.life.born, self.gate.random());
                 if is_limited {
                     // Nobody is to use it before uses were taken.
-                    life.ration();
+                    life.ration.begin();
                 }
                 let jar = std::mem::take(&mut *made.jar.lock());
                 let kept = Arc::new(Kept::new(life, jar, made.worn.clone()));
@@ -325,8 +325,8 @@ mod taking {
         /// The same identity as another generation, allowed so many uses more.
         pub(crate) fn carried_on(&self, spent: &Kept, generation: Generation, uses: u64) -> Arc<Kept> {
             let life = Life::new(generation, spent.life.born, self.gate.random());
-            life.ration();
-            life.allow(uses);
+            life.ration.begin();
+            life.ration.allow(uses);
             let jar = spent.jar.lock().clone();
             Arc::new(Kept::new(life, jar, spent.worn.clone()))
         }

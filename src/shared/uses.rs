@@ -55,8 +55,8 @@ impl Fleet {
             let known = session.0.ties().known.lock();
             known.generation == kept.life.generation && known.debt == Debt::None
         };
-        if is_limited && is_known && !kept.life.is_allowed_some() {
-            kept.life.ration();
+        if is_limited && is_known && !kept.life.ration.allows_some() {
+            kept.life.ration.begin();
             session.0.ties().known.lock().rationed = Some(kept.clone());
             self.refill(session, kept).await;
         }
@@ -75,7 +75,7 @@ impl Fleet {
         let key = session.id().to_string();
         // If it is not answered, the requests ask for themselves when the block is through.
         let Some(granted) = self.take(session, &key, version, limit).await else { return };
-        kept.life.allow(granted);
+        kept.life.ration.allow(granted);
         if session.0.ties().known.lock().taken >= limit - limit / 10 {
             Gate::due(&session.0, &kept.life);
         }

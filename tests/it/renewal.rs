@@ -247,6 +247,27 @@ async fn hazard_23_every_wait_has_a_bound() {
     assert_eq!(site.logins(), 1);
 }
 
+#[test]
+fn hazard_23_a_handle_has_a_bound_though_the_runtime_of_its_renewal_stands_still() {
+    let (site, sessions) = (Site::new(), Sessions::new());
+    site.logins_go([Login::Never]);
+    let gate = GateConfig::new().attempt_deadline(Duration::from_secs(10));
+    let _client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let handle = first.block_on(async {
+        let handle = sessions.session("a").renew();
+        settle().await;
+        handle
+    });
+    assert_eq!(site.logins(), 1);
+    // The first runtime is alive, and nobody drives it.
+    let ended = second.block_on(async { tokio::time::timeout(Duration::from_secs(60), handle).await });
+    assert_eq!(ended.expect("somebody looks").unwrap_err().kind(), RenewalErrorKind::TimedOut);
+    drop(first);
+}
+
 #[tokio::test(start_paused = true)]
 async fn hazard_24_an_attempts_clock_starts_with_the_attempt() {
     let (site, sessions) = (Site::new(), Sessions::new());
