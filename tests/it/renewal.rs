@@ -256,11 +256,11 @@ fn hazard_23_a_handle_has_a_bound_though_the_runtime_of_its_renewal_stands_still
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (first, second) = (runtime(), runtime());
-    let handle = first.block_on(async {
-        let handle = sessions.session("a").renew();
-        settle().await;
-        handle
-    });
+    let handle = {
+        let _first = first.enter();
+        sessions.session("a").renew()
+    };
+    first.block_on(settle());
     assert_eq!(site.logins(), 1);
     // The first runtime is alive, and nobody drives it.
     let ended = second.block_on(async { tokio::time::timeout(Duration::from_secs(60), handle).await });
