@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     task::{JoinHandle, JoinSet},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 use super::{
@@ -269,7 +269,11 @@ impl Steward {
             sleep(rest).await;
             let Some(seats) = self.seats.upgrade() else { return };
             self.extend(&seats).await;
-            let is_wanted = seats.is_wanted().await;
+            // Nobody's seat is forgotten over it.
+            let is_wanted = match seats.first_end() {
+                Some(end) => timeout_at(end, seats.is_wanted()).await.unwrap_or(false),
+                None => false,
+            };
             let Some(pool) = self.pool.upgrade() else { return };
             for key in seats.spare(&pool, is_wanted) {
                 pool.give_back(key);
@@ -282,7 +286,9 @@ impl Steward {
     fn rest(&self) -> Option<Duration> {
         let seats = self.seats.upgrade()?;
         let mut state = seats.state.lock();
-        let rest = state.taken.values().map(|seat| seat.hold.rest).min();
+        let now = Instant::now();
+        let rest = |hold: Hold| hold.rest.min(hold.until.saturating_duration_since(now));
+        let rest = state.taken.values().map(|seat| rest(seat.hold)).min();
         if rest.is_none() {
             state.steward = None;
         }
@@ -296,10 +302,10 @@ impl Steward {
         for (key, id, hold) in held {
             let stay = seats.share.clone().stay(id.to_string(), hold);
             asked.spawn(async move {
-                match stay.await {
-                    Ok(held) => (key, held),
-                    // It holds for the rest of its time; the next round may be answered, if there is one before.
-                    Err(_) => (key, Some(hold).filter(|hold| Instant::now() + hold.rest < hold.until)),
+                match timeout_at(hold.until, stay).await {
+                    Ok(Ok(held)) => (key, held),
+                    // It holds for the rest of its time; the next round may be answered.
+                    _ => (key, Some(hold).filter(|hold| Instant::now() < hold.until)),
                 }
             });
         }
@@ -326,6 +332,11 @@ impl Steward {
 }
 
 impl Seats {
+    /// When the first of the seats is no longer sure.
+    fn first_end(&self) -> Option<Instant> {
+        self.state.lock().taken.values().map(|seat| seat.hold.until).min()
+    }
+
     /// Whether another process wants for a seat.
     async fn is_wanted(&self) -> bool {
         if self.state.lock().taken.is_empty() {

@@ -47,20 +47,20 @@ pub(crate) trait Share: Any + Send + Sync {
     fn running_out(self: Arc<Self>, session: Session, kept: &Arc<Kept>);
 
     /// Takes a seat, which one process holds at a time. `None`: another one holds it.
-    fn sit(self: Arc<Self>, seat: String) -> Asked<Option<Hold>>;
+    fn sit(self: Arc<Self>, seat: String) -> Answer<Option<Hold>>;
 
     /// Holds a seat for longer. `None`: it is lost.
-    fn stay(self: Arc<Self>, seat: String, hold: Hold) -> Asked<Option<Hold>>;
+    fn stay(self: Arc<Self>, seat: String, hold: Hold) -> Answer<Option<Hold>>;
 
     /// Lets another process have the seat.
-    fn rise(self: Arc<Self>, seat: String, hold: Hold) -> Asked<()>;
+    fn rise(self: Arc<Self>, seat: String, hold: Hold) -> Answer<()>;
 
     /// Ready when the others know what has happened to this session here.
-    fn settled(self: Arc<Self>, session: Session) -> Asked<()>;
+    fn settled(self: Arc<Self>, session: Session) -> Answer<()>;
 }
 
 /// What a store is asked.
-pub(crate) type Asked<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// A seat as it is held.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +139,7 @@ pub(crate) struct Known {
     /// The generation here that has this version.
     pub(crate) generation: Generation,
     pub(crate) debt: Debt,
+    pub(crate) asked: Asked,
     /// What is current is to be looked up anew, though it has not ended.
     pub(crate) reload: bool,
     /// A renewal was begun here with what is here, and nothing has come of it.
@@ -151,7 +152,22 @@ pub(crate) struct Known {
     pub(crate) rationed: Option<Arc<Kept>>,
 }
 
+/// How often something was asked for here that the store is to be told: what is told afterwards may not be all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Asked {
+    debts: u64,
+    /// How many other names the session was given.
+    pub(crate) names: u64,
+}
+
 impl Known {
+    /// The store was told of what had been asked for until then.
+    pub(crate) fn pay(&mut self, asked: Asked) {
+        if self.asked == asked {
+            self.debt = Debt::None;
+        }
+    }
+
     /// The newest version that anything here came from.
     pub(crate) fn newest(&self) -> u64 {
         self.version.max(self.data)
@@ -182,10 +198,15 @@ impl Ties {
         }
     }
 
+    pub(crate) fn asked(&self) -> Asked {
+        self.known.lock().asked
+    }
+
     /// What was asked for here has to reach the store.
     pub(crate) fn owe(&self, debt: Debt) {
         let mut known = self.known.lock();
         known.debt = debt;
+        known.asked.debts += 1;
         known.rationed = None;
     }
 }
@@ -216,7 +237,11 @@ impl SessionInner {
     /// The session has another name, under which the others know nothing of it.
     pub(super) fn renamed(self: &Arc<Self>) {
         if let Some(ties) = &self.ties {
-            *ties.known.lock() = Known::default();
+            {
+                let mut known = ties.known.lock();
+                let Asked { debts, names } = known.asked;
+                *known = Known { asked: Asked { debts, names: names + 1 }, ..Known::default() };
+            }
             self.owe_identity();
         }
     }

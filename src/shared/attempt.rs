@@ -23,7 +23,12 @@ use super::{
 use crate::{
     cookies::StoredCookie,
     gate::{Reason, RenewalError, RenewalErrorKind, core::Failure, keeper::Drive, renewal_gate::failure},
-    session::{Kept, Session, SessionInner, lane::Lane, share::Debt, snapshot::SnapshotOptions},
+    session::{
+        Kept, Session, SessionInner,
+        lane::Lane,
+        share::{Asked, Debt},
+        snapshot::SnapshotOptions,
+    },
 };
 
 type Renewed = Result<Option<Arc<Kept>>, Failure<RenewalError>>;
@@ -77,6 +82,7 @@ impl Fleet {
         if let Err(error) = self.pay(session).await {
             return self.without_store(session, lane, drive, error).await;
         }
+        let asked = ties.asked();
         // What was asked for by a request of the caller's own is sent, whatever others have.
         let (is_own, reason, generation) = (drive.once, drive.reason, drive.generation);
         let candidate = drive.candidate.clone().expect("a session's attempt has a candidate");
@@ -92,7 +98,7 @@ impl Fleet {
                 Err(error) => return self.without_store(session, lane, drive, error).await,
             };
             if is_adoptable(&found) {
-                return self.adopted(session, &candidate, &key, &found).map(Some).map_err(refused);
+                return self.adopted(session, asked, &candidate, &key, &found).map(Some).map_err(refused);
             }
             if let Some(spent) = spent.as_ref().filter(|_| !is_overlap && reason == Reason::Budget)
                 && let Some(kept) = self.go_on(session, generation, &key, &found, spent).await
@@ -113,7 +119,7 @@ impl Fleet {
             }
         };
         if is_adoptable(&found) {
-            return self.adopted(session, &candidate, &key, &found).map(Some).map_err(refused);
+            return self.adopted(session, asked, &candidate, &key, &found).map(Some).map_err(refused);
         }
         let is_first = reason == Reason::First && !session.0.shared.login_first;
         let value = if is_first && !is_own {
@@ -126,7 +132,7 @@ impl Fleet {
                     // Somebody may have done it meanwhile, with a lease that this process has lost.
                     return match self.load(&key).await {
                         Ok(found) if is_adoptable_after(&found, dead) => {
-                            self.adopted(session, &candidate, &key, &found).map(Some).map_err(refused)
+                            self.adopted(session, asked, &candidate, &key, &found).map(Some).map_err(refused)
                         }
                         _ => Err(failed),
                     };
@@ -136,10 +142,10 @@ impl Fleet {
         let renewed = value.clone().unwrap_or_else(|| candidate.clone());
         let (mut base, mut under) = (found, Some(&lease));
         loop {
-            return match self.commit(session, &renewed, &key, &base, under, false).await {
+            return match self.commit(session, asked, &renewed, &key, &base, under, false).await {
                 Ok(None) => Ok(value),
                 Ok(Some(winner)) if is_adoptable_after(&winner, dead) => {
-                    self.adopted(session, &candidate, &key, &winner).map(Some).map_err(refused)
+                    self.adopted(session, asked, &candidate, &key, &winner).map(Some).map_err(refused)
                 }
                 // Nobody was faster: the store has forgotten what it had, and all its leases.
                 Ok(Some(older)) if older.mark.version < base.mark.version => {
@@ -298,6 +304,7 @@ impl Fleet {
     fn adopted(
         &self,
         session: &Session,
+        asked: Asked,
         candidate: &Arc<Kept>,
         key: &str,
         found: &Record,
@@ -305,16 +312,18 @@ impl Fleet {
         let snapshot = self.open(key, found)?.session;
         let kept =
             session.0.taken_over(candidate, &snapshot).map_err(|error| super::error::profile(error, key))?;
-        self.stands(session, found.mark, &kept, snapshot.cookies, None);
+        self.stands(session, asked, found.mark, &kept, snapshot.cookies, None);
         count(&self.counted.adoptions);
         tracing::debug!(session = %session.id(), version = found.mark.version, "adopted from the store of shared sessions");
         Ok(kept)
     }
 
-    /// From now on `kept` is what this version is here, and came with these cookies. One of its own was `sent` to the store.
+    /// From now on `kept` is what this version is here, and came with these cookies. One of its own was `sent` to the store. What
+    /// was asked for later than `asked` is still to be told.
     pub(super) fn stands(
         &self,
         session: &Session,
+        asked: Asked,
         mark: Mark,
         kept: &Arc<Kept>,
         cookies: Vec<StoredCookie>,
@@ -323,6 +332,10 @@ impl Fleet {
         let version = mark.version;
         {
             let mut known = session.0.ties().known.lock();
+            if known.asked.names != asked.names {
+                // It has another name, under which the store is told anew.
+                return;
+            }
             known.taken = 0;
             known.version = version;
             known.revision = mark.revision;
@@ -331,10 +344,7 @@ impl Fleet {
                 CookieChanges::Local => Vec::new(),
             };
             known.generation = kept.life.generation;
-            // A clear that came meanwhile is still to be told.
-            if known.debt != Debt::End {
-                known.debt = Debt::None;
-            }
+            known.pay(asked);
             known.reload = false;
             known.begun = false;
             known.rationed = None;
@@ -346,9 +356,11 @@ impl Fleet {
     }
 
     /// Puts an identity into the store, in the place of what was found there. `Some`: another process was faster.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing that the commit depends on")]
     pub(super) async fn commit(
         &self,
         session: &Session,
+        asked: Asked,
         kept: &Arc<Kept>,
         key: &str,
         found: &Record,
@@ -376,7 +388,7 @@ impl Fleet {
                 if let Some(lease) = lease {
                     lease.is_over.store(true, Ordering::Relaxed);
                 }
-                self.stands(session, mark, kept, content.session.cookies, Some(sent));
+                self.stands(session, asked, mark, kept, content.session.cookies, Some(sent));
                 None
             }
             Committed::Conflict(winner) => {
@@ -393,7 +405,10 @@ impl Fleet {
             tries += 1;
             match self.ask(self.config.store.commit(key, commit.clone())).await {
                 Ok(Committed::Conflict(found))
-                    if found.writer == Some(self.owner) && found.mark.version == commit.version =>
+                    // Not one that was given up before, and was written all the same.
+                    if found.writer == Some(self.owner)
+                        && (found.mark.version, found.mark.ended) == (commit.version, commit.ended)
+                        && found.payload == commit.payload =>
                 {
                     return Ok(Committed::At(found.mark));
                 }

@@ -141,9 +141,12 @@ impl Sharing {
     }
 
     pub(super) fn check(&self) -> Result<(), ConfigError> {
-        ConfigError::unless(!self.lease.is_zero(), "lease")?;
-        ConfigError::unless(!self.poll.is_zero(), "poll")?;
-        ConfigError::unless(!self.deadline.is_zero(), "deadline")?;
+        /// Longer than anybody waits, and short enough to be added to any moment.
+        const MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+        let is_good = |time: Duration| !time.is_zero() && time <= MOST;
+        ConfigError::unless(is_good(self.lease), "lease")?;
+        ConfigError::unless(is_good(self.poll), "poll")?;
+        ConfigError::unless(is_good(self.deadline), "deadline")?;
         ConfigError::unless(self.stale_after.is_none_or(|silence| !silence.is_zero()), "stale_after")?;
         ConfigError::unless(self.block > 0, "use_block")
     }

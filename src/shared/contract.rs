@@ -193,6 +193,11 @@ impl Check<'_> {
 
     async fn what_was_begun_is_seen(&self) -> Result<(), StoreError> {
         let (key, owner, other) = (self.key("begin"), Owner::random(), Owner::random());
+        // Also where there is nothing yet.
+        let first = self.key("begin the first");
+        let fence = self.granted(&first, owner, TTL).await?;
+        assert!(self.store.begin(&first, owner, fence).await?);
+        assert_eq!(self.store.load(&first).await?, Record { interrupted: true, ..Record::absent() });
         self.store.commit(&key, commit(owner, 0, 1, "once")).await?;
         let fence = self.granted(&key, owner, TTL).await?;
         assert!(!self.store.load(&key).await?.interrupted, "a lease alone uses nothing up");

@@ -14,7 +14,7 @@ use tokio::{
     runtime::Handle,
     sync::broadcast,
     task::JoinHandle,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use super::{
@@ -30,7 +30,7 @@ use crate::{
         Kept, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
         lane::Lane,
         sessions::Registry,
-        share::{Asked, Debt, Hold, Share},
+        share::{Answer, Debt, Hold, Share},
     },
 };
 
@@ -221,11 +221,23 @@ impl Share for Fleet {
         if let Some(registry) = session.0.shared.registry() {
             self.look_out(&registry);
         }
+        let registry = session.0.shared.registry().map(|registry| Arc::downgrade(&registry));
+        // Until it is told, also of a session that is forgotten here meanwhile.
         runtime.spawn(async move {
-            let ties = session.0.ties();
-            let _busy = ties.busy.lock().await;
-            if let Err(error) = self.pay(&session).await {
-                tracing::warn!(session = %session.id(), %error, "the store of shared sessions is yet to be told");
+            loop {
+                {
+                    let _busy = session.0.ties().busy.lock().await;
+                    match self.pay(&session).await {
+                        Ok(()) => return,
+                        Err(error) => {
+                            tracing::warn!(session = %session.id(), %error, "the store of shared sessions is yet to be told");
+                        }
+                    }
+                }
+                if registry.as_ref().is_none_or(|registry| registry.strong_count() == 0) {
+                    return;
+                }
+                sleep(self.jittered(self.config.poll)).await;
             }
         });
     }
@@ -246,7 +258,7 @@ impl Share for Fleet {
         });
     }
 
-    fn sit(self: Arc<Self>, seat: String) -> Asked<Option<Hold>> {
+    fn sit(self: Arc<Self>, seat: String) -> Answer<Option<Hold>> {
         Box::pin(async move {
             let (key, asked) = (seat_key(&seat), Instant::now());
             Ok(match self.ask(self.config.store.lease(&key, self.owner, self.config.lease)).await? {
@@ -256,7 +268,7 @@ impl Share for Fleet {
         })
     }
 
-    fn stay(self: Arc<Self>, seat: String, hold: Hold) -> Asked<Option<Hold>> {
+    fn stay(self: Arc<Self>, seat: String, hold: Hold) -> Answer<Option<Hold>> {
         Box::pin(async move {
             let (key, asked) = (seat_key(&seat), Instant::now());
             let extend = self.config.store.extend(&key, self.owner, hold.fence, self.config.lease);
@@ -264,14 +276,14 @@ impl Share for Fleet {
         })
     }
 
-    fn rise(self: Arc<Self>, seat: String, hold: Hold) -> Asked<()> {
+    fn rise(self: Arc<Self>, seat: String, hold: Hold) -> Answer<()> {
         Box::pin(async move {
             let key = seat_key(&seat);
             Ok(self.ask(self.config.store.release(&key, self.owner, hold.fence)).await?)
         })
     }
 
-    fn settled(self: Arc<Self>, session: Session) -> Asked<()> {
+    fn settled(self: Arc<Self>, session: Session) -> Answer<()> {
         Box::pin(async move {
             {
                 let _busy = session.0.ties().busy.lock().await;

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::{
@@ -17,7 +17,12 @@ use super::{
 };
 use crate::{
     gate::core::Generation,
-    session::{Session, SessionId, sessions::Registry, share::Debt, snapshot::SnapshotOptions},
+    session::{
+        Session, SessionId,
+        sessions::Registry,
+        share::{Asked, Debt},
+        snapshot::SnapshotOptions,
+    },
 };
 
 /// How many sessions are compared with the store in one request.
@@ -29,25 +34,23 @@ const CHANGES: usize = 1024;
 impl Fleet {
     /// Follows what others do, until the sessions are gone.
     pub(super) async fn watch(self: Arc<Self>, registry: Weak<Registry>) {
-        while registry.strong_count() > 0 {
-            let (sender, changes) = mpsc::channel(CHANGES);
-            let ended = tokio::select! {
-                biased;
-                ended = self.config.store.watch(sender) => ended,
-                () = self.follow(&registry, changes) => return,
-            };
-            self.is_told.store(false, Ordering::Relaxed);
-            if let Err(error) = ended {
-                tracing::debug!(%error, "the store of shared sessions tells of no changes");
+        let (sender, changes) = mpsc::channel(CHANGES);
+        let tells = async {
+            loop {
+                let ended = self.config.store.watch(sender.clone()).await;
+                self.is_told.store(false, Ordering::Relaxed);
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "the store of shared sessions tells of no changes");
+                }
+                // Until it does again, everything is compared from time to time.
+                sleep(self.jittered(self.config.poll)).await;
             }
-            // Until it does again, everything is compared from time to time.
-            let silence = Instant::now() + self.jittered(self.config.poll);
-            let (_sender, changes) = mpsc::channel(1);
-            tokio::select! {
-                biased;
-                () = sleep_until(silence) => {}
-                () = self.follow(&registry, changes) => return,
-            }
+        };
+        // One look-out for as long as there are sessions: it knows since when nothing was heard.
+        tokio::select! {
+            biased;
+            () = tells => {}
+            () = self.follow(&registry, changes) => {}
         }
     }
 
@@ -157,8 +160,9 @@ impl Fleet {
             return Ok(());
         }
         let key = session.id().to_string();
-        let found = self.load(&key).await?;
         let ties = session.0.ties();
+        let asked = ties.asked();
+        let found = self.load(&key).await?;
         let (version, generation) = {
             let known = ties.known.lock();
             (known.version, known.generation)
@@ -169,13 +173,14 @@ impl Fleet {
         if found.mark.version <= version || !is_as_known() {
             return Ok(());
         }
-        self.take_over(session, &key, &found, generation).await
+        self.take_over(session, asked, &key, &found, generation).await
     }
 
     /// Puts what the store has in the place of this generation, or ends it if the store has none.
     async fn take_over(
         &self,
         session: &Session,
+        asked: Asked,
         key: &str,
         found: &Record,
         generation: Generation,
@@ -186,7 +191,7 @@ impl Fleet {
                 let mut known = session.0.ties().known.lock();
                 known.version = found.mark.version;
                 known.dead = found.mark.version;
-                known.debt = Debt::None;
+                known.pay(asked);
             }
             session.0.end_here();
             return Ok(());
@@ -195,7 +200,7 @@ impl Fleet {
         let kept =
             session.0.install(generation, &snapshot).map_err(|error| super::error::profile(error, key))?;
         if let Some(kept) = kept {
-            self.stands(session, found.mark, &kept, snapshot.cookies, None);
+            self.stands(session, asked, found.mark, &kept, snapshot.cookies, None);
             count(&self.counted.adoptions);
             self.ration(session, &kept).await;
         }
@@ -255,6 +260,7 @@ impl Fleet {
     pub(super) async fn tell_identity(&self, session: &Session, debt: Debt) -> Result<(), StoreError> {
         let key = session.id().to_string();
         loop {
+            let asked = session.0.ties().asked();
             let found = self.load(&key).await?;
             let Some(kept) = session.0.gate.current() else {
                 // It has ended again; the attempt that follows has another.
@@ -264,16 +270,16 @@ impl Fleet {
                     known.version = known.version.max(found.mark.version);
                     known.dead = known.dead.max(known.version);
                 }
-                known.debt = Debt::None;
+                known.pay(asked);
                 return Ok(());
             };
             if debt == Debt::Renewed && found.mark.version > session.0.ties().known.lock().version {
-                return self.take_over(session, &key, &found, kept.life.generation).await;
+                return self.take_over(session, asked, &key, &found, kept.life.generation).await;
             }
             // What was given by hand says nothing of what was used up in versions that were missed here.
             let is_stale =
                 debt == Debt::Identity && found.mark.version != session.0.ties().known.lock().version;
-            if self.commit(session, &kept, &key, &found, None, is_stale).await?.is_none() {
+            if self.commit(session, asked, &kept, &key, &found, None, is_stale).await?.is_none() {
                 self.ration(session, &kept).await;
                 return Ok(());
             }

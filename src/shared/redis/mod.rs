@@ -144,9 +144,11 @@ impl RedisStore {
 type Fields = (Option<u64>, Option<u64>, Option<u8>, Option<u8>, Option<String>, Option<Vec<u8>>);
 
 fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
-    let (Some(version), revision, ended, interrupted, writer, payload) = fields else {
-        // A lease was given out before there was anything.
-        return Ok(Record::absent());
+    let (version, revision, ended, interrupted, writer, payload) = fields;
+    let interrupted = interrupted.unwrap_or(0) != 0;
+    let Some(version) = version else {
+        // A lease was given out before there was anything, and perhaps used.
+        return Ok(Record { interrupted, ..Record::absent() });
     };
     let damaged = || StoreError::new(StoreErrorKind::Damaged).at_key(key);
     let (Some(revision), Some(ended), Some(writer), Some(payload)) = (revision, ended, writer, payload)
@@ -156,7 +158,7 @@ fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
     let mark = Mark { version, revision, ended: ended != 0 };
     let writer = Owner::parse(&writer).ok_or_else(damaged)?;
     let mut record = Record::new(mark, Some(writer), payload.into());
-    record.interrupted = interrupted.unwrap_or(0) != 0;
+    record.interrupted = interrupted;
     Ok(record)
 }
 

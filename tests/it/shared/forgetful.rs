@@ -8,7 +8,8 @@ use std::{
 use tokio::task::JoinHandle;
 use tower_client_sessions::{
     Renewal, Sessions,
-    shared::{MemoryStore, Sharing, Unreachable},
+    cookies::{Jar, Target, Timestamp},
+    shared::{MemoryStore, SharedStore, Sharing, Unreachable},
 };
 
 use super::processes::{Op, Process, Tampered, a_poll_later, ok};
@@ -242,4 +243,51 @@ async fn a_lease_whose_answer_came_too_late_keeps_nobody_waiting() {
     ok(other.get("/").await);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     ok(late.await.unwrap());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_asked_for_while_the_store_is_being_told_is_told_as_well() {
+    let (site, store) = (Site::new(), Tampered::silent());
+    let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
+    ok(one.get("/").await);
+    ok(other.get("/").await);
+    let give = |value: &str| {
+        let mut jar = Jar::default();
+        let target = Target::parse("http://a/").unwrap();
+        jar.add([("sid", value)], &target, Timestamp::now()).unwrap();
+        one.session().replace(jar);
+    };
+    let (reached, go_on) = store.hold_next(Op::Commit);
+    give("early");
+    reached.notified().await;
+    give("late");
+    go_on.notify_one();
+    a_poll_later().await;
+    a_poll_later().await;
+    assert_eq!(other.sid().as_deref(), Some("late"));
+    // A clear that comes before the store was looked at.
+    let (reached, go_on) = store.hold_next(Op::Load);
+    give("never");
+    reached.notified().await;
+    one.session().clear();
+    go_on.notify_one();
+    a_poll_later().await;
+    assert!(store.load("a").await.unwrap().mark.ended);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clear_is_told_though_the_session_is_forgotten_here_before_the_store_is_back() {
+    let (site, store) = (Site::new(), Tampered::silent());
+    let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
+    ok(one.get("/").await);
+    ok(other.get("/").await);
+    store.go_away(true);
+    one.session().clear();
+    settle().await;
+    one.sessions.remove("a");
+    store.go_away(false);
+    a_poll_later().await;
+    a_poll_later().await;
+    assert!(store.load("a").await.unwrap().mark.ended);
+    assert_eq!(other.session().generation(), None);
 }

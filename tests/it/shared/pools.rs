@@ -311,6 +311,20 @@ async fn while_the_store_is_away_a_seat_is_held_no_longer_than_it_is_sure() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_seat_is_given_up_before_its_lease_ends_though_the_store_says_nothing() {
+    let (site, store) = (Site::held(), Tampered::silent());
+    let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let mut tasks = JoinSet::new();
+    one.spawn(&mut tasks, 1);
+    settle().await;
+    assert_eq!(one.serving(), ["pool-1"]);
+    store.be_silent(true);
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    settle().await;
+    assert!(one.serving().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pool_that_is_gone_leaves_no_task_behind() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let one = Process::new(&site, store.clone(), |pool| pool.size(2).seats(1));

@@ -756,9 +756,15 @@ impl SharedStore for Tampered {
         if self.state.lock().unwrap().tells {
             return self.inner.watch(changes);
         }
+        // Tells nothing, and ends when the store goes away.
         Box::pin(async move {
-            changes.closed().await;
-            Ok(())
+            while !self.state.lock().unwrap().away {
+                tokio::select! {
+                    () = changes.closed() => return Ok(()),
+                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                }
+            }
+            Err(StoreError::new(StoreErrorKind::Unreachable))
         })
     }
 }
