@@ -539,9 +539,7 @@ impl tracing::Subscriber for Traced {
 async fn cookies_are_traced_without_their_values_unless_asked_for() {
     async fn traced(sessions: Sessions) -> String {
         let traced = Traced::default();
-        let _guard = tracing::subscriber::set_default(traced.clone());
-        // Another test may have met a place that traces just before, when nobody listened.
-        tracing::callsite::rebuild_interest_cache();
+        let _guard = listen(traced.clone());
         let url =
             "http://a.example/?set=sid=\"hidden;hidden2\";Path=/;hidden3=1&set=x=hidden;Domain=b.example";
         let uri = http::Uri::builder()

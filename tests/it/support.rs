@@ -317,3 +317,13 @@ pub(crate) fn kind(answer: &Answer) -> tower_client_sessions::gate::RenewalError
         .unwrap_or_else(|| panic!("not a renewal error: {error}"))
         .kind()
 }
+
+/// Lets this thread's traces go to `subscriber`, until what is returned is dropped.
+pub(crate) fn listen(
+    subscriber: impl tracing::Subscriber + Send + Sync + 'static,
+) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
+    // Of one listener alone, tracing asks the thread that meets a place first whether anybody listens; and that may be another
+    // test's. Of two it asks both.
+    let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    (second, tracing::subscriber::set_default(subscriber))
+}

@@ -52,9 +52,7 @@ impl io::Write for Written {
 #[tokio::test(start_paused = true)]
 async fn spans_follow_a_request_through_hold_replay_and_renewal_without_any_secret() {
     let written = Written::default();
-    let _default = tracing::subscriber::set_default(written.subscriber());
-    // Another test may have met a place that traces just before, when nobody listened.
-    tracing::callsite::rebuild_interest_cache();
+    let _default = listen(written.subscriber());
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let request = Request::get("http://a/page?set=given%3Dhidden-1&token=hidden-2")
@@ -116,9 +114,7 @@ where
 #[tokio::test(start_paused = true)]
 async fn a_renewal_follows_from_the_request_that_has_started_it() {
     let follows = Follows::default();
-    let _default = tracing::subscriber::set_default(tracing_subscriber::registry().with(follows.clone()));
-    // Another test may have met a place that traces just before, when nobody listened.
-    tracing::callsite::rebuild_interest_cache();
+    let _default = listen(tracing_subscriber::registry().with(follows.clone()));
     let (site, sessions) = (Site::new(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site);
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
