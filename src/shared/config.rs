@@ -7,7 +7,7 @@ use crate::{gate::ConfigError, session::snapshot::KeepProfile};
 
 /// How sessions are shared: through which store, and what happens when it is away.
 ///
-/// A store can be given in its place, with these defaults.
+/// A store can be given in its place, with these defaults. Lease, poll and deadline may be ten years at most.
 #[derive(Clone, Debug)]
 #[must_use = "settings do nothing until sessions are built with them"]
 pub struct Sharing {

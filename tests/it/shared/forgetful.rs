@@ -8,11 +8,10 @@ use std::{
 use tokio::task::JoinHandle;
 use tower_client_sessions::{
     Renewal, Sessions,
-    cookies::{Jar, Target, Timestamp},
     shared::{MemoryStore, SharedStore, Sharing, Unreachable},
 };
 
-use super::processes::{Op, Process, Tampered, a_poll_later, ok};
+use super::processes::{Op, Process, Tampered, a_poll_later, jar_of, ok};
 use crate::support::*;
 
 /// What each renewal was told about the one before.
@@ -28,11 +27,6 @@ fn process(site: &Site, sharing: impl Into<Sharing>, interrupted: &Interrupted) 
     Process::with(site, sharing, Sessions::builder().login_first(), |layer| layer.renew_with(rule))
 }
 
-fn spawn(process: &Process) -> JoinHandle<Answer> {
-    let client = process.client.clone();
-    tokio::spawn(async move { get(&client, "a", "/").await })
-}
-
 /// Two processes with the session of one login, of which the first is in the middle of another one.
 async fn one_that_renews(site: &Site, store: &MemoryStore) -> (Process, Process, JoinHandle<Answer>) {
     let (one, other) = (Process::new(site, store.clone()), Process::new(site, store.clone()));
@@ -40,7 +34,7 @@ async fn one_that_renews(site: &Site, store: &MemoryStore) -> (Process, Process,
     ok(one.get("/").await);
     ok(other.get("/").await);
     site.expire("a");
-    let renewing = spawn(&one);
+    let renewing = one.spawn();
     settle().await;
     assert_eq!(site.logins(), 2);
     (one, other, renewing)
@@ -51,7 +45,7 @@ async fn what_is_renewed_while_the_store_forgets_is_waited_for_and_shared() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let (one, other, renewing) = one_that_renews(&site, &store).await;
     store.flush();
-    let waiting = spawn(&other);
+    let waiting = other.spawn();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(site.logins(), 2, "nobody else begins, though there is no lease any more");
     site.end_logins(1);
@@ -66,7 +60,7 @@ async fn nobody_renews_before_a_holder_that_was_forgotten_has_given_up() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let (_one, other, renewing) = one_that_renews(&site, &store).await;
     store.flush();
-    let waiting = spawn(&other);
+    let waiting = other.spawn();
     // The first finds that its lease is gone and ends its login; nothing is known of it to the store.
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(site.logins(), 2);
@@ -136,7 +130,7 @@ async fn what_could_not_be_committed_does_not_undo_what_others_have_committed_si
     ok(one.get("/").await);
     ok(other.get("/").await);
     site.expire("a");
-    let renewing = spawn(&one);
+    let renewing = one.spawn();
     settle().await;
     store.go_away(true);
     site.end_logins(1);
@@ -194,12 +188,12 @@ async fn a_token_that_is_being_used_up_while_the_session_is_cleared_is_not_used_
     ok(one.get("/").await);
     ok(other.get("/").await);
     site.expire("a");
-    let renewing = spawn(&one);
+    let renewing = one.spawn();
     settle().await;
     assert_eq!(*tokens.lock().unwrap(), ["a-1"]);
     other.session().clear();
     settle().await;
-    let waiting = spawn(&other);
+    let waiting = other.spawn();
     site.end_logins(3);
     ok(renewing.await.unwrap());
     ok(waiting.await.unwrap());
@@ -222,7 +216,7 @@ async fn a_lease_whose_answer_came_too_late_keeps_nobody_waiting() {
     let (site, store) = (Site::new(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     let (reached, go_on) = store.hold_next(Op::Lease);
-    let late = spawn(&one);
+    let late = one.spawn();
     reached.notified().await;
     one.session().clear();
     go_on.notify_one();
@@ -234,7 +228,7 @@ async fn a_lease_whose_answer_came_too_late_keeps_nobody_waiting() {
     // The same where the answer comes after the store's deadline.
     site.expire("a");
     let (reached, go_on) = store.hold_next(Op::Lease);
-    let late = spawn(&one);
+    let late = one.spawn();
     reached.notified().await;
     tokio::time::sleep(Duration::from_millis(2001)).await;
     go_on.notify_one();
@@ -251,12 +245,7 @@ async fn what_is_asked_for_while_the_store_is_being_told_is_told_as_well() {
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     ok(one.get("/").await);
     ok(other.get("/").await);
-    let give = |value: &str| {
-        let mut jar = Jar::default();
-        let target = Target::parse("http://a/").unwrap();
-        jar.add([("sid", value)], &target, Timestamp::now()).unwrap();
-        one.session().replace(jar);
-    };
+    let give = |sid: &str| one.session().replace(jar_of(sid));
     let (reached, go_on) = store.hold_next(Op::Commit);
     give("early");
     reached.notified().await;
@@ -290,4 +279,25 @@ async fn a_clear_is_told_though_the_session_is_forgotten_here_before_the_store_i
     a_poll_later().await;
     assert!(store.load("a").await.unwrap().mark.ended);
     assert_eq!(other.session().generation(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_was_given_up_and_is_written_does_not_pass_for_the_clear_that_came_after_it() {
+    let (site, store) = (Site::new(), Tampered::silent());
+    let one = Process::new(&site, store.clone());
+    ok(one.get("/").await);
+    site.expire("a");
+    let (renewed, write) = store.hold_next(Op::Commit);
+    let renewing = one.session().renew();
+    renewed.notified().await;
+    let (cleared, end) = store.hold_next(Op::Commit);
+    one.session().clear();
+    cleared.notified().await;
+    write.notify_one();
+    settle().await;
+    assert!(!store.load("a").await.unwrap().mark.ended);
+    end.notify_one();
+    a_poll_later().await;
+    assert!(store.load("a").await.unwrap().mark.ended);
+    drop(renewing);
 }

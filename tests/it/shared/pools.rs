@@ -290,14 +290,20 @@ async fn cookies_that_came_last_go_with_the_seat() {
     assert!(seen.iter().any(|cookies| cookies.contains("cart=full")), "{seen:?}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn while_the_store_is_away_a_seat_is_held_no_longer_than_it_is_sure() {
+/// A process on the one seat that there is, with a request that does not end.
+async fn one_that_sits() -> (Site, Tampered, Process, JoinSet<Result<Response<()>, BoxError>>) {
     let (site, store) = (Site::held(), Tampered::silent());
     let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
     let mut tasks = JoinSet::new();
     one.spawn(&mut tasks, 1);
     settle().await;
     assert_eq!(one.serving(), ["pool-1"]);
+    (site, store, one, tasks)
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_away_a_seat_is_held_no_longer_than_it_is_sure() {
+    let (site, store, one, mut tasks) = one_that_sits().await;
     store.go_away(true);
     a_lease_later().await;
     assert!(one.serving().is_empty(), "it serves nobody else, but the request that is on its way");
@@ -312,12 +318,7 @@ async fn while_the_store_is_away_a_seat_is_held_no_longer_than_it_is_sure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_seat_is_given_up_before_its_lease_ends_though_the_store_says_nothing() {
-    let (site, store) = (Site::held(), Tampered::silent());
-    let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
-    let mut tasks = JoinSet::new();
-    one.spawn(&mut tasks, 1);
-    settle().await;
-    assert_eq!(one.serving(), ["pool-1"]);
+    let (_site, store, one, _tasks) = one_that_sits().await;
     store.be_silent(true);
     tokio::time::sleep(Duration::from_secs(9)).await;
     settle().await;

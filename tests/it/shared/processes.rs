@@ -10,6 +10,7 @@ use http::Request;
 use tokio::sync::{Notify, mpsc};
 use tower_client_sessions::{
     Renewal, RenewalLayer, Session, Sessions,
+    cookies::{Jar, Target, Timestamp},
     gate::{GateConfig, RenewalError, RenewalErrorKind},
     session::{SessionError, SessionErrorKind, SessionsBuilder},
     shared::{
@@ -48,6 +49,12 @@ impl Process {
         get(&self.client, "a", path).await
     }
 
+    /// A page, got by a task of its own.
+    pub(super) fn spawn(&self) -> tokio::task::JoinHandle<Answer> {
+        let client = self.client.clone();
+        tokio::spawn(async move { get(&client, "a", "/").await })
+    }
+
     pub(super) fn session(&self) -> Session {
         self.sessions.session("a")
     }
@@ -55,6 +62,13 @@ impl Process {
     pub(super) fn sid(&self) -> Option<String> {
         self.session().cookies().first().and_then(|cookie| cookie.value().map(str::to_owned))
     }
+}
+
+/// A jar with this session of the site.
+pub(super) fn jar_of(sid: &str) -> Jar {
+    let mut jar = Jar::default();
+    jar.add([("sid", sid)], &Target::parse("http://a/").unwrap(), Timestamp::now()).unwrap();
+    jar
 }
 
 /// Lets time pass until whoever polls has polled.
@@ -191,10 +205,7 @@ async fn hazard_47_the_record_is_read_again_under_the_lease_and_after_a_failure(
     site.expire("a");
     // Between the first look of `other` and its lease, `one` has renewed.
     let (reached, go_on) = store.hold_next(Op::Lease);
-    let late = tokio::spawn({
-        let client = other.client.clone();
-        async move { get(&client, "a", "/").await }
-    });
+    let late = other.spawn();
     reached.notified().await;
     ok(one.get("/").await);
     go_on.notify_one();
@@ -204,10 +215,7 @@ async fn hazard_47_the_record_is_read_again_under_the_lease_and_after_a_failure(
     // A login that fails because another process has made one is no failure.
     site.expire("a");
     let (reached, go_on) = store.hold_next(Op::Begin);
-    let late = tokio::spawn({
-        let client = other.client.clone();
-        async move { get(&client, "a", "/").await }
-    });
+    let late = other.spawn();
     reached.notified().await;
     store.lose_leases();
     ok(one.get("/").await);
@@ -222,10 +230,7 @@ async fn hazard_48_what_a_late_holder_brings_is_refused_and_it_adopts_the_winner
     let (site, store) = (Site::new(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     let (reached, go_on) = store.hold_next(Op::Commit);
-    let late = tokio::spawn({
-        let client = one.client.clone();
-        async move { get(&client, "a", "/").await }
-    });
+    let late = one.spawn();
     reached.notified().await;
     store.lose_leases();
     ok(other.get("/").await);
@@ -355,10 +360,7 @@ async fn a_session_given_from_outside_reaches_the_others() {
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store));
     ok(one.get("/").await);
     ok(other.get("/").await);
-    let mut jar = tower_client_sessions::cookies::Jar::default();
-    let target = tower_client_sessions::cookies::Target::parse("http://a/").unwrap();
-    jar.add([("sid", "given")], &target, tower_client_sessions::cookies::Timestamp::now()).unwrap();
-    one.session().replace(jar);
+    one.session().replace(jar_of("given"));
     settle().await;
     assert_eq!(other.sid().as_deref(), Some("given"));
 }
@@ -735,7 +737,11 @@ impl SharedStore for Tampered {
     }
 
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed> {
-        Box::pin(self.tamper(Op::Commit, self.inner.commit(key, commit)))
+        // What was sent is written, also if nobody waits for it any more.
+        let (store, key) = (self.clone(), key.to_owned());
+        let sent =
+            tokio::spawn(async move { store.tamper(Op::Commit, store.inner.commit(&key, commit)).await });
+        Box::pin(async move { sent.await.expect("it does not panic") })
     }
 
     fn amend<'a>(
@@ -766,5 +772,15 @@ impl SharedStore for Tampered {
             }
             Err(StoreError::new(StoreErrorKind::Unreachable))
         })
+    }
+}
+
+#[test]
+fn times_that_cannot_be_added_to_a_moment_are_refused() {
+    let sharing = || Sharing::new(MemoryStore::new());
+    for time in [Duration::ZERO, Duration::MAX] {
+        for sharing in [sharing().lease(time), sharing().poll(time), sharing().deadline(time)] {
+            assert!(Sessions::builder().shared(sharing).try_build().is_err(), "{time:?}");
+        }
     }
 }
