@@ -190,7 +190,7 @@ impl Fleet {
     /// Takes the lease, or tells for how long another process holds it.
     ///
     /// A lease whose answer nobody waits for any more is given back when it comes: nobody else would get one before its end.
-    async fn lease(self: &Arc<Self>, key: &str) -> Result<Result<Lease, Duration>, StoreError> {
+    pub(super) async fn lease(self: &Arc<Self>, key: &str) -> Result<Result<Lease, Duration>, StoreError> {
         let (fleet, key, asked) = (self.clone(), key.to_owned(), Instant::now());
         let (sender, answer) = oneshot::channel();
         tokio::spawn(async move {
@@ -444,6 +444,12 @@ pub(super) struct Lease {
 }
 
 impl Lease {
+    /// Whoever has the lease now gives it back, and extends it until then.
+    pub(super) fn keep(self) -> (Fence, Instant) {
+        self.is_over.store(true, Ordering::Relaxed);
+        (self.fence, self.asked)
+    }
+
     /// Extends the lease as long as it is polled; ready when it may no longer hold.
     async fn held(&self) {
         let Fleet { config, owner, .. } = &*self.fleet;

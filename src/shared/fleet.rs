@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Fence, Leased, Owner, Record, Sharing, StoreError, StoreErrorKind,
+    Fence, Owner, Record, Sharing, StoreError, StoreErrorKind,
     payload::{self, Content},
 };
 use crate::{
@@ -260,11 +260,11 @@ impl Share for Fleet {
 
     fn sit(self: Arc<Self>, seat: String) -> Answer<Option<Hold>> {
         Box::pin(async move {
-            let (key, asked) = (seat_key(&seat), Instant::now());
-            Ok(match self.ask(self.config.store.lease(&key, self.owner, self.config.lease)).await? {
-                Leased::Granted(fence) => Some(self.hold(fence, asked)),
-                Leased::Held(_) => None,
-            })
+            let lease = self.lease(&seat_key(&seat)).await?.ok();
+            Ok(lease.map(|lease| {
+                let (fence, asked) = lease.keep();
+                self.hold(fence, asked)
+            }))
         })
     }
 
