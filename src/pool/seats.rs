@@ -114,7 +114,7 @@ impl Seats {
         });
     }
 
-    /// Looks until there is a seat; `None` when the pool is gone, or nobody waits any more and the look was in vain.
+    /// Looks until there is a seat, the less often the longer nobody waits for it; `None` when the pool is gone.
     async fn find(&self, pool: &Weak<Pool>) -> Option<Taken<'_>> {
         let _search = self.search.lock().await;
         let mut wanted = None;
