@@ -41,8 +41,6 @@
 //! values, the wakers and the task that drives a renewal; all of them follow its decisions under one lock and act after it, so that
 //! no waker, no drop of a user's type and no user's code runs under the lock. While everybody may pass, the current value is one
 //! published pointer, and nobody asks the machine at all.
-//!
-#![doc = include_str!("testing.md")]
 
 mod config;
 pub(crate) mod core;
