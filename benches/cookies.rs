@@ -17,7 +17,7 @@ use reqwest::cookie::CookieStore as _;
 use support::{
     COOKIES, DOMAINS, cookie_store_header, filled_cookie_store, filled_reqwest_jar, jar, set_cookie, url,
 };
-use tower_client_sessions::cookies::{Target, Timestamp};
+use tower_client_sessions::cookies::{CookieUrl, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 fn look_up(criterion: &mut Criterion) {
@@ -31,8 +31,8 @@ fn look_up(criterion: &mut Criterion) {
             let mut jar = jar(domains, cookies, NOW);
             group.bench_function(BenchmarkId::new("ours", domains), |bencher| {
                 bencher.iter(|| {
-                    let target = Target::from_uri(black_box(&uri)).expect("the uri is absolute");
-                    jar.header(&target, || NOW)
+                    let target = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
+                    jar.cookie_header(&target, || NOW)
                 });
             });
             let store = filled_cookie_store(domains, cookies);
@@ -57,14 +57,14 @@ fn look_up_elsewhere(criterion: &mut Criterion) {
             .collect();
         let mut jar = jar(domains, 5, NOW);
         for uri in &uris {
-            jar.header(&Target::from_uri(uri).expect("the uri is absolute"), || NOW);
+            jar.cookie_header(&CookieUrl::from_uri(uri).expect("the uri is absolute"), || NOW);
         }
         let mut uris = uris.iter().cycle();
         group.bench_function(BenchmarkId::new("ours", domains), |bencher| {
             bencher.iter(|| {
                 let uri = uris.next().expect("a cycle has no end");
-                let target = Target::from_uri(uri).expect("the uri is absolute");
-                jar.header(&target, || NOW)
+                let target = CookieUrl::from_uri(uri).expect("the uri is absolute");
+                jar.cookie_header(&target, || NOW)
             });
         });
     }
@@ -77,24 +77,24 @@ fn rebuild(criterion: &mut Criterion) {
     let own = HeaderValue::from_static("own=1");
     let middle = url(0);
     let uri: Uri = middle.parse().expect("the url is well formed");
-    let target = Target::from_uri(&uri).expect("the uri is absolute");
+    let target = CookieUrl::from_uri(&uri).expect("the uri is absolute");
     for cookies in COOKIES {
         let mut jar = jar(1, cookies, NOW);
         group.bench_function(BenchmarkId::new("first", cookies), |bencher| {
             bencher.iter_batched_ref(
                 || jar.clone(),
-                |jar| jar.header(&target, || NOW),
+                |jar| jar.cookie_header(&target, || NOW),
                 BatchSize::NumIterations(64),
             );
         });
         group.bench_function(BenchmarkId::new("with-own", cookies), |bencher| {
-            bencher.iter(|| jar.header_with(&target, [black_box(&own)].into_iter(), || NOW));
+            bencher.iter(|| jar.cookie_header_with(&target, [black_box(&own)].into_iter(), || NOW));
         });
     }
     group.finish();
 }
 
-fn absorb(criterion: &mut Criterion) {
+fn store_set_cookie(criterion: &mut Criterion) {
     let middle = url(0);
     let uri: Uri = middle.parse().expect("the url is well formed");
     let parsed = Url::parse(&middle).expect("the url is well formed");
@@ -105,24 +105,24 @@ fn absorb(criterion: &mut Criterion) {
     let mut jar = jar(1, 5, NOW);
     group.bench_function("ours/same", |bencher| {
         bencher.iter(|| {
-            let target = Target::from_uri(black_box(&uri)).expect("the uri is absolute");
-            jar.absorb(&target, black_box(same.as_bytes()), NOW).is_ok()
+            let target = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
+            jar.store_set_cookie(&target, black_box(same.as_bytes()), NOW).is_ok()
         });
     });
     let mut turn = 0;
     group.bench_function("ours/changed", |bencher| {
         bencher.iter(|| {
             turn ^= 1;
-            let target = Target::from_uri(black_box(&uri)).expect("the uri is absolute");
-            jar.absorb(&target, black_box(changed[turn].as_bytes()), NOW).is_ok()
+            let target = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
+            jar.store_set_cookie(&target, black_box(changed[turn].as_bytes()), NOW).is_ok()
         });
     });
     group.bench_function("ours/changed-and-header", |bencher| {
         bencher.iter(|| {
             turn ^= 1;
-            let target = Target::from_uri(black_box(&uri)).expect("the uri is absolute");
-            let stored = jar.absorb(&target, black_box(changed[turn].as_bytes()), NOW).is_ok();
-            (stored, jar.header(&target, || NOW))
+            let target = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
+            let stored = jar.store_set_cookie(&target, black_box(changed[turn].as_bytes()), NOW).is_ok();
+            (stored, jar.cookie_header(&target, || NOW))
         });
     });
     let mut store = filled_cookie_store(1, 5);
@@ -160,6 +160,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = benches;
     config = short();
-    targets = look_up, look_up_elsewhere, rebuild, absorb
+    targets = look_up, look_up_elsewhere, rebuild, store_set_cookie
 }
 criterion_main!(benches);

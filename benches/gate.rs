@@ -25,8 +25,8 @@ fn open(criterion: &mut Criterion<ThreadTime>) {
     let flag = AtomicBool::new(true);
     group.bench_function("flag", |bencher| bencher.iter(|| black_box(&flag).load(Ordering::Acquire)));
     let gate = RenewalGate::new(7_u64, || async { Ok::<_, BoxError>(7) });
-    group.bench_function("enter", |bencher| bencher.iter(|| now_or_never(gate.enter()).is_ok()));
-    group.bench_function("try_enter", |bencher| bencher.iter(|| gate.try_enter().is_some()));
+    group.bench_function("enter", |bencher| bencher.iter(|| now_or_never(gate.acquire()).is_ok()));
+    group.bench_function("try_enter", |bencher| bencher.iter(|| gate.try_acquire().is_some()));
     group.finish();
 }
 
@@ -40,7 +40,7 @@ fn told(_criterion: &mut Criterion<ThreadTime>) {
     let of_future = size_of_val(&stack.call(request));
     println!(
         "a request: {of_request} bytes; its future at the gate: {of_future}; at a gate alone: {}",
-        size_of_val(&gate.enter())
+        size_of_val(&gate.acquire())
     );
     for ends in [false, true] {
         println!("10,000 requests, the session ends in the middle: {ends}; {:?}", crowd::drain(10_000, ends));

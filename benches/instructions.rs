@@ -21,7 +21,7 @@ use support::{Replays, Sets, now_or_never};
 use tower::Layer;
 use tower_client_sessions::{
     RenewalGate, SessionId, SessionLayer,
-    cookies::{Jar, Target, Timestamp},
+    cookies::{CookieUrl, Jar, Timestamp},
     gate::BoxError,
 };
 
@@ -267,11 +267,12 @@ fn jar(scenario: &mut Show<'_>) {
     let page = support::page(1);
     let filled = |cookies: usize| {
         let mut jar = Jar::default();
-        let target = Target::parse(&support::url(0)).map(|target| target.host().to_owned());
+        let target = CookieUrl::parse(&support::url(0)).map(|target| target.host().to_owned());
         let url = format!("https://{}/", target.expect("the url is well formed"));
-        let target = Target::parse(&url).expect("the url is well formed");
+        let target = CookieUrl::parse(&url).expect("the url is well formed");
         for cookie in 0..cookies {
-            jar.absorb(&target, support::set_cookie(cookie).as_bytes(), now).expect("the cookie is good");
+            jar.store_set_cookie(&target, support::set_cookie(cookie).as_bytes(), now)
+                .expect("the cookie is good");
         }
         jar
     };
@@ -279,34 +280,34 @@ fn jar(scenario: &mut Show<'_>) {
     scenario(
         "a target out of a uri".into(),
         None,
-        Box::new(move || drop(hint::black_box(Target::from_uri(&uri)))),
+        Box::new(move || drop(hint::black_box(CookieUrl::from_uri(&uri)))),
     );
     for cookies in support::COOKIES {
         let (mut jar, uri) = (filled(cookies), page.clone());
         let hit = move || {
-            let target = Target::from_uri(&uri).expect("the uri is absolute");
-            drop(hint::black_box(jar.header(&target, || now)));
+            let target = CookieUrl::from_uri(&uri).expect("the uri is absolute");
+            drop(hint::black_box(jar.cookie_header(&target, || now)));
         };
         scenario(format!("jar, a hit, k={cookies}"), Some("a target out of a uri"), Box::new(hit));
     }
     let same = support::set_cookie(0);
     let changed = [same.replace("value", "other"), same.clone()];
     let (mut jar, uri) = (filled(5), page.clone());
-    let absorb = move || {
-        let target = Target::from_uri(&uri).expect("the uri is absolute");
-        let _ = hint::black_box(jar.absorb(&target, same.as_bytes(), now).is_ok());
+    let store_set_cookie = move || {
+        let target = CookieUrl::from_uri(&uri).expect("the uri is absolute");
+        let _ = hint::black_box(jar.store_set_cookie(&target, same.as_bytes(), now).is_ok());
     };
-    scenario("jar, the same Set-Cookie".into(), Some("a target out of a uri"), Box::new(absorb));
+    scenario("jar, the same Set-Cookie".into(), Some("a target out of a uri"), Box::new(store_set_cookie));
     for cookies in [5, 20] {
         let (mut jar, uri, changed, mut turn) = (filled(cookies), page.clone(), changed.clone(), 0);
-        let absorb = move || {
+        let store_set_cookie = move || {
             turn ^= 1;
-            let target = Target::from_uri(&uri).expect("the uri is absolute");
-            let _ = hint::black_box(jar.absorb(&target, changed[turn].as_bytes(), now).is_ok());
-            drop(hint::black_box(jar.header(&target, || now)));
+            let target = CookieUrl::from_uri(&uri).expect("the uri is absolute");
+            let _ = hint::black_box(jar.store_set_cookie(&target, changed[turn].as_bytes(), now).is_ok());
+            drop(hint::black_box(jar.cookie_header(&target, || now)));
         };
         let name = format!("jar, a changed value and its header, k={cookies}");
-        scenario(name, Some("a target out of a uri"), Box::new(absorb));
+        scenario(name, Some("a target out of a uri"), Box::new(store_set_cookie));
     }
 }
 
@@ -322,7 +323,11 @@ fn gate(scenario: &mut Show<'_>) {
     scenario("gate: a flag alone, open".into(), None, Box::new(open));
     let gate = RenewalGate::new(7_u64, || async { Ok::<_, BoxError>(7) });
     let entered = gate.clone();
-    let enter = move || drop(hint::black_box(now_or_never(entered.enter())));
-    scenario("gate: enter, open".into(), None, Box::new(enter));
-    scenario("gate: try_enter, open".into(), None, Box::new(move || drop(hint::black_box(gate.try_enter()))));
+    let acquire = move || drop(hint::black_box(now_or_never(entered.acquire())));
+    scenario("gate: enter, open".into(), None, Box::new(acquire));
+    scenario(
+        "gate: try_enter, open".into(),
+        None,
+        Box::new(move || drop(hint::black_box(gate.try_acquire()))),
+    );
 }

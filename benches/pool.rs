@@ -66,8 +66,7 @@ fn one_thread(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("semaphore", size), |bencher| {
             bencher.iter(|| acquire_and_release(&semaphore));
         });
-        for strategy in [Strategy::RoundRobin, Strategy::LeastBusy, Strategy::UntilFailure, Strategy::Random]
-        {
+        for strategy in [Strategy::RoundRobin, Strategy::LeastLoaded, Strategy::FillFirst, Strategy::Random] {
             let pool = filled(size, strategy);
             group.bench_function(BenchmarkId::new(format!("{strategy:?}"), size), |bencher| {
                 bencher.iter(|| lease_and_return(&pool));

@@ -52,7 +52,7 @@ async fn main() -> Result<(), BoxError> {
 
 /// One call. A rejected token is renewed, once for all who met it, and the call is made again.
 async fn call(api: Api, url: String, gate: RenewalGate<String>) -> Result<StatusCode, BoxError> {
-    let mut pass = gate.enter().await?;
+    let mut pass = gate.acquire().await?;
     loop {
         let bearer = format!("Bearer {}", *pass);
         let request = Request::get(&url).header(header::AUTHORIZATION, bearer).body(Empty::new())?;
@@ -60,7 +60,7 @@ async fn call(api: Api, url: String, gate: RenewalGate<String>) -> Result<Status
         if status != StatusCode::UNAUTHORIZED {
             return Ok(status);
         }
-        pass = gate.renew(&pass).await?;
+        pass = gate.reject(&pass).await?;
     }
 }
 

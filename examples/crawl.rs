@@ -31,7 +31,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
     Expired, PoolLayer, ProfileLayer, Profiles, Renewal, RenewalLayer, Session, SessionLayer, SessionPool,
     Sessions,
-    gate::{GateConfig, Refused, RenewalError},
+    gate::{GateConfig, PermanentError, RenewalError},
     redirect::follow_redirects,
 };
 
@@ -113,12 +113,12 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
     // A failing login is tried ten times before those who wait are told, and all of them wait long enough to hear it.
     let attempt = Duration::from_millis(options.login_ms) + Duration::from_secs(5);
     let gate = GateConfig::new()
-        .attempt_deadline(attempt)
-        .max_failures(10)
+        .attempt_timeout(attempt)
+        .max_attempts(10)
         .backoff(Duration::from_millis(50), Duration::from_secs(1))
-        .hold_deadline(12 * attempt + Duration::from_secs(60))
+        .max_wait(12 * attempt + Duration::from_secs(60))
         // How fast logins are spent is up to the site; `Account::logged_in` notices when they lead nowhere.
-        .renewal_limit(usize::MAX, Duration::from_secs(60));
+        .renewal_rate_limit(usize::MAX, Duration::from_secs(60));
     let stack = ServiceBuilder::new()
         // Requests that name their session pass it by.
         .layer(PoolLayer::new(&pool))
@@ -127,7 +127,7 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
                 .expired_when(Expired::status([401, 403]))
                 .renew_with(log_in)
                 .replay_limit(4)
-                .gate(gate),
+                .gate_config(gate),
         )
         .layer(follow_redirects(10))
         .layer(SessionLayer::new(&sessions))
@@ -187,7 +187,9 @@ impl Account {
             self.fruitless.store(0, Relaxed);
         }
         match self.fruitless.fetch_add(1, Relaxed) {
-            MOST.. => Err(Refused::new(format!("{MOST} logins in a row were good for no page")).into()),
+            MOST.. => {
+                Err(PermanentError::new(format!("{MOST} logins in a row were good for no page")).into())
+            }
             _ => Ok(()),
         }
     }
@@ -296,7 +298,7 @@ impl Job {
             "  renewals  {} that worked, {} that failed",
             stats.renewals_succeeded, stats.renewals_failed
         );
-        println!("  held      at most {} requests at once", stats.held_peak);
+        println!("  held      at most {} requests at once", stats.waiting_peak);
         if connections < concurrency {
             println!("  on their way at once were at most {connections}");
         }
@@ -340,10 +342,10 @@ impl Job {
         if json {
             println!(
                 "{{\"pages_ok\": {ok}, \"pages_failed\": {failed}, \"requests\": {}, \"replays\": {replays}, \
-                 \"renewals\": {}, \"renewals_failed\": {}, \"held_peak\": {}, \"seconds\": {seconds:.3}, \
+                 \"renewals\": {}, \"renewals_failed\": {}, \"waiting_peak\": {}, \"seconds\": {seconds:.3}, \
                  \"pages_per_second\": {per_second:.1}, \"addresses\": {addresses}, \
                  \"addresses_of_one_session\": {of_one_session}{of_pool}}}",
-                stats.sent, stats.renewals_succeeded, stats.renewals_failed, stats.held_peak
+                stats.sent, stats.renewals_succeeded, stats.renewals_failed, stats.waiting_peak
             );
         }
     }
@@ -355,7 +357,7 @@ fn client(connections: usize) -> Result<tower_client_sessions::IdentityClient<Bo
     let client = tower_client_sessions::IdentityClient::builder()
         .max_connections(connections)
         .max_idle_per_host(connections)
-        .direct_by_default()
+        .allow_direct()
         .build()?;
     Ok(client)
 }

@@ -93,11 +93,11 @@ fn stack(options: &Options) -> Result<Stack, BoxError> {
     }
     let mut client = IdentityClient::builder().max_connections(options.connections);
     if options.profiles.is_none() {
-        client = client.direct_by_default();
+        client = client.allow_direct();
     }
     let client = client
         .max_idle_per_host(options.connections)
-        .extra_roots(options.extra_roots.clone())
+        .add_root_certificates(options.add_root_certificates.clone())
         .build::<Full<Bytes>>()?;
     let mut expired = Expired::status(options.expired.iter().copied());
     if let Some(path) = &options.expired_redirect {
@@ -108,7 +108,7 @@ fn stack(options: &Options) -> Result<Stack, BoxError> {
     }
     let sessions = sessions.build();
     let mut renewal =
-        RenewalLayer::new(&sessions).expired_when(expired).replay_limit(options.replays).replay_bodies();
+        RenewalLayer::new(&sessions).expired_when(expired).replay_limit(options.replays).clone_bodies();
     if let Some(uses) = options.max_uses {
         renewal = renewal.max_uses(uses);
     }
@@ -116,7 +116,7 @@ fn stack(options: &Options) -> Result<Stack, BoxError> {
         renewal = renewal.renew_with(move |renewal| log_in(login.clone(), renewal));
     }
     let stack = ServiceBuilder::new()
-        .layer(renewal.check()?)
+        .layer(renewal.validate()?)
         .layer(SessionLayer::new(&sessions))
         .layer(ProfileLayer::new())
         .concurrency_limit(options.connections)

@@ -13,7 +13,7 @@ use http_body_util::Empty;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use site::{Site, SiteConfig};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
-use tower_client_sessions::{Expired, RenewalLayer, SessionLayer, Sessions, cookies::Format};
+use tower_client_sessions::{Expired, RenewalLayer, SessionLayer, Sessions, cookies::CookieFormat};
 
 const PAGES: usize = 100;
 
@@ -30,7 +30,7 @@ async fn main() -> Result<(), BoxError> {
 
     let sessions = Sessions::new();
     let session = sessions.session("a");
-    let cookies = session.import(Format::Netscape, &std::fs::read_to_string(&theirs)?)?;
+    let cookies = session.import(CookieFormat::Netscape, &std::fs::read_to_string(&theirs)?)?;
     println!("curl has logged in and handed over {cookies} cookie");
 
     let client = ServiceBuilder::new()
@@ -45,7 +45,7 @@ async fn main() -> Result<(), BoxError> {
         assert!(response.status().is_success(), "page {page}: {}", response.status());
     }
 
-    let (text, report) = session.export(Format::Netscape);
+    let (text, report) = session.export(CookieFormat::Netscape);
     assert!(report.is_lossless(), "{report:?}");
     std::fs::write(&ours, text)?;
     println!("{PAGES} pages fetched; {} cookies are handed back", report.converted());

@@ -67,7 +67,7 @@ async fn measure(identities: usize, kind: &str, stay_open: bool) -> Result<(), B
     let builder = IdentityClient::builder()
         .max_connections(2 * identities)
         .idle_timeout(Duration::from_millis(if stay_open { 600_000 } else { 20 }))
-        .extra_roots([CertificateDer::from(root.clone())]);
+        .add_root_certificates([CertificateDer::from(root.clone())]);
     let builder = if kind == "tls-http2" { builder } else { builder.http1_only() };
     let client = builder.build::<Empty<Bytes>>()?;
     let sessions =

@@ -18,7 +18,7 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
-    Expired, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer, Sessions, gate::Refused,
+    Expired, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer, Sessions, gate::PermanentError,
     redirect::follow_redirects,
 };
 
@@ -68,7 +68,7 @@ async fn log_in(renewal: Renewal<Body>, login: String) -> Result<(), BoxError> {
     let answer = renewal.send(request).await?;
     if answer.status() == StatusCode::UNAUTHORIZED {
         // A second try would be refused like the first, and may lock the account.
-        return Err(Refused::new("the password is wrong").into());
+        return Err(PermanentError::new("the password is wrong").into());
     }
     renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
 }

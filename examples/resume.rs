@@ -98,7 +98,7 @@ async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
         Err(error) => return Err(error.into()),
     };
     // Whatever changes is in the file a hundredth of a second later.
-    let autosave = sessions.autosave(file).on_change(Duration::from_millis(10)).start();
+    let autosave = sessions.autosave(file).debounce(Duration::from_millis(10)).start();
 
     let login_url = site.to_owned() + "/login?acct=";
     let client = ServiceBuilder::new()

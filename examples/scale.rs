@@ -42,7 +42,7 @@ async fn main() -> Result<(), BoxError> {
                         Ok(())
                     }
                 })
-                .gate(GateConfig::new().max_held(crowd)),
+                .gate_config(GateConfig::new().max_waiting(crowd)),
         )
         .layer(SessionLayer::new(&sessions))
         .service(service_fn(|_: Request<Body>| async { Ok::<_, Infallible>(Response::new(Body::new())) }));
@@ -66,7 +66,7 @@ async fn main() -> Result<(), BoxError> {
     for _ in 0..crowd {
         tasks.spawn(client.clone().oneshot(request(0)?));
     }
-    while sessions.session(0_u32).held() < crowd {
+    while sessions.session(0_u32).waiting() < crowd {
         tokio::task::yield_now().await;
     }
     println!("{crowd} requests held: {:.0?}{}", start.elapsed(), each(before, resident(), crowd));

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
     Expired, Renewal, RenewalLayer, SessionId, SessionLayer, Sessions,
-    session::{Event, EventKind, RequestStep},
+    session::{Event, EventKind, RequestPhase},
 };
 
 const PAGES: usize = 40;
@@ -62,9 +62,9 @@ async fn main() -> Result<(), BoxError> {
     while let Some(done) = running.join_next().await {
         read(done??).await?;
     }
-    let told: Vec<Event> = std::iter::from_fn(|| events.try_next()).collect();
+    let told: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
     let seen = site.shutdown().await;
-    assert_eq!((seen.logins(), events.missed()), (LOGINS, 0));
+    assert_eq!((seen.logins(), events.lagged()), (LOGINS, 0));
     let timeline = Timeline::read(&told);
     assert_eq!(timeline.lanes.len(), PAGES);
     eprintln!(
@@ -117,10 +117,10 @@ impl Timeline {
                         last.2 = last.1 + took;
                     }
                 }
-                EventKind::Current { generation } => {
+                EventKind::Activated { generation } => {
                     timeline.generations.push((Part::Sent(generation), at, Duration::MAX));
                 }
-                EventKind::Ended { .. } => {
+                EventKind::Invalidated { .. } => {
                     if let Some(last) = timeline.generations.last_mut() {
                         last.2 = at;
                     }
@@ -128,17 +128,17 @@ impl Timeline {
                 EventKind::Request { number, step } => {
                     let lane = timeline.lanes.entry(number).or_default();
                     match step {
-                        RequestStep::Held => {
+                        RequestPhase::Waiting => {
                             open.insert(number, (Part::Held, at));
                         }
-                        RequestStep::Sent { generation } => {
+                        RequestPhase::Sent { generation } => {
                             open.insert(number, (Part::Sent(generation), at));
                         }
-                        RequestStep::Replayed { generation, .. } => {
+                        RequestPhase::Replayed { generation, .. } => {
                             let begun = open.remove(&number);
                             lane.extend(begun.map(|(_, since)| (Part::Refused(generation), since, at)));
                         }
-                        RequestStep::Released | RequestStep::Answered { .. } => {
+                        RequestPhase::Released | RequestPhase::Completed { .. } => {
                             lane.extend(open.remove(&number).map(|(part, since)| (part, since, at)));
                         }
                         _ => {}

@@ -145,7 +145,7 @@ pub use self::{
     profile_layer::ProfileLayer,
     renewal::{Expired, Renewal, RenewalLayer},
     session::{
-        CookieSwitch, Identity, RequestCookies, Session, SessionId, SessionInfo, SessionLayer, Sessions,
+        CookieMode, Identity, RequestCookies, Session, SessionId, SessionInfo, SessionLayer, Sessions,
     },
 };
 

@@ -16,7 +16,7 @@ use tower_http::follow_redirect::{
 use crate::{
     profile::Proxy,
     renewal::ReplayBudget,
-    session::{CookieSwitch, Identity, RequestCookies, Session, SessionId, request::Stamp},
+    session::{CookieMode, Identity, RequestCookies, Session, SessionId, request::Stamp},
 };
 
 /// [`Layer`](tower_layer::Layer) that follows at most `most` redirects and keeps the session on the way.
@@ -71,7 +71,7 @@ impl KeepSession {
             .allow_extension::<Identity>()
             .allow_extension::<Session>()
             .allow_extension::<SessionId>()
-            .allow_extension::<CookieSwitch>()
+            .allow_extension::<CookieMode>()
             .allow_extension::<ReplayBudget>()
             .allow_extension::<Stamp>()
             .allow_extension::<Proxy>();

@@ -142,7 +142,7 @@ fn a_held_request_allocates_nothing_beyond_its_future() {
     let mut held = pin!(client.call(request(by_name)));
     let allocated = measure(|| is_held(held.as_mut()));
     assert_eq!(allocated.count_total, 0);
-    assert_eq!(sessions.session("alice").held(), 2);
+    assert_eq!(sessions.session("alice").waiting(), 2);
 }
 
 #[test]
@@ -150,12 +150,12 @@ fn a_waiter_at_a_gate_of_its_own_allocates_nothing_beyond_its_future() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
     let gate = RenewalGate::<u32>::pending(pending::<Result<u32, BoxError>>);
-    let mut first = pin!(gate.enter());
+    let mut first = pin!(gate.acquire());
     is_held(first.as_mut());
-    let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(gate.enter())).collect();
+    let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(gate.acquire())).collect();
     crowd.iter_mut().for_each(|future| is_held(future.as_mut()));
     drop(crowd);
 
-    let mut held = pin!(gate.enter());
+    let mut held = pin!(gate.acquire());
     assert_eq!(measure(|| is_held(held.as_mut())).count_total, 0);
 }

@@ -12,7 +12,7 @@ use std::{env, fs};
 
 use http::{HeaderValue, Uri};
 use serde_json::Value;
-use tower_client_sessions::cookies::{Jar, Target, Timestamp, parse_date};
+use tower_client_sessions::cookies::{CookieUrl, Jar, Timestamp, parse_date};
 
 fn main() -> ExitCode {
     let Some(folder) = env::var_os("COOKIE_CASES") else {
@@ -135,7 +135,7 @@ fn run(case: &Value, wire: bool) -> Result<(), String> {
         let url = step["url"].as_str().expect("a step should have a url");
         let after = Duration::from_secs_f64(step["after_s"].as_f64().unwrap_or(0.0));
         let now = start.saturating_add(after);
-        let header = with_target(url, |target| jar.header(target, || now))?;
+        let header = with_target(url, |target| jar.cookie_header(target, || now))?;
 
         let expected = &step["expect_cookie_header"];
         let expected = (!expected.is_null()).then(|| bytes(expected));
@@ -161,20 +161,22 @@ fn store(jar: &mut Jar, url: &str, set_cookie: &[u8], wire: bool, now: Timestamp
             // As it arrives in a response.
             let set_cookie = HeaderValue::from_bytes(set_cookie)
                 .map_err(|_| "the case cannot arrive in a header".to_owned())?;
-            let _ = with_target(url, |target| jar.absorb(target, set_cookie.as_bytes(), now).map(|_| ()))?;
+            let _ = with_target(url, |target| {
+                jar.store_set_cookie(target, set_cookie.as_bytes(), now).map(|_| ())
+            })?;
         }
     }
     Ok(())
 }
 
 /// As a client has it, which has a `Uri`; only a user writes a host that is not ASCII.
-fn with_target<T>(url: &str, call: impl FnOnce(&Target<'_>) -> T) -> Result<T, String> {
+fn with_target<T>(url: &str, call: impl FnOnce(&CookieUrl<'_>) -> T) -> Result<T, String> {
     if !url.is_ascii() {
-        let target = Target::parse(url).map_err(|error| error.to_string())?;
+        let target = CookieUrl::parse(url).map_err(|error| error.to_string())?;
         return Ok(call(&target));
     }
     let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-    let target = Target::from_uri(&uri).map_err(|error| error.to_string())?;
+    let target = CookieUrl::from_uri(&uri).map_err(|error| error.to_string())?;
     Ok(call(&target))
 }
 

@@ -104,14 +104,14 @@ pub(crate) fn release_of_a_gate(waiters: usize) -> Duration {
                 Ok::<_, BoxError>(())
             }
         };
-        let config = GateConfig::new().max_held(waiters);
+        let config = GateConfig::new().max_waiting(waiters);
         let gate = RenewalGate::with_config(None, supply, config).expect("the bounds are good");
         let mut tasks = JoinSet::new();
         for _ in 0..waiters {
             let gate = gate.clone();
-            tasks.spawn(async move { gate.enter().await.map(drop) });
+            tasks.spawn(async move { gate.acquire().await.map(drop) });
         }
-        while gate.held() < waiters {
+        while gate.waiting() < waiters {
             tokio::task::yield_now().await;
         }
         let start = thread_time();
@@ -206,7 +206,7 @@ pub(crate) fn drain(requests: usize, ends: bool) -> Drained {
                         renewal.send(login).await?;
                         renewal.require(renewal.has_cookie("sid"))
                     })
-                    .gate(GateConfig::new().max_held(requests)),
+                    .gate_config(GateConfig::new().max_waiting(requests)),
             )
             .concurrency_limit(ON_THE_WIRE)
             .layer(SessionLayer::new(&sessions))

@@ -24,7 +24,7 @@ use reqwest::{Url, cookie::CookieStore};
 use tower::{Layer, Service};
 use tower_client_sessions::{
     Expired, Profile, ProfileLayer, Profiles, Renewal, RenewalLayer, Session, SessionLayer, Sessions,
-    cookies::{Jar, Limits, Target, Timestamp},
+    cookies::{CookieUrl, Jar, Limits, Timestamp},
     profile::Proxy,
     redirect::follow_redirects,
 };
@@ -174,9 +174,9 @@ pub(crate) fn jar(domains: usize, cookies: usize, now: Timestamp) -> Jar {
     let mut jar = Jar::with_limits(Limits::default().total(u32::MAX));
     for domain in 0..domains {
         let url = url(domain);
-        let target = Target::parse(&url).expect("the url is well formed");
+        let target = CookieUrl::parse(&url).expect("the url is well formed");
         for cookie in 0..cookies {
-            jar.absorb(&target, set_cookie(cookie).as_bytes(), now).expect("the cookie is good");
+            jar.store_set_cookie(&target, set_cookie(cookie).as_bytes(), now).expect("the cookie is good");
         }
     }
     jar

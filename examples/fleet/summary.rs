@@ -109,7 +109,7 @@ impl Summary {
                 "replays": count("replays"),
                 "renewals": count("renewals"),
                 "renewals_failed": count("renewals_failed"),
-                "held_peak": count("held_peak"),
+                "waiting_peak": count("waiting_peak"),
                 "seconds": seconds,
                 "pages_per_second": per_second,
                 "addresses": seen.peers().len(),
@@ -128,7 +128,7 @@ impl Summary {
                 "store_failures": count("store_failures"),
                 "store_commits": count("store_commits"),
                 "store_conflicts": count("store_conflicts"),
-                "adoptions": delays.len(),
+                "versions_adopted": delays.len(),
                 "adoption_ms_median": median,
                 "adoption_ms_worst": worst,
             });

@@ -18,7 +18,7 @@ use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
     Expired, Renewal, RenewalLayer, Session, SessionLayer, Sessions,
     gate::GateConfig,
-    shared::{FileStore, Sharing},
+    shared::{FileStore, SharingConfig},
 };
 
 use crate::options::{Options, Store};
@@ -42,7 +42,7 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
         async move {
             say(format_args!("login"));
             // If somebody was stopped while using the token, it may be used up, and using it again would end all that came of it.
-            let token = renewal.session().data("refresh").filter(|_| !renewal.is_interrupted());
+            let token = renewal.session().data("refresh").filter(|_| !renewal.follows_interrupted());
             let mut url = login_url.clone();
             if let Some(token) = &token {
                 url += &format!("&refresh={token}");
@@ -59,12 +59,12 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
         }
     };
     let gate = GateConfig::new()
-        .attempt_deadline(Duration::from_millis(options.login_ms) + Duration::from_secs(60))
+        .attempt_timeout(Duration::from_millis(options.login_ms) + Duration::from_secs(60))
         // A store that restarts is away for some seconds.
-        .max_failures(30)
+        .max_attempts(30)
         .backoff(Duration::from_millis(50), Duration::from_secs(1))
-        .hold_deadline(Duration::from_secs(600))
-        .renewal_limit(usize::MAX, Duration::from_secs(60));
+        .max_wait(Duration::from_secs(600))
+        .renewal_rate_limit(usize::MAX, Duration::from_secs(60));
     let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
         .pool_max_idle_per_host(options.concurrency)
         .build_http::<Body>();
@@ -75,7 +75,7 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
                 .renew_with(log_in)
                 // Where fewer pages are left than are on their way, most of them lose each round.
                 .replay_limit(100)
-                .gate(gate),
+                .gate_config(gate),
         )
         .layer(SessionLayer::new(&sessions))
         .timeout(TIMEOUT)
@@ -103,7 +103,7 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
     say(format_args!("replays {}", stats.replayed()));
     say(format_args!("renewals {}", stats.renewals_succeeded));
     say(format_args!("renewals_failed {}", stats.renewals_failed));
-    say(format_args!("held_peak {}", stats.held_peak));
+    say(format_args!("waiting_peak {}", stats.waiting_peak));
     if let Some(store) = sessions.sharing_stats() {
         say(format_args!("store_requests {}", store.requests));
         say(format_args!("store_commits {}", store.commits));
@@ -122,8 +122,8 @@ fn say(line: std::fmt::Arguments<'_>) {
 }
 
 /// How the session is shared, if it is.
-pub(crate) async fn sharing(options: &Options) -> Result<Option<Sharing>, BoxError> {
-    let sharing: Sharing = match &options.store {
+pub(crate) async fn sharing(options: &Options) -> Result<Option<SharingConfig>, BoxError> {
+    let sharing: SharingConfig = match &options.store {
         Store::Alone | Store::Scratch => return Ok(None),
         Store::Folder(path) => FileStore::open(path)?.into(),
         #[cfg(feature = "redis")]
@@ -133,12 +133,12 @@ pub(crate) async fn sharing(options: &Options) -> Result<Option<Sharing>, BoxErr
         #[cfg(not(feature = "redis"))]
         Store::Redis { .. } => return Err("--redis needs the crate's feature `redis`".into()),
     };
-    let sharing = sharing.lease(Duration::from_millis(options.lease_ms));
-    Ok(Some(sharing.poll(Duration::from_millis(options.poll_ms))))
+    let sharing = sharing.lease_ttl(Duration::from_millis(options.lease_ms));
+    Ok(Some(sharing.poll_interval(Duration::from_millis(options.poll_ms))))
 }
 
 /// The same, where the store may be away when this process begins in the place of another.
-async fn patient_sharing(options: &Options) -> Result<Option<Sharing>, BoxError> {
+async fn patient_sharing(options: &Options) -> Result<Option<SharingConfig>, BoxError> {
     let begun = Instant::now();
     loop {
         match sharing(options).await {

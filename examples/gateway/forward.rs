@@ -207,7 +207,7 @@ impl From<BoxError> for Refusal {
         while let Some(error) = cause {
             if let Some(error) = error.downcast_ref::<RenewalError>() {
                 status = match error.kind() {
-                    RenewalErrorKind::HeldTooLong | RenewalErrorKind::TooManyHeld => {
+                    RenewalErrorKind::WaitTimedOut | RenewalErrorKind::QueueFull => {
                         StatusCode::SERVICE_UNAVAILABLE
                     }
                     RenewalErrorKind::TimedOut => StatusCode::GATEWAY_TIMEOUT,

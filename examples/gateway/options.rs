@@ -46,7 +46,7 @@ pub(crate) struct Options {
     pub(crate) connections: usize,
     pub(crate) timeout: Duration,
     pub(crate) max_body: usize,
-    pub(crate) extra_roots: Vec<CertificateDer<'static>>,
+    pub(crate) add_root_certificates: Vec<CertificateDer<'static>>,
     pub(crate) expired: Vec<u16>,
     pub(crate) expired_redirect: Option<String>,
     pub(crate) login: Option<Login>,
@@ -87,7 +87,7 @@ impl Options {
             connections: 1024,
             timeout: Duration::from_secs(60),
             max_body: 1 << 20,
-            extra_roots: Vec::new(),
+            add_root_certificates: Vec::new(),
             expired: vec![401],
             expired_redirect: None,
             login: None,
@@ -118,7 +118,7 @@ impl Options {
                     let roots: Result<Vec<_>, _> =
                         CertificateDer::pem_file_iter(&file).and_then(Iterator::collect);
                     let roots = roots.map_err(|error| format!("--extra-root {}: {error}", file.display()))?;
-                    options.extra_roots.extend(roots);
+                    options.add_root_certificates.extend(roots);
                 }
                 Arg::Long("expired") => options.expired = statuses(&parser.value()?.string()?)?,
                 Arg::Long("expired-redirect") => options.expired_redirect = Some(parser.value()?.string()?),

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tower_client_sessions::cookies::{Jar, Target, Timestamp, parse_date};
+use tower_client_sessions::cookies::{Jar, CookieUrl, Timestamp, parse_date};
 
 fuzz_target!(|text: &[u8]| {
     let Some(date) = parse_date(text) else { return };
@@ -11,17 +11,17 @@ fuzz_target!(|text: &[u8]| {
     assert!((-11_644_473_600..253_402_300_800).contains(&date.as_secs()));
 
     let before = Timestamp::from_millis(date.as_millis() - 1);
-    let target = Target::parse("http://fuzz.example/").expect("the url is well formed");
+    let target = CookieUrl::parse("http://fuzz.example/").expect("the url is well formed");
     let mut set_cookie = b"a=1; Expires=".to_vec();
     set_cookie.extend(text.iter().take_while(|&&byte| byte != b';'));
     let mut jar = Jar::default();
-    if let Ok(absorbed) = jar.absorb(&target, &set_cookie, before)
+    if let Ok(absorbed) = jar.store_set_cookie(&target, &set_cookie, before)
         && let Some(cookie) = absorbed.cookie().cloned()
         && let Some(expires) = cookie.expires()
     {
         let written = cookie.to_set_cookie();
         let mut again = Jar::default();
-        let again = again.absorb(&target, &written, before).expect("it was a cookie before");
+        let again = again.store_set_cookie(&target, &written, before).expect("it was a cookie before");
         assert_eq!(again.cookie().and_then(|cookie| cookie.expires()), Some(expires));
     }
 });

@@ -7,18 +7,18 @@
 use libfuzzer_sys::fuzz_target;
 use tower_client_sessions::{
     Sessions,
-    cookies::{Cookies, Format, StoredCookie, Timestamp},
+    cookies::{ImportedCookies, CookieFormat, StoredCookie, Timestamp},
     session::snapshot::SessionsSnapshot,
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
-const ALL: [Format; 6] = [
-    Format::Netscape,
-    Format::Playwright,
-    Format::DevTools,
-    Format::ChromeCookies,
-    Format::SetCookie,
-    Format::CookieStore,
+const ALL: [CookieFormat; 6] = [
+    CookieFormat::Netscape,
+    CookieFormat::Playwright,
+    CookieFormat::DevTools,
+    CookieFormat::ChromeCookies,
+    CookieFormat::SetCookie,
+    CookieFormat::CookieStore,
 ];
 
 fuzz_target!(|data: &[u8]| {
@@ -29,9 +29,9 @@ fuzz_target!(|data: &[u8]| {
         assert!(SessionsSnapshot::from_json(&again).is_ok(), "what is written is read");
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let _ = Cookies::detect(text, NOW);
+    let _ = ImportedCookies::detect(text, NOW);
     for format in ALL {
-        let Ok(cookies) = Cookies::read(format, text, NOW) else { continue };
+        let Ok(cookies) = ImportedCookies::read(format, text, NOW) else { continue };
         for cookie in cookies {
             for to in ALL {
                 goes_and_comes(&cookie, to);
@@ -40,14 +40,14 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-fn goes_and_comes(cookie: &StoredCookie, format: Format) {
+fn goes_and_comes(cookie: &StoredCookie, format: CookieFormat) {
     // The end of one that ends in the distant future or has ended long ago is capped, or taken for none.
     let distant = |end: Timestamp| end <= NOW || end > Timestamp::from_secs(NOW.as_secs() + 400 * 86_400);
     if cookie.expires().is_some_and(distant) {
         return;
     }
     let (text, report) = format.write(std::slice::from_ref(cookie));
-    let back = match Cookies::read(format, &text, NOW) {
+    let back = match ImportedCookies::read(format, &text, NOW) {
         Ok(back) => back,
         Err(error) => panic!("{format:?}: {error}"),
     };

@@ -6,7 +6,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tower_client_sessions::cookies::{Jar, StoredCookie, Target, Timestamp};
+use tower_client_sessions::cookies::{Jar, StoredCookie, CookieUrl, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
@@ -14,12 +14,12 @@ fuzz_target!(|data: &[u8]| {
     let mut lines = data.split(|&byte| byte == b'\n');
     let mut url = || std::str::from_utf8(lines.next().unwrap_or_default()).ok();
     let (Some(from), Some(to)) = (url(), url()) else { return };
-    let (Ok(from), Ok(to)) = (Target::parse(from), Target::parse(to)) else { return };
+    let (Ok(from), Ok(to)) = (CookieUrl::parse(from), CookieUrl::parse(to)) else { return };
 
     let mut jar = Jar::default();
     for set_cookie in lines {
         let _ = jar.header(&to, || NOW);
-        let Ok(absorbed) = jar.absorb(&from, set_cookie, NOW) else { continue };
+        let Ok(absorbed) = jar.store_set_cookie(&from, set_cookie, NOW) else { continue };
         let Some(cookie) = absorbed.cookie().cloned() else { continue };
         assert!(cookie.matches(&from) || cookie.path_bytes() != b"/");
         reads_back(&cookie, &from);
@@ -45,7 +45,7 @@ fuzz_target!(|data: &[u8]| {
 });
 
 /// The rules once more, in other words.
-fn goes_to(cookie: &StoredCookie, target: &Target<'_>) -> bool {
+fn goes_to(cookie: &StoredCookie, target: &CookieUrl<'_>) -> bool {
     let (host, domain) = (target.host(), cookie.domain());
     let host_matches =
         host == domain || (!cookie.host_only() && host.ends_with(&format!(".{domain}")));
@@ -55,14 +55,14 @@ fn goes_to(cookie: &StoredCookie, target: &Target<'_>) -> bool {
     host_matches && path_matches && (!cookie.secure() || target.is_secure())
 }
 
-fn reads_back(cookie: &StoredCookie, from: &Target<'_>) {
+fn reads_back(cookie: &StoredCookie, from: &CookieUrl<'_>) {
     // A host may be longer than an attribute can be.
     if cookie.domain().len() > 1024 {
         return;
     }
     let mut jar = Jar::default();
     let written = cookie.to_set_cookie();
-    match jar.absorb(from, &written, NOW) {
+    match jar.store_set_cookie(from, &written, NOW) {
         Ok(again) => assert_eq!(again.cookie(), Some(cookie)),
         Err(error) => panic!("{cookie:?} is refused once written: {error}"),
     }

@@ -22,11 +22,11 @@ pub struct IdentityClientBuilder {
     connect_timeout: Duration,
     http2: bool,
     tls: Option<ClientConfig>,
-    platform_roots: bool,
+    native_roots: bool,
     roots: Vec<CertificateDer<'static>>,
-    tls_sessions: usize,
-    direct_by_default: bool,
-    without_identity: bool,
+    tls_session_cache_size: usize,
+    allow_direct: bool,
+    allow_anonymous: bool,
     label: Option<Label>,
 }
 
@@ -40,11 +40,11 @@ impl Default for IdentityClientBuilder {
             connect_timeout: Duration::from_secs(15),
             http2: true,
             tls: None,
-            platform_roots: false,
+            native_roots: false,
             roots: Vec::new(),
-            tls_sessions: 4,
-            direct_by_default: false,
-            without_identity: false,
+            tls_session_cache_size: 4,
+            allow_direct: false,
+            allow_anonymous: false,
             label: None,
         }
     }
@@ -104,36 +104,36 @@ impl IdentityClientBuilder {
     /// Trusts the root certificates of the platform in the place of Mozilla's: those of Debian's `ca-certificates`, of macOS's
     /// keychain, of Windows's store, or of the file that the environment variable `SSL_CERT_FILE` names. They are read once, by
     /// [`build`](Self::build). Cannot be had together with [`tls_config`](Self::tls_config).
-    pub fn platform_roots(mut self) -> Self {
-        self.platform_roots = true;
+    pub fn native_roots(mut self) -> Self {
+        self.native_roots = true;
         self
     }
 
     /// Trusts these certificates besides Mozilla's, or the platform's. Cannot be had together with
     /// [`tls_config`](Self::tls_config).
-    pub fn extra_roots(mut self, roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
+    pub fn add_root_certificates(mut self, roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
         self.roots.extend(roots);
         self
     }
 
     /// Sets for how many servers an identity remembers TLS sessions; none for 0. Default: 4.
-    pub fn tls_sessions(mut self, servers: usize) -> Self {
-        self.tls_sessions = servers;
+    pub fn tls_session_cache_size(mut self, servers: usize) -> Self {
+        self.tls_session_cache_size = servers;
         self
     }
 
     /// Sends a request directly if neither it nor its profile says by which way it goes. By default that is an error.
     ///
     /// Where a proxy is named, it is used or the request fails, whatever is set here.
-    pub fn direct_by_default(mut self) -> Self {
-        self.direct_by_default = true;
+    pub fn allow_direct(mut self) -> Self {
+        self.allow_direct = true;
         self
     }
 
     /// Takes requests without an identity, too; those with one [`Proxy`](crate::profile::Proxy) share connections. By default
     /// they are an error.
-    pub fn without_identity(mut self) -> Self {
-        self.without_identity = true;
+    pub fn allow_anonymous(mut self) -> Self {
+        self.allow_anonymous = true;
         self
     }
 
@@ -145,12 +145,12 @@ impl IdentityClientBuilder {
     ///
     /// ```
     /// # use tower_client_sessions::IdentityClient;
-    /// let builder = IdentityClient::builder().label_proxy(|username, identity| {
+    /// let builder = IdentityClient::builder().proxy_username(|username, identity| {
     ///     format!("{username}-session-{}x{}", identity.session_id(), identity.generation())
     /// });
     /// # drop(builder);
     /// ```
-    pub fn label_proxy<F>(mut self, label: F) -> Self
+    pub fn proxy_username<F>(mut self, label: F) -> Self
     where
         F: Fn(&str, &Identity) -> String + Send + Sync + 'static,
     {
@@ -171,13 +171,13 @@ impl IdentityClientBuilder {
     {
         let config = || ClientError::new(ClientErrorKind::Config);
         let tls = match self.tls {
-            Some(_) if self.platform_roots || !self.roots.is_empty() => {
+            Some(_) if self.native_roots || !self.roots.is_empty() => {
                 return Err(config().saying("roots belong into the TLS configuration that was given"));
             }
             Some(tls) => tls,
             None => {
-                let mut roots = match self.platform_roots {
-                    true => platform_roots()?,
+                let mut roots = match self.native_roots {
+                    true => native_roots()?,
                     false => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
                 };
                 for root in self.roots {
@@ -196,7 +196,7 @@ impl IdentityClientBuilder {
         let settings = Settings {
             tcp,
             tls,
-            tls_sessions: self.tls_sessions,
+            tls_session_cache_size: self.tls_session_cache_size,
             http2: self.http2,
             connect_timeout: self.connect_timeout,
         };
@@ -208,14 +208,14 @@ impl IdentityClientBuilder {
         };
         Ok(IdentityClient::from_shared(Shared {
             clients: Clients::new(settings, limits, self.label),
-            direct_by_default: self.direct_by_default,
-            without_identity: self.without_identity,
+            allow_direct: self.allow_direct,
+            allow_anonymous: self.allow_anonymous,
         }))
     }
 }
 
 /// The platform's roots. Stores have certificates that nobody can read: these are passed by, as others do, and told to traces.
-fn platform_roots() -> Result<RootCertStore, ClientError> {
+fn native_roots() -> Result<RootCertStore, ClientError> {
     let error = || ClientError::new(ClientErrorKind::Config).saying("the platform's root certificates");
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
@@ -237,7 +237,7 @@ impl fmt::Debug for IdentityClientBuilder {
             .field("max_connections", &self.max_connections)
             .field("max_identities", &self.max_identities)
             .field("idle_timeout", &self.idle_timeout)
-            .field("direct_by_default", &self.direct_by_default)
+            .field("allow_direct", &self.allow_direct)
             .finish_non_exhaustive()
     }
 }

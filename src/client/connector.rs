@@ -38,7 +38,7 @@ pub(super) struct Settings {
     pub(super) tcp: HttpConnector,
     /// Never used as it is: each identity has a copy with a session cache of its own.
     pub(super) tls: ClientConfig,
-    pub(super) tls_sessions: usize,
+    pub(super) tls_session_cache_size: usize,
     pub(super) http2: bool,
     pub(super) connect_timeout: Duration,
 }
@@ -61,7 +61,7 @@ impl Egress {
 
     fn tls(&self, alpn: &[&[u8]]) -> Arc<ClientConfig> {
         let mut config = self.settings.tls.clone();
-        config.resumption = match self.settings.tls_sessions {
+        config.resumption = match self.settings.tls_session_cache_size {
             0 => Resumption::disabled(),
             sessions => Resumption::in_memory_sessions(sessions),
         };
@@ -90,7 +90,7 @@ impl Egress {
         let mut stream = TokioIo::new(stream);
         let asked = async {
             if http {
-                let authorization = credentials.map(Credentials::basic);
+                let authorization = credentials.map(Credentials::to_basic_auth);
                 handshake::connect(&mut stream, host, port, authorization.as_ref()).await
             } else {
                 handshake::socks5(&mut stream, host, port, credentials).await

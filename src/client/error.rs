@@ -43,7 +43,7 @@ pub enum ClientErrorKind {
     /// The TLS handshake with the origin failed, its certificate included.
     OriginTls,
     /// The connection was there, and the exchange over it broke before the response's head had come.
-    Exchange,
+    Transport,
 }
 
 impl ClientError {
@@ -87,7 +87,7 @@ impl ClientError {
     }
 
     /// Whether the proxy is at fault, or its credentials, so that another profile may do better.
-    pub fn is_proxy(&self) -> bool {
+    pub fn is_proxy_error(&self) -> bool {
         use ClientErrorKind::*;
         matches!(self.kind, ProxyUnreachable | ProxyTls | ProxyCredentials | ProxyRefused)
     }
@@ -98,11 +98,11 @@ impl fmt::Display for ClientError {
         f.write_str(match self.kind {
             ClientErrorKind::Config => "the client's settings cannot be used",
             ClientErrorKind::NoIdentity => {
-                "the request has no identity; put a session layer above the client, or build it with `without_identity`"
+                "the request has no identity; put a session layer above the client, or build it with `allow_anonymous`"
             }
             ClientErrorKind::NoProxy => {
                 "nothing says by which way the request goes out; give its profile a proxy or say direct, or build the client \
-                 with `direct_by_default`"
+                 with `allow_direct`"
             }
             ClientErrorKind::BadUri => "the request cannot be sent to its URI",
             ClientErrorKind::ProxyUnreachable => "the proxy cannot be reached",
@@ -111,7 +111,7 @@ impl fmt::Display for ClientError {
             ClientErrorKind::ProxyRefused => "the proxy refused the request",
             ClientErrorKind::OriginUnreachable => "the origin cannot be reached",
             ClientErrorKind::OriginTls => "the TLS handshake with the origin failed",
-            ClientErrorKind::Exchange => "the exchange broke off before the response came",
+            ClientErrorKind::Transport => "the exchange broke off before the response came",
         })?;
         if let Some(proxy) = &self.proxy {
             write!(f, " (by way of {proxy})")?;

@@ -55,7 +55,7 @@ impl Future for ResponseFuture {
                     },
                     Err(error) => Err(match connector_error(&error) {
                         Some(error) => error.clone(),
-                        None => ClientError::new(ClientErrorKind::Exchange).at(proxy).caused_by(error),
+                        None => ClientError::new(ClientErrorKind::Transport).at(proxy).caused_by(error),
                     }),
                 })
             }

@@ -10,7 +10,7 @@
 //!
 //! The [`Proxy`](crate::profile::Proxy) in the request's extensions says by which way it goes, or else its identity's profile. A
 //! request for which neither says anything is an error, as is one without an identity: nothing goes out directly unless
-//! [`Proxy::direct`](crate::profile::Proxy::direct) or [`direct_by_default`](IdentityClientBuilder::direct_by_default) said so.
+//! [`Proxy::direct`](crate::profile::Proxy::direct) or [`allow_direct`](IdentityClientBuilder::allow_direct) said so.
 //!
 //! | proxy | `http` origins | `https` origins |
 //! | --- | --- | --- |

@@ -35,8 +35,8 @@ pub struct IdentityClient<B> {
 
 pub(super) struct Shared<B> {
     pub(super) clients: Arc<Clients<B>>,
-    pub(super) direct_by_default: bool,
-    pub(super) without_identity: bool,
+    pub(super) allow_direct: bool,
+    pub(super) allow_anonymous: bool,
 }
 
 impl IdentityClient<()> {
@@ -71,7 +71,7 @@ where
         let worn = || identity.and_then(Identity::profile).and_then(Profile::proxy);
         match extensions.get::<Proxy>().or_else(worn) {
             Some(proxy) => Ok(proxy.clone()),
-            None if self.shared.direct_by_default => Ok(Proxy::direct()),
+            None if self.shared.allow_direct => Ok(Proxy::direct()),
             None => Err(ClientError::new(ClientErrorKind::NoProxy)),
         }
     }
@@ -82,7 +82,7 @@ where
         B::Error: Into<BoxError>,
     {
         let identity = Identity::of(request.extensions());
-        if identity.is_none() && !self.shared.without_identity {
+        if identity.is_none() && !self.shared.allow_anonymous {
             return Err(ClientError::new(ClientErrorKind::NoIdentity));
         }
         let proxy = self.proxy(&request, identity.as_ref())?;
@@ -98,7 +98,7 @@ where
         let forwarding = connector::forwarding(proxy, request.uri());
         let forwarded = forwarding.is_some().then(|| capture_connection(&mut request));
         if let Some(credentials) = forwarding.and_then(ProxyServer::credentials) {
-            request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.basic());
+            request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.to_basic_auth());
         }
         Ok(ResponseFuture::new(found.client.request(request), proxy.clone(), forwarded))
     }

@@ -6,7 +6,7 @@ use cookie::Expiration;
 use super::domain::{canonical_domain, domain_matches, is_public_suffix};
 use super::path::default_path;
 use super::stored::{MAX_LIFETIME, SameSite, is_writable_path};
-use super::{CookieError, CookieErrorKind, StoredCookie, StoredCookieBuilder, Target, Timestamp};
+use super::{CookieError, CookieErrorKind, CookieUrl, StoredCookie, StoredCookieBuilder, Timestamp};
 
 /// A cookie that the user gives: a pair of strings, a [`cookie::Cookie`], or a [`StoredCookie`].
 ///
@@ -24,7 +24,7 @@ enum Source<'c> {
 }
 
 impl NewCookie<'_> {
-    pub(super) fn judge(self, target: &Target<'_>, now: Timestamp) -> Result<StoredCookie, CookieError> {
+    pub(super) fn judge(self, target: &CookieUrl<'_>, now: Timestamp) -> Result<StoredCookie, CookieError> {
         match self.0 {
             Source::Stored(cookie) => Ok(cookie),
             Source::Pair(name, value) => on_host(&name, &value, target).build(),
@@ -35,14 +35,14 @@ impl NewCookie<'_> {
     }
 }
 
-fn on_host(name: &str, value: &str, target: &Target<'_>) -> StoredCookieBuilder {
+fn on_host(name: &str, value: &str, target: &CookieUrl<'_>) -> StoredCookieBuilder {
     StoredCookie::for_host(name, value, target.host()).path(default_path(target.path()))
 }
 
 /// Fills what a `cookie::Cookie` leaves open, and checks what it says against the URL.
 fn complete(
     cookie: &cookie::Cookie<'_>,
-    target: &Target<'_>,
+    target: &CookieUrl<'_>,
     now: Timestamp,
 ) -> Result<StoredCookieBuilder, CookieErrorKind> {
     let host = target.host();

@@ -119,7 +119,7 @@ fn take(cookie: &cookie_store::Cookie<'_>, domain: &str) -> Result<StoredCookie,
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cookies::{CookieErrorKind, Target};
+    use crate::cookies::{CookieErrorKind, CookieUrl};
 
     const URL: &str = "https://www.x.example/a/b";
 
@@ -159,11 +159,11 @@ mod tests {
     fn what_the_store_cannot_hold_is_told() {
         let now = Timestamp::now();
         let mut jar = Jar::default();
-        let target = Target::parse(URL).unwrap();
+        let target = CookieUrl::parse(URL).unwrap();
         for set_cookie in
             [&b"bytes=\xFF"[..], b"=nameless", b"twin=1; Path=/", b"twin=2; Path=/; Domain=www.x.example"]
         {
-            jar.absorb(&target, set_cookie, now).unwrap();
+            jar.store_set_cookie(&target, set_cookie, now).unwrap();
         }
         let keyed = StoredCookie::for_host("keyed", "1", "x.example").partition_key("k").build();
         jar.insert(keyed.unwrap(), now);

@@ -1,6 +1,6 @@
 //! The cookies of one identity: parsing, storage and the `Cookie` header, by rfc6265bis.
 //!
-//! A [`Jar`] takes what responses set ([`absorb`](Jar::absorb)), gives requests their header
+//! A [`Jar`] takes what responses set ([`store_set_cookie`](Jar::store_set_cookie)), gives requests their header
 //! ([`header`](Jar::header)) and lets the user see and change all of it. Section numbers here
 //! are those of [draft-ietf-httpbis-rfc6265bis].
 //!
@@ -32,7 +32,7 @@
 //!
 //! # Other tools
 //!
-//! With the feature `formats`, cookies are taken in and handed over as curl, Playwright and browsers have them: `Format` says how.
+//! With the feature `formats`, cookies are taken in and handed over as curl, Playwright and browsers have them: `CookieFormat` says how.
 //! With the feature `cookie_store`, a jar becomes one of that crate and comes back.
 //!
 //! [draft-ietf-httpbis-rfc6265bis]: https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/
@@ -65,11 +65,11 @@ mod time;
 pub use self::date::parse_date;
 pub use self::error::{CookieError, CookieErrorKind};
 #[cfg(feature = "formats")]
-pub use self::formats::{Cookies, Format, FormatError, FormatErrorKind};
+pub use self::formats::{CookieFormat, FormatError, FormatErrorKind, ImportedCookies};
 pub use self::given::NewCookie;
 #[cfg(any(feature = "cookie_store", feature = "formats"))]
 pub use self::report::{ConversionReport, Loss, LossReason};
-pub use self::store::{Absorbed, Jar, Limits};
+pub use self::store::{Jar, Limits, StoreOutcome};
 pub use self::stored::{SameSite, StoredCookie, StoredCookieBuilder};
-pub use self::target::Target;
+pub use self::target::CookieUrl;
 pub use self::time::Timestamp;

@@ -256,7 +256,7 @@ fn under(request: &str, path: &str) -> bool {
 
 fn sent(jar: &mut Jar, place: &Place, now: Timestamp) -> String {
     let url = place.url();
-    let value = jar.header(&Target::parse(&url).unwrap(), || now);
+    let value = jar.cookie_header(&CookieUrl::parse(&url).unwrap(), || now);
     value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
 }
 
@@ -264,7 +264,7 @@ fn sent(jar: &mut Jar, place: &Place, now: Timestamp) -> String {
 fn listed(jar: &Jar, place: &Place, now: Timestamp) -> String {
     let url = place.url();
     let pairs: Vec<_> = jar
-        .matching(&Target::parse(&url).unwrap(), now)
+        .matching(&CookieUrl::parse(&url).unwrap(), now)
         .iter()
         .map(|cookie| match cookie.name().unwrap() {
             "" => cookie.value().unwrap().to_owned(),
@@ -284,8 +284,8 @@ proptest! {
             match event {
                 Event::Response(set) => {
                     let url = set.place.url();
-                    let target = Target::parse(&url).unwrap();
-                    let _ = jar.absorb(&target, set.text().as_bytes(), Timestamp::from_secs(now));
+                    let target = CookieUrl::parse(&url).unwrap();
+                    let _ = jar.store_set_cookie(&target, set.text().as_bytes(), Timestamp::from_secs(now));
                     oracle.response(&set, now);
                 }
                 Event::Given(_) => {}
@@ -319,7 +319,7 @@ proptest! {
             match event {
                 Event::Response(set) => {
                     let url = set.place.url();
-                    let _ = jar.absorb(&Target::parse(&url).unwrap(), set.text().as_bytes(), moment);
+                    let _ = jar.store_set_cookie(&CookieUrl::parse(&url).unwrap(), set.text().as_bytes(), moment);
                 }
                 Event::Given(set) => {
                     let _ = jar.set(&set.text(), &set.place.url(), moment);
@@ -333,12 +333,12 @@ proptest! {
                 let place = Place { host, path: "/a/b", https: true };
                 prop_assert_eq!(sent(&mut jar, &place, moment), listed(&jar, &place, moment));
                 let url = place.url();
-                let target = Target::parse(&url).unwrap();
+                let target = CookieUrl::parse(&url).unwrap();
                 let cookies = jar.matching(&target, moment);
                 for (at, cookie) in cookies.iter().enumerate() {
                     for other in &cookies[at + 1..] {
                         let alike = cookie.same_name_and_path(other);
-                        prop_assert!(!(alike && (cookie.is_given() || other.is_given())));
+                        prop_assert!(!(alike && (cookie.is_user_set() || other.is_user_set())));
                     }
                 }
             }
@@ -359,10 +359,10 @@ proptest! {
         let _ = jar.add([(text.as_str(), url.as_str())], &url, now);
         let _ = StoredCookie::for_domain(set_cookie.clone(), text.clone(), url.clone()).build();
         let _ = jar.remove(&url, &text, &text);
-        if let Ok(target) = Target::parse(&url) {
-            let _ = jar.absorb(&target, &set_cookie, now);
-            let _ = jar.absorb(&target, text.as_bytes(), now);
-            let _ = jar.header(&target, || now);
+        if let Ok(target) = CookieUrl::parse(&url) {
+            let _ = jar.store_set_cookie(&target, &set_cookie, now);
+            let _ = jar.store_set_cookie(&target, text.as_bytes(), now);
+            let _ = jar.cookie_header(&target, || now);
         }
     }
 
@@ -380,16 +380,16 @@ proptest! {
         ),
     ) {
         let url = "https://www.x.example/a/b/c";
-        let target = Target::parse(url).unwrap();
+        let target = CookieUrl::parse(url).unwrap();
         let now = Timestamp::from_secs(START);
         let text = format!("{name}={value}; {}", attributes.join("; "));
         let mut jar = Jar::default();
-        if let Ok(first) = jar.absorb(&target, text.as_bytes(), now)
+        if let Ok(first) = jar.store_set_cookie(&target, text.as_bytes(), now)
             && let Some(first) = first.cookie().cloned()
         {
                 let written = first.to_set_cookie();
                 let mut other = Jar::default();
-                let second = other.absorb(&target, &written, now).unwrap();
+                let second = other.store_set_cookie(&target, &written, now).unwrap();
                 let second = second.cookie().cloned().unwrap();
                 prop_assert_eq!(&first, &second);
                 prop_assert_eq!(written, second.to_set_cookie());

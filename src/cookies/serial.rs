@@ -55,7 +55,7 @@ impl Serialize for StoredCookie {
             same_site: self.same_site(),
             partitioned: self.partitioned(),
             partition_key: self.partition_key().map(Cow::from),
-            given: self.is_given(),
+            given: self.is_user_set(),
             created: self.created(),
             last_used: self.last_used(),
         };
@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for StoredCookie {
             .same_site(record.same_site)
             .partitioned(record.partitioned)
             .partition_key(record.partition_key.unwrap_or_default())
-            .given(record.given)
+            .user_set(record.given)
             .created(record.created)
             .last_used(record.last_used)
             .build()
@@ -167,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cookies::{Jar, Limits, Target};
+    use crate::cookies::{CookieUrl, Jar, Limits};
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_123);
 
@@ -233,26 +233,26 @@ mod tests {
             let (mut jar, mut now) = (Jar::default(), NOW);
             for (url, set_cookie, later, given) in steps {
                 now = Timestamp::from_millis(now.as_millis() + later);
-                let target = Target::parse(url).unwrap();
+                let target = CookieUrl::parse(url).unwrap();
                 if given && let Ok(text) = std::str::from_utf8(&set_cookie) {
                     let _ = jar.set(text, &target, now);
                 } else {
-                    let _ = jar.absorb(&target, &set_cookie, now);
+                    let _ = jar.store_set_cookie(&target, &set_cookie, now);
                 }
-                let _ = jar.header(&Target::parse(to).unwrap(), || now);
+                let _ = jar.cookie_header(&CookieUrl::parse(to).unwrap(), || now);
             }
             let mut back = there_and_back(&jar, now);
-            let target = Target::parse(to).unwrap();
-            prop_assert_eq!(jar.header(&target, || now), back.header(&target, || now));
+            let target = CookieUrl::parse(to).unwrap();
+            prop_assert_eq!(jar.cookie_header(&target, || now), back.cookie_header(&target, || now));
         }
     }
 
     #[test]
     fn the_order_of_one_moment_is_kept_for_more_cookies_than_it_has_places() {
-        let target = Target::parse("https://shop.example/").unwrap();
+        let target = CookieUrl::parse("https://shop.example/").unwrap();
         let mut jar = Jar::with_limits(Limits::default().per_domain(5_000));
         for number in 0..3_000 {
-            jar.absorb(&target, format!("c{number}=1").as_bytes(), NOW).unwrap();
+            jar.store_set_cookie(&target, format!("c{number}=1").as_bytes(), NOW).unwrap();
         }
         let names = |jar: &Jar| -> Vec<_> {
             jar.matching(&target, NOW).iter().map(|cookie| cookie.name().unwrap().to_owned()).collect()

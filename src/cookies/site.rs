@@ -6,7 +6,7 @@ use super::header::{CompiledHeader, HeaderWriter};
 use super::path::path_matches;
 use super::stored::Flags;
 use super::time::Instant;
-use super::{StoredCookie, Target, Timestamp};
+use super::{CookieUrl, StoredCookie, Timestamp};
 
 /// The cookies of one registrable domain, in the order in which they are sent.
 #[derive(Clone)]
@@ -77,7 +77,7 @@ impl Site {
     /// Returns the compiled header, or `None` if there is none for this target or its time is up.
     pub(super) fn compiled(
         &mut self,
-        target: &Target<'_>,
+        target: &CookieUrl<'_>,
         used: Instant,
         clock: impl FnOnce() -> Timestamp,
     ) -> Option<Option<HeaderValue>> {
@@ -99,7 +99,7 @@ impl Site {
         self.headers.iter_mut().find(|header| header.is_for(authority, encrypted))?.read(used, clock)
     }
 
-    fn find_header(&self, target: &Target<'_>) -> Option<usize> {
+    fn find_header(&self, target: &CookieUrl<'_>) -> Option<usize> {
         let same = |header: &CompiledHeader| {
             header.live && header.secure == target.is_secure() && header.host() == target.host().as_bytes()
         };
@@ -114,7 +114,7 @@ impl Site {
     }
 
     /// The set of cookies that a request carries, unless there are too many to tell apart.
-    fn carried(&self, target: &Target<'_>) -> Option<u64> {
+    fn carried(&self, target: &CookieUrl<'_>) -> Option<u64> {
         if self.cookies.len() > 64 {
             return None;
         }
@@ -126,7 +126,7 @@ impl Site {
     }
 
     /// Writes the header anew and keeps it.
-    pub(super) fn compile(&mut self, target: &Target<'_>, used: Instant) -> Option<HeaderValue> {
+    pub(super) fn compile(&mut self, target: &CookieUrl<'_>, used: Instant) -> Option<HeaderValue> {
         // Exact if all of the site goes there, as it mostly does.
         let mut writer = HeaderWriter::with_capacity(self.pairs_len as usize);
         let (mut carried, mut deadline) = (0, Timestamp::MAX);
@@ -167,7 +167,7 @@ impl Site {
 
     /// Finds a place for the header of a target: its own, a spent one, a new one, or the least
     /// used one's.
-    fn place_for_header(&mut self, target: &Target<'_>) -> usize {
+    fn place_for_header(&mut self, target: &CookieUrl<'_>) -> usize {
         let spent = |header: &CompiledHeader| !header.live && header.host() == target.host().as_bytes();
         if let Some(at) = self.find_header(target).or_else(|| self.headers.iter().position(spent)) {
             return at;
@@ -189,20 +189,20 @@ impl Site {
     /// The cookies of a request, in sending order, without those that have ended at `now`.
     pub(super) fn matching<'s, 't, 'u>(
         &'s self,
-        target: &'t Target<'u>,
+        target: &'t CookieUrl<'u>,
         now: Timestamp,
     ) -> impl Iterator<Item = &'s StoredCookie> + use<'s, 't, 'u> {
         self.cookies.iter().filter(move |cookie| self.sends(cookie, target, now))
     }
 
     /// Whether all of the cookies go to a target or none does; `None` if each has to be asked.
-    fn together(&self, target: &Target<'_>) -> Option<bool> {
+    fn together(&self, target: &CookieUrl<'_>) -> Option<bool> {
         let first = self.cookies.first()?;
         let alike = self.alike && self.rooted && (target.is_secure() || !self.any_secure);
         alike.then(|| first.reaches(target.host(), target.is_secure()))
     }
 
-    fn sends(&self, cookie: &StoredCookie, target: &Target<'_>, now: Timestamp) -> bool {
+    fn sends(&self, cookie: &StoredCookie, target: &CookieUrl<'_>, now: Timestamp) -> bool {
         let (host, secure) = (target.host(), target.is_secure());
         cookie.reaches(host, secure)
             && (self.rooted || path_matches(target.path().as_bytes(), cookie.path_bytes()))
@@ -216,7 +216,7 @@ impl Site {
     /// was given by the user, only one is sent: `put` has seen to it that the narrower is newer.
     fn is_shadowed(&self, cookie: &StoredCookie, host: &str, secure: bool, now: Timestamp) -> bool {
         self.cookies.iter().any(|other| {
-            (cookie.is_given() || other.is_given())
+            (cookie.is_user_set() || other.is_user_set())
                 && other.same_name_and_path(cookie)
                 && other.reaches(host, secure)
                 && !other.is_expired(now)
@@ -225,7 +225,7 @@ impl Site {
         })
     }
 
-    fn note_use_of(&mut self, target: &Target<'_>, used: Instant) {
+    fn note_use_of(&mut self, target: &CookieUrl<'_>, used: Instant) {
         for cookie in &mut self.cookies {
             if cookie.matches(target) {
                 cookie.set_used(used);
@@ -268,7 +268,7 @@ impl Site {
         &mut self,
         fingerprint: u64,
         value: &[u8],
-        target: &Target<'_>,
+        target: &CookieUrl<'_>,
         now: Timestamp,
         used: Instant,
     ) -> Option<(usize, bool)> {
@@ -278,7 +278,7 @@ impl Site {
         }
         let at = self.cookies.iter().position(|cookie| cookie.fingerprint() == fingerprint)?;
         // Or they may have to take a given cookie's place.
-        let given = |other: &StoredCookie| other.is_given() && other.same_name_and_path(&self.cookies[at]);
+        let given = |other: &StoredCookie| other.is_user_set() && other.same_name_and_path(&self.cookies[at]);
         if self.any_given && self.cookies.iter().any(given) {
             return None;
         }
@@ -326,7 +326,7 @@ impl Site {
         if let Some(at) = self.cookies.iter().position(|old| old.same_key(&cookie)) {
             cookie.set_created(self.cookies.remove(at).created_instant());
         }
-        if self.any_given || cookie.is_given() {
+        if self.any_given || cookie.is_user_set() {
             self.cookies.retain(|old| !displaces(&cookie, old));
         }
 
@@ -345,7 +345,7 @@ impl Site {
     /// else another.
     pub(super) fn remove_like(&mut self, expired: &StoredCookie) -> Option<StoredCookie> {
         let gone = |old: &StoredCookie| {
-            let given = old.is_given() || expired.is_given();
+            let given = old.is_user_set() || expired.is_user_set();
             let same_domain = given && old.domain() == expired.domain();
             old.same_key(expired)
                 || displaces(expired, old)
@@ -429,5 +429,5 @@ impl Site {
 /// the user, what the newer covers goes. What is broader stays for the hosts that only it
 /// reaches, and is not sent where the newer is.
 fn displaces(new: &StoredCookie, old: &StoredCookie) -> bool {
-    (new.is_given() || old.is_given()) && old.same_name_and_path(new) && new.covers(old)
+    (new.is_user_set() || old.is_user_set()) && old.same_name_and_path(new) && new.covers(old)
 }

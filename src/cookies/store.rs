@@ -15,7 +15,7 @@ use super::path::default_path;
 use super::site::Site;
 use super::stored::{Flags, judge_set_cookie};
 use super::time::Instant;
-use super::{CookieError, CookieErrorKind, NewCookie, StoredCookie, Target, Timestamp};
+use super::{CookieError, CookieErrorKind, CookieUrl, NewCookie, StoredCookie, Timestamp};
 
 /// Keys the hashes of bytes that strangers choose; one per process, so that a jar need not
 /// carry one.
@@ -33,14 +33,14 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 /// # Examples
 ///
 /// ```
-/// use tower_client_sessions::cookies::{Jar, Target, Timestamp};
+/// use tower_client_sessions::cookies::{Jar, CookieUrl, Timestamp};
 ///
 /// let now = Timestamp::from_secs(1_700_000_000);
-/// let login = Target::parse("https://example.com/login")?;
+/// let login = CookieUrl::parse("https://example.com/login")?;
 /// let mut jar = Jar::default();
-/// jar.absorb(&login, b"id=42; Path=/; Max-Age=600; HttpOnly", now)?;
+/// jar.store_set_cookie(&login, b"id=42; Path=/; Max-Age=600; HttpOnly", now)?;
 ///
-/// let page = Target::parse("https://example.com/account")?;
+/// let page = CookieUrl::parse("https://example.com/account")?;
 /// assert_eq!(jar.header(&page, || now).expect("a cookie goes there"), "id=42");
 ///
 /// let later = Timestamp::from_secs(1_700_000_600);
@@ -122,7 +122,7 @@ impl Default for Limits {
 
 /// What a `Set-Cookie` did to the jar.
 #[derive(Debug)]
-pub enum Absorbed<'j> {
+pub enum StoreOutcome<'j> {
     /// A new cookie, or a new value of an old one.
     Stored(&'j StoredCookie),
     /// The same bytes again: at most its end has moved.
@@ -131,7 +131,7 @@ pub enum Absorbed<'j> {
     Removed(Option<StoredCookie>),
 }
 
-impl Absorbed<'_> {
+impl StoreOutcome<'_> {
     /// Returns the cookie that is in the jar now.
     pub fn cookie(&self) -> Option<&StoredCookie> {
         match self {
@@ -166,7 +166,11 @@ impl Jar {
     ///
     /// It is written once and cloned from then on, without an allocation, until a cookie of its
     /// site changes or ends. The clock is read only if some cookie of that site can end.
-    pub fn header(&mut self, target: &Target<'_>, now: impl FnOnce() -> Timestamp) -> Option<HeaderValue> {
+    pub fn cookie_header(
+        &mut self,
+        target: &CookieUrl<'_>,
+        now: impl FnOnce() -> Timestamp,
+    ) -> Option<HeaderValue> {
         let at = self.find(target.host())?;
         self.event = self.event.tick();
         let mut clock = Clock::new(now);
@@ -211,21 +215,21 @@ impl Jar {
     ///
     /// ```
     /// use http::HeaderValue;
-    /// use tower_client_sessions::cookies::{Jar, Target, Timestamp};
+    /// use tower_client_sessions::cookies::{Jar, CookieUrl, Timestamp};
     ///
     /// let now = Timestamp::now();
     /// let mut jar = Jar::default();
     /// jar.add([("id", "jar"), ("theme", "dark")], "https://example.com/", now)?;
     ///
     /// let own = HeaderValue::from_static("id=own");
-    /// let target = Target::parse("https://example.com/")?;
-    /// let header = jar.header_with(&target, [&own].into_iter(), || now);
+    /// let target = CookieUrl::parse("https://example.com/")?;
+    /// let header = jar.cookie_header_with(&target, [&own].into_iter(), || now);
     /// assert_eq!(header.expect("there are cookies"), "id=own; theme=dark");
     /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
     /// ```
-    pub fn header_with<'h>(
+    pub fn cookie_header_with<'h>(
         &mut self,
-        target: &Target<'_>,
+        target: &CookieUrl<'_>,
         own: impl Iterator<Item = &'h HeaderValue>,
         now: impl FnOnce() -> Timestamp,
     ) -> Option<HeaderValue> {
@@ -237,7 +241,7 @@ impl Jar {
             }
         }
         if writer.text().is_empty() {
-            return self.header(target, now);
+            return self.cookie_header(target, now);
         }
         let Some(at) = self.find(target.host()) else {
             return writer.finish();
@@ -266,12 +270,12 @@ impl Jar {
     /// # Errors
     ///
     /// The rule that refuses it; the jar is as it was.
-    pub fn absorb(
+    pub fn store_set_cookie(
         &mut self,
-        target: &Target<'_>,
+        target: &CookieUrl<'_>,
         set_cookie: &[u8],
         now: Timestamp,
-    ) -> Result<Absorbed<'_>, CookieError> {
+    ) -> Result<StoreOutcome<'_>, CookieError> {
         self.event = self.event.next(now);
         let split = Split::new(set_cookie);
         let fingerprint = fingerprint(target, &split);
@@ -281,19 +285,23 @@ impl Jar {
         {
             let cookie = &self.sites[site].cookies()[at];
             self.sweep_at.at = self.sweep_at.at.min(cookie.deadline());
-            return Ok(if is_another { Absorbed::Stored(cookie) } else { Absorbed::Refreshed(cookie) });
+            return Ok(if is_another {
+                StoreOutcome::Stored(cookie)
+            } else {
+                StoreOutcome::Refreshed(cookie)
+            });
         }
         let cookie = self.read(target, set_cookie, fingerprint, now)?;
         Ok(match self.put(cookie, now) {
-            Put::At(site, at) => Absorbed::Stored(&self.sites[site].cookies()[at]),
-            Put::Gone(old) => Absorbed::Removed(old),
+            Put::At(site, at) => StoreOutcome::Stored(&self.sites[site].cookies()[at]),
+            Put::Gone(old) => StoreOutcome::Removed(old),
         })
     }
 
     /// Reads a `Set-Cookie` by all rules of a response, the store's own included.
     fn read(
         &mut self,
-        target: &Target<'_>,
+        target: &CookieUrl<'_>,
         set_cookie: &[u8],
         fingerprint: u64,
         now: Timestamp,
@@ -348,7 +356,7 @@ impl Jar {
     pub fn add<'u, 'c, C>(
         &mut self,
         cookies: impl IntoIterator<Item = C>,
-        url: impl TryInto<Target<'u>, Error: Into<CookieError>>,
+        url: impl TryInto<CookieUrl<'u>, Error: Into<CookieError>>,
         now: Timestamp,
     ) -> Result<(), CookieError>
     where
@@ -374,7 +382,7 @@ impl Jar {
     pub fn set<'u>(
         &mut self,
         set_cookie: &str,
-        url: impl TryInto<Target<'u>, Error: Into<CookieError>>,
+        url: impl TryInto<CookieUrl<'u>, Error: Into<CookieError>>,
         now: Timestamp,
     ) -> Result<(), CookieError> {
         let target = url.try_into().map_err(Into::into)?;
@@ -470,7 +478,7 @@ impl Jar {
     /// Removes what has expired, everywhere.
     ///
     /// The jar does this by itself as it is used; this is for one that is about to rest.
-    pub fn purge(&mut self, now: Timestamp) {
+    pub fn remove_expired(&mut self, now: Timestamp) {
         self.sweep_at = Sweep::default();
         for site in (0..self.sites.len()).rev() {
             if !self.purge_site(site, now) {
@@ -504,7 +512,7 @@ impl Jar {
     }
 
     /// Returns the cookies that a request would carry, in sending order.
-    pub fn matching(&self, target: &Target<'_>, now: Timestamp) -> Vec<&StoredCookie> {
+    pub fn matching(&self, target: &CookieUrl<'_>, now: Timestamp) -> Vec<&StoredCookie> {
         let Some(site) = self.locate(target.host()) else {
             return Vec::new();
         };
@@ -512,7 +520,7 @@ impl Jar {
     }
 
     /// Returns the cookie of this name that a request would carry first.
-    pub fn get(&self, name: &str, target: &Target<'_>, now: Timestamp) -> Option<&StoredCookie> {
+    pub fn get(&self, name: &str, target: &CookieUrl<'_>, now: Timestamp) -> Option<&StoredCookie> {
         self.matching(target, now).into_iter().find(|cookie| cookie.name_bytes() == name.as_bytes())
     }
 
@@ -611,7 +619,7 @@ impl Jar {
             self.stored -= (before - self.sites[site].cookies().len()) as u32;
         }
         if self.stored > self.limits.total {
-            self.purge(now);
+            self.remove_expired(now);
             self.evict_least_used(&cookie);
         }
         let site = self.locate(cookie.domain()).expect("the newest is not evicted");
@@ -648,7 +656,7 @@ impl Jar {
         // A sweep looks at every site, so it waits until a part as many cookies have come.
         let due = now >= self.sweep_at.at;
         if due && self.sweep_at.credit as usize >= self.sites.len() / 64 {
-            self.purge(now);
+            self.remove_expired(now);
         }
     }
 
@@ -736,7 +744,7 @@ impl<F: FnOnce() -> Timestamp> Clock<F> {
 }
 
 /// Hashes all that decides what a `Set-Cookie` becomes, other than its value, the time and the store.
-fn fingerprint(target: &Target<'_>, set_cookie: &Split<'_>) -> u64 {
+fn fingerprint(target: &CookieUrl<'_>, set_cookie: &Split<'_>) -> u64 {
     let mut hasher = HASHER.build_hasher();
     let attributes = set_cookie.attributes.unwrap_or_default();
     hasher.write(set_cookie.name);

@@ -7,7 +7,7 @@ use super::domain::{canonical_domain, canonical_host, domain_matches, is_ip, is_
 use super::parse::{MAX_ATTRIBUTE, MAX_PAIR, SetCookie, has_control, is_control, trimmed};
 use super::path::{default_path, path_matches};
 use super::time::Instant;
-use super::{CookieError, CookieErrorKind, Target, Timestamp};
+use super::{CookieError, CookieErrorKind, CookieUrl, Timestamp};
 
 /// No cookie outlives this, RFC 6265bis §5.5.
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(400 * 86_400);
@@ -244,12 +244,12 @@ impl StoredCookie {
     }
 
     /// Returns whether it was given by the user rather than by a response.
-    pub fn is_given(&self) -> bool {
+    pub fn is_user_set(&self) -> bool {
         self.flags.has(Flags::GIVEN)
     }
 
     /// Returns whether a request to `target` carries it, its expiry aside (§5.8.3).
-    pub fn matches(&self, target: &Target<'_>) -> bool {
+    pub fn matches(&self, target: &CookieUrl<'_>) -> bool {
         self.reaches(target.host(), target.is_secure())
             && path_matches(target.path().as_bytes(), self.path_bytes())
     }
@@ -532,7 +532,7 @@ impl Parts<'_> {
 /// Judges a parsed `Set-Cookie` from `target` by §5.7, steps 6 to 22, but for the store's own.
 pub(super) fn judge_set_cookie(
     set_cookie: &SetCookie<'_>,
-    target: &Target<'_>,
+    target: &CookieUrl<'_>,
     fingerprint: u64,
     now: Timestamp,
     event: Instant,
@@ -696,7 +696,7 @@ impl StoredCookieBuilder {
     /// Sets whether it was given by the user, `false` by default; see [`Jar::restore`].
     ///
     /// [`Jar::restore`]: super::Jar::restore
-    pub fn given(mut self, given: bool) -> Self {
+    pub fn user_set(mut self, given: bool) -> Self {
         self.flags = self.flags.with(Flags::GIVEN, given);
         self
     }

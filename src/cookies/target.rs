@@ -9,7 +9,7 @@ use super::domain::{canonical_host, is_loopback, plain_host};
 ///
 /// Borrowed from an [`http::Uri`] or a string, and allocates only if the host is not in
 /// canonical form. Every call of a [`Jar`](super::Jar) that takes a URL takes anything that turns into a
-/// `Target`.
+/// `CookieUrl`.
 ///
 /// A path is compared as it is sent: nothing is decoded and no `..` is resolved. From a string,
 /// bytes that cannot stand in a request's path are percent-encoded first.
@@ -18,26 +18,26 @@ use super::domain::{canonical_host, is_loopback, plain_host};
 ///
 /// ```
 /// use http::Uri;
-/// use tower_client_sessions::cookies::Target;
+/// use tower_client_sessions::cookies::CookieUrl;
 ///
 /// let uri = Uri::from_static("http://LocalHost:8080/shop/cart?id=1");
-/// let target = Target::from_uri(&uri)?;
+/// let target = CookieUrl::from_uri(&uri)?;
 /// assert_eq!(target.host(), "localhost");
 /// assert_eq!(target.path(), "/shop/cart");
 /// // Plain HTTP, but it does not leave the machine.
 /// assert!(target.is_secure());
 ///
-/// assert!(Target::parse("/no/host").is_err());
+/// assert!(CookieUrl::parse("/no/host").is_err());
 /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Target<'a> {
+pub struct CookieUrl<'a> {
     host: Cow<'a, str>,
     path: Cow<'a, str>,
     secure: bool,
 }
 
-impl<'a> Target<'a> {
+impl<'a> CookieUrl<'a> {
     /// Reads an absolute URI.
     ///
     /// # Errors
@@ -110,7 +110,7 @@ impl<'a> Target<'a> {
     }
 }
 
-impl<'a> TryFrom<&'a Uri> for Target<'a> {
+impl<'a> TryFrom<&'a Uri> for CookieUrl<'a> {
     type Error = CookieError;
 
     fn try_from(uri: &'a Uri) -> Result<Self, CookieError> {
@@ -118,7 +118,7 @@ impl<'a> TryFrom<&'a Uri> for Target<'a> {
     }
 }
 
-impl<'a> TryFrom<&'a str> for Target<'a> {
+impl<'a> TryFrom<&'a str> for CookieUrl<'a> {
     type Error = CookieError;
 
     fn try_from(url: &'a str) -> Result<Self, CookieError> {
@@ -126,7 +126,7 @@ impl<'a> TryFrom<&'a str> for Target<'a> {
     }
 }
 
-impl<'a> TryFrom<&'a String> for Target<'a> {
+impl<'a> TryFrom<&'a String> for CookieUrl<'a> {
     type Error = CookieError;
 
     fn try_from(url: &'a String) -> Result<Self, CookieError> {
@@ -134,8 +134,8 @@ impl<'a> TryFrom<&'a String> for Target<'a> {
     }
 }
 
-impl<'a> From<&'a Target<'_>> for Target<'a> {
-    fn from(target: &'a Target<'_>) -> Self {
+impl<'a> From<&'a CookieUrl<'_>> for CookieUrl<'a> {
+    fn from(target: &'a CookieUrl<'_>) -> Self {
         Self { host: Cow::Borrowed(&target.host), path: Cow::Borrowed(&target.path), secure: target.secure }
     }
 }
@@ -173,11 +173,11 @@ mod tests {
             ("http://bücher.example/ü a", "xn--bcher-kva.example", "/%C3%BC%20a", false),
             ("http://example.com?x=/y", "example.com", "/", false),
         ] {
-            let target = Target::parse(url).unwrap();
+            let target = CookieUrl::parse(url).unwrap();
             assert_eq!((target.host(), target.path(), target.is_secure()), (host, path, secure));
         }
         for url in ["", "example.com", "/a", "http://", "http:///a", "http://a:b/", "://a", "http://[::1/"] {
-            assert!(Target::parse(url).is_err(), "{url:?}");
+            assert!(CookieUrl::parse(url).is_err(), "{url:?}");
         }
     }
 
@@ -185,8 +185,8 @@ mod tests {
     fn a_uri_and_its_text_are_the_same_target() {
         for url in ["https://Example.com/A/b?c", "http://127.1:80", "http://[::1]/x", "http://a_b/"] {
             let uri: Uri = url.parse().unwrap();
-            assert_eq!(Target::from_uri(&uri), Target::parse(url), "{url:?}");
+            assert_eq!(CookieUrl::from_uri(&uri), CookieUrl::parse(url), "{url:?}");
         }
-        assert!(Target::from_uri(&Uri::from_static("/relative")).is_err());
+        assert!(CookieUrl::from_uri(&Uri::from_static("/relative")).is_err());
     }
 }

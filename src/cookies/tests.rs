@@ -12,16 +12,16 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(1_700_000_000 + secs)
 }
 
-fn target(url: &str) -> Target<'_> {
-    Target::parse(url).unwrap()
+fn target(url: &str) -> CookieUrl<'_> {
+    CookieUrl::parse(url).unwrap()
 }
 
-fn absorb(jar: &mut Jar, url: &str, set_cookie: &str, now: Timestamp) -> Option<CookieErrorKind> {
-    jar.absorb(&target(url), set_cookie.as_bytes(), now).err().map(|error| error.kind())
+fn store_set_cookie(jar: &mut Jar, url: &str, set_cookie: &str, now: Timestamp) -> Option<CookieErrorKind> {
+    jar.store_set_cookie(&target(url), set_cookie.as_bytes(), now).err().map(|error| error.kind())
 }
 
 fn header(jar: &mut Jar, url: &str, now: Timestamp) -> String {
-    let value = jar.header(&target(url), || now);
+    let value = jar.cookie_header(&target(url), || now);
     value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
 }
 
@@ -30,7 +30,7 @@ fn header(jar: &mut Jar, url: &str, now: Timestamp) -> String {
 fn check(from: &str, set_cookies: &[&str], to: &str, expected: &str) {
     let mut jar = Jar::default();
     for set_cookie in set_cookies {
-        absorb(&mut jar, from, set_cookie, NOW);
+        store_set_cookie(&mut jar, from, set_cookie, NOW);
     }
     assert_eq!(header(&mut jar, to, NOW), expected, "{from} {set_cookies:?} {to}");
 }
@@ -38,7 +38,7 @@ fn check(from: &str, set_cookies: &[&str], to: &str, expected: &str) {
 #[track_caller]
 fn check_refused(from: &str, set_cookie: &str, kind: CookieErrorKind) {
     let mut jar = Jar::default();
-    assert_eq!(absorb(&mut jar, from, set_cookie, NOW), Some(kind), "{from} {set_cookie}");
+    assert_eq!(store_set_cookie(&mut jar, from, set_cookie, NOW), Some(kind), "{from} {set_cookie}");
     assert!(jar.is_empty(NOW));
 }
 
@@ -66,10 +66,10 @@ fn section_5_5_no_cookie_outlives_400_days() {
     let day = 86_400;
     for set_cookie in ["a=1; Max-Age=999999999999", "a=1; Expires=Fri, 31 Dec 9999 23:59:59 GMT"] {
         let mut jar = Jar::default();
-        absorb(&mut jar, "http://x.example/", set_cookie, NOW);
+        store_set_cookie(&mut jar, "http://x.example/", set_cookie, NOW);
         assert_eq!(jar.earliest_expiry(NOW), Some(at(400 * day)));
         // Setting it again counts from then on.
-        absorb(&mut jar, "http://x.example/", set_cookie, at(day));
+        store_set_cookie(&mut jar, "http://x.example/", set_cookie, at(day));
         assert_eq!(jar.earliest_expiry(NOW), Some(at(401 * day)));
         assert_eq!(header(&mut jar, "http://x.example/", at(401 * day - 1)), "a=1");
         assert_eq!(header(&mut jar, "http://x.example/", at(401 * day)), "");
@@ -82,8 +82,8 @@ fn section_5_6_odd_forms_are_cookies_too() {
     check("http://x.example/", &["a=1; Max-Age=x; Expires=never"], "http://x.example/", "a=1");
     check("http://x.example/", &["a=\"b c\""], "http://x.example/", "a=\"b c\"");
     let mut jar = Jar::default();
-    jar.absorb(&target("http://x.example/"), b"a=\xFF\xFE", NOW).unwrap();
-    let value = jar.header(&target("http://x.example/"), || NOW).unwrap();
+    jar.store_set_cookie(&target("http://x.example/"), b"a=\xFF\xFE", NOW).unwrap();
+    let value = jar.cookie_header(&target("http://x.example/"), || NOW).unwrap();
     assert_eq!(value.as_bytes(), b"a=\xFF\xFE");
     assert_eq!(jar.iter(NOW).next().unwrap().value(), None);
 }
@@ -121,24 +121,24 @@ fn section_5_7_refusals_name_their_rule() {
 #[test]
 fn section_5_7_step_16_insecure_responses_leave_secure_cookies_alone() {
     let mut jar = Jar::default();
-    absorb(&mut jar, "https://x.example/", "a=1; Secure; Path=/login; Max-Age=10", NOW);
+    store_set_cookie(&mut jar, "https://x.example/", "a=1; Secure; Path=/login; Max-Age=10", NOW);
     let refused = Some(CookieErrorKind::OverlaysSecure);
-    assert_eq!(absorb(&mut jar, "http://x.example/", "a=2; Path=/login", NOW), refused);
-    assert_eq!(absorb(&mut jar, "http://x.example/", "a=2; Path=/login/en", NOW), refused);
-    assert_eq!(absorb(&mut jar, "http://b.x.example/", "a=2; Path=/login", NOW), refused);
-    assert_eq!(absorb(&mut jar, "http://y.example/", "a=2; Path=/login", NOW), None);
-    assert_eq!(absorb(&mut jar, "http://x.example/", "a=2; Path=/", NOW), None);
-    assert_eq!(absorb(&mut jar, "http://x.example/", "b=2; Path=/login", NOW), None);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/login", NOW), refused);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/login/en", NOW), refused);
+    assert_eq!(store_set_cookie(&mut jar, "http://b.x.example/", "a=2; Path=/login", NOW), refused);
+    assert_eq!(store_set_cookie(&mut jar, "http://y.example/", "a=2; Path=/login", NOW), None);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/", NOW), None);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "b=2; Path=/login", NOW), None);
     // What has ended protects nothing.
-    assert_eq!(absorb(&mut jar, "http://x.example/", "a=2; Path=/login", at(10)), None);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/login", at(10)), None);
 }
 
 #[test]
 fn the_same_bytes_are_refused_once_a_secure_cookie_stands_in_their_way() {
     let mut jar = Jar::default();
-    assert_eq!(absorb(&mut jar, "http://x.example/", "a=1; Max-Age=10", NOW), None);
-    assert_eq!(absorb(&mut jar, "https://x.example/", "a=2; Domain=x.example; Secure", NOW), None);
-    let again = absorb(&mut jar, "http://x.example/", "a=1; Max-Age=10", at(5));
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=1; Max-Age=10", NOW), None);
+    assert_eq!(store_set_cookie(&mut jar, "https://x.example/", "a=2; Domain=x.example; Secure", NOW), None);
+    let again = store_set_cookie(&mut jar, "http://x.example/", "a=1; Max-Age=10", at(5));
     assert_eq!(again, Some(CookieErrorKind::OverlaysSecure));
     assert_eq!(jar.earliest_expiry(NOW), Some(at(10)));
 }
@@ -165,36 +165,36 @@ fn section_5_8_3_longer_paths_go_first_then_older_cookies() {
 fn the_same_bytes_again_only_move_the_end() {
     let mut jar = Jar::default();
     let here = target("http://x.example/");
-    let first = jar.absorb(&here, b"a=1; Max-Age=10", NOW).unwrap();
-    assert!(matches!(first, Absorbed::Stored(_)));
-    jar.absorb(&here, b"b=2", NOW).unwrap();
+    let first = jar.store_set_cookie(&here, b"a=1; Max-Age=10", NOW).unwrap();
+    assert!(matches!(first, StoreOutcome::Stored(_)));
+    jar.store_set_cookie(&here, b"b=2", NOW).unwrap();
 
-    let again = jar.absorb(&here, b"a=1; Max-Age=10", at(5)).unwrap();
-    assert!(matches!(again, Absorbed::Refreshed(_)));
+    let again = jar.store_set_cookie(&here, b"a=1; Max-Age=10", at(5)).unwrap();
+    assert!(matches!(again, StoreOutcome::Refreshed(_)));
     assert_eq!(again.cookie().unwrap().expires(), Some(at(15)));
     assert_eq!(again.cookie().unwrap().created(), NOW);
     assert_eq!(header(&mut jar, "http://x.example/", at(14)), "a=1; b=2");
     assert_eq!(header(&mut jar, "http://x.example/", at(15)), "b=2");
 
     // Gone, so the same bytes make a new cookie; and other hosts make others of them.
-    let anew = jar.absorb(&here, b"a=1; Max-Age=10", at(20)).unwrap();
-    assert!(matches!(anew, Absorbed::Stored(cookie) if cookie.created() == at(20)));
+    let anew = jar.store_set_cookie(&here, b"a=1; Max-Age=10", at(20)).unwrap();
+    assert!(matches!(anew, StoreOutcome::Stored(cookie) if cookie.created() == at(20)));
     let other = target("http://y.x.example/");
-    let elsewhere = jar.absorb(&other, b"a=1; Max-Age=10", at(20)).unwrap();
-    assert!(matches!(elsewhere, Absorbed::Stored(_)));
+    let elsewhere = jar.store_set_cookie(&other, b"a=1; Max-Age=10", at(20)).unwrap();
+    assert!(matches!(elsewhere, StoreOutcome::Stored(_)));
 }
 
 #[test]
 fn another_value_takes_the_old_ones_place() {
     let mut jar = Jar::default();
     let here = target("https://x.example/");
-    jar.absorb(&here, b"a=1; Max-Age=10", NOW).unwrap();
-    jar.absorb(&here, b"b=2", NOW).unwrap();
+    jar.store_set_cookie(&here, b"a=1; Max-Age=10", NOW).unwrap();
+    jar.store_set_cookie(&here, b"b=2", NOW).unwrap();
     for value in ["3", "and longer", ""] {
         assert_eq!(header(&mut jar, "https://x.example/", at(1)).split_once("; ").unwrap().1, "b=2");
         let set_cookie = format!(" a = {value} ; Max-Age=10");
-        let again = jar.absorb(&here, set_cookie.replace(" ;", ";").as_bytes(), at(5)).unwrap();
-        assert!(matches!(again, Absorbed::Stored(cookie) if cookie.value() == Some(value)), "{value}");
+        let again = jar.store_set_cookie(&here, set_cookie.replace(" ;", ";").as_bytes(), at(5)).unwrap();
+        assert!(matches!(again, StoreOutcome::Stored(cookie) if cookie.value() == Some(value)), "{value}");
         assert_eq!(again.cookie().unwrap().created(), NOW);
         assert_eq!(again.cookie().unwrap().expires(), Some(at(15)));
         assert_eq!(header(&mut jar, "https://x.example/", at(14)), format!("a={value}; b=2"));
@@ -213,17 +213,17 @@ fn another_value_is_refused_as_the_first_would_be() {
         ("https://x.example/", "a=1; Secure", "a=2; Secure\u{7f}", CookieErrorKind::ControlCharacter),
     ] {
         let mut jar = Jar::default();
-        assert_eq!(absorb(&mut jar, url, first, NOW), None, "{first}");
+        assert_eq!(store_set_cookie(&mut jar, url, first, NOW), None, "{first}");
         let before = header(&mut jar, url, NOW);
-        assert_eq!(absorb(&mut jar, url, next, NOW), Some(kind), "{next}");
+        assert_eq!(store_set_cookie(&mut jar, url, next, NOW), Some(kind), "{next}");
         assert_eq!(header(&mut jar, url, NOW), before, "{next}");
     }
     // Over plain HTTP, a cookie that another connection has set in secret is left alone.
     let mut jar = Jar::default();
-    assert_eq!(absorb(&mut jar, "http://x.example/", "a=1", NOW), None);
-    assert_eq!(absorb(&mut jar, "https://x.example/", "a=2; Secure", NOW), None);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=1", NOW), None);
+    assert_eq!(store_set_cookie(&mut jar, "https://x.example/", "a=2; Secure", NOW), None);
     let overlays = Some(CookieErrorKind::OverlaysSecure);
-    assert_eq!(absorb(&mut jar, "http://x.example/", "a=3", NOW), overlays);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=3", NOW), overlays);
     assert_eq!(header(&mut jar, "https://x.example/", NOW), "a=2");
 }
 
@@ -253,20 +253,20 @@ fn a_header_at_hand_is_the_header_of_its_uri() {
     let mut jar = Jar::default();
     for (at, uri) in uris.iter().enumerate() {
         let url = uri.to_string();
-        absorb(&mut jar, &url, &format!("a={at}; Path=/"), NOW);
-        absorb(&mut jar, &url, &format!("s={at}; Path=/; Secure; Max-Age=10"), NOW);
+        store_set_cookie(&mut jar, &url, &format!("a={at}; Path=/"), NOW);
+        store_set_cookie(&mut jar, &url, &format!("s={at}; Path=/; Secure; Max-Age=10"), NOW);
     }
     let mut at_hand = 0;
     for one in &uris {
         for other in &uris {
-            let told = jar.header(&Target::from_uri(one).unwrap(), || NOW);
+            let told = jar.cookie_header(&CookieUrl::from_uri(one).unwrap(), || NOW);
             if let Some(header) = jar.header_at_hand(one, || NOW) {
                 assert_eq!(header, told, "{one}");
                 at_hand += 1;
             }
             // What the last look-up has left behind is no other's.
             let short = jar.header_at_hand(other, || NOW);
-            let told = jar.header(&Target::from_uri(other).unwrap(), || NOW);
+            let told = jar.cookie_header(&CookieUrl::from_uri(other).unwrap(), || NOW);
             assert!(short.is_none_or(|short| short == told), "{one} {other}");
         }
     }
@@ -274,11 +274,11 @@ fn a_header_at_hand_is_the_header_of_its_uri() {
 
     // A header that has ended is not at hand, nor is one that hangs on the path.
     let uri = http::Uri::from_static("https://x.example/");
-    assert!(jar.header(&Target::from_uri(&uri).unwrap(), || NOW).is_some());
+    assert!(jar.cookie_header(&CookieUrl::from_uri(&uri).unwrap(), || NOW).is_some());
     assert!(jar.header_at_hand(&uri, || NOW).is_some());
     assert!(jar.header_at_hand(&uri, || at(10)).is_none());
-    absorb(&mut jar, "https://x.example/", "p=1; Path=/a", NOW);
-    assert!(jar.header(&Target::from_uri(&uri).unwrap(), || NOW).is_some());
+    store_set_cookie(&mut jar, "https://x.example/", "p=1; Path=/a", NOW);
+    assert!(jar.cookie_header(&CookieUrl::from_uri(&uri).unwrap(), || NOW).is_some());
     assert!(jar.header_at_hand(&uri, || NOW).is_none());
 }
 
@@ -286,13 +286,16 @@ fn a_header_at_hand_is_the_header_of_its_uri() {
 fn a_given_cookie_slows_down_its_like_alone() {
     let mut jar = Jar::default();
     let here = target("http://x.example/");
-    jar.absorb(&here, b"a=1; Domain=x.example", NOW).unwrap();
-    jar.absorb(&here, b"b=1", NOW).unwrap();
+    jar.store_set_cookie(&here, b"a=1; Domain=x.example", NOW).unwrap();
+    jar.store_set_cookie(&here, b"b=1", NOW).unwrap();
     jar.add([("a", "given")], "http://x.example/", NOW).unwrap();
-    assert!(matches!(jar.absorb(&here, b"b=1", NOW).unwrap(), Absorbed::Refreshed(_)));
+    assert!(matches!(jar.store_set_cookie(&here, b"b=1", NOW).unwrap(), StoreOutcome::Refreshed(_)));
     assert_eq!(header(&mut jar, "http://x.example/", NOW), "b=1; a=given");
     // The server says it again, so it is the one that came last.
-    assert!(matches!(jar.absorb(&here, b"a=1; Domain=x.example", NOW).unwrap(), Absorbed::Stored(_)));
+    assert!(matches!(
+        jar.store_set_cookie(&here, b"a=1; Domain=x.example", NOW).unwrap(),
+        StoreOutcome::Stored(_)
+    ));
     assert_eq!(header(&mut jar, "http://x.example/", NOW), "a=1; b=1");
 }
 
@@ -300,31 +303,31 @@ fn a_given_cookie_slows_down_its_like_alone() {
 fn a_deletion_returns_what_it_removed() {
     let mut jar = Jar::default();
     let here = target("http://x.example/");
-    jar.absorb(&here, b"a=1", NOW).unwrap();
-    let gone = jar.absorb(&here, b"a=; Max-Age=0", NOW).unwrap();
-    assert!(matches!(gone, Absorbed::Removed(Some(cookie)) if cookie.value() == Some("1")));
-    let nothing = jar.absorb(&here, b"a=; Max-Age=0", NOW).unwrap();
-    assert!(matches!(nothing, Absorbed::Removed(None)));
+    jar.store_set_cookie(&here, b"a=1", NOW).unwrap();
+    let gone = jar.store_set_cookie(&here, b"a=; Max-Age=0", NOW).unwrap();
+    assert!(matches!(gone, StoreOutcome::Removed(Some(cookie)) if cookie.value() == Some("1")));
+    let nothing = jar.store_set_cookie(&here, b"a=; Max-Age=0", NOW).unwrap();
+    assert!(matches!(nothing, StoreOutcome::Removed(None)));
     assert_eq!(jar.to_string(), "");
 }
 
 #[test]
 fn the_clock_is_read_only_where_a_cookie_can_end() {
     let mut jar = Jar::default();
-    absorb(&mut jar, "http://x.example/", "a=1", NOW);
-    absorb(&mut jar, "http://y.example/", "b=1; Max-Age=10", NOW);
+    store_set_cookie(&mut jar, "http://x.example/", "a=1", NOW);
+    store_set_cookie(&mut jar, "http://y.example/", "b=1; Max-Age=10", NOW);
     let reads = Cell::new(0);
     let clock = || {
         reads.set(reads.get() + 1);
         NOW
     };
     for _ in 0..3 {
-        assert!(jar.header(&target("http://x.example/"), clock).is_some());
-        assert!(jar.header(&target("http://z.example/"), clock).is_none());
+        assert!(jar.cookie_header(&target("http://x.example/"), clock).is_some());
+        assert!(jar.cookie_header(&target("http://z.example/"), clock).is_none());
     }
     assert_eq!(reads.get(), 0);
     for _ in 0..3 {
-        assert!(jar.header(&target("http://y.example/"), clock).is_some());
+        assert!(jar.cookie_header(&target("http://y.example/"), clock).is_some());
     }
     assert_eq!(reads.get(), 3);
 }
@@ -336,8 +339,8 @@ fn the_header_is_marked_sensitive() {
     let here = target("http://x.example/");
     let own = HeaderValue::from_static("b=own");
     for _ in 0..2 {
-        assert!(jar.header(&here, || NOW).unwrap().is_sensitive());
-        assert!(jar.header_with(&here, [&own].into_iter(), || NOW).unwrap().is_sensitive());
+        assert!(jar.cookie_header(&here, || NOW).unwrap().is_sensitive());
+        assert!(jar.cookie_header_with(&here, [&own].into_iter(), || NOW).unwrap().is_sensitive());
     }
 }
 
@@ -346,7 +349,7 @@ fn a_value_shows_nowhere() {
     let mut jar = Jar::default();
     jar.add([("a", "s3cret")], "http://x.example/", NOW).unwrap();
     let refused = jar.add([("a", "s3cret;")], "http://x.example/", NOW).unwrap_err();
-    let absorbed = jar.absorb(&target("http://x.example/"), b"b=s3cret", NOW).unwrap();
+    let absorbed = jar.store_set_cookie(&target("http://x.example/"), b"b=s3cret", NOW).unwrap();
     let mut shown = format!("{absorbed:?} {refused} {refused:?}");
     for cookie in jar.iter(NOW) {
         shown += &format!("{cookie} {cookie:?} {:?}", NewCookie::from(cookie));
@@ -362,15 +365,15 @@ fn own_cookies_of_a_request_win_by_name() {
     let mut jar = Jar::default();
     let here = target("http://x.example/");
     jar.add([("a", "1"), ("b", "2"), ("c", "3")], "http://x.example/", NOW).unwrap();
-    absorb(&mut jar, "http://x.example/", "nameless", NOW);
+    store_set_cookie(&mut jar, "http://x.example/", "nameless", NOW);
     let own = [HeaderValue::from_static("b=own; d=4"), HeaderValue::from_static("c")];
-    let sent = jar.header_with(&here, own.iter(), || NOW).unwrap();
+    let sent = jar.cookie_header_with(&here, own.iter(), || NOW).unwrap();
     assert_eq!(sent, "b=own; d=4; c; a=1; c=3");
     assert_eq!(header(&mut jar, "http://x.example/", NOW), "a=1; b=2; c=3; nameless");
     // The jar adds nothing elsewhere, and nothing is stored.
     let elsewhere = target("http://y.example/");
-    assert_eq!(jar.header_with(&elsewhere, own.iter(), || NOW).unwrap(), "b=own; d=4; c");
-    assert_eq!(jar.header_with(&elsewhere, [].into_iter(), || NOW), None);
+    assert_eq!(jar.cookie_header_with(&elsewhere, own.iter(), || NOW).unwrap(), "b=own; d=4; c");
+    assert_eq!(jar.cookie_header_with(&elsewhere, [].into_iter(), || NOW), None);
     assert_eq!(jar.len(NOW), 4);
 }
 
@@ -394,7 +397,7 @@ fn a_given_cookie_and_its_like_from_a_response_are_never_both_sent() {
                 if given_first {
                     give(&mut jar);
                 }
-                assert_eq!(absorb(&mut jar, "http://www.x.example/", response, NOW), None);
+                assert_eq!(store_set_cookie(&mut jar, "http://www.x.example/", response, NOW), None);
                 if !given_first {
                     give(&mut jar);
                 }
@@ -416,7 +419,7 @@ fn a_given_cookie_and_its_like_from_a_response_are_never_both_sent() {
 #[test]
 fn a_broader_cookie_that_gave_way_is_still_sent_elsewhere() {
     let mut jar = Jar::default();
-    absorb(&mut jar, "http://x.example/", "a=all; Domain=x.example", NOW);
+    store_set_cookie(&mut jar, "http://x.example/", "a=all; Domain=x.example", NOW);
     jar.add([("a", "www")], "http://www.x.example/", NOW).unwrap();
     assert_eq!(header(&mut jar, "http://www.x.example/", NOW), "a=www");
     assert_eq!(header(&mut jar, "http://x.example/", NOW), "a=all");
@@ -434,7 +437,7 @@ fn a_response_deletes_a_given_cookie_of_its_domain() {
             let mut cookie = cookie::Cookie::new("a", "given");
             domain.into_iter().for_each(|domain| cookie.set_domain(domain));
             jar.add([cookie], "http://x.example/", NOW).unwrap();
-            absorb(&mut jar, "http://x.example/", deletion, NOW);
+            store_set_cookie(&mut jar, "http://x.example/", deletion, NOW);
             assert!(jar.is_empty(NOW), "{deletion} {domain:?}");
         }
     }
@@ -506,7 +509,7 @@ fn a_default_path_with_a_semicolon_is_not_written_as_an_attribute() {
     let url = "http://x.example/app;secure/page";
     let mut jar = Jar::default();
     jar.add([("a", "1")], url, NOW).unwrap();
-    absorb(&mut jar, url, "b=2", NOW);
+    store_set_cookie(&mut jar, url, "b=2", NOW);
     assert_eq!(header(&mut jar, url, NOW), "a=1; b=2");
     for cookie in jar.iter(NOW) {
         assert_eq!(cookie.path(), Some("/app;secure"));
@@ -531,7 +534,7 @@ fn an_imported_cookie_keeps_its_moments() {
             .unwrap();
         jar.insert(cookie, NOW);
     }
-    absorb(&mut jar, "http://x.example/", "c=1", NOW);
+    store_set_cookie(&mut jar, "http://x.example/", "c=1", NOW);
     let first = jar.iter(NOW).next().unwrap();
     assert_eq!((first.name(), first.created(), first.last_used()), (Some("b"), old, at(-10)));
     assert_eq!((first.partition_key(), first.value()), (Some("https://y.example"), Some("1")));
@@ -580,23 +583,23 @@ fn a_crowded_domain_evicts_what_expired_then_insecure_then_least_used() {
     let url = "https://x.example/";
     let names =
         |jar: &Jar| -> String { jar.iter(Timestamp::MIN).map(|cookie| cookie.name().unwrap()).collect() };
-    absorb(&mut jar, url, "a=1; Max-Age=5", NOW);
-    absorb(&mut jar, url, "b=1; Path=/b", at(1));
-    absorb(&mut jar, url, "c=1; Path=/c", at(2));
-    absorb(&mut jar, url, "d=1; Secure", at(6));
+    store_set_cookie(&mut jar, url, "a=1; Max-Age=5", NOW);
+    store_set_cookie(&mut jar, url, "b=1; Path=/b", at(1));
+    store_set_cookie(&mut jar, url, "c=1; Path=/c", at(2));
+    store_set_cookie(&mut jar, url, "d=1; Secure", at(6));
     assert_eq!(names(&jar), "bcd");
     // Sent since, though it is the oldest; the header is cached, and its use counts all the same.
     header(&mut jar, "https://x.example/b", at(7));
     header(&mut jar, "https://x.example/b", at(8));
-    absorb(&mut jar, url, "e=1", at(9));
+    store_set_cookie(&mut jar, url, "e=1", at(9));
     assert_eq!(names(&jar), "bde");
-    absorb(&mut jar, url, "f=1", at(10));
+    store_set_cookie(&mut jar, url, "f=1", at(10));
     assert_eq!(names(&jar), "def");
     // The newcomer stays, though all others are secure.
     for name in ["g", "h"] {
-        absorb(&mut jar, url, &format!("{name}=1; Secure"), at(11));
+        store_set_cookie(&mut jar, url, &format!("{name}=1; Secure"), at(11));
     }
-    absorb(&mut jar, url, "i=1", at(12));
+    store_set_cookie(&mut jar, url, "i=1", at(12));
     assert_eq!(names(&jar), "ghi");
     assert_eq!(header(&mut jar, url, at(12)), "g=1; h=1; i=1");
 }
@@ -605,11 +608,11 @@ fn a_crowded_domain_evicts_what_expired_then_insecure_then_least_used() {
 fn a_full_jar_evicts_the_least_used_of_any_domain() {
     let mut jar = Jar::with_limits(Limits::default().total(10));
     for site in 0..10 {
-        absorb(&mut jar, &format!("http://s{site}.example/"), "a=1", at(site));
+        store_set_cookie(&mut jar, &format!("http://s{site}.example/"), "a=1", at(site));
     }
     header(&mut jar, "http://s0.example/", at(20));
     for site in 10..15 {
-        absorb(&mut jar, &format!("http://s{site}.example/"), "a=1", at(20 + site));
+        store_set_cookie(&mut jar, &format!("http://s{site}.example/"), "a=1", at(20 + site));
     }
     assert_eq!(jar.len(NOW), 10);
     for site in 0..15 {
@@ -622,17 +625,17 @@ fn a_full_jar_evicts_the_least_used_of_any_domain() {
 #[test]
 fn a_public_suffix_does_not_answer_for_those_below_it() {
     let mut jar = Jar::default();
-    absorb(&mut jar, "http://co.uk/", "a=suffix", NOW);
+    store_set_cookie(&mut jar, "http://co.uk/", "a=suffix", NOW);
     for others in 0..5 {
         for site in ["x", "y"] {
             let url = format!("http://{site}{others}.co.uk/");
             assert_eq!(header(&mut jar, &url, NOW), "");
         }
         let url = format!("http://x{others}.co.uk/");
-        absorb(&mut jar, &url, "a=own", NOW);
+        store_set_cookie(&mut jar, &url, "a=own", NOW);
         assert_eq!(header(&mut jar, &url, NOW), "a=own");
     }
-    absorb(&mut jar, "http://y0.co.uk/", "a=own", NOW);
+    store_set_cookie(&mut jar, "http://y0.co.uk/", "a=own", NOW);
     assert_eq!(header(&mut jar, "http://y0.co.uk/", NOW), "a=own");
     assert_eq!(header(&mut jar, "http://co.uk/", NOW), "a=suffix");
 }
@@ -643,7 +646,7 @@ fn many_sites_come_and_go() {
     let url = |site: usize| format!("http://www.s{site}.example/");
     for site in 0..100 {
         let set_cookie = format!("a={site}; Max-Age={}", 1 + site % 10);
-        absorb(&mut jar, &url(site), &set_cookie, NOW);
+        store_set_cookie(&mut jar, &url(site), &set_cookie, NOW);
     }
     for secs in 0..12 {
         for site in (0..100).rev() {
@@ -659,9 +662,9 @@ fn many_sites_come_and_go() {
 fn what_expired_unseen_is_swept_as_the_jar_is_used() {
     let mut jar = Jar::default();
     for site in 0..100 {
-        absorb(&mut jar, &format!("http://s{site}.example/"), "a=1; Max-Age=10", NOW);
+        store_set_cookie(&mut jar, &format!("http://s{site}.example/"), "a=1; Max-Age=10", NOW);
     }
-    absorb(&mut jar, "http://new.example/", "a=1", at(10));
+    store_set_cookie(&mut jar, "http://new.example/", "a=1", at(10));
     assert!(format!("{jar:?}").contains("cookies: 1,"), "{jar:?}");
 }
 

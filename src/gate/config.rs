@@ -7,15 +7,15 @@ use super::core::{Limits, Release};
 /// The bounds of a gate: how long, how often, how many.
 ///
 /// Every wait is bounded; a bound of zero is a mistake that [`check`](Self::check) names. The defaults suit an API client with a login that takes seconds; a crawler that spends sessions fast
-/// raises [`renewal_limit`](Self::renewal_limit).
+/// raises [`renewal_rate_limit`](Self::renewal_rate_limit).
 ///
 /// ```
 /// use std::time::Duration;
 /// use tower_client_sessions::gate::GateConfig;
 ///
 /// let config = GateConfig::new()
-///     .attempt_deadline(Duration::from_secs(5))
-///     .renewal_limit(1000, Duration::from_secs(60));
+///     .attempt_timeout(Duration::from_secs(5))
+///     .renewal_rate_limit(1000, Duration::from_secs(60));
 /// # let _ = config;
 /// ```
 #[derive(Clone, Debug)]
@@ -48,21 +48,21 @@ impl GateConfig {
 
     /// Bounds one renewal attempt, from its start to its end. Default: 30 seconds.
     #[must_use]
-    pub fn attempt_deadline(mut self, deadline: Duration) -> Self {
+    pub fn attempt_timeout(mut self, deadline: Duration) -> Self {
         self.limits.attempt = deadline;
         self
     }
 
     /// Bounds the time that one request is held. Default: two minutes.
     #[must_use]
-    pub fn hold_deadline(mut self, deadline: Duration) -> Self {
+    pub fn max_wait(mut self, deadline: Duration) -> Self {
         self.hold = deadline;
         self
     }
 
     /// Bounds how many requests of one session are held at once. Default: 131,072.
     #[must_use]
-    pub fn max_held(mut self, held: usize) -> Self {
+    pub fn max_waiting(mut self, held: usize) -> Self {
         self.limits.held = held;
         self
     }
@@ -71,7 +71,7 @@ impl GateConfig {
     ///
     /// After that the gate rests, for a second at first and twice as long each time, and then lets one request try again.
     #[must_use]
-    pub fn max_failures(mut self, failures: u32) -> Self {
+    pub fn max_attempts(mut self, failures: u32) -> Self {
         self.limits.failures = failures;
         self
     }
@@ -87,7 +87,7 @@ impl GateConfig {
 
     /// Bounds how many renewals may start within `window`, however they end. Default: 20 in a minute.
     #[must_use]
-    pub fn renewal_limit(mut self, renewals: usize, window: Duration) -> Self {
+    pub fn renewal_rate_limit(mut self, renewals: usize, window: Duration) -> Self {
         self.limits.starts = renewals;
         self.limits.window = window;
         self
@@ -103,7 +103,7 @@ impl GateConfig {
     /// Sets how long after an early renewal that failed the next one may start; the value that works serves on meanwhile.
     /// Default: 10 s.
     #[must_use]
-    pub fn cool_down(mut self, pause: Duration) -> Self {
+    pub fn cooldown(mut self, pause: Duration) -> Self {
         self.limits.cool = pause;
         self
     }
@@ -113,13 +113,13 @@ impl GateConfig {
     /// # Errors
     ///
     /// Names the first bound that is zero.
-    pub fn check(&self) -> Result<(), ConfigError> {
+    pub fn validate(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
-        ConfigError::unless(limits.attempt > Duration::ZERO, "attempt_deadline")?;
-        ConfigError::unless(self.hold > Duration::ZERO, "hold_deadline")?;
-        ConfigError::unless(limits.held > 0, "max_held")?;
-        ConfigError::unless(limits.failures > 0, "max_failures")?;
-        ConfigError::unless(limits.starts > 0, "renewal_limit")?;
+        ConfigError::unless(limits.attempt > Duration::ZERO, "attempt_timeout")?;
+        ConfigError::unless(self.hold > Duration::ZERO, "max_wait")?;
+        ConfigError::unless(limits.held > 0, "max_waiting")?;
+        ConfigError::unless(limits.failures > 0, "max_attempts")?;
+        ConfigError::unless(limits.starts > 0, "renewal_rate_limit")?;
         match limits.release {
             Release::Staggered { burst, .. } => ConfigError::unless(burst > 0, "release: burst"),
             _ => Ok(()),
@@ -164,17 +164,17 @@ mod tests {
 
     #[test]
     fn a_zero_is_named() {
-        let check = |config: GateConfig| config.check().map_err(|error| error.setting());
+        let check = |config: GateConfig| config.validate().map_err(|error| error.setting());
         assert_eq!(check(GateConfig::new()), Ok(()));
-        assert_eq!(check(GateConfig::new().max_held(0)), Err("max_held"));
-        assert_eq!(check(GateConfig::new().max_failures(0)), Err("max_failures"));
-        assert_eq!(check(GateConfig::new().renewal_limit(0, Duration::MAX)), Err("renewal_limit"));
-        assert_eq!(check(GateConfig::new().attempt_deadline(Duration::ZERO)), Err("attempt_deadline"));
-        assert_eq!(check(GateConfig::new().hold_deadline(Duration::ZERO)), Err("hold_deadline"));
+        assert_eq!(check(GateConfig::new().max_waiting(0)), Err("max_waiting"));
+        assert_eq!(check(GateConfig::new().max_attempts(0)), Err("max_attempts"));
+        assert_eq!(check(GateConfig::new().renewal_rate_limit(0, Duration::MAX)), Err("renewal_rate_limit"));
+        assert_eq!(check(GateConfig::new().attempt_timeout(Duration::ZERO)), Err("attempt_timeout"));
+        assert_eq!(check(GateConfig::new().max_wait(Duration::ZERO)), Err("max_wait"));
         let release = Release::Staggered { burst: 0, every: Duration::ZERO };
         assert_eq!(check(GateConfig::new().release(release)), Err("release: burst"));
-        assert_eq!(GateConfig::new().cool_down(Duration::MAX).limits.cool, Duration::MAX);
-        let error = GateConfig::new().max_held(0).check().unwrap_err();
-        assert_eq!(error.to_string(), "max_held is zero; it must be at least one");
+        assert_eq!(GateConfig::new().cooldown(Duration::MAX).limits.cool, Duration::MAX);
+        let error = GateConfig::new().max_waiting(0).validate().unwrap_err();
+        assert_eq!(error.to_string(), "max_waiting is zero; it must be at least one");
     }
 }

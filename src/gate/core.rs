@@ -26,7 +26,7 @@ pub(crate) enum Fault {
     /// More renewals were started in one window than are allowed.
     TooManyRenewals,
     /// The leading request was answered as expired, or failed.
-    LeaderRefused,
+    LeaderFailed,
     /// The renewal's own result was classified as expired, or nobody is left to bring one about.
     Lost,
 }
@@ -356,7 +356,7 @@ impl<H: Host> Core<H> {
     }
 
     /// When the running attempt is overdue, if one runs.
-    pub(crate) fn attempt_deadline(&self) -> Option<Duration> {
+    pub(crate) fn attempt_timeout(&self) -> Option<Duration> {
         matches!(self.state, State::Hold | State::Over).then_some(self.deadline)
     }
 
@@ -487,7 +487,7 @@ impl<H: Host> Core<H> {
     /// The answer to a send was an expired one.
     pub(crate) fn report_expired(&mut self, step: &mut Step<'_, H>, grant: Grant) -> Verdict {
         if self.leads(grant) {
-            self.transient(step, Fault::LeaderRefused.into());
+            self.transient(step, Fault::LeaderFailed.into());
             Verdict::Current
         } else if self.current == Some(grant.generation) {
             self.dead(step);
@@ -500,7 +500,7 @@ impl<H: Host> Core<H> {
     /// A send ended without an answer.
     pub(crate) fn report_error(&mut self, step: &mut Step<'_, H>, grant: Grant) {
         if self.leads(grant) {
-            self.transient(step, Fault::LeaderRefused.into());
+            self.transient(step, Fault::LeaderFailed.into());
         } else if self.probes(grant) {
             // An error says nothing about the session: the others find out by themselves.
             self.attempt += 1;

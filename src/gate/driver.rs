@@ -119,7 +119,7 @@ impl<K: Keeper> Drop for Guard<K> {
                 Gate::keep_request(&self.keeper, self.attempt, request);
             }
             let kind =
-                if std::thread::panicking() { RenewalErrorKind::Panicked } else { RenewalErrorKind::Lost };
+                if std::thread::panicking() { RenewalErrorKind::Panicked } else { RenewalErrorKind::Aborted };
             Gate::driver_done(&self.keeper, self.attempt, Err(transient(kind)));
         }
     }

@@ -25,23 +25,23 @@ pub enum RenewalErrorKind {
     Failed,
     /// The renewal was refused for good; the source says how. Nothing is tried again before `clear`, `renew`, `renew_with` or
     /// `replace` is called.
-    Refused,
+    Permanent,
     /// The renewal did not end within the attempt deadline.
     TimedOut,
     /// The renewal's task panicked.
     Panicked,
     /// The renewal's task was aborted or its runtime was shut down before it ended.
-    Lost,
+    Aborted,
     /// There was no tokio runtime to wait in, or to run the renewal on.
     NoRuntime,
     /// More renewals were started within the window than the limit allows.
     TooManyRenewals,
     /// There is no renewal rule; the request that went ahead in its place was answered as expired, or failed.
-    LeaderRefused,
+    LeaderFailed,
     /// The request was held longer than the hold deadline.
-    HeldTooLong,
+    WaitTimedOut,
     /// As many requests are held as the limit allows.
-    TooManyHeld,
+    QueueFull,
     /// A renewal asked its own gate for a pass and would have waited for itself.
     Reentrant,
     /// The renewal was ended by a later `clear`, `replace` or `renew_with`.
@@ -49,9 +49,9 @@ pub enum RenewalErrorKind {
     /// A renewal was asked for where no rule says how.
     NoRule,
     /// A renewal was asked for where no service stands on these sessions to send it through.
-    NoStack,
+    NoService,
     /// The request given to `renew_with` has a body of another type than the stack's.
-    WrongBody,
+    BodyTypeMismatch,
     /// The gate was closed.
     Closed,
 }
@@ -75,21 +75,21 @@ impl fmt::Display for RenewalError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             RenewalErrorKind::Failed => "the session could not be renewed",
-            RenewalErrorKind::Refused => {
+            RenewalErrorKind::Permanent => {
                 "the renewal was refused for good; clear, replace or renew the session to try again"
             }
             RenewalErrorKind::TimedOut => "the renewal ran past its attempt deadline",
             RenewalErrorKind::Panicked => "the renewal panicked",
-            RenewalErrorKind::Lost => "the renewal was lost before it ended: its task was aborted or its runtime shut down",
+            RenewalErrorKind::Aborted => "the renewal was lost before it ended: its task was aborted or its runtime shut down",
             RenewalErrorKind::NoRuntime => "no tokio runtime to run the renewal on or to wait for it in; call from within one",
             RenewalErrorKind::TooManyRenewals => {
                 "too many renewals in a short time; if they are wanted, raise the gate's renewal limit"
             }
-            RenewalErrorKind::LeaderRefused => {
+            RenewalErrorKind::LeaderFailed => {
                 "no renewal rule is set, and the request that went ahead in its place did not get a session"
             }
-            RenewalErrorKind::HeldTooLong => "held longer than the hold deadline while the session was being renewed",
-            RenewalErrorKind::TooManyHeld => "too many requests are held while the session is being renewed",
+            RenewalErrorKind::WaitTimedOut => "held longer than the hold deadline while the session was being renewed",
+            RenewalErrorKind::QueueFull => "too many requests are held while the session is being renewed",
             RenewalErrorKind::Reentrant => {
                 "a renewal sent a request through its own gate; send it through the renewal it was given"
             }
@@ -97,10 +97,10 @@ impl fmt::Display for RenewalError {
             RenewalErrorKind::NoRule => {
                 "no renewal rule is set; give the renewal layer one, or call renew_with with a request"
             }
-            RenewalErrorKind::NoStack => {
+            RenewalErrorKind::NoService => {
                 "no service with a renewal layer stands on these sessions; keep the client alive while renewing"
             }
-            RenewalErrorKind::WrongBody => {
+            RenewalErrorKind::BodyTypeMismatch => {
                 "the request's body is not of the type that the stack sends; build it with the stack's body type"
             }
             RenewalErrorKind::Closed => "the gate is closed",
@@ -119,8 +119,8 @@ impl From<Fault> for RenewalError {
         Self::new(match fault {
             Fault::DeadlineElapsed => RenewalErrorKind::TimedOut,
             Fault::TooManyRenewals => RenewalErrorKind::TooManyRenewals,
-            Fault::LeaderRefused => RenewalErrorKind::LeaderRefused,
-            Fault::Lost => RenewalErrorKind::Lost,
+            Fault::LeaderFailed => RenewalErrorKind::LeaderFailed,
+            Fault::Lost => RenewalErrorKind::Aborted,
         })
     }
 }
@@ -143,24 +143,24 @@ impl From<Fault> for RenewalError {
 /// assert!(check(403).unwrap_err().is::<Refused>());
 /// ```
 #[derive(Debug)]
-pub struct Refused {
+pub struct PermanentError {
     source: BoxError,
 }
 
-impl Refused {
+impl PermanentError {
     /// Creates a refusal out of the error that says why.
     pub fn new(why: impl Into<BoxError>) -> Self {
         Self { source: why.into() }
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for PermanentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("refused for good")
     }
 }
 
-impl Error for Refused {
+impl Error for PermanentError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(&*self.source)
     }

@@ -30,9 +30,9 @@ use super::{
 /// Why a renewal was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Reason {
+pub enum RenewalReason {
     /// There was nothing yet to send under.
-    First,
+    Initial,
     /// An answer said that the session has expired.
     Expired,
     /// The session was cleared.
@@ -40,7 +40,7 @@ pub enum Reason {
     /// `renew` or `renew_with` was called.
     Requested,
     /// A budget of uses or age was spent, or nearly.
-    Budget,
+    LimitReached,
 }
 
 /// Whatever owns a gate: makes its values, runs its renewals, tells the time.
@@ -98,7 +98,7 @@ pub(crate) trait Keeper: Sized + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     /// An attempt has started.
-    Started { generation: Generation, reason: Reason },
+    Started { generation: Generation, reason: RenewalReason },
     /// It has ended well.
     Committed { generation: Generation, took: Duration },
     /// It has failed.
@@ -123,7 +123,7 @@ pub(crate) struct Drive<K: Keeper> {
     pub(crate) request: Option<K::Request>,
     /// The attempt is for what `renew_with` was given, whether or not it can be had again.
     pub(crate) once: bool,
-    pub(crate) reason: Reason,
+    pub(crate) reason: RenewalReason,
     /// What was going on where the attempt was launched; no span until then.
     pub(crate) cause: Span,
 }
@@ -241,7 +241,7 @@ struct Inner<K: Keeper> {
     given_request: Option<K::Request>,
     /// What `replace` was given in this event.
     given: Option<Arc<K::Value>>,
-    reason: Reason,
+    reason: RenewalReason,
     /// The attempt that runs, or ran last.
     running: Running,
     driver: Option<AbortHandle>,
@@ -382,7 +382,7 @@ impl<K: Keeper> After<K> {
 }
 
 /// Permission to send under one value. A role that comes with it is given up when it is dropped.
-pub(crate) struct Permit<K: Keeper> {
+pub(crate) struct RawPermit<K: Keeper> {
     pub(crate) value: Arc<K::Value>,
     role: Option<Role<K>>,
 }
@@ -406,7 +406,7 @@ impl<K: Keeper> Drop for Role<K> {
     }
 }
 
-impl<K: Keeper> Permit<K> {
+impl<K: Keeper> RawPermit<K> {
     /// A permit without a role.
     pub(crate) fn plain(value: Arc<K::Value>) -> Self {
         Self { value, role: None }
@@ -461,7 +461,7 @@ pub(crate) enum Outlook {
 
 /// The answer to an admission or to a poll.
 pub(crate) enum Entry<K: Keeper> {
-    Pass(Permit<K>),
+    Pass(RawPermit<K>),
     Wait(Ticket),
     Refuse(RenewalError),
 }
@@ -480,11 +480,11 @@ impl<K: Keeper> Looked<K> {
             Self::Pass(value, grant) => {
                 let role =
                     (grant.role != NO_ATTEMPT).then(|| Role { keeper: keeper.clone(), attempt: grant.role });
-                Entry::Pass(Permit { value, role })
+                Entry::Pass(RawPermit { value, role })
             }
             Self::Refuse(Refusal::Closed) => Entry::Refuse(RenewalError::new(RenewalErrorKind::Closed)),
             Self::Refuse(Refusal::Overloaded) => {
-                Entry::Refuse(RenewalError::new(RenewalErrorKind::TooManyHeld))
+                Entry::Refuse(RenewalError::new(RenewalErrorKind::QueueFull))
             }
             Self::Refuse(Refusal::Failed(error)) => Entry::Refuse(error),
         }
@@ -605,7 +605,7 @@ impl<K: Keeper> Gate<K> {
     /// Asks for admission; `admitted` tells one that was let through before from one that is new.
     pub(crate) fn admit(keeper: &Arc<K>, admitted: bool) -> Entry<K> {
         if let Some(value) = keeper.gate().published.load() {
-            return Entry::Pass(Permit::plain(value));
+            return Entry::Pass(RawPermit::plain(value));
         }
         let looked = Self::event_and(
             keeper,
@@ -622,7 +622,7 @@ impl<K: Keeper> Gate<K> {
     /// Looks whether a waiter may go. `Wait` means that `waker` was stored.
     pub(crate) fn poll(keeper: &Arc<K>, ticket: Ticket, waker: &Waker) -> Entry<K> {
         if let Some(value) = keeper.gate().let_out(ticket) {
-            return Entry::Pass(Permit::plain(value));
+            return Entry::Pass(RawPermit::plain(value));
         }
         // Cloned, and the old one dropped, outside the lock.
         let mut waker = Some(waker.clone());
@@ -662,13 +662,13 @@ impl<K: Keeper> Gate<K> {
     }
 
     /// Whether a permit is still good.
-    pub(crate) fn still_good(&self, permit: &Permit<K>) -> bool {
+    pub(crate) fn still_good(&self, permit: &RawPermit<K>) -> bool {
         K::life(&permit.value).is_current()
             || (permit.has_role() && self.inner().lock().core.may_send(permit.grant()))
     }
 
     /// Counts a send under this permit. `false`: its value has ended or is used up; ask for admission again.
-    pub(crate) fn count_send(keeper: &Arc<K>, permit: &Permit<K>, budget: &Budget) -> bool {
+    pub(crate) fn count_send(keeper: &Arc<K>, permit: &RawPermit<K>, budget: &Budget) -> bool {
         if !keeper.gate().still_good(permit) {
             return false;
         }
@@ -717,7 +717,7 @@ impl<K: Keeper> Gate<K> {
     fn spend(keeper: &Arc<K>, generation: Generation) {
         Self::event(keeper, |inner, step| {
             if inner.core.current() == Some(generation) {
-                inner.reason = Reason::Budget;
+                inner.reason = RenewalReason::LimitReached;
             }
             inner.core.spent(step, generation);
         });
@@ -734,14 +734,14 @@ impl<K: Keeper> Gate<K> {
         let generation = life.generation;
         Self::event(keeper, |inner, step| {
             if matches!(inner.core.state(), State::Open) {
-                inner.reason = Reason::Budget;
+                inner.reason = RenewalReason::LimitReached;
             }
             inner.core.due(step, generation);
         });
     }
 
     /// The answer was not an expired one.
-    pub(crate) fn report_good(keeper: &Arc<K>, permit: &mut Permit<K>) {
+    pub(crate) fn report_good(keeper: &Arc<K>, permit: &mut RawPermit<K>) {
         if permit.has_role() {
             let grant = permit.grant();
             Self::event(keeper, |inner, step| inner.core.report_good(step, grant));
@@ -750,11 +750,11 @@ impl<K: Keeper> Gate<K> {
     }
 
     /// The answer was an expired one. `true`: it was news.
-    pub(crate) fn report_expired(keeper: &Arc<K>, mut permit: Permit<K>) -> bool {
+    pub(crate) fn report_expired(keeper: &Arc<K>, mut permit: RawPermit<K>) -> bool {
         let grant = permit.grant();
         let verdict = Self::event(keeper, |inner, step| {
             if inner.core.current() == Some(grant.generation) {
-                inner.reason = Reason::Expired;
+                inner.reason = RenewalReason::Expired;
             }
             inner.core.report_expired(step, grant)
         });
@@ -763,18 +763,18 @@ impl<K: Keeper> Gate<K> {
     }
 
     /// The value of this permit was rejected by somebody who keeps the permit.
-    pub(crate) fn report_rejected(keeper: &Arc<K>, permit: &Permit<K>) {
+    pub(crate) fn report_rejected(keeper: &Arc<K>, permit: &RawPermit<K>) {
         let grant = permit.grant();
         Self::event(keeper, |inner, step| {
             if inner.core.current() == Some(grant.generation) {
-                inner.reason = Reason::Expired;
+                inner.reason = RenewalReason::Expired;
             }
             inner.core.report_expired(step, grant);
         });
     }
 
     /// There was no answer.
-    pub(crate) fn report_error(keeper: &Arc<K>, mut permit: Permit<K>) {
+    pub(crate) fn report_error(keeper: &Arc<K>, mut permit: RawPermit<K>) {
         if permit.has_role() {
             let grant = permit.grant();
             Self::event(keeper, |inner, step| inner.core.report_error(step, grant));
@@ -802,7 +802,7 @@ impl<K: Keeper> Gate<K> {
     /// Ends the current value.
     pub(crate) fn clear(keeper: &Arc<K>) -> Result<(), RenewalError> {
         Self::event(keeper, |inner, step| {
-            inner.reason = Reason::Cleared;
+            inner.reason = RenewalReason::Cleared;
             inner.core.clear(step)
         })
         .map_err(refused)
@@ -812,7 +812,7 @@ impl<K: Keeper> Gate<K> {
     pub(crate) fn renew(keeper: &Arc<K>) -> Result<Asker<K>, RenewalError> {
         Self::event(keeper, |inner, step| {
             if !matches!(inner.core.state(), State::Over | State::Hold | State::Lead { .. }) {
-                inner.reason = Reason::Requested;
+                inner.reason = RenewalReason::Requested;
             }
             inner.core.renew(step)
         })
@@ -824,7 +824,7 @@ impl<K: Keeper> Gate<K> {
     pub(crate) fn renew_with(keeper: &Arc<K>, request: K::Request) -> Result<Asker<K>, RenewalError> {
         let mut request = Some(request);
         let ticket = Self::event(keeper, |inner, step| {
-            inner.reason = Reason::Requested;
+            inner.reason = RenewalReason::Requested;
             let ticket = inner.core.renew_with(step)?;
             inner.given_request = request.take();
             Ok(ticket)
@@ -1000,7 +1000,7 @@ impl<K: Keeper> Gate<K> {
     pub(crate) fn waits_for_a_runtime(&self) -> bool {
         let inner = self.inner().lock();
         // A driver that runs elsewhere wakes those who asked; its alarm is only there in case it does not move.
-        inner.unlaunched.is_some() || (inner.alarm.is_lost && inner.core.attempt_deadline().is_none())
+        inner.unlaunched.is_some() || (inner.alarm.is_lost && inner.core.attempt_timeout().is_none())
     }
 
     /// Applies whatever is due.
@@ -1009,8 +1009,8 @@ impl<K: Keeper> Gate<K> {
     }
 
     /// When the running attempt is overdue, if one runs.
-    pub(crate) fn attempt_deadline(&self) -> Option<Duration> {
-        self.inner().lock().core.attempt_deadline()
+    pub(crate) fn attempt_timeout(&self) -> Option<Duration> {
+        self.inner().lock().core.attempt_timeout()
     }
 
     /// One event: the core decides and the values follow under the lock; the rest is done after it.
@@ -1057,11 +1057,11 @@ impl<K: Keeper> Inner<K> {
             once: None,
             given_request: None,
             given: None,
-            reason: Reason::First,
+            reason: RenewalReason::Initial,
             running: Running {
                 generation: 0,
                 since: Duration::ZERO,
-                failure: RenewalErrorKind::LeaderRefused,
+                failure: RenewalErrorKind::LeaderFailed,
             },
             driver: None,
             unlaunched: None,
@@ -1140,7 +1140,7 @@ impl<K: Keeper> Inner<K> {
             Note::Candidate(generation, overlap) => {
                 after.changes.push(Change::Started { generation, reason: self.reason });
                 // Without a driver, a request leads.
-                self.running = Running { generation, since: now, failure: RenewalErrorKind::LeaderRefused };
+                self.running = Running { generation, since: now, failure: RenewalErrorKind::LeaderFailed };
                 let base = if overlap { None } else { self.pending.as_ref() };
                 let candidate = keeper.candidate(base, generation);
                 after.dropped.extend(std::mem::replace(&mut self.candidate, candidate));

@@ -16,7 +16,7 @@ use super::{
     core::{Generation, Limits},
     error::RenewalErrorKind,
     jitter::Jitter,
-    keeper::{Budget, Drive, Entry, Gate, Keeper, Life, Permit, Renewing},
+    keeper::{Budget, Drive, Entry, Gate, Keeper, Life, RawPermit, Renewing},
 };
 
 struct Plain {
@@ -89,7 +89,7 @@ impl Keeper for Plain {
 }
 
 /// Asks for admission and waits, as a request does.
-fn enter(keeper: &Arc<Plain>) -> Result<Permit<Plain>, RenewalErrorKind> {
+fn enter(keeper: &Arc<Plain>) -> Result<RawPermit<Plain>, RenewalErrorKind> {
     let ticket = match Gate::admit(keeper, false) {
         Entry::Pass(permit) => return Ok(permit),
         Entry::Refuse(error) => return Err(error.kind()),
@@ -102,7 +102,7 @@ fn enter(keeper: &Arc<Plain>) -> Result<Permit<Plain>, RenewalErrorKind> {
     }))
 }
 
-fn generation(permit: &Permit<Plain>) -> Generation {
+fn generation(permit: &RawPermit<Plain>) -> Generation {
     permit.value.life.generation
 }
 

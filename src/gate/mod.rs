@@ -10,16 +10,16 @@
 //! A value that was rejected or cleared is dead: everybody waits until its successor is there. A value that is renewed early, by a
 //! budget or by `renew`, serves on meanwhile, and nobody waits. If it is rejected before its successor is there, the renewal that
 //! runs is joined. If the early renewal fails, the value that works is left alone, and no budget starts another before a
-//! [cool-down](GateConfig::cool_down).
+//! [cool-down](GateConfig::cooldown).
 //!
 //! # When a renewal fails
 //!
-//! A failure is *transient* unless it is a [`Refused`]. After a transient one the gate waits, at random up to a
+//! A failure is *transient* unless it is a [`PermanentError`]. After a transient one the gate waits, at random up to a
 //! [ceiling](GateConfig::backoff) that doubles, and tries again; those who wait, wait on. After
-//! [so many](GateConfig::max_failures) in a row, everybody gets the same [`RenewalError`], and so does everybody who comes before a
-//! rest is over; then one tries, and the rest doubles if it fails as well. After a [`Refused`] nothing is tried until somebody
+//! [so many](GateConfig::max_attempts) in a row, everybody gets the same [`RenewalError`], and so does everybody who comes before a
+//! rest is over; then one tries, and the rest doubles if it fails as well. After a [`PermanentError`] nothing is tried until somebody
 //! clears, renews or replaces. A renewal whose result is itself rejected counts as failed, and
-//! [renewals in a window are capped](GateConfig::renewal_limit) even if each one succeeds.
+//! [renewals in a window are capped](GateConfig::renewal_rate_limit) even if each one succeeds.
 //!
 //! # Who runs it
 //!
@@ -32,8 +32,8 @@
 //!
 //! Waiters stand in one line and are let out first come, first served: all at once, or as [`Release`] says. A waiter that is
 //! dropped gives up its place; one that had been given the lead or the probe hands it to the oldest of the others. A waiter that is
-//! alive but not polled blocks nobody. Each has a [deadline](GateConfig::hold_deadline), their number has a
-//! [bound](GateConfig::max_held), and so has [each attempt](GateConfig::attempt_deadline).
+//! alive but not polled blocks nobody. Each has a [deadline](GateConfig::max_wait), their number has a
+//! [bound](GateConfig::max_waiting), and so has [each attempt](GateConfig::attempt_timeout).
 //!
 //! # How it is built
 //!
@@ -59,7 +59,7 @@ pub(crate) mod waiters;
 pub use self::{
     config::{ConfigError, GateConfig},
     core::Release,
-    error::{BoxError, Refused, RenewalError, RenewalErrorKind},
-    keeper::Reason,
-    renewal_gate::{GateRenewal, Pass, RenewalGate},
+    error::{BoxError, PermanentError, RenewalError, RenewalErrorKind},
+    keeper::RenewalReason,
+    renewal_gate::{Permit, RenewalGate, RenewalHandle},
 };

@@ -17,15 +17,15 @@ use super::{
     config::{ConfigError, GateConfig},
     core::{Failure, Generation, Limits},
     driver,
-    error::{BoxError, Refused, RenewalError, RenewalErrorKind},
+    error::{BoxError, PermanentError, RenewalError, RenewalErrorKind},
     jitter::Jitter,
-    keeper::{Asker, Budget, Drive, Entry, Gate, Keeper, Life, Permit, Renewing},
+    keeper::{Asker, Budget, Drive, Entry, Gate, Keeper, Life, RawPermit, Renewing},
     wait::Wait,
 };
 
 /// A versioned value with a renewal that runs once, however many ask for it.
 ///
-/// Everybody [`enter`](Self::enter)s to get the current value, and says [`renew`](Self::renew) with the pass that was rejected.
+/// Everybody [`acquire`](Self::acquire)s to get the current value, and says [`renew`](Self::renew) with the pass that was rejected.
 /// The first rejection of a value starts its renewal; all later ones join it, or, when it has already ended, get the new value
 /// at once. The renewal runs in a task of its own: dropping any of the futures here neither cancels nor repeats it.
 ///
@@ -43,12 +43,12 @@ use super::{
 /// }
 ///
 /// let gate = RenewalGate::new(String::from("stale"), fetch_token);
-/// let first = gate.enter().await?;
-/// let second = gate.enter().await?;
+/// let first = gate.acquire().await?;
+/// let second = gate.acquire().await?;
 /// assert_eq!(*first, "stale");
 ///
 /// // The server has rejected both. One fetch serves both.
-/// let (first, second) = tokio::join!(gate.renew(&first), gate.renew(&second));
+/// let (first, second) = tokio::join!(gate.reject(&first), gate.reject(&second));
 /// assert_eq!((first?.as_str(), second?.as_str()), ("token-0", "token-0"));
 /// assert_eq!(FETCHED.load(Ordering::Relaxed), 1);
 /// # Ok::<_, BoxError>(())
@@ -65,7 +65,7 @@ pub struct RenewalGate<T: Send + Sync + 'static> {
 impl<T: Send + Sync + 'static> RenewalGate<T> {
     /// Creates a gate that is open with `value` as its first generation and renews it by `supplier`.
     ///
-    /// The supplier may say that trying again is pointless by an error that is a [`Refused`].
+    /// The supplier may say that trying again is pointless by an error that is a [`PermanentError`].
     pub fn new<F, Fut, E>(value: T, supplier: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
@@ -100,7 +100,7 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        config.check()?;
+        config.validate()?;
         Ok(Self::build(value, supplier, config))
     }
 
@@ -130,23 +130,23 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
     ///
     /// # Errors
     ///
-    /// The error that everybody gets whose renewal failed, or one of this caller's own: [`HeldTooLong`], [`TooManyHeld`], or
+    /// The error that everybody gets whose renewal failed, or one of this caller's own: [`WaitTimedOut`], [`QueueFull`], or
     /// [`Reentrant`] when a supplier asks its own gate.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future gives up its place and nothing else.
     ///
-    /// [`HeldTooLong`]: RenewalErrorKind::HeldTooLong
-    /// [`TooManyHeld`]: RenewalErrorKind::TooManyHeld
+    /// [`WaitTimedOut`]: RenewalErrorKind::WaitTimedOut
+    /// [`QueueFull`]: RenewalErrorKind::QueueFull
     /// [`Reentrant`]: RenewalErrorKind::Reentrant
-    pub fn enter(&self) -> impl Future<Output = Result<Pass<T>, RenewalError>> + Send {
+    pub fn acquire(&self) -> impl Future<Output = Result<Permit<T>, RenewalError>> + Send {
         Enter { keeper: &self.keeper, admitted: false, wait: None }
     }
 
     /// The current value, if there is one and nobody has to wait for it. This starts nothing.
-    pub fn try_enter(&self) -> Option<Pass<T>> {
-        self.keeper.gate.published().map(|value| Pass { permit: Permit::plain(value) })
+    pub fn try_acquire(&self) -> Option<Permit<T>> {
+        self.keeper.gate.published().map(|value| Permit { permit: RawPermit::plain(value) })
     }
 
     /// Says that the value of `rejected` was not accepted, and waits for its successor.
@@ -155,12 +155,12 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
     ///
     /// # Errors
     ///
-    /// As [`enter`](Self::enter).
+    /// As [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     ///
     /// The renewal goes on when the future is dropped.
-    pub async fn renew(&self, rejected: &Pass<T>) -> Result<Pass<T>, RenewalError> {
+    pub async fn reject(&self, rejected: &Permit<T>) -> Result<Permit<T>, RenewalError> {
         if driver::is_reentrant(&self.keeper) {
             return Err(RenewalError::new(RenewalErrorKind::Reentrant));
         }
@@ -173,8 +173,8 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
     /// # Errors
     ///
     /// [`Closed`](RenewalErrorKind::Closed).
-    pub fn renew_now(&self) -> Result<GateRenewal<T>, RenewalError> {
-        Gate::renew(&self.keeper).map(|asker| GateRenewal { asker })
+    pub fn renew(&self) -> Result<RenewalHandle<T>, RenewalError> {
+        Gate::renew(&self.keeper).map(|asker| RenewalHandle { asker })
     }
 
     /// Ends the current value; the next to enter starts a renewal. A renewal that runs cannot commit any more.
@@ -205,7 +205,7 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
     }
 
     /// How many wait at this moment.
-    pub fn held(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.keeper.gate.held()
     }
 }
@@ -226,7 +226,7 @@ pin_project! {
 }
 
 impl<T: Send + Sync + 'static> Future for Enter<'_, T> {
-    type Output = Result<Pass<T>, RenewalError>;
+    type Output = Result<Permit<T>, RenewalError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -250,7 +250,7 @@ impl<T: Send + Sync + 'static> Future for Enter<'_, T> {
                 }
             };
             if Gate::count_send(keeper, &permit, &Budget::default()) {
-                return Poll::Ready(Ok(Pass { permit }));
+                return Poll::Ready(Ok(Permit { permit }));
             }
             *this.admitted = true;
         }
@@ -266,16 +266,19 @@ impl<T: Send + Sync + 'static> Clone for RenewalGate<T> {
 impl<T: Send + Sync + 'static> fmt::Debug for RenewalGate<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let generation = self.keeper.gate.published().map(|value| value.life.generation);
-        f.debug_struct("RenewalGate").field("generation", &generation).field("held", &self.held()).finish()
+        f.debug_struct("RenewalGate")
+            .field("generation", &generation)
+            .field("waiting", &self.waiting())
+            .finish()
     }
 }
 
-/// The value of one generation, as [`RenewalGate::enter`] gives it out. It dereferences to the value.
-pub struct Pass<T: Send + Sync + 'static> {
-    permit: Permit<Alone<T>>,
+/// The value of one generation, as [`RenewalGate::acquire`] gives it out. It dereferences to the value.
+pub struct Permit<T: Send + Sync + 'static> {
+    permit: RawPermit<Alone<T>>,
 }
 
-impl<T: Send + Sync + 'static> Pass<T> {
+impl<T: Send + Sync + 'static> Permit<T> {
     /// The number of the value; it grows with each one.
     pub fn generation(&self) -> u64 {
         self.permit.value.life.generation
@@ -283,7 +286,7 @@ impl<T: Send + Sync + 'static> Pass<T> {
 }
 
 /// A pass that is given back without having been rejected was good: those who wait behind a probe are let out.
-impl<T: Send + Sync + 'static> Drop for Pass<T> {
+impl<T: Send + Sync + 'static> Drop for Permit<T> {
     fn drop(&mut self) {
         if let Some(keeper) = self.permit.role_keeper() {
             Gate::report_good(&keeper, &mut self.permit);
@@ -291,7 +294,7 @@ impl<T: Send + Sync + 'static> Drop for Pass<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> Deref for Pass<T> {
+impl<T: Send + Sync + 'static> Deref for Permit<T> {
     type Target = T;
 
     fn deref(&self) -> &T {
@@ -299,20 +302,20 @@ impl<T: Send + Sync + 'static> Deref for Pass<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> fmt::Debug for Pass<T> {
+impl<T: Send + Sync + 'static> fmt::Debug for Permit<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The value may well be a token.
-        f.debug_struct("Pass").field("generation", &self.generation()).finish_non_exhaustive()
+        f.debug_struct("Permit").field("generation", &self.generation()).finish_non_exhaustive()
     }
 }
 
 /// A renewal that was asked for by [`RenewalGate::renew_now`]: resolves to the new generation. Dropping it cancels nothing.
 #[must_use = "the renewal runs without it; to know how it ends, await it"]
-pub struct GateRenewal<T: Send + Sync + 'static> {
+pub struct RenewalHandle<T: Send + Sync + 'static> {
     asker: Asker<Alone<T>>,
 }
 
-impl<T: Send + Sync + 'static> Future for GateRenewal<T> {
+impl<T: Send + Sync + 'static> Future for RenewalHandle<T> {
     type Output = Result<u64, RenewalError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -320,9 +323,9 @@ impl<T: Send + Sync + 'static> Future for GateRenewal<T> {
     }
 }
 
-impl<T: Send + Sync + 'static> fmt::Debug for GateRenewal<T> {
+impl<T: Send + Sync + 'static> fmt::Debug for RenewalHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("GateRenewal").finish_non_exhaustive()
+        f.debug_struct("RenewalHandle").finish_non_exhaustive()
     }
 }
 
@@ -397,8 +400,8 @@ impl<T: Send + Sync + 'static> Keeper for Alone<T> {
 
 /// Tells a refusal from a failure that may pass.
 pub(crate) fn failure(error: BoxError) -> Failure<RenewalError> {
-    let terminal = error.is::<Refused>();
-    let kind = if terminal { RenewalErrorKind::Refused } else { RenewalErrorKind::Failed };
+    let terminal = error.is::<PermanentError>();
+    let kind = if terminal { RenewalErrorKind::Permanent } else { RenewalErrorKind::Failed };
     Failure { terminal, error: RenewalError::caused_by(kind, error) }
 }
 
@@ -423,7 +426,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_budget_asks_for_an_early_renewal_in_its_last_tenth() {
         let gate = open();
-        let pass = gate.try_enter().unwrap();
+        let pass = gate.try_acquire().unwrap();
         for _ in 0..89 {
             assert!(Gate::count_send(&gate.keeper, &pass.permit, &uses(100)));
         }
@@ -438,9 +441,9 @@ mod tests {
     async fn a_gate_through_which_everybody_passes_decides_nothing() {
         let gate = open();
         for _ in 0..3 {
-            drop(gate.enter().await.unwrap());
+            drop(gate.acquire().await.unwrap());
         }
-        let pass = gate.try_enter().unwrap();
+        let pass = gate.try_acquire().unwrap();
         let inner = &gate.keeper.gate;
         assert!(inner.still_good(&pass.permit) && inner.is_idle());
         assert_eq!((inner.held(), inner.standing().is_current), (0, true));
@@ -450,13 +453,13 @@ mod tests {
         assert!(!inner.is_untouched());
         assert!(inner.published().is_none() && pass.permit.value.life.is_ended());
         gate.replace(5).unwrap();
-        assert_eq!((*gate.enter().await.unwrap(), gate.enter().await.unwrap().generation()), (5, 3));
+        assert_eq!((*gate.acquire().await.unwrap(), gate.acquire().await.unwrap().generation()), (5, 3));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_last_use_of_a_budget_asks_for_nothing() {
         let gate = open();
-        let pass = gate.try_enter().unwrap();
+        let pass = gate.try_acquire().unwrap();
         assert!(Gate::count_send(&gate.keeper, &pass.permit, &uses(1)));
         assert!(gate.keeper.gate.is_idle());
         assert!(!Gate::count_send(&gate.keeper, &pass.permit, &uses(1)));
@@ -464,7 +467,7 @@ mod tests {
     }
 
     /// Three who wait, and the first of them let out as the probe.
-    async fn probed() -> (RenewalGate<u32>, Permit<Alone<u32>>, [Ticket; 2]) {
+    async fn probed() -> (RenewalGate<u32>, RawPermit<Alone<u32>>, [Ticket; 2]) {
         let config = GateConfig::new().release(Release::ProbeFirst);
         let gate = RenewalGate::with_config(None, async || Ok::<_, BoxError>(1), config).unwrap();
         let [first, second, third] = [(); 3].map(|()| match Gate::admit(&gate.keeper, false) {
@@ -476,7 +479,7 @@ mod tests {
         (gate, probe, [second, third])
     }
 
-    fn look(gate: &RenewalGate<u32>, ticket: Ticket) -> Option<Permit<Alone<u32>>> {
+    fn look(gate: &RenewalGate<u32>, ticket: Ticket) -> Option<RawPermit<Alone<u32>>> {
         match Gate::poll(&gate.keeper, ticket, Waker::noop()) {
             Entry::Pass(permit) => Some(permit),
             _ => None,
@@ -528,7 +531,7 @@ mod tests {
         }
         impl Drop for Nosy {
             fn drop(&mut self) {
-                self.0.held();
+                self.0.waiting();
             }
         }
         let gate = open();
@@ -538,7 +541,7 @@ mod tests {
         assert!(matches!(Gate::poll(&gate.keeper, ticket, &waker), Entry::Wait(_)));
         drop(waker);
         Gate::leave(&gate.keeper, ticket);
-        assert_eq!(gate.held(), 0);
+        assert_eq!(gate.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]

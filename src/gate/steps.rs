@@ -168,10 +168,10 @@ fn an_alarm_is_set_for_what_nobody_else_notices() {
     // Over: the driver bounds itself, unless somebody waits for how it ends.
     let asker = gate.renew().unwrap();
     assert_eq!((gate.core.state(), gate.core.alarm()), (&State::Over, Some(10 * SECOND)));
-    assert_eq!(gate.core.attempt_deadline(), Some(10 * SECOND));
+    assert_eq!(gate.core.attempt_timeout(), Some(10 * SECOND));
     gate.core.drop_asker(asker);
     assert_eq!(gate.core.alarm(), None);
-    assert_eq!(gate.core.attempt_deadline(), Some(10 * SECOND));
+    assert_eq!(gate.core.attempt_timeout(), Some(10 * SECOND));
 
     // Hold, with one who waits and nobody who asked.
     let mut gate = Gate::pending();
@@ -180,7 +180,7 @@ fn an_alarm_is_set_for_what_nobody_else_notices() {
     // Backoff, for as long as somebody waits.
     assert!(gate.fail(false, 1));
     assert_eq!(gate.core.alarm(), Some(SECOND));
-    assert_eq!(gate.core.attempt_deadline(), None);
+    assert_eq!(gate.core.attempt_timeout(), None);
     gate.step(|core, step| core.drop_waiter(step, waiter));
     assert_eq!(gate.core.alarm(), None);
     let asker = gate.renew().unwrap();

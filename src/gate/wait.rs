@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep};
 use super::{
     driver,
     error::{RenewalError, RenewalErrorKind},
-    keeper::{Entry, Gate, Keeper, Permit},
+    keeper::{Entry, Gate, Keeper, RawPermit},
     waiters::Ticket,
 };
 
@@ -57,7 +57,7 @@ impl<K: Keeper> Wait<K> {
         let now = Instant::now();
         let until = now.checked_add(hold).unwrap_or_else(|| now + FAR);
         // One look when the running attempt is overdue: its own runtime may be the reason.
-        let overdue = keeper.gate().attempt_deadline().and_then(|deadline| {
+        let overdue = keeper.gate().attempt_timeout().and_then(|deadline| {
             let left = deadline.saturating_sub(keeper.now());
             now.checked_add(left)?.checked_add(Duration::from_millis(100))
         });
@@ -67,7 +67,7 @@ impl<K: Keeper> Wait<K> {
 }
 
 impl<K: Keeper> Future for Wait<K> {
-    type Output = Result<Permit<K>, RenewalError>;
+    type Output = Result<RawPermit<K>, RenewalError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -86,7 +86,7 @@ impl<K: Keeper> Future for Wait<K> {
             }
             ready!(this.sleep.as_mut().poll(context));
             if Instant::now() >= *this.until {
-                return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::HeldTooLong)));
+                return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::WaitTimedOut)));
             }
             this.sleep.as_mut().reset(*this.until);
         }

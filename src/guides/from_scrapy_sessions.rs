@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `request.meta["session_id"]`, `request.meta["cookiejar"]` | a [`SessionId`] in the request's extensions |
 //! | session 0, where none is named | [`default_session`](crate::session::SessionsBuilder::default_session); without it, an error |
-//! | `request.meta["dont_merge_cookies"]` | [`CookieSwitch::Neither`], or one of its halves |
+//! | `request.meta["dont_merge_cookies"]` | [`CookieMode::Neither`], or one of its halves |
 //! | `request.cookies` | [`RequestCookies`]: stored; a `Cookie` header is for its one request |
 //! | `COOKIES_ENABLED = False` | no [`SessionLayer`] |
-//! | `COOKIES_DEBUG` | `tracing`, target `tower_client_sessions::cookies`; values only by [`show_values_in_traces`](crate::session::SessionsBuilder::show_values_in_traces) |
+//! | `COOKIES_DEBUG` | `tracing`, target `tower_client_sessions::cookies`; values only by [`trace_cookie_values`](crate::session::SessionsBuilder::trace_cookie_values) |
 //! | `response.meta["cookies"]`, `response.meta["session_id"]` | [`SessionInfo::cookies`], [`SessionInfo::session`] |
 //! | `response.sessions` | [`Sessions`], from anywhere |
 //! | `sessions.get(id)` | [`Session::cookies`]; [`Sessions::get`] never creates a session |
@@ -87,7 +87,7 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! use http::Request;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_client_sessions::{CookieSwitch, RequestCookies, SessionId, SessionLayer, Sessions};
+//! use tower_client_sessions::{CookieMode, RequestCookies, SessionId, SessionLayer, Sessions};
 //!
 //! let sessions = Sessions::new();
 //! let client = ServiceBuilder::new().layer(SessionLayer::new(&sessions)).service(service_fn(
@@ -104,7 +104,7 @@
 //! let themed = request().extension(RequestCookies::new([("theme", "dark")])).body(())?;
 //! assert_eq!(client.clone().oneshot(themed).await?.body(), "lang=en; theme=dark");
 //! // Request(url, meta={"session_id": "alice", "dont_merge_cookies": True})
-//! let alone = request().extension(CookieSwitch::Neither).body(())?;
+//! let alone = request().extension(CookieMode::Neither).body(())?;
 //! assert_eq!(client.oneshot(alone).await?.body(), "");
 //!
 //! // sessions.get("alice", domain="shop.example")
@@ -143,7 +143,7 @@
 //!
 //! - One login for all who met the end of a session, however many; a login that did not work is tried again, and its cause told.
 //! - A request that is held waits in its place. It goes to no scheduler and comes round to no callback.
-//! - A good page of a session that has ended meanwhile is delivered. [`LateAnswer::ReplayAll`](crate::renewal::LateAnswer::ReplayAll)
+//! - A good page of a session that has ended meanwhile is delivered. [`StaleResponse::ReplayAll`](crate::renewal::StaleResponse::ReplayAll)
 //!   fetches it again, as the ancestor does.
 //! - A request that names no session is an error, unless a default was configured.
 //! - A session's name may be text or a number; 7 and `"7"` are the same.
@@ -155,4 +155,4 @@
 //! sessions, profiles and renewal without a line of Rust.
 
 // For the links above.
-use crate::{CookieSwitch, RequestCookies, Session, SessionId, SessionInfo, SessionLayer, Sessions};
+use crate::{CookieMode, RequestCookies, Session, SessionId, SessionInfo, SessionLayer, Sessions};

@@ -16,7 +16,7 @@ pin_project! {
     /// session.
     ///
     /// The lease ends when the body has been read, has failed, or is dropped.
-    pub struct LeaseBody<R> {
+    pub struct LeasedBody<R> {
         #[pin]
         inner: R,
         // After the body, so that what the body holds is given back first.
@@ -24,7 +24,7 @@ pin_project! {
     }
 }
 
-impl<R> LeaseBody<R> {
+impl<R> LeasedBody<R> {
     pub(crate) fn new(inner: R, lease: Option<Lease>) -> Self
     where
         R: Body,
@@ -44,7 +44,7 @@ impl<R> LeaseBody<R> {
     }
 }
 
-impl<R: Body> Body for LeaseBody<R> {
+impl<R: Body> Body for LeasedBody<R> {
     type Data = R::Data;
     type Error = R::Error;
 
@@ -78,8 +78,8 @@ impl<R: Body> Body for LeaseBody<R> {
     }
 }
 
-impl<R: fmt::Debug> fmt::Debug for LeaseBody<R> {
+impl<R: fmt::Debug> fmt::Debug for LeasedBody<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LeaseBody").field("inner", &self.inner).field("lease", &self.lease).finish()
+        f.debug_struct("LeasedBody").field("inner", &self.inner).field("lease", &self.lease).finish()
     }
 }

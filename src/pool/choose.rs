@@ -6,12 +6,12 @@ use super::{
     Lease, PoolError,
     core::{Ask, BAD, Number, Want},
     keeper::{Got, Pool},
-    strategy::{Asking, Candidate},
+    strategy::{MemberView, RequestView},
     wait::Wait,
 };
 
 /// What the settings of the pool make of a request.
-pub(crate) fn want(pool: &Pool, asking: &Asking<'_>) -> Want {
+pub(crate) fn want(pool: &Pool, asking: &RequestView<'_>) -> Want {
     if let Some(sticky) = &pool.settings.sticky
         && let Some(key) = sticky(asking)
     {
@@ -20,9 +20,9 @@ pub(crate) fn want(pool: &Pool, asking: &Asking<'_>) -> Want {
     let Some(choose) = &pool.settings.choose else {
         return Want::Any;
     };
-    let (numbers, candidates): (Vec<Number>, Vec<Candidate>) = pool.inspect(|core, session| {
+    let (numbers, candidates): (Vec<Number>, Vec<MemberView>) = pool.inspect(|core, session| {
         let known = core.candidates().filter_map(|(key, member)| {
-            let candidate = Candidate {
+            let candidate = MemberView {
                 id: session(key)?.id().clone(),
                 in_use: member.in_use,
                 uses: member.uses,
@@ -35,7 +35,7 @@ pub(crate) fn want(pool: &Pool, asking: &Asking<'_>) -> Want {
     if candidates.len() < 2 {
         return Want::Any;
     }
-    let chosen = choose.choose(asking, &candidates).and_then(|index| numbers.get(index));
+    let chosen = choose.pick(asking, &candidates).and_then(|index| numbers.get(index));
     chosen.map_or(Want::Any, |number| Want::Prefer(*number))
 }
 

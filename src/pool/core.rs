@@ -249,7 +249,7 @@ impl Member {
 enum Queue {
     Nowhere,
     Ready(Rank),
-    Resting(Duration),
+    CoolingDown(Duration),
 }
 
 #[derive(Clone, Debug, Default)]
@@ -281,7 +281,7 @@ pub(crate) struct Tally {
     pub(crate) retired_hand: u64,
     pub(crate) retired_replaced: u64,
     pub(crate) retired_failed: u64,
-    pub(crate) given_back: u64,
+    pub(crate) released: u64,
 }
 
 /// The state of one pool.
@@ -551,7 +551,7 @@ impl<H: Host> Core<H> {
         // A pool that is not full grows: by each request if all members are to share the work, and otherwise by one that finds
         // nobody idle, unless one member is to be used until it fails.
         let busy = taken.is_some_and(|key| self.at(key.index).in_use > 1);
-        if step.limits.spreads() || (busy && step.limits.order == Order::LeastBusy) {
+        if step.limits.spreads() || (busy && step.limits.order == Order::LeastLoaded) {
             self.order_anywhere(step);
         }
         taken
@@ -702,12 +702,12 @@ impl<H: Host> Core<H> {
         let queue = if member.phase != Phase::Serving || member.in_use >= step.limits.cap {
             Queue::Nowhere
         } else if member.ready_at > step.now {
-            Queue::Resting(member.ready_at)
+            Queue::CoolingDown(member.ready_at)
         } else {
             Queue::Ready(match step.limits.order {
                 Order::RoundRobin => (0, member.leased),
-                Order::LeastBusy => (member.in_use as u64, member.leased),
-                Order::UntilFailure => (0, u64::from(member.slot)),
+                Order::LeastLoaded => (member.in_use as u64, member.leased),
+                Order::FillFirst => (0, u64::from(member.slot)),
                 Order::Random => (0, 0),
             })
         };
@@ -718,7 +718,7 @@ impl<H: Host> Core<H> {
         match old {
             Queue::Nowhere => {}
             Queue::Ready(rank) => self.ready.remove(index, rank),
-            Queue::Resting(at) => {
+            Queue::CoolingDown(at) => {
                 self.resting.remove(&(at, index));
             }
         }
@@ -730,7 +730,7 @@ impl<H: Host> Core<H> {
                     self.offers.push(index);
                 }
             }
-            Queue::Resting(at) => {
+            Queue::CoolingDown(at) => {
                 self.resting.insert((at, index));
             }
         }
@@ -1060,7 +1060,7 @@ impl<H: Host> Core<H> {
             Cause::Hand => &mut tally.retired_hand,
             Cause::Replaced => &mut tally.retired_replaced,
             Cause::Failed => &mut tally.retired_failed,
-            Cause::GivenBack => &mut tally.given_back,
+            Cause::GivenBack => &mut tally.released,
         };
         *count += 1;
         let member = self.at_mut(index);

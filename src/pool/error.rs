@@ -22,7 +22,7 @@ pub enum PoolErrorKind {
     TooManyWaiting,
     /// Too many sessions in a row could not be warmed up, and none is left that could serve; the source says how the last one
     /// failed. A request that comes after a rest makes the pool try again.
-    Broken,
+    Unavailable,
     /// There was no tokio runtime to wait in, or to warm a session up on.
     NoRuntime,
 }
@@ -33,7 +33,7 @@ impl PoolError {
     }
 
     pub(crate) fn broken(pool: &Arc<str>, cause: RenewalError) -> Self {
-        Self { kind: PoolErrorKind::Broken, pool: pool.clone(), source: Some(cause) }
+        Self { kind: PoolErrorKind::Unavailable, pool: pool.clone(), source: Some(cause) }
     }
 
     /// What the error is about.
@@ -56,7 +56,7 @@ impl fmt::Display for PoolError {
             PoolErrorKind::TooManyWaiting => {
                 "too many requests wait for a session; admit fewer above the pool, or raise `max_waiting`"
             }
-            PoolErrorKind::Broken => "too many sessions in a row could not be warmed up",
+            PoolErrorKind::Unavailable => "too many sessions in a row could not be warmed up",
             PoolErrorKind::NoRuntime => {
                 "no tokio runtime to wait in, or to warm a session up on; call from within one"
             }

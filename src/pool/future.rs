@@ -12,12 +12,12 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    FreshSession, Lease, LeaseBody, PoolError, Tried,
+    Lease, LeasedBody, PoolError, TriedSessions, UnusedSession,
     choose::{self, Asked},
     core::{Ask, Want},
     judge::Outcome,
     keeper::Pool,
-    strategy::Asking,
+    strategy::RequestView,
     wait::Wait,
 };
 use crate::gate::BoxError;
@@ -82,7 +82,7 @@ where
     S::Error: Into<BoxError>,
     R: Body,
 {
-    type Output = Result<Response<LeaseBody<R>>, BoxError>;
+    type Output = Result<Response<LeasedBody<R>>, BoxError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -124,7 +124,7 @@ where
                         this.call.take().expect("it was there a line ago");
                     if let Some(lease) = this.lease {
                         let number = lease.member().key.number;
-                        if let Some(tried) = request.extensions().get::<Tried>() {
+                        if let Some(tried) = request.extensions().get::<TriedSessions>() {
                             tried.add(number);
                         }
                         request.extensions_mut().insert(lease.session().clone());
@@ -137,7 +137,7 @@ where
                     this.state.set(State::Done);
                     let Some(lease) = this.lease else {
                         return Poll::Ready(
-                            answer.map(|response| response.map(|body| LeaseBody::new(body, None))),
+                            answer.map(|response| response.map(|body| LeasedBody::new(body, None))),
                         );
                     };
                     // Taken only when it was judged by code that may panic; until then the future ends it.
@@ -147,7 +147,7 @@ where
                         if let Some(lease) = &lease {
                             response.extensions_mut().insert(lease.member().clone());
                         }
-                        response.map(|body| LeaseBody::new(body, lease))
+                        response.map(|body| LeasedBody::new(body, lease))
                     }));
                 }
                 StateProjection::Done => panic!("polled after completion"),
@@ -160,10 +160,10 @@ where
 /// Asks the pool for what this request needs.
 fn ask_for<B>(pool: &Arc<Pool>, request: &Request<B>) -> Result<Asked, PoolError> {
     let extensions = request.extensions();
-    let avoid = extensions.get::<Tried>().map(Tried::numbers).unwrap_or_default();
-    let want = match extensions.get::<FreshSession>() {
-        Some(FreshSession) => Want::Unused,
-        None => choose::want(pool, &Asking::of(request)),
+    let avoid = extensions.get::<TriedSessions>().map(TriedSessions::numbers).unwrap_or_default();
+    let want = match extensions.get::<UnusedSession>() {
+        Some(UnusedSession) => Want::Unused,
+        None => choose::want(pool, &RequestView::of(request)),
     };
     choose::ask(pool, &Ask { want, avoid })
 }

@@ -15,10 +15,10 @@ pub enum Verdict {
     Neutral,
     /// The session works: its score heals.
     Good,
-    /// The session may be blocked: its score rises, and at `max_errors` it is retired.
+    /// The session may be blocked: its score rises, and at `max_error_score` it is retired.
     Bad,
-    /// The session is to rest for so long and then goes on; this is no bad mark. `max_rest` bounds it.
-    Rest(Duration),
+    /// The session is to rest for so long and then goes on; this is no bad mark. `max_cooldown` bounds it.
+    CoolDown(Duration),
     /// The session is blocked: it is retired at once.
     Retire,
 }
@@ -34,13 +34,13 @@ impl Verdict {
     /// | any other status below 400 | good |
     /// | any other status | neutral |
     /// | no answer, or one whose body broke off | bad |
-    pub fn usual(outcome: &Outcome<'_>) -> Self {
+    pub fn standard(outcome: &Outcome<'_>) -> Self {
         let Some(status) = outcome.status() else {
             return Self::Bad;
         };
         match (status.as_u16(), outcome.retry_after()) {
-            (429 | 503, Some(rest)) => Self::Rest(rest),
-            (429, None) => Self::Rest(Duration::from_secs(1)),
+            (429 | 503, Some(rest)) => Self::CoolDown(rest),
+            (429, None) => Self::CoolDown(Duration::from_secs(1)),
             (401 | 403 | 407, _) => Self::Bad,
             (0..=399, _) => Self::Good,
             _ => Self::Neutral,
@@ -114,7 +114,7 @@ impl<'a> Outcome<'a> {
     }
 
     /// Whether the body of an answer broke off. Its head was judged before.
-    pub fn is_broken_off(&self) -> bool {
+    pub fn is_body_error(&self) -> bool {
         matches!(self.kind, Kind::BrokenOff)
     }
 
@@ -155,18 +155,18 @@ mod tests {
         let response = response.body(()).unwrap();
         // Sun, 06 Nov 1994 08:49:37 GMT
         let now = || Timestamp::from_millis(784_111_777_000);
-        assert_eq!(Verdict::usual(&Outcome::answered(&response, &now)), expected);
+        assert_eq!(Verdict::standard(&Outcome::answered(&response, &now)), expected);
     }
 
     #[test]
     fn a_limit_that_says_when_is_a_rest_and_no_ban() {
-        check(429, Some("120"), Verdict::Rest(Duration::from_secs(120)));
-        check(503, Some(" 0 "), Verdict::Rest(Duration::ZERO));
-        check(429, Some("Sun, 06 Nov 1994 08:50:37 GMT"), Verdict::Rest(Duration::from_secs(60)));
-        check(429, Some("Sun, 06 Nov 1994 08:40:00 GMT"), Verdict::Rest(Duration::ZERO));
-        check(429, Some("99999999999999999999999"), Verdict::Rest(Duration::from_secs(u64::MAX)));
-        check(429, Some("soon"), Verdict::Rest(Duration::from_secs(1)));
-        check(429, None, Verdict::Rest(Duration::from_secs(1)));
+        check(429, Some("120"), Verdict::CoolDown(Duration::from_secs(120)));
+        check(503, Some(" 0 "), Verdict::CoolDown(Duration::ZERO));
+        check(429, Some("Sun, 06 Nov 1994 08:50:37 GMT"), Verdict::CoolDown(Duration::from_secs(60)));
+        check(429, Some("Sun, 06 Nov 1994 08:40:00 GMT"), Verdict::CoolDown(Duration::ZERO));
+        check(429, Some("99999999999999999999999"), Verdict::CoolDown(Duration::from_secs(u64::MAX)));
+        check(429, Some("soon"), Verdict::CoolDown(Duration::from_secs(1)));
+        check(429, None, Verdict::CoolDown(Duration::from_secs(1)));
     }
 
     #[test]
@@ -184,8 +184,8 @@ mod tests {
             check(status, None, verdict);
         }
         let now = || Timestamp::from_millis(0);
-        assert_eq!(Verdict::usual(&Outcome::broken_off(&now)), Verdict::Bad);
+        assert_eq!(Verdict::standard(&Outcome::broken_off(&now)), Verdict::Bad);
         let error: crate::gate::BoxError = "refused".into();
-        assert_eq!(Verdict::usual(&Outcome::failed(&*error, &now)), Verdict::Bad);
+        assert_eq!(Verdict::standard(&Outcome::failed(&*error, &now)), Verdict::Bad);
     }
 }

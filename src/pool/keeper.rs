@@ -19,7 +19,7 @@ use super::{
     error::{PoolError, PoolErrorKind},
     judge::{Outcome, Verdict},
     seats::Seats,
-    strategy::{Asking, Choose},
+    strategy::{Picker, RequestView},
     warm,
 };
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// What makes a key of a request, if it is to stick to a session.
-pub(crate) type StickyKey = Arc<dyn Fn(&Asking<'_>) -> Option<u64> + Send + Sync>;
+pub(crate) type StickyKey = Arc<dyn Fn(&RequestView<'_>) -> Option<u64> + Send + Sync>;
 
 /// How outcomes are judged.
 pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Verdict + Send + Sync>;
@@ -43,11 +43,11 @@ pub(crate) struct Settings {
     pub(crate) name: Arc<str>,
     pub(crate) limits: Limits,
     pub(crate) max_wait: Duration,
-    pub(crate) max_rest: Duration,
+    pub(crate) max_cooldown: Duration,
     /// How many sessions the pools of this name have in all processes, if they are shared.
     pub(crate) seats: Option<u32>,
     pub(crate) sticky: Option<StickyKey>,
-    pub(crate) choose: Option<Arc<dyn Choose>>,
+    pub(crate) choose: Option<Arc<dyn Picker>>,
     pub(crate) judge: Judge,
 }
 
@@ -287,7 +287,7 @@ impl Pool {
             Verdict::Neutral => return,
             Verdict::Good => Mark::Good,
             Verdict::Bad => Mark::Bad,
-            Verdict::Rest(rest) => Mark::Rest(rest.min(self.settings.max_rest)),
+            Verdict::CoolDown(rest) => Mark::Rest(rest.min(self.settings.max_cooldown)),
             Verdict::Retire => Mark::Retire,
         };
         self.event(|core, step| core.mark(step, key, mark));

@@ -83,14 +83,14 @@ impl Member {
         self.mark(Verdict::Good);
     }
 
-    /// Says that the session may be blocked: its score rises by one, and at `max_errors` it is retired.
+    /// Says that the session may be blocked: its score rises by one, and at `max_error_score` it is retired.
     pub fn mark_bad(&self) {
         self.mark(Verdict::Bad);
     }
 
-    /// Lets the session rest for so long, at most `max_rest`; this is no bad mark.
-    pub fn rest(&self, rest: Duration) {
-        self.mark(Verdict::Rest(rest));
+    /// Lets the session rest for so long, at most `max_cooldown`; this is no bad mark.
+    pub fn cool_down(&self, rest: Duration) {
+        self.mark(Verdict::CoolDown(rest));
     }
 
     /// Takes the session out of the pool. Requests on their way under it end as they would; another one takes its place.

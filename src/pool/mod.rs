@@ -14,7 +14,7 @@
 //! use tower_client_sessions::{PoolLayer, SessionLayer, SessionPool, Sessions, pool::Member};
 //!
 //! let sessions = Sessions::new();
-//! let pool = SessionPool::builder(&sessions).size(8).exclusive().max_errors(3).build();
+//! let pool = SessionPool::builder(&sessions).size(8).exclusive().max_error_score(3).build();
 //! let client = ServiceBuilder::new()
 //!     .layer(PoolLayer::new(&pool))
 //!     // Here stands the `RenewalLayer`, if sessions have to log in.
@@ -39,7 +39,7 @@
 //!
 //! A request leases its session from the moment it gets it until the body of its answer has been read, has failed, or is
 //! dropped; or until the request fails or is given up. [`exclusive`](SessionPoolBuilder::exclusive) and
-//! [`max_at_once`](SessionPoolBuilder::max_at_once) bound the leases of a session at one moment, and
+//! [`max_in_flight`](SessionPoolBuilder::max_in_flight) bound the leases of a session at one moment, and
 //! [`min_delay`](SessionPoolBuilder::min_delay) spaces them. [`SessionPool::lease`] leases a session for more than one request.
 //!
 //! A request that finds no session free waits, and holds nothing meanwhile. Those who wait are served first come, first
@@ -51,7 +51,7 @@
 //!
 //! Each answer, error and broken body is [judged](SessionPoolBuilder::judge), and so is whatever is said by the [`Member`] in
 //! the response's extensions. A bad mark adds one to the session's score, a good one heals; at
-//! [`max_errors`](SessionPoolBuilder::max_errors) the session is retired. A 429 makes it rest and is no bad mark. A retired
+//! [`max_error_score`](SessionPoolBuilder::max_error_score) the session is retired. A 429 makes it rest and is no bad mark. A retired
 //! session serves no new request; those on their way end as they would, and then it is forgotten. Its successor is warmed up
 //! at once, and in the last tenth of [`max_uses`](SessionPoolBuilder::max_uses) and [`max_age`](SessionPoolBuilder::max_age)
 //! even before, so that it takes over without a pause.
@@ -60,14 +60,14 @@
 //!
 //! When [too many](SessionPoolBuilder::max_failed_warm_ups) sessions in a row could not be warmed up or renewed, the pool is
 //! [broken](SessionPool::broken): members that still work serve on, and requests that none of them can serve get an error
-//! with the cause. A request that comes after a [rest](SessionPoolBuilder::broken_rest) makes it try once more, and one success
+//! with the cause. A request that comes after a [rest](SessionPoolBuilder::unavailable_backoff) makes it try once more, and one success
 //! mends it.
 //!
 //! # Which one
 //!
-//! [`Strategy`] says which of those that can serve does, or [`Choose`] does. [`sticky_by_host`](SessionPoolBuilder::sticky_by_host)
-//! and [`sticky_by`](SessionPoolBuilder::sticky_by) keep related requests on one session. A [`FreshSession`] in a request's
-//! extensions asks for one that nobody has used. A [`TriedLayer`] above a retry layer makes each try use another session.
+//! [`Strategy`] says which of those that can serve does, or [`Picker`] does. [`sticky_by_host`](SessionPoolBuilder::sticky_by_host)
+//! and [`sticky_by`](SessionPoolBuilder::sticky_by) keep related requests on one session. A [`UnusedSession`] in a request's
+//! extensions asks for one that nobody has used. A [`TriedSessionsLayer`] above a retry layer makes each try use another session.
 //!
 //! # Shared with other processes
 //!
@@ -105,7 +105,7 @@ mod wait;
 mod warm;
 
 pub use self::{
-    body::LeaseBody,
+    body::LeasedBody,
     error::{PoolConfigError, PoolError, PoolErrorKind},
     future::ResponseFuture,
     judge::{Outcome, Verdict},
@@ -114,6 +114,6 @@ pub use self::{
     pool::{SessionPool, SessionPoolBuilder},
     service::PoolService,
     stats::{MemberSnapshot, MemberState, PoolSnapshot, PoolStats},
-    strategy::{Asking, Candidate, Choose, Strategy},
-    tried::{FreshSession, Tried, TriedLayer, TriedService},
+    strategy::{MemberView, Picker, RequestView, Strategy},
+    tried::{TriedSessions, TriedSessionsLayer, TriedSessionsService, UnusedSession},
 };

@@ -536,7 +536,7 @@ impl World {
                     Line::Unused => member.uses == 0 && member.in_use == 0,
                 };
                 // A rest that ends at this moment is noticed by the alarm, or by the next event.
-                let noticed = !matches!(member.queue, Queue::Resting(_))
+                let noticed = !matches!(member.queue, Queue::CoolingDown(_))
                     || self.core.alarm().is_none_or(|alarm| alarm > member.ready_at);
                 if can_serve && fits && noticed && !self.has(Flaw::AvoidIgnored) {
                     return Err(format!("idle: {key:?} can serve, and {arrival} waits"));
@@ -659,7 +659,7 @@ impl Rng {
     }
 }
 
-const ORDERS: [Order; 4] = [Order::RoundRobin, Order::LeastBusy, Order::UntilFailure, Order::Random];
+const ORDERS: [Order; 4] = [Order::RoundRobin, Order::LeastLoaded, Order::FillFirst, Order::Random];
 
 /// Walks at random; the first thing that is wrong, with the way to it.
 fn walks(seeds: std::ops::Range<u64>, flaw: Option<Flaw>) -> Judged {
@@ -714,7 +714,7 @@ fn search(world: &World, depth: u32, ways: &mut u64) -> Judged {
 
 #[test]
 fn every_short_way_holds() {
-    for order in [Order::RoundRobin, Order::UntilFailure] {
+    for order in [Order::RoundRobin, Order::FillFirst] {
         let mut ways = 0;
         let mut world = World::new(2, order, None);
         // One serves, so that short ways lead somewhere.

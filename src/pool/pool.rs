@@ -8,7 +8,7 @@ use super::{
     core::{Ask, BAD, Key, Limits, Phase},
     keeper::{Judge, Pool, Settings, StickyKey},
     ready::Order,
-    strategy::{Asking, Choose, Strategy},
+    strategy::{Picker, RequestView, Strategy},
 };
 use crate::{
     gate::{ConfigError, RenewalError},
@@ -36,20 +36,20 @@ impl SessionPool {
             cap: None,
             min_delay: Duration::ZERO,
             delay_jitter: 0.5,
-            max_errors: 3.0,
-            healing: 0.5,
+            max_error_score: 3.0,
+            error_score_decrement: 0.5,
             max_uses: None,
             max_age: None,
             max_wait: Duration::from_secs(120),
             max_waiting: 1 << 17,
-            max_rest: Duration::from_secs(3600),
+            max_cooldown: Duration::from_secs(3600),
             seats: None,
             max_failed_warm_ups: 8,
-            broken_rest: (Duration::from_secs(1), Duration::from_secs(60)),
+            unavailable_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
             strategy: Strategy::default(),
             sticky: None,
             choose: None,
-            judge: Arc::new(Verdict::usual),
+            judge: Arc::new(Verdict::standard),
         }
     }
 
@@ -68,7 +68,7 @@ impl SessionPool {
     ///
     /// Dropping the future gives its place up and nothing else.
     pub async fn lease(&self) -> Result<Lease, PoolError> {
-        let want = choose::want(&self.0, &Asking::none());
+        let want = choose::want(&self.0, &RequestView::none());
         match choose::ask(&self.0, &Ask { want, avoid: Vec::new() })? {
             Asked::Leased(lease) => Ok(lease),
             Asked::Wait(wait) => wait.await,
@@ -100,7 +100,7 @@ impl SessionPool {
 
     /// Why the pool is broken, or `None` if it is not: too many sessions in a row could not be warmed up. It recovers when one
     /// can; one is tried when a request comes after a rest.
-    pub fn broken(&self) -> Option<RenewalError> {
+    pub fn unavailable(&self) -> Option<RenewalError> {
         self.0.inspect(|core, _| core.broken().cloned())
     }
 
@@ -120,7 +120,7 @@ impl SessionPool {
                 name: self.name().to_owned(),
                 size: self.0.settings.limits.size as usize,
                 waiting: core.waiting(),
-                broken: core.broken().cloned(),
+                unavailable: core.broken().cloned(),
                 stats: PoolStats::from(core.tally()),
                 members: MemberSnapshot::of(core, now, id),
             }
@@ -143,19 +143,19 @@ pub struct SessionPoolBuilder {
     cap: Option<usize>,
     min_delay: Duration,
     delay_jitter: f64,
-    max_errors: f64,
-    healing: f64,
+    max_error_score: f64,
+    error_score_decrement: f64,
     max_uses: Option<u64>,
     max_age: Option<Duration>,
     max_wait: Duration,
     max_waiting: usize,
-    max_rest: Duration,
+    max_cooldown: Duration,
     seats: Option<u32>,
     max_failed_warm_ups: u32,
-    broken_rest: (Duration, Duration),
+    unavailable_backoff: (Duration, Duration),
     strategy: Strategy,
     sticky: Option<StickyKey>,
-    choose: Option<Arc<dyn Choose>>,
+    choose: Option<Arc<dyn Picker>>,
     judge: Judge,
 }
 
@@ -178,14 +178,14 @@ impl SessionPoolBuilder {
     }
 
     /// Bounds how many requests of one session are on their way at once. Default: no bound.
-    pub fn max_at_once(mut self, requests: usize) -> Self {
+    pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.cap = Some(requests);
         self
     }
 
-    /// Lets one request of a session be on its way at a time: `max_at_once(1)`.
+    /// Lets one request of a session be on its way at a time: `max_in_flight(1)`.
     pub fn exclusive(self) -> Self {
-        self.max_at_once(1)
+        self.max_in_flight(1)
     }
 
     /// Sets the least time from one use of a session to the next, counted between their beginnings. Default: none.
@@ -202,16 +202,16 @@ impl SessionPoolBuilder {
         self
     }
 
-    /// Sets the score at which a session is retired: a bad mark adds one, a good one takes [`healing`](Self::healing) off.
+    /// Sets the score at which a session is retired: a bad mark adds one, a good one takes [`error_score_decrement`](Self::error_score_decrement) off.
     /// Default: 3.
-    pub fn max_errors(mut self, errors: u32) -> Self {
-        self.max_errors = f64::from(errors);
+    pub fn max_error_score(mut self, errors: u32) -> Self {
+        self.max_error_score = f64::from(errors);
         self
     }
 
     /// Sets what a good mark takes off a session's score, which never falls below zero. Default: 0.5.
-    pub fn healing(mut self, healing: f64) -> Self {
-        self.healing = healing;
+    pub fn error_score_decrement(mut self, error_score_decrement: f64) -> Self {
+        self.error_score_decrement = error_score_decrement;
         self
     }
 
@@ -245,14 +245,14 @@ impl SessionPoolBuilder {
     }
 
     /// Bounds how long an answer can make a session rest. Default: an hour.
-    pub fn max_rest(mut self, rest: Duration) -> Self {
-        self.max_rest = rest;
+    pub fn max_cooldown(mut self, rest: Duration) -> Self {
+        self.max_cooldown = rest;
         self
     }
 
     /// Bounds how many sessions the pools of this name have in all processes together, where sessions are shared. Default: each
     /// process has up to its pool's `size`, and their sum is not bounded.
-    pub fn seats(mut self, sessions: u32) -> Self {
+    pub fn slots(mut self, sessions: u32) -> Self {
         self.seats = Some(sessions);
         self
     }
@@ -265,8 +265,8 @@ impl SessionPoolBuilder {
 
     /// Sets how long a broken pool rests before it tries again, and what doubling that each time stops at. Default: one second
     /// and one minute.
-    pub fn broken_rest(mut self, first: Duration, most: Duration) -> Self {
-        self.broken_rest = (first, most.max(first));
+    pub fn unavailable_backoff(mut self, first: Duration, most: Duration) -> Self {
+        self.unavailable_backoff = (first, most.max(first));
         self
     }
 
@@ -277,7 +277,7 @@ impl SessionPoolBuilder {
     }
 
     /// Chooses by a strategy of your own. Default: by [`strategy`](Self::strategy).
-    pub fn choose_with(mut self, choose: impl Choose) -> Self {
+    pub fn pick_with(mut self, choose: impl Picker) -> Self {
         self.choose = Some(Arc::new(choose));
         self
     }
@@ -293,16 +293,16 @@ impl SessionPoolBuilder {
     /// no request has one.
     pub fn sticky_by<K: AsRef<str>>(
         mut self,
-        key: impl Fn(&Asking<'_>) -> Option<K> + Send + Sync + 'static,
+        key: impl Fn(&RequestView<'_>) -> Option<K> + Send + Sync + 'static,
     ) -> Self {
         self.sticky = Some(Arc::new(move |request| Some(choose::key_of(key(request)?.as_ref()))));
         self
     }
 
-    /// Sets what answers and errors say about the session. Default: [`Verdict::usual`].
+    /// Sets what answers and errors say about the session. Default: [`Verdict::standard`].
     ///
     /// It runs in the task of the request and under no lock.
-    pub fn judge(mut self, judge: impl Fn(&Outcome<'_>) -> Verdict + Send + Sync + 'static) -> Self {
+    pub fn classify_with(mut self, judge: impl Fn(&Outcome<'_>) -> Verdict + Send + Sync + 'static) -> Self {
         self.judge = Arc::new(judge);
         self
     }
@@ -323,15 +323,15 @@ impl SessionPoolBuilder {
     /// If a bound is zero that lets nothing through then, or another pool on these sessions has the name.
     pub fn try_build(self) -> Result<SessionPool, PoolConfigError> {
         ConfigError::unless(self.size > 0, "size")?;
-        ConfigError::unless(self.cap != Some(0), "max_at_once")?;
-        ConfigError::unless(self.max_errors > 0.0, "max_errors")?;
+        ConfigError::unless(self.cap != Some(0), "max_in_flight")?;
+        ConfigError::unless(self.max_error_score > 0.0, "max_error_score")?;
         ConfigError::unless(self.max_uses != Some(0), "max_uses")?;
         ConfigError::unless(self.max_age != Some(Duration::ZERO), "max_age")?;
         ConfigError::unless(self.max_wait > Duration::ZERO, "max_wait")?;
         ConfigError::unless(self.max_waiting > 0, "max_waiting")?;
         ConfigError::unless(self.seats != Some(0), "seats")?;
         ConfigError::unless(self.max_failed_warm_ups > 0, "max_failed_warm_ups")?;
-        ConfigError::unless(self.broken_rest.0 > Duration::ZERO, "broken_rest")?;
+        ConfigError::unless(self.unavailable_backoff.0 > Duration::ZERO, "unavailable_backoff")?;
         if !self.sessions.registry.shared.claim_pool(&self.name) {
             return Err(PoolConfigError::NameTaken(self.name));
         }
@@ -348,18 +348,18 @@ impl SessionPoolBuilder {
                 cap: self.cap.unwrap_or(usize::MAX),
                 delay: self.min_delay,
                 delay_jitter: thousandths(self.delay_jitter),
-                max_score: thousandths(self.max_errors),
-                heal: thousandths(self.healing),
+                max_score: thousandths(self.max_error_score),
+                heal: thousandths(self.error_score_decrement),
                 max_uses: self.max_uses,
                 max_age: self.max_age,
                 waiting: self.max_waiting,
                 failures: self.max_failed_warm_ups,
-                rest: self.broken_rest.0,
-                rest_most: self.broken_rest.1,
+                rest: self.unavailable_backoff.0,
+                rest_most: self.unavailable_backoff.1,
                 order: Order::from(self.strategy),
             },
             max_wait: self.max_wait,
-            max_rest: self.max_rest,
+            max_cooldown: self.max_cooldown,
             seats: self.seats,
             sticky: self.sticky,
             choose: self.choose,
@@ -390,7 +390,7 @@ impl fmt::Debug for SessionPoolBuilder {
         f.debug_struct("SessionPoolBuilder")
             .field("name", &self.name)
             .field("size", &self.size)
-            .field("max_at_once", &self.cap)
+            .field("max_in_flight", &self.cap)
             .field("strategy", &self.strategy)
             .finish_non_exhaustive()
     }

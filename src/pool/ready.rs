@@ -8,9 +8,9 @@ pub(crate) enum Order {
     /// The one that was leased longest ago comes first.
     RoundRobin,
     /// The one with the fewest requests on their way comes first, and among equals the one leased longest ago.
-    LeastBusy,
+    LeastLoaded,
     /// The first place of the pool comes first, whoever has it.
-    UntilFailure,
+    FillFirst,
     /// Any of them.
     Random,
 }

@@ -109,7 +109,7 @@ impl Seats {
                 // The attempt looks first whether there is a session that can be taken over.
                 warm::up(order, session);
             } else {
-                order.finish(Err(RenewalError::new(RenewalErrorKind::NoStack)));
+                order.finish(Err(RenewalError::new(RenewalErrorKind::NoService)));
             }
         });
     }

@@ -4,7 +4,7 @@ use http::{Extensions, Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{LeaseBody, ResponseFuture, SessionPool};
+use super::{LeasedBody, ResponseFuture, SessionPool};
 use crate::{
     gate::BoxError,
     session::{Identity, Session, SessionId},
@@ -44,7 +44,7 @@ where
     S::Error: Into<BoxError>,
     R: Body,
 {
-    type Response = Response<LeaseBody<R>>;
+    type Response = Response<LeasedBody<R>>;
     type Error = BoxError;
     type Future = ResponseFuture<S, B>;
 

@@ -18,13 +18,13 @@ pub struct PoolStats {
     /// The most requests that waited at one moment.
     pub waiting_peak: u64,
     /// Requests that gave up waiting, those included whose time was over.
-    pub gave_up: u64,
+    pub abandoned: u64,
     /// Requests that waited for longer than they may.
     pub timed_out: u64,
     /// Requests refused because too many waited.
-    pub refused_waiting: u64,
+    pub rejected_queue_full: u64,
     /// Requests refused because the pool was broken.
-    pub refused_broken: u64,
+    pub rejected_unavailable: u64,
     /// Members whose making was started.
     pub created: u64,
     /// Members that became ready to serve.
@@ -36,7 +36,7 @@ pub struct PoolStats {
     /// Bad marks.
     pub bad: u64,
     /// Rests.
-    pub rests: u64,
+    pub cooldowns: u64,
     /// Members retired because of their score.
     pub retired_errors: u64,
     /// Members retired because they had been used often enough.
@@ -44,13 +44,13 @@ pub struct PoolStats {
     /// Members retired because they were too old.
     pub retired_age: u64,
     /// Members retired by hand, or by a verdict that said so.
-    pub retired_by_hand: u64,
+    pub retired_manually: u64,
     /// Members that made room for one that nobody had used.
     pub retired_replaced: u64,
     /// Members retired because their session could not be renewed.
     pub retired_failed: u64,
     /// Members that were given back to be another process's, or were lost to it; where sessions are shared.
-    pub given_back: u64,
+    pub released: u64,
 }
 
 impl PoolStats {
@@ -59,7 +59,7 @@ impl PoolStats {
         self.retired_errors
             + self.retired_uses
             + self.retired_age
-            + self.retired_by_hand
+            + self.retired_manually
             + self.retired_replaced
             + self.retired_failed
     }
@@ -72,23 +72,23 @@ impl From<&Tally> for PoolStats {
             leases_unused: tally.unused,
             waited: tally.waited,
             waiting_peak: tally.waiting_peak,
-            gave_up: tally.left,
+            abandoned: tally.left,
             timed_out: tally.timed_out,
-            refused_waiting: tally.overloaded,
-            refused_broken: tally.broken,
+            rejected_queue_full: tally.overloaded,
+            rejected_unavailable: tally.broken,
             created: tally.ordered,
             warmed: tally.warmed,
             warm_ups_failed: tally.failed,
             good: tally.good,
             bad: tally.bad,
-            rests: tally.rests,
+            cooldowns: tally.rests,
             retired_errors: tally.retired_errors,
             retired_uses: tally.retired_uses,
             retired_age: tally.retired_age,
-            retired_by_hand: tally.retired_hand,
+            retired_manually: tally.retired_hand,
             retired_replaced: tally.retired_replaced,
             retired_failed: tally.retired_failed,
-            given_back: tally.given_back,
+            released: tally.released,
         }
     }
 }
@@ -100,11 +100,11 @@ pub enum MemberState {
     /// Its session is being warmed up.
     Warming,
     /// It is warm and waits to take over from the one before it.
-    StandingBy,
+    Standby,
     /// It serves, or can.
     Serving,
     /// It rests until it may be used again: by a `Retry-After`, by hand, or by the least delay between uses.
-    Resting,
+    CoolingDown,
     /// Its session is being renewed.
     Renewing,
     /// It was retired, and its last requests are on their way.
@@ -115,9 +115,9 @@ impl fmt::Display for MemberState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Warming => "warming",
-            Self::StandingBy => "standing by",
+            Self::Standby => "standing by",
             Self::Serving => "serving",
-            Self::Resting => "resting",
+            Self::CoolingDown => "resting",
             Self::Renewing => "renewing",
             Self::Draining => "draining",
         })
@@ -143,7 +143,7 @@ pub struct MemberSnapshot {
     /// Its bad marks.
     pub bad: u64,
     /// How often it was sent to rest.
-    pub rests: u64,
+    pub cooldowns: u64,
     /// For how long it has been warm.
     pub age: Duration,
 }
@@ -159,7 +159,7 @@ pub struct PoolSnapshot {
     /// How many requests wait.
     pub waiting: usize,
     /// Why the pool is broken, if it is.
-    pub broken: Option<RenewalError>,
+    pub unavailable: Option<RenewalError>,
     /// What happened so far.
     pub stats: PoolStats,
     /// The members, the oldest first.
@@ -179,8 +179,8 @@ impl MemberSnapshot {
             id: id(key),
             state: match member.phase {
                 Phase::Ordered => MemberState::Warming,
-                Phase::Standby => MemberState::StandingBy,
-                Phase::Serving if member.ready_at > now => MemberState::Resting,
+                Phase::Standby => MemberState::Standby,
+                Phase::Serving if member.ready_at > now => MemberState::CoolingDown,
                 Phase::Serving => MemberState::Serving,
                 Phase::Shut => MemberState::Renewing,
                 Phase::Draining => MemberState::Draining,
@@ -190,7 +190,7 @@ impl MemberSnapshot {
             score: member.score as f64 / BAD as f64,
             good: member.good,
             bad: member.bad,
-            rests: member.rests,
+            cooldowns: member.rests,
             age: if member.phase == Phase::Ordered {
                 Duration::ZERO
             } else {
@@ -204,7 +204,7 @@ impl MemberSnapshot {
 /// The pool in a line, and each member in another.
 impl fmt::Display for PoolSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { name, size, waiting, broken, stats, members } = self;
+        let Self { name, size, waiting, unavailable, stats, members } = self;
         let serving = members.iter().filter(|member| member.state != MemberState::Draining).count();
         write!(
             f,
@@ -212,13 +212,13 @@ impl fmt::Display for PoolSnapshot {
             stats.leases,
             stats.retired()
         )?;
-        if let Some(cause) = broken {
-            write!(f, ", broken: {cause}")?;
+        if let Some(cause) = unavailable {
+            write!(f, ", unavailable: {cause}")?;
         }
-        for MemberSnapshot { id, state, in_use, uses, score, good, bad, rests, age } in members {
+        for MemberSnapshot { id, state, in_use, uses, score, good, bad, cooldowns, age } in members {
             write!(
                 f,
-                "\n  {id}: {state}, {in_use} in use, {uses} uses, score {score:.1} ({good} good, {bad} bad, {rests} rests), {age:.0?}"
+                "\n  {id}: {state}, {in_use} in use, {uses} uses, score {score:.1} ({good} good, {bad} bad, {cooldowns} cooldowns), {age:.0?}"
             )?;
         }
         Ok(())

@@ -17,9 +17,9 @@ pub enum Strategy {
     /// Any of them. The pool is filled by its first requests.
     Random,
     /// The one with the fewest requests on their way. The pool grows by a request that finds nobody idle.
-    LeastBusy,
+    LeastLoaded,
     /// The same one until it is retired or cannot take more. The pool grows by a request that finds nobody free.
-    UntilFailure,
+    FillFirst,
 }
 
 impl From<Strategy> for Order {
@@ -27,40 +27,40 @@ impl From<Strategy> for Order {
         match strategy {
             Strategy::RoundRobin => Self::RoundRobin,
             Strategy::Random => Self::Random,
-            Strategy::LeastBusy => Self::LeastBusy,
-            Strategy::UntilFailure => Self::UntilFailure,
+            Strategy::LeastLoaded => Self::LeastLoaded,
+            Strategy::FillFirst => Self::FillFirst,
         }
     }
 }
 
-/// A strategy of your own, for [`choose_with`](super::SessionPoolBuilder::choose_with).
+/// A strategy of your own, for [`pick_with`](super::SessionPoolBuilder::pick_with).
 ///
 /// It runs in the task of the request and under no lock. When the session that it chose has been given to another in the
 /// meantime, or cannot serve after all, the pool takes another one; a request that waits gets whichever becomes free first.
 ///
 /// ```
-/// use tower_client_sessions::pool::{Asking, Candidate, Choose};
+/// use tower_client_sessions::pool::{RequestView, MemberView, Picker};
 ///
 /// /// The one with the cleanest record.
 /// struct Cleanest;
 ///
-/// impl Choose for Cleanest {
-///     fn choose(&self, _request: &Asking<'_>, candidates: &[Candidate]) -> Option<usize> {
+/// impl Picker for Cleanest {
+///     fn pick(&self, _request: &RequestView<'_>, candidates: &[MemberView]) -> Option<usize> {
 ///         let record = |index: &usize| candidates[*index].score();
 ///         (0..candidates.len()).min_by(|one, other| record(one).total_cmp(&record(other)))
 ///     }
 /// }
 /// ```
-pub trait Choose: Send + Sync + 'static {
+pub trait Picker: Send + Sync + 'static {
     /// The position of the candidate to use. `None`, or one that is out of range, leaves it to the pool.
     ///
     /// There are at least two candidates, the one that was used longest ago first.
-    fn choose(&self, request: &Asking<'_>, candidates: &[Candidate]) -> Option<usize>;
+    fn pick(&self, request: &RequestView<'_>, candidates: &[MemberView]) -> Option<usize>;
 }
 
 /// The request that a session is chosen for. A lease that was asked for by [`lease`](super::SessionPool::lease) has none.
 #[derive(Clone, Copy)]
-pub struct Asking<'a>(Option<Parts<'a>>);
+pub struct RequestView<'a>(Option<Parts<'a>>);
 
 #[derive(Clone, Copy)]
 struct Parts<'a> {
@@ -70,7 +70,7 @@ struct Parts<'a> {
     extensions: &'a Extensions,
 }
 
-impl<'a> Asking<'a> {
+impl<'a> RequestView<'a> {
     pub(crate) fn none() -> Self {
         Self(None)
     }
@@ -111,7 +111,7 @@ impl<'a> Asking<'a> {
 }
 
 /// Without the query of the URI and without headers, which may hold secrets.
-impl fmt::Debug for Asking<'_> {
+impl fmt::Debug for RequestView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Asking")
             .field("method", &self.method())
@@ -120,16 +120,16 @@ impl fmt::Debug for Asking<'_> {
     }
 }
 
-/// A session that can serve at once, as [`Choose`] sees it.
+/// A session that can serve at once, as [`Picker`] sees it.
 #[derive(Clone, Debug)]
-pub struct Candidate {
+pub struct MemberView {
     pub(crate) id: SessionId,
     pub(crate) in_use: usize,
     pub(crate) uses: u64,
     pub(crate) score: f64,
 }
 
-impl Candidate {
+impl MemberView {
     /// The session's name.
     pub fn id(&self) -> &SessionId {
         &self.id

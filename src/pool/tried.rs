@@ -16,17 +16,17 @@ use super::core::Number;
 ///
 /// Where the pool is full, the new one takes the place of the one that is worth least: by its score, then by its uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct FreshSession;
+pub struct UnusedSession;
 
 /// The sessions that a request was tried under, in its extensions: the pool gives it another one each time, until it has tried
 /// all.
 ///
-/// [`TriedLayer`] above a retry layer puts one into each request. Clones share what they have tried, so that the copies that a
+/// [`TriedSessionsLayer`] above a retry layer puts one into each request. Clones share what they have tried, so that the copies that a
 /// retry layer makes know of each other.
 #[derive(Clone, Debug, Default)]
-pub struct Tried(Arc<Mutex<Vec<Number>>>);
+pub struct TriedSessions(Arc<Mutex<Vec<Number>>>);
 
-impl Tried {
+impl TriedSessions {
     /// Creates the memory of a request that has not been tried.
     pub fn new() -> Self {
         Self::default()
@@ -48,7 +48,7 @@ impl Tried {
 ///
 /// ```
 /// use tower::ServiceBuilder;
-/// use tower_client_sessions::{PoolLayer, SessionPool, Sessions, pool::TriedLayer};
+/// use tower_client_sessions::{PoolLayer, SessionPool, Sessions, pool::TriedSessionsLayer};
 /// # #[derive(Clone)]
 /// # struct Twice;
 /// # impl<B: Clone, R, E> tower::retry::Policy<http::Request<B>, R, E> for Twice {
@@ -59,37 +59,37 @@ impl Tried {
 ///
 /// let pool = SessionPool::builder(&Sessions::new()).size(8).build();
 /// let stack = ServiceBuilder::new()
-///     .layer(TriedLayer::new())
+///     .layer(TriedSessionsLayer::new())
 ///     .retry(Twice)
 ///     .layer(PoolLayer::new(&pool));
 /// # let _ = stack;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
-pub struct TriedLayer;
+pub struct TriedSessionsLayer;
 
-impl TriedLayer {
+impl TriedSessionsLayer {
     /// Creates the layer.
     pub fn new() -> Self {
         Self
     }
 }
 
-impl<S> Layer<S> for TriedLayer {
-    type Service = TriedService<S>;
+impl<S> Layer<S> for TriedSessionsLayer {
+    type Service = TriedSessionsService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TriedService { inner }
+        TriedSessionsService { inner }
     }
 }
 
-/// Middleware that puts a [`Tried`] into each request that has none.
+/// Middleware that puts a [`TriedSessions`] into each request that has none.
 #[derive(Clone, Debug)]
-pub struct TriedService<S> {
+pub struct TriedSessionsService<S> {
     inner: S,
 }
 
-impl<S, B> Service<Request<B>> for TriedService<S>
+impl<S, B> Service<Request<B>> for TriedSessionsService<S>
 where
     S: Service<Request<B>>,
 {
@@ -102,7 +102,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        request.extensions_mut().get_or_insert_default::<Tried>();
+        request.extensions_mut().get_or_insert_default::<TriedSessions>();
         self.inner.call(request)
     }
 }

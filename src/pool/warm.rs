@@ -84,7 +84,7 @@ struct Renewed {
 
 impl Drop for Renewed {
     fn drop(&mut self) {
-        let lost = || Err(RenewalError::new(RenewalErrorKind::Lost));
+        let lost = || Err(RenewalError::new(RenewalErrorKind::Aborted));
         let result = self.result.take().unwrap_or_else(lost);
         self.pool.opened(self.key, result);
     }

@@ -9,7 +9,7 @@ use std::{
 /// What is wrong with profiles: every mistake that was found, in order.
 ///
 /// `Display` has one line for each. [`kind`](Self::kind), [`file`](Self::file), [`entry`](Self::entry) and
-/// [`field`](Self::field) are those of the first; [`mistakes`](Self::mistakes) has them all.
+/// [`field`](Self::field) are those of the first; [`issues`](Self::issues) has them all.
 ///
 /// # Examples
 ///
@@ -33,15 +33,15 @@ use std::{
 #[derive(Debug)]
 pub struct ProfileError {
     /// Never empty.
-    mistakes: Vec<ProfileMistake>,
+    issues: Vec<ProfileIssue>,
     source: Option<io::Error>,
 }
 
 impl ProfileError {
-    /// Wraps what was collected; `mistakes` must hold at least one.
-    pub(super) fn new(mistakes: Vec<ProfileMistake>) -> Self {
-        debug_assert!(!mistakes.is_empty(), "an error without a mistake");
-        Self { mistakes, source: None }
+    /// Wraps what was collected; `issues` must hold at least one.
+    pub(super) fn new(issues: Vec<ProfileIssue>) -> Self {
+        debug_assert!(!issues.is_empty(), "an error without a mistake");
+        Self { issues, source: None }
     }
 
     #[cfg(feature = "profile-files")]
@@ -52,19 +52,19 @@ impl ProfileError {
 
     #[cfg(feature = "profile-files")]
     pub(super) fn in_file(mut self, file: &Path) -> Self {
-        for mistake in &mut self.mistakes {
-            mistake.file = Some(file.to_owned());
+        for issue in &mut self.issues {
+            issue.file = Some(file.to_owned());
         }
         self
     }
 
-    pub(super) fn into_mistakes(self) -> Vec<ProfileMistake> {
-        self.mistakes
+    pub(super) fn into_mistakes(self) -> Vec<ProfileIssue> {
+        self.issues
     }
 
     /// Every mistake, in the order in which they were met.
-    pub fn mistakes(&self) -> &[ProfileMistake] {
-        &self.mistakes
+    pub fn issues(&self) -> &[ProfileIssue] {
+        &self.issues
     }
 
     /// The kind of the first mistake.
@@ -87,18 +87,18 @@ impl ProfileError {
         self.first().field()
     }
 
-    fn first(&self) -> &ProfileMistake {
-        self.mistakes.first().expect("an error holds at least one mistake")
+    fn first(&self) -> &ProfileIssue {
+        self.issues.first().expect("an error holds at least one mistake")
     }
 }
 
 impl fmt::Display for ProfileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, mistake) in self.mistakes.iter().enumerate() {
+        for (position, issue) in self.issues.iter().enumerate() {
             if position > 0 {
                 f.write_str("\n")?;
             }
-            mistake.fmt(f)?;
+            issue.fmt(f)?;
         }
         Ok(())
     }
@@ -110,9 +110,9 @@ impl Error for ProfileError {
     }
 }
 
-impl From<ProfileMistake> for ProfileError {
-    fn from(mistake: ProfileMistake) -> Self {
-        Self::new(vec![mistake])
+impl From<ProfileIssue> for ProfileError {
+    fn from(issue: ProfileIssue) -> Self {
+        Self::new(vec![issue])
     }
 }
 
@@ -124,7 +124,7 @@ impl From<Infallible> for ProfileError {
 
 /// One mistake in a profile.
 #[derive(Clone, Debug)]
-pub struct ProfileMistake {
+pub struct ProfileIssue {
     kind: ProfileErrorKind,
     file: Option<PathBuf>,
     entry: Option<usize>,
@@ -134,7 +134,7 @@ pub struct ProfileMistake {
     text: Cow<'static, str>,
 }
 
-impl ProfileMistake {
+impl ProfileIssue {
     pub(super) fn new(kind: ProfileErrorKind, text: impl Into<Cow<'static, str>>) -> Self {
         Self { kind, file: None, entry: None, field: None, line: None, text: text.into() }
     }
@@ -182,7 +182,7 @@ impl ProfileMistake {
     }
 }
 
-impl fmt::Display for ProfileMistake {
+impl fmt::Display for ProfileIssue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(f, "{}: ", file.display())?;
@@ -277,13 +277,13 @@ mod tests {
 
     #[test]
     fn a_mistake_names_file_entry_field_and_line() {
-        let mut mistake =
-            ProfileMistake::new(ProfileErrorKind::Proxy, "no host").at_field("proxy.url").at_entry(3);
-        assert_eq!(mistake.to_string(), "profile 3: proxy.url: no host");
-        mistake.file = Some("profiles.toml".into());
-        mistake.line = Some(7);
-        assert_eq!(mistake.to_string(), "profiles.toml: profile 3: proxy.url: no host (line 7)");
-        let error = ProfileError::from(mistake);
+        let mut issue =
+            ProfileIssue::new(ProfileErrorKind::Proxy, "no host").at_field("proxy.url").at_entry(3);
+        assert_eq!(issue.to_string(), "profile 3: proxy.url: no host");
+        issue.file = Some("profiles.toml".into());
+        issue.line = Some(7);
+        assert_eq!(issue.to_string(), "profiles.toml: profile 3: proxy.url: no host (line 7)");
+        let error = ProfileError::from(issue);
         assert_eq!(error.file(), Some(Path::new("profiles.toml")));
         assert_eq!((error.entry(), error.field()), (Some(3), Some("proxy.url")));
         assert!(error.source().is_none());

@@ -12,7 +12,7 @@ use toml::{
 };
 
 use super::{
-    error::{ProfileError, ProfileErrorKind, ProfileMistake, shown},
+    error::{ProfileError, ProfileErrorKind, ProfileIssue, shown},
     profile::{Profile, ProfileBuilder},
     profiles::{Names, Profiles},
     proxy::Proxy,
@@ -33,12 +33,12 @@ impl Profiles {
             Some(extension) if extension.eq_ignore_ascii_case("json") => Self::from_json,
             _ => {
                 let text = "unknown format; name the file .toml or .json";
-                let mistake = ProfileMistake::new(ProfileErrorKind::UnknownFormat, text);
-                return Err(ProfileError::from(mistake).in_file(path));
+                let issue = ProfileIssue::new(ProfileErrorKind::UnknownFormat, text);
+                return Err(ProfileError::from(issue).in_file(path));
             }
         };
         let unreadable = |source: io::Error| {
-            ProfileError::from(ProfileMistake::new(ProfileErrorKind::Read, "cannot be read")).because(source)
+            ProfileError::from(ProfileIssue::new(ProfileErrorKind::Read, "cannot be read")).because(source)
         };
         fs::read_to_string(path)
             .map_err(unreadable)
@@ -77,7 +77,7 @@ impl Profiles {
         if !errors.is_empty() {
             // Their `Display` quotes the line, which may hold a password; the message does not.
             let syntax = |error: &toml::de::Error| {
-                ProfileMistake::new(ProfileErrorKind::Syntax, format!("not TOML: {}", error.message()))
+                ProfileIssue::new(ProfileErrorKind::Syntax, format!("not TOML: {}", error.message()))
                     .at_line(error.span().map(|span| line(text, span.start)))
             };
             return Err(ProfileError::new(errors.iter().map(syntax).collect()));
@@ -105,7 +105,7 @@ impl Profiles {
             let message = error.to_string();
             let place = format!(" at line {} column {}", error.line(), error.column());
             let message = message.strip_suffix(&place).unwrap_or(&message);
-            ProfileMistake::new(ProfileErrorKind::Syntax, format!("not JSON: {message}"))
+            ProfileIssue::new(ProfileErrorKind::Syntax, format!("not JSON: {message}"))
                 .at_line(Some(error.line()))
         };
         read(serde_json::from_str(without_mark(text)).map_err(syntax)?)
@@ -226,38 +226,38 @@ impl<'de> Visitor<'de> for ValueVisitor {
 }
 
 fn read(root: Node) -> Result<Profiles, ProfileError> {
-    let mut mistakes = Vec::new();
+    let mut issues = Vec::new();
     let mut list = None;
     match root.value {
         Value::List(entries) => list = Some(entries),
         Value::Table(fields) => {
             for (name, node) in fields {
-                let mistake = match (name.as_str(), node.value) {
+                let issue = match (name.as_str(), node.value) {
                     ("profile" | "profiles", Value::List(entries)) if list.is_none() => {
                         list = Some(entries);
                         continue;
                     }
                     ("profile" | "profiles", Value::List(_)) => {
-                        ProfileMistake::new(ProfileErrorKind::Duplicate, "a second list of profiles")
+                        ProfileIssue::new(ProfileErrorKind::Duplicate, "a second list of profiles")
                     }
                     ("profile" | "profiles", other) => {
                         let text = format!(
                             "is {}, not a list of profiles; in TOML, write [[profile]]",
                             other.kind()
                         );
-                        ProfileMistake::new(ProfileErrorKind::WrongType, text)
+                        ProfileIssue::new(ProfileErrorKind::WrongType, text)
                     }
-                    _ => ProfileMistake::new(
+                    _ => ProfileIssue::new(
                         ProfileErrorKind::UnknownField,
                         "unknown field; there is profile, the list of profiles",
                     ),
                 };
-                mistakes.push(mistake.at_field(shown(&name).into_owned()).at_line(node.line));
+                issues.push(issue.at_field(shown(&name).into_owned()).at_line(node.line));
             }
         }
         other => {
             let text = format!("is {}, not a list of profiles", other.kind());
-            mistakes.push(ProfileMistake::new(ProfileErrorKind::WrongType, text));
+            issues.push(ProfileIssue::new(ProfileErrorKind::WrongType, text));
         }
     }
     let mut names = Names::default();
@@ -266,12 +266,11 @@ fn read(root: Node) -> Result<Profiles, ProfileError> {
         match read_profile(node, &mut names) {
             Ok(profile) => profiles.push(profile),
             Err(error) => {
-                mistakes
-                    .extend(error.into_mistakes().into_iter().map(|mistake| mistake.at_entry(position + 1)));
+                issues.extend(error.into_mistakes().into_iter().map(|issue| issue.at_entry(position + 1)));
             }
         }
     }
-    if mistakes.is_empty() { Profiles::new(profiles) } else { Err(ProfileError::new(mistakes)) }
+    if issues.is_empty() { Profiles::new(profiles) } else { Err(ProfileError::new(issues)) }
 }
 
 /// Reads one entry. A mistake gets the line of the innermost value that it is in.
@@ -285,21 +284,21 @@ fn read_profile(node: Node, names: &mut Names) -> Result<Profile, ProfileError> 
                 builder.locate(line);
             }
         }
-        other => builder.mistake(wrong_type(&other, "a table of fields")),
+        other => builder.issue(wrong_type(&other, "a table of fields")),
     }
     builder.build().map_err(|error| {
-        let mistakes = error.into_mistakes().into_iter().map(|mistake| mistake.at_line(node.line));
-        ProfileError::new(mistakes.collect())
+        let issues = error.into_mistakes().into_iter().map(|issue| issue.at_line(node.line));
+        ProfileError::new(issues.collect())
     })
 }
 
 fn read_field(mut builder: ProfileBuilder, name: &str, value: Value, names: &mut Names) -> ProfileBuilder {
     match (name, value) {
         ("name", Value::Text(name)) => {
-            if let Some(mistake) = names.take(&name) {
-                builder.mistake(mistake);
+            if let Some(issue) = names.take(&name) {
+                builder.issue(issue);
             }
-            builder.named(name)
+            builder.name(name)
         }
         ("proxy", Value::Text(url)) => builder.proxy(url),
         ("proxy", Value::Table(fields)) => match read_proxy(&mut builder, fields) {
@@ -313,7 +312,7 @@ fn read_field(mut builder: ProfileBuilder, name: &str, value: Value, names: &mut
                     Value::Text(value) => builder = builder.header(name, value),
                     other => {
                         let field = format!("headers.{}", shown(&name));
-                        builder.mistake(wrong_type(&other, "text").at_field(field));
+                        builder.issue(wrong_type(&other, "text").at_field(field));
                     }
                 }
                 builder.locate(field.line);
@@ -323,7 +322,7 @@ fn read_field(mut builder: ProfileBuilder, name: &str, value: Value, names: &mut
         ("local-address", Value::Text(address)) => match address.parse::<IpAddr>() {
             Ok(address) => builder.local_address(address),
             Err(_) => builder.but(
-                ProfileMistake::new(ProfileErrorKind::LocalAddress, "is not an IP address")
+                ProfileIssue::new(ProfileErrorKind::LocalAddress, "is not an IP address")
                     .at_field("local-address"),
             ),
         },
@@ -333,7 +332,7 @@ fn read_field(mut builder: ProfileBuilder, name: &str, value: Value, names: &mut
         ("proxy", other) => builder.but(wrong_type(&other, "text or a table").at_field("proxy")),
         ("headers", other) => builder.but(wrong_type(&other, "a table").at_field("headers")),
         _ => builder.but(
-            ProfileMistake::new(
+            ProfileIssue::new(
                 ProfileErrorKind::UnknownField,
                 "unknown field; there are name, proxy, user-agent, headers and local-address",
             )
@@ -345,12 +344,12 @@ fn read_field(mut builder: ProfileBuilder, name: &str, value: Value, names: &mut
 /// Reads `{ url, username, password }`, the last two as written, without decoding.
 fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Option<Proxy> {
     let has = |field: &str| fields.iter().any(|(name, _)| name == field);
-    let missing = |field| ProfileMistake::new(ProfileErrorKind::Missing, "is missing").at_field(field);
+    let missing = |field| ProfileIssue::new(ProfileErrorKind::Missing, "is missing").at_field(field);
     if !has("url") {
-        builder.mistake(missing("proxy.url"));
+        builder.issue(missing("proxy.url"));
     }
     if has("password") && !has("username") {
-        builder.mistake(missing("proxy.username"));
+        builder.issue(missing("proxy.username"));
     }
 
     let mut proxy = None;
@@ -361,16 +360,16 @@ fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Opti
             ("url", Value::Text(url)) => match url.parse::<Proxy>() {
                 Ok(parsed) => proxy = Some(parsed),
                 Err(error) => {
-                    error.into_mistakes().into_iter().for_each(|m| builder.mistake(m.at_field("proxy.url")));
+                    error.into_mistakes().into_iter().for_each(|m| builder.issue(m.at_field("proxy.url")));
                 }
             },
             ("username", Value::Text(text)) => username = Some((text, field.line)),
             ("password", Value::Text(text)) => password = text,
             ("url" | "username" | "password", other) => {
-                builder.mistake(wrong_type(&other, "text").at_field(format!("proxy.{name}")));
+                builder.issue(wrong_type(&other, "text").at_field(format!("proxy.{name}")));
             }
-            _ => builder.mistake(
-                ProfileMistake::new(
+            _ => builder.issue(
+                ProfileIssue::new(
                     ProfileErrorKind::UnknownField,
                     "unknown field; there are url, username and password",
                 )
@@ -386,14 +385,14 @@ fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Opti
     };
     if proxy.server().is_some_and(|server| server.credentials().is_some()) {
         let text = "the URL has credentials too";
-        let mistake = ProfileMistake::new(ProfileErrorKind::Duplicate, text).at_field("proxy.username");
-        builder.mistake(mistake.at_line(line));
+        let issue = ProfileIssue::new(ProfileErrorKind::Duplicate, text).at_field("proxy.username");
+        builder.issue(issue.at_line(line));
         return None;
     }
     match proxy.with_credentials(username, password) {
         Ok(proxy) => Some(proxy),
         Err(error) => {
-            error.into_mistakes().into_iter().for_each(|mistake| builder.mistake(mistake.at_line(line)));
+            error.into_mistakes().into_iter().for_each(|issue| builder.issue(issue.at_line(line)));
             None
         }
     }
@@ -405,8 +404,7 @@ fn once_each(builder: &mut ProfileBuilder, prefix: &str, fields: Vec<(String, No
     for (name, field) in fields {
         if once.iter().any(|(given, _)| *given == name) {
             let field = format!("{prefix}{}", shown(&name));
-            builder
-                .mistake(ProfileMistake::new(ProfileErrorKind::Duplicate, "is given twice").at_field(field));
+            builder.issue(ProfileIssue::new(ProfileErrorKind::Duplicate, "is given twice").at_field(field));
         } else {
             once.push((name, field));
         }
@@ -414,8 +412,8 @@ fn once_each(builder: &mut ProfileBuilder, prefix: &str, fields: Vec<(String, No
     once
 }
 
-fn wrong_type(found: &Value, expected: &str) -> ProfileMistake {
-    ProfileMistake::new(ProfileErrorKind::WrongType, format!("is {}, not {expected}", found.kind()))
+fn wrong_type(found: &Value, expected: &str) -> ProfileIssue {
+    ProfileIssue::new(ProfileErrorKind::WrongType, format!("is {}, not {expected}", found.kind()))
 }
 
 /// The line of a place in the text, counted from 1.
@@ -595,8 +593,8 @@ proxy = { url = "direct", username = "u" }
             (Profiles::from_toml(toml).unwrap_err(), &[2, 4][..]),
             (Profiles::from_json(json).unwrap_err(), &[2]),
         ] {
-            assert!(error.mistakes().iter().all(|mistake| mistake.kind() == ProfileErrorKind::Syntax));
-            let found: Vec<_> = error.mistakes().iter().filter_map(ProfileMistake::line).collect();
+            assert!(error.issues().iter().all(|issue| issue.kind() == ProfileErrorKind::Syntax));
+            let found: Vec<_> = error.issues().iter().filter_map(ProfileIssue::line).collect();
             assert_eq!(found, lines, "{error}");
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }

@@ -12,7 +12,7 @@
 //! # In code
 //!
 //! ```
-//! use tower_client_sessions::profile::{Exhausted, Profile, Profiles, Proxy};
+//! use tower_client_sessions::profile::{OnExhausted, Profile, Profiles, Proxy};
 //!
 //! # fn main() -> Result<(), tower_client_sessions::profile::ProfileError> {
 //! let berlin = Profile::builder()
@@ -27,7 +27,7 @@
 //! assert_eq!((server.host(), server.port()), ("proxy.example", 8080));
 //! assert_eq!(server.credentials().unwrap().password(), "p@ss");
 //!
-//! let profiles = Profiles::new([berlin, plain])?.when_exhausted(Exhausted::Recycle);
+//! let profiles = Profiles::new([berlin, plain])?.on_exhausted(OnExhausted::Reuse);
 //! assert_eq!(profiles.len(), 2);
 //! # Ok(())
 //! # }
@@ -80,8 +80,8 @@ mod proxy;
 mod rotation;
 mod worn;
 
-pub use error::{ProfileError, ProfileErrorKind, ProfileMistake, UnknownProfile};
+pub use error::{ProfileError, ProfileErrorKind, ProfileIssue, UnknownProfile};
 pub use profile::{Profile, ProfileBuilder};
-pub use profiles::{Draw, Exhausted, Profiles};
+pub use profiles::{OnExhausted, ProfileStrategy, Profiles};
 pub use proxy::{Credentials, Proxy, ProxyScheme, ProxyServer};
 pub(crate) use worn::{Looked, Place, Wearer, Worn};

@@ -3,7 +3,7 @@ use std::{net::IpAddr, sync::Arc};
 use http::{HeaderName, HeaderValue};
 
 use super::{
-    error::{ProfileError, ProfileErrorKind, ProfileMistake, shown},
+    error::{ProfileError, ProfileErrorKind, ProfileIssue, shown},
     proxy::Proxy,
 };
 
@@ -73,7 +73,7 @@ impl Profile {
     /// assert!(one == other && !one.same(&other));
     /// # Ok::<(), tower_client_sessions::profile::ProfileError>(())
     /// ```
-    pub fn same(&self, other: &Self) -> bool {
+    pub fn ptr_eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 }
@@ -101,16 +101,16 @@ impl Profile {
 #[must_use = "a builder does nothing until `build`"]
 pub struct ProfileBuilder {
     inner: Inner,
-    mistakes: Vec<ProfileMistake>,
+    issues: Vec<ProfileIssue>,
 }
 
 impl ProfileBuilder {
     /// Sets the name: not empty, without control characters. Default: none.
-    pub fn named(mut self, name: impl Into<String>) -> Self {
+    pub fn name(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         if name.is_empty() || name.chars().any(char::is_control) {
-            self.mistake(
-                ProfileMistake::new(ProfileErrorKind::Name, "is empty or has a control character")
+            self.issue(
+                ProfileIssue::new(ProfileErrorKind::Name, "is empty or has a control character")
                     .at_field("name"),
             );
         }
@@ -126,7 +126,7 @@ impl ProfileBuilder {
     {
         match proxy.try_into() {
             Ok(proxy) => self.inner.proxy = Some(proxy),
-            Err(error) => self.mistakes.extend(error.into().into_mistakes()),
+            Err(error) => self.issues.extend(error.into().into_mistakes()),
         }
         self
     }
@@ -138,8 +138,8 @@ impl ProfileBuilder {
     {
         match HeaderValue::try_from(value) {
             Ok(value) if !value.is_empty() => self.inner.user_agent = Some(value),
-            _ => self.mistake(
-                ProfileMistake::new(
+            _ => self.issue(
+                ProfileIssue::new(
                     ProfileErrorKind::Header,
                     "is empty or has a character that a header cannot carry",
                 )
@@ -163,7 +163,7 @@ impl ProfileBuilder {
             Ok(header) => self.inner.headers.push(header),
             Err((kind, text)) => {
                 let field = format!("headers.{}", shown(&name.to_ascii_lowercase()));
-                self.mistake(ProfileMistake::new(kind, text).at_field(field));
+                self.issue(ProfileIssue::new(kind, text).at_field(field));
             }
         }
         self
@@ -181,33 +181,33 @@ impl ProfileBuilder {
     ///
     /// Every mistake made on the way; or, if there was none, that the profile sets nothing. A name alone is nothing.
     pub fn build(mut self) -> Result<Profile, ProfileError> {
-        if self.mistakes.is_empty() && self.inner.sets_nothing() {
-            self.mistake(ProfileMistake::new(
+        if self.issues.is_empty() && self.inner.sets_nothing() {
+            self.issue(ProfileIssue::new(
                 ProfileErrorKind::NothingSet,
                 "sets nothing; give it a proxy, a user agent, headers or a local address",
             ));
         }
-        if self.mistakes.is_empty() {
+        if self.issues.is_empty() {
             Ok(Profile { inner: Arc::new(self.inner) })
         } else {
-            Err(ProfileError::new(self.mistakes))
+            Err(ProfileError::new(self.issues))
         }
     }
 
-    pub(super) fn mistake(&mut self, mistake: ProfileMistake) {
-        self.mistakes.push(mistake);
+    pub(super) fn issue(&mut self, issue: ProfileIssue) {
+        self.issues.push(issue);
     }
 
     #[cfg(feature = "profile-files")]
-    pub(super) fn but(mut self, mistake: ProfileMistake) -> Self {
-        self.mistake(mistake);
+    pub(super) fn but(mut self, issue: ProfileIssue) -> Self {
+        self.issue(issue);
         self
     }
 
     /// Gives the line to the mistakes that have none yet.
     #[cfg(feature = "profile-files")]
     pub(super) fn locate(&mut self, line: Option<usize>) {
-        self.mistakes = self.mistakes.drain(..).map(|mistake| mistake.at_line(line)).collect();
+        self.issues = self.issues.drain(..).map(|issue| issue.at_line(line)).collect();
     }
 }
 
@@ -327,7 +327,7 @@ mod tests {
     fn every_mistake_is_reported_and_no_value_is_shown() {
         let error = refused(
             Profile::builder()
-                .named("")
+                .name("")
                 .proxy("hunter2@proxy")
                 .user_agent("hunter2\n")
                 .header("b d", "hunter2")
@@ -335,7 +335,7 @@ mod tests {
                 .header("x-b", "1")
                 .header("X-B", "hunter2"),
         );
-        let found: Vec<_> = error.mistakes().iter().map(|m| (m.kind(), m.field().unwrap())).collect();
+        let found: Vec<_> = error.issues().iter().map(|m| (m.kind(), m.field().unwrap())).collect();
         assert_eq!(
             found,
             [
@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_profile_that_sets_nothing_is_refused() {
-        for builder in [Profile::builder(), Profile::builder().named("alone")] {
+        for builder in [Profile::builder(), Profile::builder().name("alone")] {
             assert_eq!(refused(builder).kind(), ProfileErrorKind::NothingSet);
         }
         for builder in [

@@ -9,7 +9,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    error::{ProfileError, ProfileErrorKind, ProfileMistake, UnknownProfile},
+    error::{ProfileError, ProfileErrorKind, ProfileIssue, UnknownProfile},
     profile::Profile,
     rotation::Rotation,
     worn::Waits,
@@ -25,7 +25,7 @@ use super::{
 /// | --- | --- | --- |
 /// | [`draw`](Self::draw): which of the free ones | in turn | random, least used |
 /// | [`exclusive`](Self::exclusive): whether sessions share one | they may | a worn profile is not free |
-/// | [`when_exhausted`](Self::when_exhausted): what if none is free | begin again; for an exclusive list, wait for 30 seconds | wait, an error |
+/// | [`on_exhausted`](Self::on_exhausted): what if none is free | begin again; for an exclusive list, wait for 30 seconds | wait, an error |
 /// | [`rest`](Self::rest): for how long one that was marked bad is not free | 5 minutes | |
 ///
 /// [`Sessions::mark_profile_bad`](crate::Sessions::mark_profile_bad) marks one bad, and
@@ -72,12 +72,12 @@ impl Profiles {
         let taken = |(position, profile): (usize, &Profile)| {
             Some(names.take(profile.name()?)?.at_entry(position + 1))
         };
-        let mistakes: Vec<_> = list.iter().enumerate().filter_map(taken).collect();
-        if !mistakes.is_empty() {
-            return Err(ProfileError::new(mistakes));
+        let issues: Vec<_> = list.iter().enumerate().filter_map(taken).collect();
+        if !issues.is_empty() {
+            return Err(ProfileError::new(issues));
         }
         if list.is_empty() {
-            return Err(ProfileMistake::new(ProfileErrorKind::NoProfiles, "no profiles").into());
+            return Err(ProfileIssue::new(ProfileErrorKind::NoProfiles, "no profiles").into());
         }
         let mut first = HashMap::with_capacity(list.len());
         let kinds = list.iter().enumerate().map(|(place, profile)| *first.entry(profile).or_insert(place));
@@ -86,11 +86,11 @@ impl Profiles {
         Ok(Self { shared: Arc::new(Shared { list, kinds, rotation }) })
     }
 
-    /// Sets which of the free profiles is drawn. Default: [`Draw::InTurn`].
-    pub fn draw(self, draw: Draw) -> Self {
+    /// Sets which of the free profiles is drawn. Default: [`ProfileStrategy::RoundRobin`].
+    pub fn strategy(self, draw: ProfileStrategy) -> Self {
         self.shared.rotation.lock().draw = match draw {
             // The standard library's hasher keys are random; that is all that a seed needs.
-            Draw::Random => Draw::Seeded(RandomState::new().build_hasher().finish()),
+            ProfileStrategy::Random => ProfileStrategy::Seeded(RandomState::new().build_hasher().finish()),
             draw => draw,
         };
         self
@@ -100,15 +100,15 @@ impl Profiles {
     ///
     /// A session has a profile as long as it is there, whether or not it sends anything: bound them by
     /// [`max_sessions`](crate::session::SessionsBuilder::max_sessions), at most as many as there are profiles. A profile that
-    /// is in the list twice can be worn by two. With [`Exhausted::Recycle`], sessions share one when they have to.
+    /// is in the list twice can be worn by two. With [`OnExhausted::Reuse`], sessions share one when they have to.
     pub fn exclusive(self) -> Self {
         self.shared.rotation.lock().exclusive = true;
         self
     }
 
-    /// Sets what happens when no profile is free. Default: [`Exhausted::Recycle`]; for an [exclusive](Self::exclusive) list,
-    /// [`Exhausted::Wait`] for 30 seconds.
-    pub fn when_exhausted(self, exhausted: Exhausted) -> Self {
+    /// Sets what happens when no profile is free. Default: [`OnExhausted::Reuse`]; for an [exclusive](Self::exclusive) list,
+    /// [`OnExhausted::Wait`] for 30 seconds.
+    pub fn on_exhausted(self, exhausted: OnExhausted) -> Self {
         self.shared.rotation.lock().set_exhausted(exhausted);
         self.rouse();
         self
@@ -118,7 +118,7 @@ impl Profiles {
     ///
     /// Then it comes back by itself. A list that begins again because all of its profiles rest takes the one whose rest is over
     /// first.
-    pub fn rest(self, rest: Duration) -> Self {
+    pub fn cooldown(self, rest: Duration) -> Self {
         self.shared.rotation.lock().rest = rest;
         self
     }
@@ -174,10 +174,10 @@ impl fmt::Debug for Profiles {
 /// Which of the free profiles of a list is drawn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Draw {
+pub enum ProfileStrategy {
     /// The one drawn longest ago; at first, in the order of the list. One that is passed over keeps its turn.
     #[default]
-    InTurn,
+    RoundRobin,
     /// Any.
     Random,
     /// Any, by random numbers from this seed, so that a test repeats exactly.
@@ -189,10 +189,10 @@ pub enum Draw {
 /// What happens when no profile of a list is free: all others rest, or the list is exclusive and other sessions wear them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Exhausted {
+pub enum OnExhausted {
     /// The list begins again: sessions share a profile though the list is exclusive, or wear one that rests.
     #[default]
-    Recycle,
+    Reuse,
     /// A session that is created, or renewed, has no profile yet. Its requests wait for one in the session layer, for so long
     /// at most, each session in its turn. Then, or at once where there is no tokio runtime, they fail with
     /// [`SessionErrorKind::ProfilesExhausted`](crate::session::SessionErrorKind::ProfilesExhausted).
@@ -200,16 +200,16 @@ pub enum Exhausted {
     /// The wait counts towards the deadline of a renewal's attempt.
     Wait(Duration),
     /// As [`Wait`](Self::Wait), for no time.
-    Error,
+    Fail,
 }
 
-impl Exhausted {
+impl OnExhausted {
     pub(super) const WAIT: Self = Self::Wait(Duration::from_secs(30));
 
     /// For how long a request waits.
     pub(crate) fn patience(self) -> Duration {
         match self {
-            Self::Recycle | Self::Error => Duration::ZERO,
+            Self::Reuse | Self::Fail => Duration::ZERO,
             Self::Wait(patience) => patience,
         }
     }
@@ -221,14 +221,11 @@ pub(super) struct Names(HashSet<String>);
 
 impl Names {
     /// The mistake, if the name is taken already.
-    pub(super) fn take(&mut self, name: &str) -> Option<ProfileMistake> {
+    pub(super) fn take(&mut self, name: &str) -> Option<ProfileIssue> {
         if self.0.insert(name.to_owned()) {
             return None;
         }
-        Some(
-            ProfileMistake::new(ProfileErrorKind::Duplicate, "another profile has this name")
-                .at_field("name"),
-        )
+        Some(ProfileIssue::new(ProfileErrorKind::Duplicate, "another profile has this name").at_field("name"))
     }
 }
 
@@ -238,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_name_stands_for_one_profile() {
-        let named = |name| Profile::builder().named(name).proxy("direct").build().unwrap();
+        let named = |name| Profile::builder().name(name).proxy("direct").build().unwrap();
         let error = Profiles::new([named("a"), named("b"), named("a")]).unwrap_err();
         assert_eq!(error.kind(), ProfileErrorKind::Duplicate);
         assert_eq!(error.to_string(), "profile 3: name: another profile has this name");

@@ -8,7 +8,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 
-use super::error::{ProfileError, ProfileErrorKind, ProfileMistake};
+use super::error::{ProfileError, ProfileErrorKind, ProfileIssue};
 
 /// The way out: a proxy server, or *direct*, said explicitly.
 ///
@@ -77,10 +77,10 @@ impl Proxy {
         password: impl Into<String>,
     ) -> Result<Self, ProfileError> {
         let Some(server) = self.0 else {
-            return Err(mistake("direct has no credentials").at_field("proxy.username").into());
+            return Err(issue("direct has no credentials").at_field("proxy.username").into());
         };
         let credentials = Credentials::new(server.scheme, username.into(), password.into())
-            .map_err(|(part, text)| mistake(text).at_field(part.field()))?;
+            .map_err(|(part, text)| issue(text).at_field(part.field()))?;
         let mut server = Arc::unwrap_or_clone(server);
         server.credentials = Some(credentials);
         Ok(Self(Some(Arc::new(server))))
@@ -91,7 +91,7 @@ impl FromStr for Proxy {
     type Err = ProfileError;
 
     fn from_str(text: &str) -> Result<Self, ProfileError> {
-        parse(text).map_err(|text| mistake(text).at_field("proxy").into())
+        parse(text).map_err(|text| issue(text).at_field("proxy").into())
     }
 }
 
@@ -258,7 +258,7 @@ impl Credentials {
     }
 
     /// The value of `Proxy-Authorization` by the Basic scheme, marked sensitive.
-    pub fn basic(&self) -> HeaderValue {
+    pub fn to_basic_auth(&self) -> HeaderValue {
         self.basic.clone()
     }
 }
@@ -289,8 +289,8 @@ impl Part {
     }
 }
 
-fn mistake(text: impl Into<std::borrow::Cow<'static, str>>) -> ProfileMistake {
-    ProfileMistake::new(ProfileErrorKind::Proxy, text)
+fn issue(text: impl Into<std::borrow::Cow<'static, str>>) -> ProfileIssue {
+    ProfileIssue::new(ProfileErrorKind::Proxy, text)
 }
 
 /// Parses by RFC 3986, section 3.2, and quotes nothing but a scheme: in a URL that is wrong, any other part may be a
@@ -547,8 +547,8 @@ mod tests {
             "https://old:old@proxy".parse::<Proxy>().unwrap().with_credentials("u@x", "5%:/").unwrap();
         let credentials = proxy.server().unwrap().credentials().unwrap();
         assert_eq!((credentials.username(), credentials.password()), ("u@x", "5%:/"));
-        assert_eq!(credentials.basic(), "Basic dUB4OjUlOi8=");
-        assert!(credentials.basic().is_sensitive());
+        assert_eq!(credentials.to_basic_auth(), "Basic dUB4OjUlOi8=");
+        assert!(credentials.to_basic_auth().is_sensitive());
 
         for (proxy, username, password, field) in [
             ("http://h", "a:b", "", "proxy.username"),

@@ -8,7 +8,7 @@ use std::{
 
 use foldhash::quality::FixedState;
 
-use super::profiles::{Draw, Exhausted};
+use super::profiles::{OnExhausted, ProfileStrategy};
 
 /// Who draws: one session, by a number of its own.
 pub(super) type Wearer = usize;
@@ -28,9 +28,9 @@ pub(super) struct Wish {
 
 #[derive(Debug)]
 pub(super) struct Rotation<W> {
-    pub(super) draw: Draw,
+    pub(super) draw: ProfileStrategy,
     pub(super) exclusive: bool,
-    exhausted: Option<Exhausted>,
+    exhausted: Option<OnExhausted>,
     pub(super) rest: Duration,
     places: Box<[Place]>,
     /// The places, the one drawn longest ago in front.
@@ -71,7 +71,7 @@ enum Fit {
     /// Worn by another session, and not to be shared.
     Others,
     /// Marked bad.
-    Resting(Instant),
+    CoolingDown(Instant),
 }
 
 impl Fit {
@@ -86,7 +86,7 @@ impl<W> Rotation<W> {
     pub(super) fn new(kinds: &[usize]) -> Self {
         let place = |&kind| Place { kind, worn: 0, wearers: Vec::new(), drawn: 0, rests_until: None };
         Self {
-            draw: Draw::default(),
+            draw: ProfileStrategy::default(),
             exclusive: false,
             exhausted: None,
             rest: Duration::from_secs(300),
@@ -99,13 +99,13 @@ impl<W> Rotation<W> {
         }
     }
 
-    pub(super) fn set_exhausted(&mut self, exhausted: Exhausted) {
+    pub(super) fn set_exhausted(&mut self, exhausted: OnExhausted) {
         self.exhausted = Some(exhausted);
     }
 
     /// What happens to a wish for which there is no good place.
-    pub(super) fn exhausted(&self) -> Exhausted {
-        let by_default = if self.exclusive { Exhausted::WAIT } else { Exhausted::Recycle };
+    pub(super) fn exhausted(&self) -> OnExhausted {
+        let by_default = if self.exclusive { OnExhausted::WAIT } else { OnExhausted::Reuse };
         self.exhausted.unwrap_or(by_default)
     }
 
@@ -144,7 +144,7 @@ impl<W> Rotation<W> {
         while let Some((&ticket, waiting)) = self.waiting.range(after..).next() {
             after = ticket + 1;
             let wish = waiting.wish;
-            let hopeful = free > 0 || owners.contains(&wish.wearer) || self.exhausted() == Exhausted::Recycle;
+            let hopeful = free > 0 || owners.contains(&wish.wearer) || self.exhausted() == OnExhausted::Reuse;
             let Some(place) = hopeful.then(|| self.take(wish)).flatten() else {
                 continue;
             };
@@ -190,7 +190,7 @@ impl<W> Rotation<W> {
         };
         let position = position.expect("every place is in the queue, and there is one");
         let index = self.queue[position];
-        if !self.fit(index, wish).is_good() && self.exhausted() != Exhausted::Recycle {
+        if !self.fit(index, wish).is_good() && self.exhausted() != OnExhausted::Reuse {
             return None;
         }
         self.queue.remove(position);
@@ -208,7 +208,7 @@ impl<W> Rotation<W> {
     /// The position in the queue of the place that suits best.
     fn best(&self, wish: Wish) -> Option<usize> {
         let fit = |&place: &usize| self.fit(place, wish);
-        let in_turn = self.draw == Draw::InTurn;
+        let in_turn = self.draw == ProfileStrategy::RoundRobin;
         let first = self.queue.iter().position(|place| in_turn && fit(place) == Fit::Free);
         if first.is_some() {
             return first;
@@ -216,17 +216,17 @@ impl<W> Rotation<W> {
         let least = self.queue.iter().map(fit).min()?;
         let mut equal = self.queue.iter().enumerate().filter(|(_, place)| fit(place) == least);
         let chosen = match self.draw {
-            Draw::LeastUsed => equal.min_by_key(|&(_, &place)| {
+            ProfileStrategy::LeastUsed => equal.min_by_key(|&(_, &place)| {
                 let place = &self.places[place];
                 (place.worn, place.drawn)
             }),
-            Draw::Seeded(seed) => {
+            ProfileStrategy::Seeded(seed) => {
                 let random = FixedState::with_seed(seed).hash_one(self.draws) as usize;
                 let count = equal.clone().count();
                 equal.nth(random % count)
             }
             // A list that was told `Random` has drawn a seed.
-            Draw::InTurn | Draw::Random => equal.next(),
+            ProfileStrategy::RoundRobin | ProfileStrategy::Random => equal.next(),
         };
         chosen.map(|(position, _)| position)
     }
@@ -234,7 +234,7 @@ impl<W> Rotation<W> {
     fn fit(&self, place: usize, wish: Wish) -> Fit {
         let place = &self.places[place];
         if let Some(until) = self.resting(place) {
-            return Fit::Resting(until);
+            return Fit::CoolingDown(until);
         }
         let is_worn = self.exclusive && place.worn > 0;
         let is_own = |&wearer: &Wearer| wearer == wish.wearer;
@@ -288,7 +288,7 @@ mod tests {
     }
 
     impl Model {
-        fn new(kinds: &[usize], draw: Draw, exclusive: bool, exhausted: Exhausted) -> Self {
+        fn new(kinds: &[usize], draw: ProfileStrategy, exclusive: bool, exhausted: OnExhausted) -> Self {
             let mut rotation = Rotation::new(kinds);
             rotation.draw = draw;
             rotation.exclusive = exclusive;
@@ -335,7 +335,7 @@ mod tests {
             let again = |place: usize| wish.avoid == Some(self.kinds[place]);
             let unworn = |place: usize| !self.rotation.exclusive || self.worn(place) == 0;
             if good.is_empty() {
-                assert_eq!(self.rotation.exhausted(), Exhausted::Recycle);
+                assert_eq!(self.rotation.exhausted(), OnExhausted::Reuse);
                 let may = |&place: &usize| wish.pin.is_none_or(|pin| pin == place);
                 let soonest = (0..self.kinds.len()).filter(may).map(|place| self.rests(place)).min().unwrap();
                 assert_eq!(self.rests(place), soonest, "the one whose rest ends first, or none that rests");
@@ -346,8 +346,8 @@ mod tests {
                 assert!(better.is_empty() || better.contains(&place), "{place}, and {better:?} are better");
                 assert!(!again(place) || good.iter().all(|&other| again(other)), "{place} again");
                 let rank = |place: usize| match self.rotation.draw {
-                    Draw::InTurn => (self.last_drawn[place], place),
-                    Draw::LeastUsed => (self.worn(place), self.drawn[place]),
+                    ProfileStrategy::RoundRobin => (self.last_drawn[place], place),
+                    ProfileStrategy::LeastUsed => (self.worn(place), self.drawn[place]),
                     _ => (0, 0),
                 };
                 let least = better.iter().map(|&place| rank(place)).min();
@@ -371,13 +371,13 @@ mod tests {
             }
             for (_, wish) in &self.waiting {
                 assert!(self.good(*wish).is_empty(), "{wish:?} waits for nothing");
-                assert_ne!(self.rotation.exhausted(), Exhausted::Recycle);
+                assert_ne!(self.rotation.exhausted(), OnExhausted::Reuse);
             }
         }
 
         fn apply(&mut self, event: Event) {
             match event {
-                Event::Draw(wish) => match self.rotation.draw_now(wish) {
+                Event::ProfileStrategy(wish) => match self.rotation.draw_now(wish) {
                     Some(place) => {
                         assert!(self.waiting.is_empty(), "ahead of those who wait");
                         self.drew(wish, place);
@@ -420,7 +420,7 @@ mod tests {
             }
             let next = (0..self.kinds.len()).filter_map(|place| self.rests(place)).min();
             assert_eq!(self.rotation.next_rest_end(), next);
-            if self.rotation.exclusive && self.rotation.exhausted() != Exhausted::Recycle {
+            if self.rotation.exclusive && self.rotation.exhausted() != OnExhausted::Reuse {
                 for &(wearer, place) in &self.leases {
                     let shared = self.leases.iter().any(|&(other, worn)| worn == place && other != wearer);
                     assert!(!shared, "{place} is worn by two");
@@ -431,7 +431,7 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Event {
-        Draw(Wish),
+        ProfileStrategy(Wish),
         Join(Wish),
         Leave(usize),
         GiveBack(usize),
@@ -443,7 +443,7 @@ mod tests {
         let wish = (0..4_usize, prop::option::of(0..places), prop::option::weighted(0.2, 0..places))
             .prop_map(|(wearer, avoid, pin)| Wish { wearer, avoid, pin });
         let event = prop_oneof![
-            3 => wish.clone().prop_map(Event::Draw),
+            3 => wish.clone().prop_map(Event::ProfileStrategy),
             3 => wish.prop_map(Event::Join),
             1 => any::<usize>().prop_map(Event::Leave),
             4 => any::<usize>().prop_map(Event::GiveBack),
@@ -463,9 +463,9 @@ mod tests {
                 }),
                 events(places),
             )),
-            draw in prop_oneof![Just(Draw::InTurn), any::<u64>().prop_map(Draw::Seeded), Just(Draw::LeastUsed)],
+            draw in prop_oneof![Just(ProfileStrategy::RoundRobin), any::<u64>().prop_map(ProfileStrategy::Seeded), Just(ProfileStrategy::LeastUsed)],
             exclusive: bool,
-            exhausted in prop_oneof![Just(Exhausted::Recycle), Just(Exhausted::WAIT), Just(Exhausted::Error)],
+            exhausted in prop_oneof![Just(OnExhausted::Reuse), Just(OnExhausted::WAIT), Just(OnExhausted::Fail)],
         ) {
             let mut model = Model::new(&kinds, draw, exclusive, exhausted);
             for event in events {
@@ -475,9 +475,9 @@ mod tests {
 
         #[test]
         fn the_least_used_are_drawn_evenly(places in 1..8_usize, draws in 0..100_usize) {
-            let mut model = Model::new(&(0..places).collect::<Vec<_>>(), Draw::LeastUsed, false, Exhausted::Recycle);
+            let mut model = Model::new(&(0..places).collect::<Vec<_>>(), ProfileStrategy::LeastUsed, false, OnExhausted::Reuse);
             for wearer in 0..draws {
-                model.apply(Event::Draw(Wish { wearer, avoid: None, pin: None }));
+                model.apply(Event::ProfileStrategy(Wish { wearer, avoid: None, pin: None }));
             }
             let least = *model.drawn.iter().min().unwrap();
             prop_assert!(model.drawn.iter().all(|drawn| (least..=least + 1).contains(drawn)));
@@ -488,7 +488,7 @@ mod tests {
     fn random_draws_repeat_by_their_seed_and_reach_every_place() {
         let drawn = |seed| {
             let mut rotation = Rotation::<()>::new(&[0, 1, 2, 3]);
-            rotation.draw = Draw::Seeded(seed);
+            rotation.draw = ProfileStrategy::Seeded(seed);
             let wish = |wearer| Wish { wearer, avoid: None, pin: None };
             (0..400).map(|wearer| rotation.draw_now(wish(wearer)).unwrap()).collect::<Vec<_>>()
         };

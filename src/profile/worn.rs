@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::{
     error::UnknownProfile,
     profile::Profile,
-    profiles::{Exhausted, Profiles},
+    profiles::{OnExhausted, Profiles},
     rotation::{Ticket, Wish},
 };
 
@@ -158,7 +158,7 @@ impl Worn {
     }
 
     /// What happens while there is none.
-    pub(crate) fn exhausted(&self) -> Exhausted {
+    pub(crate) fn exhausted(&self) -> OnExhausted {
         self.wearer.profiles.shared.rotation.lock().exhausted()
     }
 
@@ -323,7 +323,7 @@ mod tests {
     #[test]
     fn clones_share_the_turn() {
         let profiles = profiles(&["a", "b"]);
-        let clone = profiles.clone().when_exhausted(Exhausted::Recycle);
+        let clone = profiles.clone().on_exhausted(OnExhausted::Reuse);
         let draw = |profiles: &Profiles| Wearer::new(profiles.clone()).draw(None, Instant::now());
         assert_eq!(agent(draw(&profiles).profile().unwrap()), "a");
         assert_eq!(agent(draw(&clone).profile().unwrap()), "b");
@@ -341,7 +341,7 @@ mod tests {
         let threads: Vec<_> = (0..4).map(draw).collect();
         let drawn: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
         for profile in profiles.iter() {
-            let times = drawn.iter().filter(|drawn| drawn.profile().unwrap().same(profile)).count();
+            let times = drawn.iter().filter(|drawn| drawn.profile().unwrap().ptr_eq(profile)).count();
             // Each thread avoids what it drew last, which may cost one its turn.
             assert!((95..=105).contains(&times), "{times}");
         }

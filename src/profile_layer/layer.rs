@@ -21,7 +21,7 @@ impl ProfileLayer {
     }
 
     /// Creates a layer that finds the session of a request by itself, for stacks without a session layer.
-    pub fn resolving(sessions: &Sessions) -> Self {
+    pub fn with_sessions(sessions: &Sessions) -> Self {
         Self { sessions: Some(sessions.clone()) }
     }
 }

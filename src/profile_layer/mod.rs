@@ -1,7 +1,7 @@
 //! Profiles on requests: the user agent, the headers and the way out of the identity that a request goes under.
 //!
 //! [`ProfileLayer`] stands below [`SessionLayer`](crate::SessionLayer), whose identity it wears; alone it finds the session by
-//! itself, with [`ProfileLayer::resolving`]. It stands apart from [`profile`](crate::profile), which is data and knows no session.
+//! itself, with [`ProfileLayer::with_sessions`]. It stands apart from [`profile`](crate::profile), which is data and knows no session.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {

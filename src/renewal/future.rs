@@ -13,11 +13,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{Answer, LateAnswer, ReplayBudget, layer::Config, told::Told};
+use super::{ReplayBudget, ResponseView, StaleResponse, layer::Config, told::Told};
 use crate::{
     gate::{
         BoxError, RenewalError,
-        keeper::{Entry, Gate, Permit},
+        keeper::{Entry, Gate, RawPermit},
         wait::Wait,
         waiters::Ticket,
     },
@@ -58,9 +58,9 @@ pin_project! {
         // Held by the gate.
         Wait { #[pin] wait: Wait<SessionInner>, held: Held, span: Scope },
         // Admitted; a clone of the service below is being made ready.
-        Ready { service: S, permit: Option<Permit<SessionInner>>, place: Place },
+        Ready { service: S, permit: Option<RawPermit<SessionInner>>, place: Place },
         // On its way.
-        Sent { #[pin] future: F, under: Option<(Permit<SessionInner>, SendLog)>, span: Scope },
+        Sent { #[pin] future: F, under: Option<(RawPermit<SessionInner>, SendLog)>, span: Scope },
         // Answered.
         Done,
     }
@@ -301,7 +301,7 @@ impl<S, B> Call<S, B>
 where
     S: Service<Request<B>> + Clone,
 {
-    fn ready(&mut self, permit: Permit<SessionInner>) -> State<S, S::Future> {
+    fn ready(&mut self, permit: RawPermit<SessionInner>) -> State<S, S::Future> {
         self.admitted = true;
         let place = Place { session: self.session.clone(), ticket: None };
         State::Ready { service: self.inner.clone(), permit: Some(permit), place }
@@ -321,10 +321,10 @@ where
     }
 
     /// Takes the request to send, keeps a copy for another time, and writes on it whom it goes under.
-    fn stamp(&mut self, permit: &Permit<SessionInner>) -> (Request<B>, SendLog) {
+    fn stamp(&mut self, permit: &RawPermit<SessionInner>) -> (Request<B>, SendLog) {
         let mut request = self.request.take().expect("it is sent once per admission");
         if self.replays_left.any() {
-            self.request = self.config.clone_body.copy(&request);
+            self.request = self.config.clone_bodies_with.copy(&request);
         }
         let log = match &self.request {
             Some(copy) => SendLog::new(copy.method().is_safe(), None),
@@ -337,7 +337,7 @@ where
     }
 
     /// Starts an early renewal if a cookie that the session needs is near its end.
-    fn renew_in_time(&self, permit: &Permit<SessionInner>) {
+    fn renew_in_time(&self, permit: &RawPermit<SessionInner>) {
         let now = || self.session.0.shared.timestamp();
         if let Some(expiring) = &self.config.expiring
             && expiring.is_near(&permit.value, now)
@@ -349,7 +349,7 @@ where
     fn judge<R>(
         &mut self,
         answer: Result<Response<R>, BoxError>,
-        mut permit: Permit<SessionInner>,
+        mut permit: RawPermit<SessionInner>,
         log: &SendLog,
     ) -> Judgement<R> {
         let session = self.session.0.clone();
@@ -360,7 +360,7 @@ where
                 let retired = is_retired(&error);
                 Gate::report_error(&session, permit);
                 if retired && self.replay() {
-                    self.told.replayed(&session, generation, ReplayCause::Retired);
+                    self.told.replayed(&session, generation, ReplayCause::EndedMidRedirect);
                     return Judgement::Replay;
                 }
                 self.told.failed();
@@ -375,7 +375,7 @@ where
         if let Some(expiring) = &self.config.expiring {
             expiring.note(&permit.value, &cookies);
         }
-        let expired = self.config.expired.matches(&Answer {
+        let expired = self.config.expired.matches(&ResponseView {
             status: response.status(),
             headers: response.headers(),
             extensions: response.extensions(),
@@ -396,7 +396,7 @@ where
             response
         };
         if !expired {
-            let late = self.config.late == LateAnswer::ReplayAll
+            let late = self.config.late == StaleResponse::ReplayAll
                 && !permit.has_role()
                 && !permit.value.life.is_current()
                 && self.may_repeat(Method::is_safe);
@@ -408,7 +408,7 @@ where
             return Judgement::Deliver(Ok(tell(self, response)));
         }
         let news = Gate::report_expired(&session, permit);
-        let wanted = news || self.config.late != LateAnswer::Deliver;
+        let wanted = news || self.config.late != StaleResponse::Deliver;
         if wanted && self.may_repeat(|method| self.config.replay_methods.allow(method)) && self.replay() {
             let cause = if news { ReplayCause::Expired } else { ReplayCause::Stale };
             self.told.replayed(&session, generation, cause);
@@ -438,7 +438,9 @@ where
 fn is_retired(error: &BoxError) -> bool {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
     while let Some(error) = cause {
-        if error.downcast_ref::<SessionError>().is_some_and(|error| error.kind() == SessionErrorKind::Retired)
+        if error
+            .downcast_ref::<SessionError>()
+            .is_some_and(|error| error.kind() == SessionErrorKind::IdentityEnded)
         {
             return true;
         }

@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::{
     cookies::{Jar, StoredCookie},
-    gate::{BoxError, Reason},
+    gate::{BoxError, RenewalReason},
     profile::Profile,
     session::{Identity, Session, SessionId},
 };
@@ -27,7 +27,7 @@ use crate::{
 pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// Brings cookies from elsewhere for this session.
-pub(crate) type Supplying = dyn Fn(&SessionId, Reason) -> Boxed<Jar> + Send + Sync;
+pub(crate) type Supplying = dyn Fn(&SessionId, RenewalReason) -> Boxed<Jar> + Send + Sync;
 
 /// The rule that a renewal layer was given.
 pub(crate) enum Rule<B> {
@@ -36,7 +36,7 @@ pub(crate) enum Rule<B> {
     /// One request, made anew for each attempt.
     Request(Box<dyn Fn() -> Option<Request<B>> + Send + Sync>),
     /// Cookies from elsewhere; nothing is sent.
-    Supply(Box<Supplying>),
+    SessionSource(Box<Supplying>),
 }
 
 /// What a renewal sends through: the stack below the gate, erased.
@@ -65,13 +65,13 @@ pub(crate) struct Classified {
 /// Clones are the same renewal.
 pub struct Renewal<B> {
     identity: Identity,
-    reason: Reason,
+    reason: RenewalReason,
     below: Arc<dyn Below<B>>,
     last_expired: Arc<AtomicBool>,
 }
 
 impl<B> Renewal<B> {
-    pub(crate) fn new(identity: Identity, reason: Reason, below: Arc<dyn Below<B>>) -> Self {
+    pub(crate) fn new(identity: Identity, reason: RenewalReason, below: Arc<dyn Below<B>>) -> Self {
         Self { identity, reason, below, last_expired: Arc::default() }
     }
 
@@ -105,7 +105,7 @@ impl<B> Renewal<B> {
     }
 
     /// Why the renewal was started.
-    pub fn reason(&self) -> Reason {
+    pub fn reason(&self) -> RenewalReason {
         self.reason
     }
 
@@ -118,7 +118,7 @@ impl<B> Renewal<B> {
     /// Whether somebody else in the fleet began to renew this session and did not end: whatever can be used once, such as a
     /// refresh token, may be used up, and a full login is in place.
     #[cfg(feature = "shared")]
-    pub fn is_interrupted(&self) -> bool {
+    pub fn follows_interrupted(&self) -> bool {
         self.identity.session.0.is_interrupted()
     }
 

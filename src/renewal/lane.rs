@@ -10,7 +10,7 @@ use tower_service::Service;
 use tracing::Instrument;
 
 use super::{
-    Answer, Renewal, RenewalBody,
+    Renewal, RenewalBody, ResponseView,
     how::{Below, Boxed, Classified, Rule},
     layer::Config,
 };
@@ -72,7 +72,7 @@ where
             drop(service);
             let response = sent.await.map_err(Into::into)?;
             let (cookies, served) = log.with(|log| (log.cookies.clone(), log.uri.take()));
-            let answer = Answer {
+            let answer = ResponseView {
                 status: response.status(),
                 headers: response.headers(),
                 extensions: response.extensions(),
@@ -125,7 +125,7 @@ where
         }
         match (request.downcast::<Request<()>>(), self.config.empty_body) {
             (Ok(request), Some(empty)) => Ok(Box::new(request.map(|()| empty()))),
-            _ => Err(RenewalError::new(RenewalErrorKind::WrongBody)),
+            _ => Err(RenewalError::new(RenewalErrorKind::BodyTypeMismatch)),
         }
     }
 
@@ -141,7 +141,7 @@ where
                 Some(once) => {
                     let request = *once.downcast::<Request<B>>().expect("`accept` has checked it");
                     // The next attempt sends it again, if this one fails and it can be had again.
-                    let copy = self.config.clone_body.copy(&request);
+                    let copy = self.config.clone_bodies_with.copy(&request);
                     let repeatable = copy.is_some();
                     if let Some(copy) = copy {
                         Gate::keep_request(&identity.session.0, drive.attempt, Box::new(copy));
@@ -175,11 +175,11 @@ impl<S, B> StackLane<S, B> {
             Some(Rule::Steps(steps)) => steps(renewal.clone()).await,
             Some(Rule::Request(make)) => {
                 let request = make().ok_or(
-                    "the body of the request to renew by cannot be had again; allow it by replay_bodies or clone_body",
+                    "the body of the request to renew by cannot be had again; allow it by clone_bodies or clone_body",
                 )?;
                 by_request(renewal, request).await
             }
-            Some(Rule::Supply(supply)) => {
+            Some(Rule::SessionSource(supply)) => {
                 let mut supplied = supply(renewal.session_id(), renewal.reason()).await?;
                 let now = identity.session.0.shared.timestamp();
                 let mut jar = identity.kept.jar.lock();
@@ -200,6 +200,9 @@ async fn by_request<B>(renewal: &Renewal<B>, request: Request<B>) -> Result<(), 
     if classified.renewed {
         return Ok(());
     }
-    Err(format!("the renewal was answered with status {} and does not pass renewed_when", response.status())
-        .into())
+    Err(format!(
+        "the renewal was answered with status {} and does not pass renewal_succeeds_when",
+        response.status()
+    )
+    .into())
 }

@@ -12,11 +12,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Answer, Expired, LateAnswer, Renewal, RenewalService, ReplayMethods, Supply, how::Rule, replay::CloneBody,
+    Expired, Renewal, RenewalService, ReplayMethods, ResponseView, SessionSource, StaleResponse, how::Rule,
+    replay::CloneBody,
 };
 use crate::{
     cookies::{Jar, StoredCookie, Timestamp},
-    gate::{BoxError, ConfigError, GateConfig, Reason, keeper::Budget},
+    gate::{BoxError, ConfigError, GateConfig, RenewalReason, keeper::Budget},
     session::{Kept, Sessions},
 };
 
@@ -40,14 +41,14 @@ pub struct RenewalLayer<B> {
 pub(crate) struct Config<B> {
     pub(crate) expired: Expired,
     pub(crate) rule: Option<Arc<Rule<B>>>,
-    pub(crate) renewed: Arc<dyn Fn(&Answer<'_>) -> bool + Send + Sync>,
+    pub(crate) renewed: Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>,
     pub(crate) budget: Budget,
     pub(crate) expiring: Option<Expiring>,
     pub(crate) replay_limit: u32,
     pub(crate) replay_methods: ReplayMethods,
-    pub(crate) clone_body: CloneBody<B>,
+    pub(crate) clone_bodies_with: CloneBody<B>,
     pub(crate) empty_body: Option<fn() -> B>,
-    pub(crate) late: LateAnswer,
+    pub(crate) late: StaleResponse,
     pub(crate) gate: GateConfig,
     /// The first setting that lets nothing through. It is told to every request, since a layer cannot fail.
     pub(crate) invalid: Option<ConfigError>,
@@ -101,11 +102,18 @@ impl<B> RenewalLayer<B> {
     }
 
     /// As [`new`](Self::new) for bodies that are not `Default`: `clone` says how a body can be had again, or that it cannot.
-    pub fn with_bodies(sessions: &Sessions, clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
+    pub fn with_body_clone(
+        sessions: &Sessions,
+        clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
+    ) -> Self {
         Self::with_clone_body(sessions, CloneBody::by(clone), None)
     }
 
-    fn with_clone_body(sessions: &Sessions, clone_body: CloneBody<B>, empty_body: Option<fn() -> B>) -> Self {
+    fn with_clone_body(
+        sessions: &Sessions,
+        clone_bodies_with: CloneBody<B>,
+        empty_body: Option<fn() -> B>,
+    ) -> Self {
         Self {
             sessions: sessions.clone(),
             config: Arc::new(Config {
@@ -119,9 +127,9 @@ impl<B> RenewalLayer<B> {
                 expiring: None,
                 replay_limit: 2,
                 replay_methods: ReplayMethods::default(),
-                clone_body,
+                clone_bodies_with,
                 empty_body,
-                late: LateAnswer::default(),
+                late: StaleResponse::default(),
                 gate: GateConfig::new(),
                 invalid: None,
             }),
@@ -149,24 +157,24 @@ impl<B> RenewalLayer<B> {
 
     /// Renews by one request. Default: no rule.
     ///
-    /// The renewal succeeds if the answer passes [`renewed_when`](Self::renewed_when). The request's body must be one that the
+    /// The renewal succeeds if the answer passes [`renewal_succeeds_when`](Self::renewal_succeeds_when). The request's body must be one that the
     /// layer can clone; if it is not, the attempt fails.
     #[must_use]
     pub fn renew_with_request(self, request: Request<B>) -> Self
     where
         B: Send + 'static,
     {
-        let clone_body = self.config.clone_body.clone();
+        let clone_bodies_with = self.config.clone_bodies_with.clone();
         // A request's body need not be `Sync`; its copies are made one at a time.
         let request = parking_lot::Mutex::new(request);
-        self.rule(Rule::Request(Box::new(move || clone_body.copy(&request.lock()))))
+        self.rule(Rule::Request(Box::new(move || clone_bodies_with.copy(&request.lock()))))
     }
 
-    /// Renews by the next session of a [`Supply`]: nothing is sent. Default: no rule.
+    /// Renews by the next session of a [`SessionSource`]: nothing is sent. Default: no rule.
     #[must_use]
-    pub fn supply(self, supply: impl Into<Supply>) -> Self {
+    pub fn renew_from(self, supply: impl Into<SessionSource>) -> Self {
         let supply = supply.into();
-        self.rule(Rule::Supply(Box::new(move |session, reason| {
+        self.rule(Rule::SessionSource(Box::new(move |session, reason| {
             let (supply, session) = (supply.clone(), session.clone());
             Box::pin(async move { supply.next(session, reason).await })
         })))
@@ -174,13 +182,13 @@ impl<B> RenewalLayer<B> {
 
     /// Renews by cookies collected elsewhere: nothing is sent. Default: no rule.
     #[must_use]
-    pub fn supply_with<F, Fut, J>(self, supply: F) -> Self
+    pub fn renew_from_fn<F, Fut, J>(self, supply: F) -> Self
     where
-        F: Fn(Reason) -> Fut + Send + Sync + 'static,
+        F: Fn(RenewalReason) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<J, BoxError>> + Send + 'static,
         J: Into<Jar>,
     {
-        self.rule(Rule::Supply(Box::new(move |_, reason| {
+        self.rule(Rule::SessionSource(Box::new(move |_, reason| {
             let supplied = supply(reason);
             Box::pin(async move { supplied.await.map(Into::into) })
         })))
@@ -190,7 +198,10 @@ impl<B> RenewalLayer<B> {
     /// [`Session::renew_with`](crate::Session::renew_with). Default: a status of success or redirection, and at least one
     /// cookie set. An answer that means expired never does.
     #[must_use]
-    pub fn renewed_when(self, renewed: impl Fn(&Answer<'_>) -> bool + Send + Sync + 'static) -> Self {
+    pub fn renewal_succeeds_when(
+        self,
+        renewed: impl Fn(&ResponseView<'_>) -> bool + Send + Sync + 'static,
+    ) -> Self {
         self.set(|config| config.renewed = Arc::new(renewed))
     }
 
@@ -235,18 +246,18 @@ impl<B> RenewalLayer<B> {
 
     /// Sends requests with any body again, by cloning it. Default: only requests with an empty body.
     #[must_use]
-    pub fn replay_bodies(self) -> Self
+    pub fn clone_bodies(self) -> Self
     where
         B: Clone,
     {
-        self.clone_body(|body| Some(body.clone()))
+        self.clone_bodies_with(|body| Some(body.clone()))
     }
 
     /// Sets how a body can be had again. A request whose body cannot, by `None`, is never half sent: its answer is returned as
     /// it came. Default: only empty bodies.
     #[must_use]
-    pub fn clone_body(self, clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
-        self.set(|config| config.clone_body = CloneBody::by(clone))
+    pub fn clone_bodies_with(self, clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
+        self.set(|config| config.clone_bodies_with = CloneBody::by(clone))
     }
 
     /// Sets which methods may be sent again. Default: [`ReplayMethods::All`].
@@ -255,16 +266,16 @@ impl<B> RenewalLayer<B> {
         self.set(|config| config.replay_methods = methods)
     }
 
-    /// Sets what becomes of answers of an older identity. Default: [`LateAnswer::ReplayIfExpired`].
+    /// Sets what becomes of answers of an older identity. Default: [`StaleResponse::ReplayIfExpired`].
     #[must_use]
-    pub fn late_answers(self, late: LateAnswer) -> Self {
+    pub fn stale_responses(self, late: StaleResponse) -> Self {
         self.set(|config| config.late = late)
     }
 
     /// Sets the bounds of the gate. Default: [`GateConfig::new`].
     #[must_use]
-    pub fn gate(self, gate: GateConfig) -> Self {
-        let check = gate.check();
+    pub fn gate_config(self, gate: GateConfig) -> Self {
+        let check = gate.validate();
         self.checked(check).set(|config| config.gate = gate)
     }
 
@@ -273,7 +284,7 @@ impl<B> RenewalLayer<B> {
     /// # Errors
     ///
     /// Names the limit that is zero.
-    pub fn check(self) -> Result<Self, ConfigError> {
+    pub fn validate(self) -> Result<Self, ConfigError> {
         match &self.config.invalid {
             None => Ok(self),
             Some(error) => Err(error.clone()),
@@ -330,7 +341,7 @@ impl<B> Clone for Config<B> {
             expiring: self.expiring.clone(),
             replay_limit: self.replay_limit,
             replay_methods: self.replay_methods,
-            clone_body: self.clone_body.clone(),
+            clone_bodies_with: self.clone_bodies_with.clone(),
             empty_body: self.empty_body,
             late: self.late,
             gate: self.gate.clone(),
@@ -349,7 +360,7 @@ impl<B> fmt::Debug for RenewalLayer<B> {
             .field("max_age", &budget.age)
             .field("replay_limit", replay_limit)
             .field("replay_methods", replay_methods)
-            .field("late_answers", late)
+            .field("stale_responses", late)
             .field("gate", gate)
             .finish_non_exhaustive()
     }

@@ -8,8 +8,8 @@
 //! | rule | what it does |
 //! |---|---|
 //! | [`renew_with`](RenewalLayer::renew_with) | your own steps, sent under the candidate identity by [`Renewal::send`] |
-//! | [`renew_with_request`](RenewalLayer::renew_with_request) | one request, whose answer has to pass [`renewed_when`](RenewalLayer::renewed_when) |
-//! | [`supply`](RenewalLayer::supply), [`supply_with`](RenewalLayer::supply_with) | cookies collected elsewhere; nothing is sent |
+//! | [`renew_with_request`](RenewalLayer::renew_with_request) | one request, whose answer has to pass [`renewal_succeeds_when`](RenewalLayer::renewal_succeeds_when) |
+//! | [`supply`](RenewalLayer::supply), [`renew_from_fn`](RenewalLayer::renew_from_fn) | cookies collected elsewhere; nothing is sent |
 //! | none | the next request goes ahead alone, and the others wait for its answer; if it is not an expired one, its identity is the session's |
 //!
 //! That an answer arrived is no success: steps have to end in `Ok`, an answer has to pass its test, and a renewal whose last answer
@@ -22,10 +22,10 @@
 //!
 //! A request that met an expired session, at most as often as [`replay_limit`](RenewalLayer::replay_limit) says, made from a copy of
 //! the caller's request: its own headers survive, and nothing of the old identity does. Its body has to be one that can be had
-//! again: an empty one, unless [`replay_bodies`](RenewalLayer::replay_bodies), [`clone_body`](RenewalLayer::clone_body) or a
+//! again: an empty one, unless [`clone_bodies`](RenewalLayer::clone_bodies), [`clone_bodies_with`](RenewalLayer::clone_bodies_with) or a
 //! [`PrebufferLayer`] say how. Otherwise the answer is delivered as it came.
 //!
-//! A good answer that comes late, after its session was renewed, is delivered. [`LateAnswer`] can change that, for safe methods.
+//! A good answer that comes late, after its session was renewed, is delivered. [`StaleResponse`] can change that, for safe methods.
 //!
 //! # Budgets
 //!
@@ -58,15 +58,15 @@ mod told;
 mod when;
 
 #[cfg(feature = "formats")]
-pub use self::supply::{SupplyCommand, SupplyFolder};
+pub use self::supply::{SessionCommand, SessionDirectory};
 pub use self::{
     future::ResponseFuture,
     how::{Renewal, RenewalBody},
     layer::RenewalLayer,
-    peek::{PeekBody, PeekFuture, PeekLayer, PeekService, Peeked},
+    peek::{PeekBody, PeekFuture, PeekLayer, PeekService, PeekedBody},
     prebuffer::{PrebufferFuture, PrebufferLayer, PrebufferService, ReplayBody},
-    replay::{LateAnswer, ReplayBudget, ReplayBudgetLayer, ReplayBudgetService, ReplayMethods},
+    replay::{ReplayBudget, ReplayBudgetLayer, ReplayBudgetService, ReplayMethods, StaleResponse},
     service::RenewalService,
-    supply::{Supply, SupplyError, SupplyErrorKind, SupplyQueue, WhenEmpty},
-    when::{Answer, Expired},
+    supply::{OnEmpty, SessionQueue, SessionSource, SessionSourceError, SessionSourceErrorKind},
+    when::{Expired, ResponseView},
 };

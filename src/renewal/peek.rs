@@ -20,9 +20,9 @@ use tower_service::Service;
 
 /// The beginning of a response's body, in the extensions of the response.
 ///
-/// [`Answer::peeked`](super::Answer::peeked) and [`Expired::body`](super::Expired::body) read it.
+/// [`ResponseView::peeked`](super::ResponseView::peeked) and [`Expired::body`](super::Expired::body) read it.
 #[derive(Clone, Debug)]
-pub struct Peeked(pub Bytes);
+pub struct PeekedBody(pub Bytes);
 
 /// [`Layer`] that applies [`PeekService`]: looks at the beginning of some bodies before the response goes up.
 ///
@@ -32,13 +32,13 @@ pub struct Peeked(pub Bytes);
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// use http_body_util::Full;
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
-/// use tower_client_sessions::renewal::{PeekLayer, Peeked};
+/// use tower_client_sessions::renewal::{PeekLayer, PeekedBody};
 ///
 /// let client = ServiceBuilder::new().layer(PeekLayer::new(6)).service(service_fn(|_: http::Request<()>| async {
 ///     http::Response::builder().header("content-type", "text/html").body(Full::from("Please log in"))
 /// }));
 /// let response = client.oneshot(http::Request::new(())).await?;
-/// assert_eq!(&response.extensions().get::<Peeked>().unwrap().0[..], b"Please");
+/// assert_eq!(&response.extensions().get::<PeekedBody>().unwrap().0[..], b"Please");
 /// # Ok::<_, http::Error>(())
 /// # }).unwrap();
 /// ```
@@ -71,7 +71,7 @@ impl PeekLayer {
 
     /// Bounds the time that is spent on one body; what has come until then is what is seen. Default: one second.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
+    pub fn timeout(mut self, patience: Duration) -> Self {
         self.config.patience = patience;
         self
     }
@@ -95,7 +95,7 @@ impl<S> Layer<S> for PeekLayer {
     }
 }
 
-/// Middleware that puts the beginning of a response's body into its extensions, as [`Peeked`].
+/// Middleware that puts the beginning of a response's body into its extensions, as [`PeekedBody`].
 #[derive(Clone, Debug)]
 pub struct PeekService<S> {
     inner: S,
@@ -189,10 +189,9 @@ where
                         ready!(sleep.poll(context));
                     }
                     let mut response = response.take().expect("polled after completion");
-                    response.extensions_mut().insert(Peeked(mem::take(seen).freeze()));
-                    return Poll::Ready(Ok(
-                        response.map(|(read, body)| PeekBody { inner: Inner::Peeked { read, failed, body } })
-                    ));
+                    response.extensions_mut().insert(PeekedBody(mem::take(seen).freeze()));
+                    return Poll::Ready(Ok(response
+                        .map(|(read, body)| PeekBody { inner: Inner::PeekedBody { read, failed, body } })));
                 }
             }
         }
@@ -219,7 +218,7 @@ pin_project! {
         // Nobody has looked.
         Untouched { #[pin] body: R },
         // What was read ahead comes first, then an error that reading met, then the rest.
-        Peeked { read: VecDeque<Frame<Bytes>>, failed: Option<R::Error>, body: Pin<Box<R>> },
+        PeekedBody { read: VecDeque<Frame<Bytes>>, failed: Option<R::Error>, body: Pin<Box<R>> },
     }
 }
 
@@ -239,7 +238,7 @@ impl<R: Body<Data = Bytes>> Body for PeekBody<R> {
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         match self.project().inner.project() {
             InnerProjection::Untouched { body } => body.poll_frame(context),
-            InnerProjection::Peeked { read, failed, body } => {
+            InnerProjection::PeekedBody { read, failed, body } => {
                 if let Some(frame) = read.pop_front() {
                     return Poll::Ready(Some(Ok(frame)));
                 }
@@ -254,7 +253,7 @@ impl<R: Body<Data = Bytes>> Body for PeekBody<R> {
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Untouched { body } => body.is_end_stream(),
-            Inner::Peeked { read, failed, body } => {
+            Inner::PeekedBody { read, failed, body } => {
                 read.is_empty() && failed.is_none() && body.is_end_stream()
             }
         }
@@ -263,7 +262,7 @@ impl<R: Body<Data = Bytes>> Body for PeekBody<R> {
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Untouched { body } => body.size_hint(),
-            Inner::Peeked { read, body, .. } => {
+            Inner::PeekedBody { read, body, .. } => {
                 let ahead: u64 = read.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
                 let rest = body.size_hint();
                 let mut whole = SizeHint::new();

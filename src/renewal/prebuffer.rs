@@ -31,7 +31,7 @@ use crate::gate::BoxError;
 /// let sessions = Sessions::new();
 /// let client = ServiceBuilder::new()
 ///     .layer(PrebufferLayer::new(64 * 1024))
-///     .layer(RenewalLayer::with_bodies(&sessions, ReplayBody::try_clone))
+///     .layer(RenewalLayer::with_body_clone(&sessions, ReplayBody::try_clone))
 ///     .layer(SessionLayer::new(&sessions))
 ///     .service(service_fn(|_: http::Request<ReplayBody<Full<Bytes>>>| async {
 ///         Ok::<_, tower::BoxError>(http::Response::new(Empty::<Bytes>::new()))

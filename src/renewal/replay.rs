@@ -17,7 +17,7 @@ use tower_service::Service;
 /// What becomes of an answer to a request that was sent under an identity which is no longer current.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum LateAnswer {
+pub enum StaleResponse {
     /// It is delivered, unless it says that the session has expired; then the request is sent again. The default.
     #[default]
     ReplayIfExpired,

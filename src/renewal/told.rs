@@ -5,7 +5,7 @@ use tracing::debug;
 
 use crate::{
     gate::RenewalErrorKind,
-    session::{EventKind, ReplayCause, RequestStep, Session, SessionInner, trace::REQUEST},
+    session::{EventKind, ReplayCause, RequestPhase, Session, SessionInner, trace::REQUEST},
 };
 
 /// One request as its watchers see it, from its beginning or not at all.
@@ -25,24 +25,24 @@ impl Told {
             Box::new(Watched { session: session.clone(), number: events.number(), has_ended: false })
         });
         if let Some(watched) = &watched {
-            watched.tell(RequestStep::Began);
+            watched.tell(RequestPhase::Started);
         }
         Self(watched)
     }
 
     pub(crate) fn held(&self) {
         debug!(target: REQUEST, "held");
-        self.step(RequestStep::Held);
+        self.step(RequestPhase::Waiting);
     }
 
     pub(crate) fn released(&self) {
         debug!(target: REQUEST, "released");
-        self.step(RequestStep::Released);
+        self.step(RequestPhase::Released);
     }
 
     pub(crate) fn sent(&self, generation: u64) {
         debug!(target: REQUEST, generation, "sent");
-        self.step(RequestStep::Sent { generation });
+        self.step(RequestPhase::Sent { generation });
     }
 
     pub(crate) fn replayed(&self, session: &SessionInner, generation: u64, cause: ReplayCause) {
@@ -50,36 +50,36 @@ impl Told {
         match cause {
             ReplayCause::Expired => &counters.replayed_expired,
             ReplayCause::Stale => &counters.replayed_stale,
-            ReplayCause::Retired => &counters.replayed_retired,
+            ReplayCause::EndedMidRedirect => &counters.replayed_retired,
         }
         .add();
         session.shared.meters.replayed(cause).add();
         debug!(target: REQUEST, generation, ?cause, "sent again");
-        self.step(RequestStep::Replayed { generation, cause });
+        self.step(RequestPhase::Replayed { generation, cause });
     }
 
     pub(crate) fn answered(&mut self, generation: u64, status: StatusCode) {
         debug!(target: REQUEST, generation, status = status.as_u16(), "answered");
-        self.end(RequestStep::Answered { generation, status });
+        self.end(RequestPhase::Completed { generation, status });
     }
 
     pub(crate) fn failed(&mut self) {
         debug!(target: REQUEST, "failed");
-        self.end(RequestStep::Failed);
+        self.end(RequestPhase::Failed);
     }
 
     pub(crate) fn refused(&mut self, error: RenewalErrorKind) {
         debug!(target: REQUEST, ?error, "refused");
-        self.end(RequestStep::Refused { error });
+        self.end(RequestPhase::Rejected { error });
     }
 
-    fn step(&self, step: RequestStep) {
+    fn step(&self, step: RequestPhase) {
         if let Some(watched) = &self.0 {
             watched.tell(step);
         }
     }
 
-    fn end(&mut self, step: RequestStep) {
+    fn end(&mut self, step: RequestPhase) {
         if let Some(watched) = &mut self.0 {
             watched.has_ended = true;
             watched.tell(step);
@@ -88,7 +88,7 @@ impl Told {
 }
 
 impl Watched {
-    fn tell(&self, step: RequestStep) {
+    fn tell(&self, step: RequestPhase) {
         let kind = EventKind::Request { number: self.number, step };
         self.session.0.shared.tell(self.session.id(), kind);
     }
@@ -97,7 +97,7 @@ impl Watched {
 impl Drop for Watched {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.tell(RequestStep::Dropped);
+            self.tell(RequestPhase::Dropped);
         }
     }
 }

@@ -4,12 +4,12 @@ use std::{fmt, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header};
 
-use super::Peeked;
+use super::PeekedBody;
 use crate::cookies::StoredCookie;
 
 /// The head of an answer, with what is known about its way here.
 #[derive(Clone, Copy)]
-pub struct Answer<'a> {
+pub struct ResponseView<'a> {
     pub(crate) status: StatusCode,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) extensions: &'a Extensions,
@@ -18,7 +18,7 @@ pub struct Answer<'a> {
     pub(crate) cookies: &'a [StoredCookie],
 }
 
-impl<'a> Answer<'a> {
+impl<'a> ResponseView<'a> {
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -35,12 +35,12 @@ impl<'a> Answer<'a> {
     }
 
     /// The URI that the caller asked for.
-    pub fn requested(&self) -> &'a Uri {
+    pub fn request_uri(&self) -> &'a Uri {
         self.requested
     }
 
     /// The URI that was finally served, after redirects.
-    pub fn served(&self) -> &'a Uri {
+    pub fn final_uri(&self) -> &'a Uri {
         self.served
     }
 
@@ -55,8 +55,8 @@ impl<'a> Answer<'a> {
     }
 
     /// The beginning of the body, if a [`PeekLayer`](super::PeekLayer) below has looked at it.
-    pub fn peeked(&self) -> Option<&'a [u8]> {
-        self.extensions.get::<Peeked>().map(|peeked| &*peeked.0)
+    pub fn body_prefix(&self) -> Option<&'a [u8]> {
+        self.extensions.get::<PeekedBody>().map(|peeked| &*peeked.0)
     }
 
     /// Where a redirect points to, if this answer is one.
@@ -101,7 +101,7 @@ fn resolve_path(location: &str, base: &str) -> String {
     format!("/{}", segments.join("/"))
 }
 
-impl fmt::Debug for Answer<'_> {
+impl fmt::Debug for ResponseView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
     }
@@ -122,18 +122,18 @@ impl fmt::Debug for Answer<'_> {
 ///
 /// Clones share closures.
 #[derive(Clone)]
-pub struct Expired(Arc<dyn Fn(&Answer<'_>) -> bool + Send + Sync>);
+pub struct Expired(Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>);
 
 impl Expired {
     /// Matches what `test` says.
-    pub fn when(test: impl Fn(&Answer<'_>) -> bool + Send + Sync + 'static) -> Self {
+    pub fn from_fn(test: impl Fn(&ResponseView<'_>) -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(test))
     }
 
     /// Matches answers with one of these status codes.
     pub fn status(codes: impl IntoIterator<Item = u16>) -> Self {
         let codes: Vec<u16> = codes.into_iter().collect();
-        Self::when(move |answer| codes.contains(&answer.status.as_u16()))
+        Self::from_fn(move |answer| codes.contains(&answer.status.as_u16()))
     }
 
     /// Matches answers that have this header with this value, byte for byte. The name is not case-sensitive.
@@ -142,14 +142,14 @@ impl Expired {
     pub fn header(name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         let (name, value) = (name.as_ref().to_owned(), value.as_ref().to_owned());
         let holds = move |found: &HeaderValue| found.as_bytes() == value.as_slice();
-        Self::when(move |answer| answer.headers.get_all(name.as_str()).iter().any(&holds))
+        Self::from_fn(move |answer| answer.headers.get_all(name.as_str()).iter().any(&holds))
     }
 
     /// Matches a redirect to this path, or, where redirects are followed below, an answer that was finally served from it
     /// although the caller did not ask for it. Queries are not looked at.
     pub fn redirect_to(path: impl Into<String>) -> Self {
         let path = path.into();
-        Self::when(move |answer| {
+        Self::from_fn(move |answer| {
             answer.location_path().as_deref() == Some(&*path)
                 || (answer.served.path() == path && answer.requested.path() != path)
         })
@@ -158,34 +158,34 @@ impl Expired {
     /// Matches answers whose body's beginning passes `test`. Answers that no [`PeekLayer`](super::PeekLayer) has looked at do
     /// not match.
     pub fn body(test: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
-        Self::when(move |answer| answer.peeked().is_some_and(&test))
+        Self::from_fn(move |answer| answer.body_prefix().is_some_and(&test))
     }
 
     /// Matches nothing: sessions end by their budgets or by hand.
     pub fn never() -> Self {
-        Self::when(|_| false)
+        Self::from_fn(|_| false)
     }
 
     /// Matches what either matches.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
-        Self::when(move |answer| self.matches(answer) || other.matches(answer))
+        Self::from_fn(move |answer| self.matches(answer) || other.matches(answer))
     }
 
     /// Matches what both match.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
-        Self::when(move |answer| self.matches(answer) && other.matches(answer))
+        Self::from_fn(move |answer| self.matches(answer) && other.matches(answer))
     }
 
     /// Matches what this does not match.
     #[expect(clippy::should_implement_trait, reason = "it stands with `or` and `and`")]
     #[must_use]
     pub fn not(self) -> Self {
-        Self::when(move |answer| !self.matches(answer))
+        Self::from_fn(move |answer| !self.matches(answer))
     }
 
-    pub(crate) fn matches(&self, answer: &Answer<'_>) -> bool {
+    pub(crate) fn matches(&self, answer: &ResponseView<'_>) -> bool {
         (self.0)(answer)
     }
 }
@@ -207,7 +207,7 @@ mod tests {
         let response: Response<()> = response.body(()).unwrap();
         let requested = Uri::from_static("http://a.example/page");
         let served: Uri = served.parse().unwrap();
-        let answer = Answer {
+        let answer = ResponseView {
             status: response.status(),
             headers: response.headers(),
             extensions: response.extensions(),
@@ -271,7 +271,7 @@ mod tests {
         check(&Expired::header("not a name", "x"), plain(), page, false);
         let body = Expired::body(|bytes| bytes.starts_with(b"Please log in"));
         check(&body, plain(), page, false);
-        check(&body, plain().extension(Peeked("Please log in again".into())), page, true);
+        check(&body, plain().extension(PeekedBody("Please log in again".into())), page, true);
         check(&body.clone().not(), plain(), page, true);
         check(&body.clone().and(Expired::status([200])), plain(), page, false);
         check(&body.or(Expired::status([200])), plain(), page, true);

@@ -18,22 +18,22 @@ pub enum SessionErrorKind {
     /// The request names no session, and no default was configured.
     NoSession,
     /// The request names one session and carries the identity of another.
-    OtherSession,
+    SessionMismatch,
     /// The request carries a handle to a session of other `Sessions` than the layer's.
-    ForeignSession,
+    WrongRegistry,
     /// The session has no current identity, and the request came around the gate that could wait for one.
-    Held,
+    RenewalPending,
     /// The request's URI is not one that cookies can be matched with; the source says why.
     BadUri,
     /// A cookie in the request's `RequestCookies` was refused; the source says which and why.
     BadCookie,
     /// The profile layer met a request without an identity.
     NoIdentity,
-    /// No profile was free, and none came to be within the bound of [`Exhausted::Wait`](crate::profile::Exhausted::Wait). The
+    /// No profile was free, and none came to be within the bound of [`OnExhausted::Wait`](crate::profile::OnExhausted::Wait). The
     /// source names the profile, if the session is pinned to one.
     ProfilesExhausted,
     /// The identity ended before this hop of the request could leave; the gate starts the request again.
-    Retired,
+    IdentityEnded,
     /// The session is shared with other processes, and no renewal layer stands on it that could look where it is.
     SharedWithoutRenewal,
 }
@@ -60,13 +60,13 @@ impl fmt::Display for SessionError {
                 "the request names no session; put a SessionId or a Session into its extensions, or configure a default \
                  session (a redirect layer without follow_redirects drops them on its way)"
             }
-            SessionErrorKind::OtherSession => {
+            SessionErrorKind::SessionMismatch => {
                 "the request names one session and carries the identity of another; name one of them"
             }
-            SessionErrorKind::ForeignSession => {
+            SessionErrorKind::WrongRegistry => {
                 "the request carries a handle to a session of other `Sessions` than the layer's; build both on the same"
             }
-            SessionErrorKind::Held => {
+            SessionErrorKind::RenewalPending => {
                 "the session is being renewed, and this stack has no renewal layer that could wait for it"
             }
             SessionErrorKind::BadUri => "the request's URI has no host to match cookies with",
@@ -78,10 +78,10 @@ impl fmt::Display for SessionError {
                 "the session is shared with other processes; put a renewal layer above the session layer, which looks it up"
             }
             SessionErrorKind::ProfilesExhausted => {
-                "no profile is free; add profiles, keep fewer sessions (`max_sessions`), or let Profiles::when_exhausted recycle \
+                "no profile is free; add profiles, keep fewer sessions (`max_sessions`), or let Profiles::on_exhausted recycle \
                  them or wait longer"
             }
-            SessionErrorKind::Retired => "the session's identity ended while the request was on its way",
+            SessionErrorKind::IdentityEnded => "the session's identity ended while the request was on its way",
         })
     }
 }

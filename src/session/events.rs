@@ -13,7 +13,7 @@ use http::StatusCode;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
 use super::{SessionId, sessions::Shared};
-use crate::gate::{Reason, RenewalErrorKind};
+use crate::gate::{RenewalErrorKind, RenewalReason};
 
 /// Something that happened, as [`Events`] tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The session was created. If it has an identity to start with, `Current` follows.
+    /// The session was created. If it has an identity to start with, `Activated` follows.
     Created,
     /// The session was dropped to keep within `max_sessions`.
     Evicted,
@@ -43,13 +43,13 @@ pub enum EventKind {
         to: SessionId,
     },
     /// An identity became current: requests go under it from now on.
-    Current {
+    Activated {
         /// The generation of that identity.
         generation: u64,
     },
     /// The current identity has ended: nothing goes under it any more. One that is renewed while it still serves does not end;
-    /// it is followed by another `Current`.
-    Ended {
+    /// it is followed by another `Activated`.
+    Invalidated {
         /// The generation of that identity.
         generation: u64,
     },
@@ -58,7 +58,7 @@ pub enum EventKind {
         /// The generation that it is to bring about.
         generation: u64,
         /// Why it was started.
-        reason: Reason,
+        reason: RenewalReason,
     },
     /// The renewal has brought its generation about.
     RenewalCommitted {
@@ -89,20 +89,20 @@ pub enum EventKind {
         /// and are never told.
         number: u64,
         /// How far it is.
-        step: RequestStep,
+        step: RequestPhase,
     },
 }
 
 /// How far a request is.
 ///
-/// Each begins with `Began` and ends with one of `Answered`, `Failed`, `Refused` and `Dropped`.
+/// Each begins with `Started` and ends with one of `Completed`, `Failed`, `Rejected` and `Dropped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum RequestStep {
+pub enum RequestPhase {
     /// It was given to the renewal layer, and names its session.
-    Began,
+    Started,
     /// It waits at the gate.
-    Held,
+    Waiting,
     /// It waits no more.
     Released,
     /// It was handed to the service below.
@@ -118,7 +118,7 @@ pub enum RequestStep {
         cause: ReplayCause,
     },
     /// It has its answer. The body may still be on its way.
-    Answered {
+    Completed {
         /// The generation of the identity that it went under.
         generation: u64,
         /// The status of the answer.
@@ -127,7 +127,7 @@ pub enum RequestStep {
     /// The service below failed, and the request with it.
     Failed,
     /// The gate refused it, before it was sent or after an answer that was not delivered.
-    Refused {
+    Rejected {
         /// Why.
         error: RenewalErrorKind,
     },
@@ -144,7 +144,7 @@ pub enum ReplayCause {
     /// The session had been renewed while it was on its way.
     Stale,
     /// The session had ended between two hops of a redirect.
-    Retired,
+    EndedMidRedirect,
 }
 
 /// A subscription to what happens, made by [`Sessions::events`](super::Sessions::events).
@@ -190,7 +190,7 @@ impl Events {
     /// # Cancel safety
     ///
     /// Dropping the future loses no event.
-    pub async fn next(&mut self) -> Option<Event> {
+    pub async fn recv(&mut self) -> Option<Event> {
         loop {
             match self.receiver.recv().await {
                 Ok(event) => return Some(event),
@@ -201,7 +201,7 @@ impl Events {
     }
 
     /// The next event, if there is one already.
-    pub fn try_next(&mut self) -> Option<Event> {
+    pub fn try_recv(&mut self) -> Option<Event> {
         loop {
             match self.receiver.try_recv() {
                 Ok(event) => return Some(event),
@@ -212,7 +212,7 @@ impl Events {
     }
 
     /// How many events happened that this subscriber was too slow for, before the last one it was given.
-    pub fn missed(&self) -> u64 {
+    pub fn lagged(&self) -> u64 {
         self.missed
     }
 }

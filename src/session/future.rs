@@ -15,7 +15,7 @@ use super::{
     Identity, SessionError, SessionInfo, SessionService, request::SendLog, trace, undressed::Undressed,
 };
 use crate::{
-    cookies::{Absorbed, StoredCookie, Target},
+    cookies::{CookieUrl, StoreOutcome, StoredCookie},
     gate::BoxError,
 };
 
@@ -126,7 +126,7 @@ impl Sent {
     }
 
     fn store<R>(&self, response: &Response<R>, cookies: &mut Vec<StoredCookie>) {
-        let Ok(target) = Target::from_uri(&self.uri) else {
+        let Ok(target) = CookieUrl::from_uri(&self.uri) else {
             return;
         };
         let session = &self.identity.session.0;
@@ -135,10 +135,12 @@ impl Sent {
         for set_cookie in response.headers().get_all(header::SET_COOKIE) {
             // Locked for the one cookie, so that no subscriber of traces runs under the lock.
             let absorbed =
-                self.identity.kept.jar.lock().absorb(&target, set_cookie.as_bytes(), now).map(|absorbed| {
-                    let is_refreshed = matches!(absorbed, Absorbed::Refreshed(_));
-                    (absorbed.cookie().filter(|_| told).cloned(), is_refreshed)
-                });
+                self.identity.kept.jar.lock().store_set_cookie(&target, set_cookie.as_bytes(), now).map(
+                    |absorbed| {
+                        let is_refreshed = matches!(absorbed, StoreOutcome::Refreshed(_));
+                        (absorbed.cookie().filter(|_| told).cloned(), is_refreshed)
+                    },
+                );
             match absorbed {
                 Ok((cookie, is_refreshed)) => {
                     session.counters.cookies_stored.add();

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::ReplayCause;
-use crate::gate::Reason;
+use crate::gate::RenewalReason;
 
 /// A figure that only grows.
 pub(crate) struct Total(#[cfg(feature = "metrics")] metrics::Counter);
@@ -192,18 +192,18 @@ impl Meters {
         match cause {
             ReplayCause::Expired => expired,
             ReplayCause::Stale => stale,
-            ReplayCause::Retired => retired,
+            ReplayCause::EndedMidRedirect => retired,
         }
     }
 
-    pub(crate) fn started(&self, reason: Reason) -> &Total {
+    pub(crate) fn started(&self, reason: RenewalReason) -> &Total {
         let [first, expired, cleared, requested, budget] = &self.started;
         match reason {
-            Reason::First => first,
-            Reason::Expired => expired,
-            Reason::Cleared => cleared,
-            Reason::Requested => requested,
-            Reason::Budget => budget,
+            RenewalReason::Initial => first,
+            RenewalReason::Expired => expired,
+            RenewalReason::Cleared => cleared,
+            RenewalReason::Requested => requested,
+            RenewalReason::LimitReached => budget,
         }
     }
 }

@@ -16,7 +16,7 @@
 //!
 //! The jar's cookies that match the request's URL go into its `Cookie` header. Cookies in a `Cookie` header that the request
 //! already has win over the jar's by name, for this request only, and are not stored. [`RequestCookies`] in the extensions are
-//! stored as if the URL had set them. A [`CookieSwitch`] in the extensions turns sending, storing or both off for one request.
+//! stored as if the URL had set them. A [`CookieMode`] in the extensions turns sending, storing or both off for one request.
 //!
 //! Every `Set-Cookie` of the response that the rules allow is stored; one that they refuse is skipped, counted and traced, and the
 //! response is delivered. The response carries a [`SessionInfo`] in its extensions.
@@ -107,14 +107,14 @@ pub(crate) mod undressed;
 
 pub use self::{
     error::{SessionError, SessionErrorKind},
-    events::{Event, EventKind, Events, ReplayCause, RequestStep},
+    events::{Event, EventKind, Events, ReplayCause, RequestPhase},
     future::ResponseFuture,
     id::SessionId,
     identity::Identity,
     layer::SessionLayer,
-    request::{CookieSwitch, RequestCookies, SessionInfo},
+    request::{CookieMode, RequestCookies, SessionInfo},
     service::SessionService,
-    session::{RenewalHandle, Session, SessionExists},
+    session::{RenewalHandle, Session, SessionIdTaken},
     sessions::{Sessions, SessionsBuilder},
     stats::Stats,
 };

@@ -11,22 +11,22 @@ use crate::cookies::{NewCookie, StoredCookie};
 /// What a single request leaves out, set in its extensions. Without it, cookies are sent and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum CookieSwitch {
+pub enum CookieMode {
     /// The session's cookies are not sent; what the response sets is stored.
-    DontSend,
+    StoreOnly,
     /// The session's cookies are sent; what the response sets is not stored.
-    DontStore,
+    SendOnly,
     /// Neither. The request's own `Cookie` header is still sent.
-    Neither,
+    Disabled,
 }
 
-impl CookieSwitch {
+impl CookieMode {
     pub(crate) fn sends(switch: Option<&Self>) -> bool {
-        matches!(switch, None | Some(Self::DontStore))
+        matches!(switch, None | Some(Self::SendOnly))
     }
 
     pub(crate) fn stores(switch: Option<&Self>) -> bool {
-        matches!(switch, None | Some(Self::DontSend))
+        matches!(switch, None | Some(Self::StoreOnly))
     }
 }
 
@@ -98,7 +98,7 @@ impl SessionInfo {
     }
 
     /// The URI that was finally served, after redirects.
-    pub fn uri(&self) -> Option<&Uri> {
+    pub fn final_uri(&self) -> Option<&Uri> {
         self.uri.as_ref()
     }
 
@@ -108,7 +108,7 @@ impl SessionInfo {
     }
 
     /// How long the request was held while its session was being renewed.
-    pub fn held(&self) -> Duration {
+    pub fn time_waiting(&self) -> Duration {
         self.held
     }
 }
@@ -173,7 +173,7 @@ pub(crate) struct Found {
     pub(crate) identity: Identity,
     /// The gate's log, if a gate is above.
     pub(crate) log: Option<SendLog>,
-    pub(crate) switch: Option<CookieSwitch>,
+    pub(crate) switch: Option<CookieMode>,
     pub(crate) brought: Option<RequestCookies>,
 }
 
@@ -273,7 +273,7 @@ fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> 
     if Arc::ptr_eq(&session.0.shared, &sessions.registry.shared) {
         return Ok(Session::of(session.0.clone()));
     }
-    Err(SessionError::new(SessionErrorKind::ForeignSession))
+    Err(SessionError::new(SessionErrorKind::WrongRegistry))
 }
 
 /// Finds the identity that a request goes under, the one that the gate put there or the current one of the session it names, and
@@ -317,7 +317,7 @@ fn outright(identity: &Identity, look: &mut Look<'_>, sessions: &Sessions) -> Re
         (None, None) => false,
     };
     if other {
-        return Err(SessionError::new(SessionErrorKind::OtherSession));
+        return Err(SessionError::new(SessionErrorKind::SessionMismatch));
     }
     own(&identity.session, sessions)?;
     Ok(identity.clone())
@@ -333,5 +333,5 @@ fn current(session: Session) -> Result<Identity, SessionError> {
         }
         session.0.adopt_pending();
     }
-    session.identity().ok_or_else(|| SessionError::new(SessionErrorKind::Held))
+    session.identity().ok_or_else(|| SessionError::new(SessionErrorKind::RenewalPending))
 }

@@ -10,13 +10,13 @@ use http::{
 use tower_service::Service;
 
 use super::{
-    CookieSwitch, Identity, ResponseFuture, SessionError, SessionErrorKind, Sessions,
+    CookieMode, Identity, ResponseFuture, SessionError, SessionErrorKind, Sessions,
     future::Sent,
     request::{self, Found},
     trace,
     undressed::Undressed,
 };
-use crate::{cookies::Target, gate::BoxError};
+use crate::{cookies::CookieUrl, gate::BoxError};
 
 /// Middleware that sends a session's cookies and stores those that come back.
 ///
@@ -54,7 +54,7 @@ impl<S> SessionService<S> {
         if let Some(log) = &log {
             // A hop that waited below while its identity was ended: the gate starts the request again under the next one.
             if identity.is_ended() && log.with(|log| log.retirable) {
-                return Err(SessionError::new(SessionErrorKind::Retired).into());
+                return Err(SessionError::new(SessionErrorKind::IdentityEnded).into());
             }
         }
         if identity.kept.undressed().is_some() {
@@ -67,7 +67,7 @@ impl<S> SessionService<S> {
             jar.add(cookies.iter(), &target(&uri)?, shared.timestamp())
                 .map_err(|error| SessionError::caused_by(SessionErrorKind::BadCookie, error))?;
         }
-        if CookieSwitch::sends(switch.as_ref()) {
+        if CookieMode::sends(switch.as_ref()) {
             send_cookies(&identity, &uri, request.headers_mut())?;
         } else {
             // What cannot be read is refused, whatever the request leaves out.
@@ -75,7 +75,7 @@ impl<S> SessionService<S> {
         }
         identity.session.0.counters.sent.add();
         shared.meters.sent.add();
-        let stores = CookieSwitch::stores(switch.as_ref());
+        let stores = CookieMode::stores(switch.as_ref());
         Ok(Sent { identity, uri, stores, tells: self.tells, log })
     }
 }
@@ -128,7 +128,7 @@ fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Resu
     let mut jar = identity.kept.jar.lock();
     let cookie = match jar.header_at_hand(uri, now) {
         Some(cookie) => cookie,
-        None => jar.header(&target(uri)?, now),
+        None => jar.cookie_header(&target(uri)?, now),
     };
     drop(jar);
     if cookie.is_none() && !headers.contains_key(header::COOKIE) {
@@ -141,7 +141,7 @@ fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Resu
         }
         (Entry::Vacant(_), None) => {}
         (Entry::Occupied(mut own), _) => {
-            let both = identity.kept.jar.lock().header_with(&target(uri)?, own.iter(), now);
+            let both = identity.kept.jar.lock().cookie_header_with(&target(uri)?, own.iter(), now);
             if let Some(both) = both {
                 trace::sent(identity, uri, &both);
                 own.insert(both);
@@ -151,8 +151,8 @@ fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Resu
     Ok(())
 }
 
-fn target(uri: &Uri) -> Result<Target<'_>, SessionError> {
-    Target::from_uri(uri).map_err(|error| SessionError::caused_by(SessionErrorKind::BadUri, error))
+fn target(uri: &Uri) -> Result<CookieUrl<'_>, SessionError> {
+    CookieUrl::from_uri(uri).map_err(|error| SessionError::caused_by(SessionErrorKind::BadUri, error))
 }
 
 /// Where the request goes: its URI, completed by its `Host` header where it has only a path.

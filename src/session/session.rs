@@ -26,7 +26,7 @@ use super::{
     trace,
 };
 use crate::{
-    cookies::{CookieError, Jar, NewCookie, StoredCookie, Target, Timestamp},
+    cookies::{CookieError, CookieUrl, Jar, NewCookie, StoredCookie, Timestamp},
     gate::{
         RenewalError, RenewalErrorKind,
         core::{Failure, Generation, Limits},
@@ -220,7 +220,7 @@ impl Session {
     }
 
     /// The profile of the current or coming identity, or `None` where there are no profiles, or none was
-    /// [free](crate::profile::Exhausted) yet.
+    /// [free](crate::profile::OnExhausted) yet.
     pub fn profile(&self) -> Option<Profile> {
         self.view(|kept| kept.profile().cloned()).flatten()
     }
@@ -229,7 +229,7 @@ impl Session {
     /// about at once. A fork is not pinned.
     ///
     /// What happens when that profile is worn by others or rests is what the list does when it is
-    /// [exhausted](crate::Profiles::when_exhausted).
+    /// [exhausted](crate::Profiles::on_exhausted).
     ///
     /// # Errors
     ///
@@ -246,7 +246,7 @@ impl Session {
     }
 
     /// How many requests of this session are held at this moment.
-    pub fn held(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.0.gate.held()
     }
 
@@ -269,7 +269,7 @@ impl Session {
     ///
     /// If `url` is not an absolute http or https URL.
     pub fn cookies_for(&self, url: &str) -> Result<Vec<StoredCookie>, CookieError> {
-        let target = Target::parse(url)?;
+        let target = CookieUrl::parse(url)?;
         let now = self.0.shared.timestamp();
         Ok(self.with_jar(|jar| jar.matching(&target, now).into_iter().cloned().collect()))
     }
@@ -287,7 +287,7 @@ impl Session {
         I: IntoIterator,
         I::Item: Into<NewCookie<'c>>,
     {
-        let target = Target::parse(url)?;
+        let target = CookieUrl::parse(url)?;
         let now = self.0.shared.timestamp();
         let cookies: Vec<NewCookie<'c>> = cookies.into_iter().map(Into::into).collect();
         self.edit(|jar| jar.add(cookies.iter().cloned(), &target, now))
@@ -299,7 +299,7 @@ impl Session {
     ///
     /// Says which rule refuses it, or that `url` is none.
     pub fn set_cookie(&self, set_cookie: &str, url: &str) -> Result<(), CookieError> {
-        let target = Target::parse(url)?;
+        let target = CookieUrl::parse(url)?;
         let now = self.0.shared.timestamp();
         self.edit(|jar| jar.set(set_cookie, &target, now))
     }
@@ -347,14 +347,14 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// The handle resolves to an error if there is no [stack](RenewalErrorKind::NoStack) or no
+    /// The handle resolves to an error if there is no [stack](RenewalErrorKind::NoService) or no
     /// [rule](RenewalErrorKind::NoRule), if the renewal failed, or if a later call ended it.
     pub fn renew(&self) -> RenewalHandle {
         if driver::is_reentrant(&self.0) {
             return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::Reentrant));
         }
         match self.0.shared.lane() {
-            None => RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoStack)),
+            None => RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoService)),
             Some(_) => RenewalHandle::new(Gate::renew(&self.0)),
         }
     }
@@ -366,14 +366,14 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`renew`](Self::renew), and if the request's body is [not the stack's](RenewalErrorKind::WrongBody). An empty body
+    /// As [`renew`](Self::renew), and if the request's body is [not the stack's](RenewalErrorKind::BodyTypeMismatch). An empty body
     /// may be given as `()`.
     pub fn renew_with<B: Send + 'static>(&self, request: Request<B>) -> RenewalHandle {
         if driver::is_reentrant(&self.0) {
             return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::Reentrant));
         }
         let Some(lane) = self.0.shared.lane() else {
-            return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoStack));
+            return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoService));
         };
         match lane.accept(Box::new(request)) {
             Ok(once) => RenewalHandle::new(Gate::renew_with(&self.0, once)),
@@ -431,7 +431,7 @@ impl Session {
     /// # Errors
     ///
     /// If there is a session of that name.
-    pub fn fork(&self, id: impl Into<SessionId>) -> Result<Session, SessionExists> {
+    pub fn fork(&self, id: impl Into<SessionId>) -> Result<Session, SessionIdTaken> {
         let id = id.into();
         let Standing { is_current, value, .. } = self.0.gate.standing();
         let (jar, worn) = match value {
@@ -444,7 +444,7 @@ impl Session {
             Self::with(id, shared, wearer, beginning)
         };
         match self.0.shared.registry() {
-            Some(registry) => registry.create(id.clone(), make).ok_or(SessionExists { id }),
+            Some(registry) => registry.create(id.clone(), make).ok_or(SessionIdTaken { id }),
             // All handles of the registry are gone: no name can be taken.
             None => Ok(make(id, self.0.shared.clone())),
         }
@@ -459,11 +459,11 @@ impl Session {
     /// # Errors
     ///
     /// If there is a session of that name, or this one was removed.
-    pub fn rename(&self, id: impl Into<SessionId>) -> Result<(), SessionExists> {
+    pub fn rename(&self, id: impl Into<SessionId>) -> Result<(), SessionIdTaken> {
         let id = SessionId::from(&id.into());
         let renamed = self.0.shared.registry().is_some_and(|registry| registry.rename(self, id.clone()));
         if !renamed {
-            return Err(SessionExists { id });
+            return Err(SessionIdTaken { id });
         }
         self.0.renamed();
         self.0.shared.changed();
@@ -597,8 +597,8 @@ impl SessionInner {
     /// The session is none of its registry's any more: accounts for what it has counted so far.
     pub(crate) fn leave(&self, gone: &Counters) {
         let so_far = Counters::default();
-        so_far.absorb(&self.counters);
-        gone.absorb(&so_far);
+        so_far.store_set_cookie(&self.counters);
+        gone.store_set_cookie(&so_far);
         self.aside.lock().get_or_insert_default().left = Some(so_far);
     }
 
@@ -700,7 +700,7 @@ impl Keeper for SessionInner {
             (None, Some(lane)) => lane.renew(session, drive),
             (None, None) => Box::pin(std::future::ready(Err(Failure {
                 terminal: false,
-                error: RenewalError::new(RenewalErrorKind::NoStack),
+                error: RenewalError::new(RenewalErrorKind::NoService),
             }))),
         };
         if span.is_disabled() { renewing } else { Box::pin(renewing.instrument(span)) }
@@ -729,8 +729,8 @@ impl Keeper for SessionInner {
                 meters.abandoned.ended(took);
                 EventKind::RenewalAbandoned { generation, took }
             }
-            Change::Current { generation } => EventKind::Current { generation },
-            Change::Ended { generation } => EventKind::Ended { generation },
+            Change::Current { generation } => EventKind::Activated { generation },
+            Change::Ended { generation } => EventKind::Invalidated { generation },
         };
         let session = self.names.last();
         trace::changed(session, &kind);
@@ -782,24 +782,24 @@ impl fmt::Debug for RenewalHandle {
 
 /// There is already a session of this name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SessionExists {
+pub struct SessionIdTaken {
     id: SessionId,
 }
 
-impl SessionExists {
+impl SessionIdTaken {
     /// The name that is taken.
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 }
 
-impl fmt::Display for SessionExists {
+impl fmt::Display for SessionIdTaken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "there is already a session named {}", self.id)
     }
 }
 
-impl std::error::Error for SessionExists {}
+impl std::error::Error for SessionIdTaken {}
 
 impl Shared {
     pub(crate) fn timestamp(&self) -> Timestamp {

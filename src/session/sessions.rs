@@ -225,8 +225,8 @@ impl Sessions {
             session.counters.add_to(&mut stats);
         }
         shared.gone.add_to(&mut stats);
-        stats.held_peak = shared.held.peak();
-        stats.sessions_dropped = shared.dropped.get();
+        stats.waiting_peak = shared.held.peak();
+        stats.sessions_evicted = shared.dropped.get();
         stats.sessions_over_limit = shared.over_limit.get();
         stats
     }
@@ -308,7 +308,7 @@ impl SessionsBuilder {
     }
 
     /// Shows the values of cookies in `tracing` events. Default: they are not shown anywhere.
-    pub fn show_values_in_traces(mut self) -> Self {
+    pub fn trace_cookie_values(mut self) -> Self {
         self.show_values = true;
         self
     }
@@ -526,7 +526,7 @@ impl Registry {
         self.shared.meters.live.up();
         self.shared.tell(session.id(), EventKind::Created);
         if let Some(generation) = first {
-            self.shared.tell(session.id(), EventKind::Current { generation });
+            self.shared.tell(session.id(), EventKind::Activated { generation });
         }
         for session in evicted {
             // The map may keep what it has removed for a while; its profile is free at once, and its cookies are gone.
@@ -613,7 +613,7 @@ impl Registry {
                 self.shared.dropped.add();
                 self.shared.meters.evicted.add();
                 self.shared.meters.live.down(1);
-                self.shared.gone.absorb(&session.counters);
+                self.shared.gone.store_set_cookie(&session.counters);
                 map.remove(id.name());
                 return Some(Session::of(session.clone()));
             }

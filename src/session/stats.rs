@@ -17,9 +17,9 @@ macro_rules! counters {
             $($(#[doc = $often_doc])* pub $often: u64,)*
             $($(#[doc = $doc])* pub $name: u64,)*
             /// The most requests that were held at one moment. For all sessions together, over all of them.
-            pub held_peak: u64,
+            pub waiting_peak: u64,
             /// Sessions dropped to keep within `max_sessions`; 0 for a single session.
-            pub sessions_dropped: u64,
+            pub sessions_evicted: u64,
             /// How often a session was created beyond `max_sessions` because all others were in use; 0 for a single session.
             pub sessions_over_limit: u64,
         }
@@ -55,7 +55,7 @@ macro_rules! counters {
             }
 
             /// Adds what another set has counted.
-            pub(crate) fn absorb(&self, other: &Self) {
+            pub(crate) fn store_set_cookie(&self, other: &Self) {
                 $(self.$often.add_many(other.$often.get());)*
                 if let Some(other) = other.seldom.get() {
                     $(self.seldom().$name.add_many(other.$name.get());)*

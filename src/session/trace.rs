@@ -5,7 +5,7 @@ use tracing::{Level, Span, debug, debug_span, enabled, span::Entered};
 
 use super::{EventKind, Identity, SessionId, SessionInner};
 use crate::{
-    cookies::{CookieError, Target},
+    cookies::{CookieError, CookieUrl},
     gate::keeper::Drive,
 };
 
@@ -78,10 +78,12 @@ pub(super) fn changed(session: &SessionId, kind: &EventKind) {
         EventKind::RenewalAbandoned { generation, took } => {
             debug!(target: RENEWAL, %session, generation, ?took, "renewal abandoned");
         }
-        EventKind::Current { generation } => {
+        EventKind::Activated { generation } => {
             debug!(target: RENEWAL, %session, generation, "identity current")
         }
-        EventKind::Ended { generation } => debug!(target: RENEWAL, %session, generation, "identity ended"),
+        EventKind::Invalidated { generation } => {
+            debug!(target: RENEWAL, %session, generation, "identity ended")
+        }
         _ => {}
     }
 }
@@ -89,8 +91,8 @@ pub(super) fn changed(session: &SessionId, kind: &EventKind) {
 /// A request leaves with cookies.
 pub(crate) fn sent(identity: &Identity, uri: &Uri, header: &HeaderValue) {
     if enabled!(target: TARGET, Level::DEBUG) {
-        let target = Target::from_uri(uri);
-        let host = target.as_ref().map_or("", Target::host);
+        let target = CookieUrl::from_uri(uri);
+        let host = target.as_ref().map_or("", CookieUrl::host);
         let (session, generation) = (identity.session_id(), identity.generation());
         let cookies = shown_header(identity, header);
         debug!(target: TARGET, %session, generation, host, cookies, "cookies sent");
@@ -98,7 +100,7 @@ pub(crate) fn sent(identity: &Identity, uri: &Uri, header: &HeaderValue) {
 }
 
 /// A response has set or deleted a cookie.
-pub(crate) fn received(identity: &Identity, target: &Target<'_>, header: &HeaderValue) {
+pub(crate) fn received(identity: &Identity, target: &CookieUrl<'_>, header: &HeaderValue) {
     if enabled!(target: TARGET, Level::DEBUG) {
         let (session, generation, host) = (identity.session_id(), identity.generation(), target.host());
         let cookie = shown_set_cookie(identity, header);
@@ -107,7 +109,7 @@ pub(crate) fn received(identity: &Identity, target: &Target<'_>, header: &Header
 }
 
 /// A response's cookie was refused; the error never has its value.
-pub(crate) fn refused(identity: &Identity, target: &Target<'_>, error: &CookieError) {
+pub(crate) fn refused(identity: &Identity, target: &CookieUrl<'_>, error: &CookieError) {
     let (session, generation, host) = (identity.session_id(), identity.generation(), target.host());
     debug!(target: TARGET, %session, generation, host, %error, "cookie refused");
 }

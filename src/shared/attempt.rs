@@ -15,14 +15,16 @@ use tokio::{
 };
 
 use super::{
-    Commit, Committed, CookieChanges, Fence, Leased, Mark, Record, SharedVersion, StoreError, StoreErrorKind,
-    Unreachable,
+    Commit, CommitOutcome, CookieSync, FencingToken, LeaseOutcome, OnUnreachable, Record, RecordVersion,
+    StoreError, StoreErrorKind, VersionEvent,
     fleet::{Fleet, count, sure},
     payload::{self, Content},
 };
 use crate::{
     cookies::StoredCookie,
-    gate::{Reason, RenewalError, RenewalErrorKind, core::Failure, keeper::Drive, renewal_gate::failure},
+    gate::{
+        RenewalError, RenewalErrorKind, RenewalReason, core::Failure, keeper::Drive, renewal_gate::failure,
+    },
     session::{
         Kept, Session, SessionInner,
         lane::Lane,
@@ -100,7 +102,8 @@ impl Fleet {
             if is_adoptable(&found) {
                 return self.adopted(session, asked, &candidate, &key, &found).map(Some).map_err(refused);
             }
-            if let Some(spent) = spent.as_ref().filter(|_| !is_overlap && reason == Reason::Budget)
+            if let Some(spent) =
+                spent.as_ref().filter(|_| !is_overlap && reason == RenewalReason::LimitReached)
                 && let Some(kept) = self.go_on(session, generation, &key, &found, spent).await
             {
                 return Ok(Some(kept));
@@ -121,7 +124,7 @@ impl Fleet {
         if is_adoptable(&found) {
             return self.adopted(session, asked, &candidate, &key, &found).map(Some).map_err(refused);
         }
-        let is_first = reason == Reason::First && !session.0.shared.login_first;
+        let is_first = reason == RenewalReason::Initial && !session.0.shared.login_first;
         let value = if is_first && !is_own {
             // Nobody has anything yet: what this process begins with is everybody's.
             None
@@ -196,10 +199,10 @@ impl Fleet {
         tokio::spawn(async move {
             let answer = fleet.config.store.lease(&key, fleet.owner, fleet.config.lease).await;
             let _ = sender.send(answer.map(|leased| match leased {
-                Leased::Granted(fence) => {
+                LeaseOutcome::Granted(fence) => {
                     Ok(Lease { fleet, key, fence, asked, is_over: AtomicBool::new(false) })
                 }
-                Leased::Held(left) => Err(left),
+                LeaseOutcome::Held(left) => Err(left),
             }));
         });
         let lost = StoreError::new(StoreErrorKind::Unreachable);
@@ -252,7 +255,7 @@ impl Fleet {
                 self.outlast(session, lease, is_adoptable).await?;
             }
             // Before anything is sent: what the record holds may be used up from here on.
-            match self.ask(self.config.store.begin(&lease.key, self.owner, lease.fence)).await {
+            match self.ask(self.config.store.mark_in_progress(&lease.key, self.owner, lease.fence)).await {
                 Ok(true) => {
                     session.0.ties().known.lock().begun = true;
                     lane.renew(session.clone(), drive).await
@@ -276,11 +279,11 @@ impl Fleet {
         drive: Drive<SessionInner>,
         error: StoreError,
     ) -> Renewed {
-        if self.config.unreachable == Unreachable::Refuse {
+        if self.config.unreachable == OnUnreachable::Fail {
             return Err(refused(error));
         }
         tracing::warn!(session = %session.id(), %error, "renewed without the store of shared sessions");
-        let is_first = drive.reason == Reason::First && !session.0.shared.login_first;
+        let is_first = drive.reason == RenewalReason::Initial && !session.0.shared.login_first;
         let value = match lane {
             _ if is_first && !drive.once => None,
             None => return Err(no_stack()),
@@ -313,7 +316,7 @@ impl Fleet {
         let kept =
             session.0.taken_over(candidate, &snapshot).map_err(|error| super::error::profile(error, key))?;
         self.stands(session, asked, found.mark, &kept, snapshot.cookies, None);
-        count(&self.counted.adoptions);
+        count(&self.counted.versions_adopted);
         tracing::debug!(session = %session.id(), version = found.mark.version, "adopted from the store of shared sessions");
         Ok(kept)
     }
@@ -324,7 +327,7 @@ impl Fleet {
         &self,
         session: &Session,
         asked: Asked,
-        mark: Mark,
+        mark: RecordVersion,
         kept: &Arc<Kept>,
         cookies: Vec<StoredCookie>,
         sent: Option<SystemTime>,
@@ -339,9 +342,9 @@ impl Fleet {
             known.taken = 0;
             known.version = version;
             known.revision = mark.revision;
-            known.cookies = match self.config.cookie_changes {
-                CookieChanges::Merged => cookies,
-                CookieChanges::Local => Vec::new(),
+            known.cookies = match self.config.cookie_sync {
+                CookieSync::Merged => cookies,
+                CookieSync::Local => Vec::new(),
             };
             known.generation = kept.life.generation;
             known.pay(asked);
@@ -350,7 +353,7 @@ impl Fleet {
             known.rationed = None;
         }
         let (is_own, at) = (sent.is_some(), sent.unwrap_or_else(SystemTime::now));
-        let told = SharedVersion { session: session.id().clone(), number: version, is_own, at };
+        let told = VersionEvent { session: session.id().clone(), number: version, is_own, at };
         // Nobody need be listening.
         let _ = self.versions.send(told);
     }
@@ -383,7 +386,7 @@ impl Fleet {
             session.0.ties().known.lock().data = version;
         })?;
         Ok(match committed {
-            Committed::At(mark) => {
+            CommitOutcome::Written(mark) => {
                 count(&self.counted.commits);
                 if let Some(lease) = lease {
                     lease.is_over.store(true, Ordering::Relaxed);
@@ -391,7 +394,7 @@ impl Fleet {
                 self.stands(session, asked, mark, kept, content.session.cookies, Some(sent));
                 None
             }
-            Committed::Conflict(winner) => {
+            CommitOutcome::Conflict(winner) => {
                 count(&self.counted.conflicts);
                 Some(winner)
             }
@@ -399,18 +402,18 @@ impl Fleet {
     }
 
     /// Tries a commit whose answer does not come again; it may have been written all the same.
-    pub(super) async fn commit_surely(&self, key: &str, commit: Commit) -> Result<Committed, StoreError> {
+    pub(super) async fn commit_surely(&self, key: &str, commit: Commit) -> Result<CommitOutcome, StoreError> {
         let mut tries = 0;
         loop {
             tries += 1;
             match self.ask(self.config.store.commit(key, commit.clone())).await {
-                Ok(Committed::Conflict(found))
+                Ok(CommitOutcome::Conflict(found))
                     // Not one that was given up before, and was written all the same.
                     if found.writer == Some(self.owner)
                         && (found.mark.version, found.mark.ended) == (commit.version, commit.ended)
                         && found.payload == commit.payload =>
                 {
-                    return Ok(Committed::At(found.mark));
+                    return Ok(CommitOutcome::Written(found.mark));
                 }
                 Ok(committed) => return Ok(committed),
                 Err(error) if tries == COMMITS => return Err(error),
@@ -425,7 +428,7 @@ fn is_adoptable_after(record: &Record, dead: u64) -> bool {
 }
 
 fn no_stack() -> Failure<RenewalError> {
-    Failure { terminal: false, error: RenewalError::new(RenewalErrorKind::NoStack) }
+    Failure { terminal: false, error: RenewalError::new(RenewalErrorKind::NoService) }
 }
 
 fn lost() -> Failure<RenewalError> {
@@ -436,7 +439,7 @@ fn lost() -> Failure<RenewalError> {
 pub(super) struct Lease {
     fleet: Arc<Fleet>,
     key: String,
-    fence: Fence,
+    fence: FencingToken,
     /// It holds for its time from then on at least.
     asked: Instant,
     /// The store has ended it with a commit.
@@ -445,7 +448,7 @@ pub(super) struct Lease {
 
 impl Lease {
     /// Whoever has the lease now gives it back, and extends it until then.
-    pub(super) fn keep(self) -> (Fence, Instant) {
+    pub(super) fn keep(self) -> (FencingToken, Instant) {
         self.is_over.store(true, Ordering::Relaxed);
         (self.fence, self.asked)
     }

@@ -2,33 +2,33 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{SealKey, SharedStore};
-use crate::{gate::ConfigError, session::snapshot::KeepProfile};
+use super::{EncryptionKey, SharedStore};
+use crate::{gate::ConfigError, session::snapshot::ProfileDetail};
 
 /// How sessions are shared: through which store, and what happens when it is away.
 ///
 /// A store can be given in its place, with these defaults. Lease, poll and deadline may be ten years at most.
 #[derive(Clone, Debug)]
 #[must_use = "settings do nothing until sessions are built with them"]
-pub struct Sharing {
+pub struct SharingConfig {
     pub(super) store: Arc<dyn SharedStore>,
     pub(super) lease: Duration,
     pub(super) poll: Duration,
     pub(super) deadline: Duration,
-    pub(super) unreachable: Unreachable,
+    pub(super) unreachable: OnUnreachable,
     pub(super) stale_after: Option<Duration>,
     pub(super) block: u64,
-    pub(super) seal: Option<SealKey>,
-    pub(super) profiles: KeepProfile,
-    pub(super) cookie_changes: CookieChanges,
-    pub(super) merge_delay: Duration,
+    pub(super) seal: Option<EncryptionKey>,
+    pub(super) profiles: ProfileDetail,
+    pub(super) cookie_sync: CookieSync,
+    pub(super) sync_debounce: Duration,
 }
 
 /// What becomes of cookies that answers, or a program by hand, change while a version lasts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum CookieChanges {
-    /// They are brought together, cookie by cookie, in batches: see [`Sharing::merge_delay`]. Of two changes of one cookie the
+pub enum CookieSync {
+    /// They are brought together, cookie by cookie, in batches: see [`SharingConfig::sync_debounce`]. Of two changes of one cookie the
     /// later one wins: a batch is as late as its last change, by the clock of its writer. The default.
     #[default]
     Merged,
@@ -38,19 +38,19 @@ pub enum CookieChanges {
 
 /// What happens to renewals while the store cannot be asked.
 ///
-/// What is current serves on under either policy, unless [`Sharing::stale_after`] says otherwise: no request asks the store.
+/// What is current serves on under either policy, unless [`SharingConfig::stale_after`] says otherwise: no request asks the store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Unreachable {
+pub enum OnUnreachable {
     /// Renewals fail, and are tried again as the gate does with any that fails. No login is made twice. The default.
     #[default]
-    Refuse,
+    Fail,
     /// Each process renews for itself, and shares what it has when the store is back: the first one's session is adopted by the
     /// others. More logins than one may be made at a time.
-    RenewAlone,
+    RenewLocally,
 }
 
-impl Sharing {
+impl SharingConfig {
     /// Shares through `store`.
     pub fn new(store: impl SharedStore) -> Self {
         Self {
@@ -58,20 +58,20 @@ impl Sharing {
             lease: Duration::from_secs(10),
             poll: Duration::from_secs(5),
             deadline: Duration::from_secs(2),
-            unreachable: Unreachable::default(),
+            unreachable: OnUnreachable::default(),
             stale_after: None,
             block: 64,
             seal: None,
-            profiles: KeepProfile::ByName,
-            cookie_changes: CookieChanges::default(),
-            merge_delay: Duration::from_secs(1),
+            profiles: ProfileDetail::NameOnly,
+            cookie_sync: CookieSync::default(),
+            sync_debounce: Duration::from_secs(1),
         }
     }
 
     /// Sets for how long a process that says nothing more keeps others from renewing. Default: 10 seconds.
     ///
     /// Its holder extends it three times as often. If it cannot, it gives its renewal up before the lease ends.
-    pub fn lease(mut self, lease: Duration) -> Self {
+    pub fn lease_ttl(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
     }
@@ -79,19 +79,19 @@ impl Sharing {
     /// Sets how often all sessions are compared with the store, whether or not it tells of changes. Default: every 5 seconds.
     ///
     /// A process is never further behind than this and the [store's deadline](Self::deadline), as long as the store answers.
-    pub fn poll(mut self, poll: Duration) -> Self {
+    pub fn poll_interval(mut self, poll: Duration) -> Self {
         self.poll = poll;
         self
     }
 
     /// Sets how long the store may take for one answer. Default: 2 seconds.
-    pub fn deadline(mut self, deadline: Duration) -> Self {
+    pub fn store_timeout(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
-    /// Sets what happens to renewals while the store cannot be asked. Default: [`Unreachable::Refuse`].
-    pub fn when_unreachable(mut self, unreachable: Unreachable) -> Self {
+    /// Sets what happens to renewals while the store cannot be asked. Default: [`OnUnreachable::Fail`].
+    pub fn on_unreachable(mut self, unreachable: OnUnreachable) -> Self {
         self.unreachable = unreachable;
         self
     }
@@ -99,7 +99,7 @@ impl Sharing {
     /// Sends nothing under what may be out of date: if the store was not heard of for so long, requests wait for it. Default:
     /// what is current serves on.
     ///
-    /// Holds for [`Unreachable::Refuse`] alone.
+    /// Holds for [`OnUnreachable::Fail`] alone.
     pub fn stale_after(mut self, silence: Duration) -> Self {
         self.stale_after = Some(silence);
         self
@@ -108,26 +108,26 @@ impl Sharing {
     /// Sets how many uses of a fleet's [`max_uses`](crate::RenewalLayer::max_uses) a process takes at a time. Default: 64.
     ///
     /// What a process has taken and not used when it ends is lost to the others.
-    pub fn use_block(mut self, uses: u64) -> Self {
+    pub fn use_batch_size(mut self, uses: u64) -> Self {
         self.block = uses;
         self
     }
 
     /// Seals what is put into the store. Default: it is readable there.
-    pub fn seal(mut self, key: SealKey) -> Self {
+    pub fn encrypt_with(mut self, key: EncryptionKey) -> Self {
         self.seal = Some(key);
         self
     }
 
-    /// Sets how much of a profile is put into the store. Default: [`KeepProfile::ByName`].
-    pub fn profiles(mut self, profiles: KeepProfile) -> Self {
+    /// Sets how much of a profile is put into the store. Default: [`ProfileDetail::NameOnly`].
+    pub fn profiles(mut self, profiles: ProfileDetail) -> Self {
         self.profiles = profiles;
         self
     }
 
-    /// Sets what becomes of cookies that change while a version lasts. Default: [`CookieChanges::Merged`].
-    pub fn cookie_changes(mut self, changes: CookieChanges) -> Self {
-        self.cookie_changes = changes;
+    /// Sets what becomes of cookies that change while a version lasts. Default: [`CookieSync::Merged`].
+    pub fn cookie_sync(mut self, changes: CookieSync) -> Self {
+        self.cookie_sync = changes;
         self
     }
 
@@ -135,8 +135,8 @@ impl Sharing {
     ///
     /// So a process writes at most once in this time for each session, however many cookies change, and the others have what it
     /// wrote as soon as they hear of it. That a cookie lasts a minute longer is not told.
-    pub fn merge_delay(mut self, delay: Duration) -> Self {
-        self.merge_delay = delay;
+    pub fn sync_debounce(mut self, delay: Duration) -> Self {
+        self.sync_debounce = delay;
         self
     }
 
@@ -148,11 +148,11 @@ impl Sharing {
         ConfigError::unless(is_good(self.poll), "poll")?;
         ConfigError::unless(is_good(self.deadline), "deadline")?;
         ConfigError::unless(self.stale_after.is_none_or(|silence| !silence.is_zero()), "stale_after")?;
-        ConfigError::unless(self.block > 0, "use_block")
+        ConfigError::unless(self.block > 0, "use_batch_size")
     }
 }
 
-impl<S: SharedStore> From<S> for Sharing {
+impl<S: SharedStore> From<S> for SharingConfig {
     fn from(store: S) -> Self {
         Self::new(store)
     }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Change, Commit, Committed, Fence, Leased, Mark, Owner, Record, SharedStore, StoreError, Taken};
+use super::{
+    Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, RecordVersion, SharedStore, StoreError,
+    StoreEvent, UseGrant,
+};
 
 /// Puts a store to the contract that [`SharedStore`] states.
 ///
@@ -19,7 +22,7 @@ use super::{Change, Commit, Committed, Fence, Leased, Mark, Owner, Record, Share
 /// # Panics
 ///
 /// If the store breaks the contract; the message says where.
-pub async fn check_store(store: &dyn SharedStore, pushes: bool) -> Result<(), StoreError> {
+pub async fn test_conformance(store: &dyn SharedStore, pushes: bool) -> Result<(), StoreError> {
     let check = Check { store, prefix: format!("check {}", Owner::random()) };
     check.what_is_absent().await?;
     check.commits_are_compared().await?;
@@ -46,8 +49,8 @@ struct Check<'a> {
     prefix: String,
 }
 
-fn mark(version: u64, revision: u64) -> Mark {
-    Mark { version, revision, ended: false }
+fn mark(version: u64, revision: u64) -> RecordVersion {
+    RecordVersion { version, revision, ended: false }
 }
 
 fn commit(owner: Owner, expected: u64, version: u64, payload: &'static str) -> Commit {
@@ -67,23 +70,23 @@ impl Check<'_> {
         format!("{} {name}", self.prefix)
     }
 
-    async fn granted(&self, key: &str, owner: Owner, ttl: Duration) -> Result<Fence, StoreError> {
+    async fn granted(&self, key: &str, owner: Owner, ttl: Duration) -> Result<FencingToken, StoreError> {
         match self.store.lease(key, owner, ttl).await? {
-            Leased::Granted(fence) => Ok(fence),
-            Leased::Held(by) => panic!("a lease that nobody holds is granted, not held for {by:?}"),
+            LeaseOutcome::Granted(fence) => Ok(fence),
+            LeaseOutcome::Held(by) => panic!("a lease that nobody holds is granted, not held for {by:?}"),
         }
     }
 
     async fn what_is_absent(&self) -> Result<(), StoreError> {
         let key = self.key("absent");
         assert_eq!(self.store.load(&key).await?, Record::absent());
-        assert_eq!(self.store.marks(std::slice::from_ref(&key)).await?, [Mark::default()]);
-        assert_eq!(self.store.marks(&[]).await?, []);
+        assert_eq!(self.store.versions(std::slice::from_ref(&key)).await?, [RecordVersion::default()]);
+        assert_eq!(self.store.versions(&[]).await?, []);
         let owner = Owner::random();
         self.store.release(&key, owner, 1).await?;
         assert!(!self.store.extend(&key, owner, 1, TTL).await?, "there is no lease to extend");
-        assert!(!self.store.begin(&key, owner, 1).await?, "there is no lease to begin under");
-        assert_eq!(self.store.take(&key, 1, 5, 10).await?.granted, 0, "there is no version to use");
+        assert!(!self.store.mark_in_progress(&key, owner, 1).await?, "there is no lease to begin under");
+        assert_eq!(self.store.take_uses(&key, 1, 5, 10).await?.granted, 0, "there is no version to use");
         // A lease leaves no record behind.
         let fence = self.granted(&key, owner, TTL).await?;
         self.store.release(&key, owner, fence).await?;
@@ -94,35 +97,44 @@ impl Check<'_> {
     async fn commits_are_compared(&self) -> Result<(), StoreError> {
         let (key, owner, other) = (self.key("commit"), Owner::random(), Owner::random());
         let first = Record::new(mark(1, 0), Some(owner), "one".into());
-        assert_eq!(self.store.commit(&key, commit(owner, 0, 1, "one")).await?, Committed::At(mark(1, 0)));
+        assert_eq!(
+            self.store.commit(&key, commit(owner, 0, 1, "one")).await?,
+            CommitOutcome::Written(mark(1, 0))
+        );
         assert_eq!(self.store.load(&key).await?, first);
         for expected in [0, 2, 7] {
             let late = self.store.commit(&key, commit(other, expected, 9, "late")).await?;
-            assert_eq!(late, Committed::Conflict(first.clone()), "expected {expected}");
+            assert_eq!(late, CommitOutcome::Conflict(first.clone()), "expected {expected}");
         }
         assert_eq!(self.store.load(&key).await?, first, "a conflict changes nothing");
         // Versions may be left out.
-        assert_eq!(self.store.commit(&key, commit(other, 1, 7, "two")).await?, Committed::At(mark(7, 0)));
+        assert_eq!(
+            self.store.commit(&key, commit(other, 1, 7, "two")).await?,
+            CommitOutcome::Written(mark(7, 0))
+        );
         assert_eq!(self.store.load(&key).await?, Record::new(mark(7, 0), Some(other), "two".into()));
-        let marks = self.store.marks(&[self.key("none"), key]).await?;
-        assert_eq!(marks, [Mark::default(), mark(7, 0)]);
+        let versions = self.store.versions(&[self.key("none"), key]).await?;
+        assert_eq!(versions, [RecordVersion::default(), mark(7, 0)]);
         Ok(())
     }
 
     async fn amendments_are_compared(&self) -> Result<(), StoreError> {
         let (key, owner, other) = (self.key("amend"), Owner::random(), Owner::random());
-        let nothing = self.store.amend(&key, Mark::default(), owner, "x".into()).await?;
-        assert_eq!(nothing, Committed::Conflict(Record::absent()), "there is nothing to amend");
+        let nothing = self.store.update(&key, RecordVersion::default(), owner, "x".into()).await?;
+        assert_eq!(nothing, CommitOutcome::Conflict(Record::absent()), "there is nothing to amend");
         self.store.commit(&key, commit(owner, 0, 3, "a")).await?;
-        let amended = self.store.amend(&key, mark(3, 0), other, "b".into()).await?;
-        assert_eq!(amended, Committed::At(mark(3, 1)));
+        let amended = self.store.update(&key, mark(3, 0), other, "b".into()).await?;
+        assert_eq!(amended, CommitOutcome::Written(mark(3, 1)));
         let stands = Record::new(mark(3, 1), Some(other), "b".into());
         for at in [mark(3, 0), mark(3, 2), mark(2, 1)] {
-            let late = self.store.amend(&key, at, owner, "late".into()).await?;
-            assert_eq!(late, Committed::Conflict(stands.clone()), "at {at:?}");
+            let late = self.store.update(&key, at, owner, "late".into()).await?;
+            assert_eq!(late, CommitOutcome::Conflict(stands.clone()), "at {at:?}");
         }
         // A commit expects a version, whatever its revision.
-        assert_eq!(self.store.commit(&key, commit(owner, 3, 4, "c")).await?, Committed::At(mark(4, 0)));
+        assert_eq!(
+            self.store.commit(&key, commit(owner, 3, 4, "c")).await?,
+            CommitOutcome::Written(mark(4, 0))
+        );
         Ok(())
     }
 
@@ -131,22 +143,25 @@ impl Check<'_> {
         let first = self.granted(&key, owner, TTL).await?;
         for who in [owner, other] {
             match self.store.lease(&key, who, TTL).await? {
-                Leased::Held(by) => assert!(by <= TTL && !by.is_zero(), "held for {by:?}"),
-                Leased::Granted(_) => panic!("a lease was granted twice"),
+                LeaseOutcome::Held(by) => assert!(by <= TTL && !by.is_zero(), "held for {by:?}"),
+                LeaseOutcome::Granted(_) => panic!("a lease was granted twice"),
             }
         }
         assert!(self.store.extend(&key, owner, first, TTL).await?);
         assert!(!self.store.extend(&key, other, first, TTL).await?, "of another owner");
         self.store.release(&key, other, first).await?;
         self.store.release(&key, owner, first + 1).await?;
-        assert!(matches!(self.store.lease(&key, other, TTL).await?, Leased::Held(_)), "released by nobody");
+        assert!(
+            matches!(self.store.lease(&key, other, TTL).await?, LeaseOutcome::Held(_)),
+            "released by nobody"
+        );
         self.store.release(&key, owner, first).await?;
         let second = self.granted(&key, other, TTL).await?;
         assert!(second > first, "fences grow: {first}, {second}");
         assert!(!self.store.extend(&key, owner, first, TTL).await?, "of a lease that ended");
         // A commit under the lease ends it, and fences grow on.
         let by_lease = Commit { fence: Some(second), ..commit(other, 0, 1, "") };
-        assert_eq!(self.store.commit(&key, by_lease).await?, Committed::At(mark(1, 0)));
+        assert_eq!(self.store.commit(&key, by_lease).await?, CommitOutcome::Written(mark(1, 0)));
         let third = self.granted(&key, owner, TTL).await?;
         assert!(third > second, "fences grow over a commit: {second}, {third}");
         // One lease is not another's.
@@ -159,8 +174,8 @@ impl Check<'_> {
         let first = self.granted(&key, owner, Duration::from_millis(50)).await?;
         let second = loop {
             match self.store.lease(&key, other, TTL).await? {
-                Leased::Granted(fence) => break fence,
-                Leased::Held(by) => {
+                LeaseOutcome::Granted(fence) => break fence,
+                LeaseOutcome::Held(by) => {
                     assert!(by <= Duration::from_millis(50), "held for {by:?} of 50 ms");
                     tokio::time::sleep(by).await;
                 }
@@ -181,13 +196,16 @@ impl Check<'_> {
         let late = Commit { fence: Some(first), ..commit(owner, 0, 1, "late") };
         let refused = self.store.commit(&key, late).await?;
         assert!(
-            matches!(refused, Committed::Conflict(_)),
+            matches!(refused, CommitOutcome::Conflict(_)),
             "the version is right, the lease is not: {refused:?}"
         );
         // One without a lease is not stopped by one that somebody holds; the holder's own commit then is.
-        assert_eq!(self.store.commit(&key, commit(owner, 0, 1, "free")).await?, Committed::At(mark(1, 0)));
+        assert_eq!(
+            self.store.commit(&key, commit(owner, 0, 1, "free")).await?,
+            CommitOutcome::Written(mark(1, 0))
+        );
         let held = Commit { fence: Some(second), ..commit(other, 0, 2, "held") };
-        assert!(matches!(self.store.commit(&key, held).await?, Committed::Conflict(_)));
+        assert!(matches!(self.store.commit(&key, held).await?, CommitOutcome::Conflict(_)));
         Ok(())
     }
 
@@ -196,18 +214,18 @@ impl Check<'_> {
         // Also where there is nothing yet.
         let first = self.key("begin the first");
         let fence = self.granted(&first, owner, TTL).await?;
-        assert!(self.store.begin(&first, owner, fence).await?);
+        assert!(self.store.mark_in_progress(&first, owner, fence).await?);
         assert_eq!(self.store.load(&first).await?, Record { interrupted: true, ..Record::absent() });
         self.store.commit(&key, commit(owner, 0, 1, "once")).await?;
         let fence = self.granted(&key, owner, TTL).await?;
         assert!(!self.store.load(&key).await?.interrupted, "a lease alone uses nothing up");
-        assert!(!self.store.begin(&key, other, fence).await?, "of another owner");
+        assert!(!self.store.mark_in_progress(&key, other, fence).await?, "of another owner");
         assert!(!self.store.load(&key).await?.interrupted);
-        assert!(self.store.begin(&key, owner, fence).await?);
+        assert!(self.store.mark_in_progress(&key, owner, fence).await?);
         self.store.release(&key, owner, fence).await?;
         let found = self.store.load(&key).await?;
         assert!(found.interrupted && found.payload == "once", "{found:?}");
-        self.store.amend(&key, mark(1, 0), other, "once more".into()).await?;
+        self.store.update(&key, mark(1, 0), other, "once more".into()).await?;
         assert!(self.store.load(&key).await?.interrupted, "an amendment is no renewal");
         // Not even what somebody commits by hand meanwhile.
         self.store.commit(&key, commit(other, 1, 2, "by hand")).await?;
@@ -226,22 +244,25 @@ impl Check<'_> {
         let (key, owner) = (self.key("end"), Owner::random());
         self.store.commit(&key, commit(owner, 0, 1, "alive")).await?;
         let end = Commit { ended: true, payload: Bytes::new(), ..commit(owner, 1, 2, "") };
-        let ended = Mark { ended: true, ..mark(2, 0) };
-        assert_eq!(self.store.commit(&key, end).await?, Committed::At(ended));
+        let ended = RecordVersion { ended: true, ..mark(2, 0) };
+        assert_eq!(self.store.commit(&key, end).await?, CommitOutcome::Written(ended));
         let record = Record::new(ended, Some(owner), Bytes::new());
         assert_eq!(self.store.load(&key).await?, record);
         let back = self.store.commit(&key, commit(owner, 1, 3, "back")).await?;
-        assert_eq!(back, Committed::Conflict(record.clone()));
-        let back = self.store.amend(&key, ended, owner, "back".into()).await?;
-        assert_eq!(back, Committed::Conflict(record));
-        assert_eq!(self.store.commit(&key, commit(owner, 2, 3, "anew")).await?, Committed::At(mark(3, 0)));
+        assert_eq!(back, CommitOutcome::Conflict(record.clone()));
+        let back = self.store.update(&key, ended, owner, "back".into()).await?;
+        assert_eq!(back, CommitOutcome::Conflict(record));
+        assert_eq!(
+            self.store.commit(&key, commit(owner, 2, 3, "anew")).await?,
+            CommitOutcome::Written(mark(3, 0))
+        );
         Ok(())
     }
 
     async fn uses_are_exact(&self) -> Result<(), StoreError> {
         let (key, owner) = (self.key("uses"), Owner::random());
         self.store.commit(&key, commit(owner, 0, 1, "")).await?;
-        let takes = (0..20).map(|_| self.store.take(&key, 1, 7, 100));
+        let takes = (0..20).map(|_| self.store.take_uses(&key, 1, 7, 100));
         let mut granted = 0;
         for taken in join_all(takes).await {
             let taken = taken?;
@@ -249,10 +270,10 @@ impl Check<'_> {
             granted += taken.granted;
         }
         assert_eq!(granted, 100, "20 takers of 7 get what is there, and no more");
-        assert_eq!(self.store.take(&key, 1, 1, 100).await?, Taken { granted: 0, total: 100 });
+        assert_eq!(self.store.take_uses(&key, 1, 1, 100).await?, UseGrant { granted: 0, total: 100 });
         self.store.commit(&key, commit(owner, 1, 2, "")).await?;
-        assert_eq!(self.store.take(&key, 1, 1, 100).await?.granted, 0, "of a version that is gone");
-        assert_eq!(self.store.take(&key, 2, 5, 100).await?, Taken { granted: 5, total: 5 });
+        assert_eq!(self.store.take_uses(&key, 1, 1, 100).await?.granted, 0, "of a version that is gone");
+        assert_eq!(self.store.take_uses(&key, 2, 5, 100).await?, UseGrant { granted: 5, total: 5 });
         Ok(())
     }
 
@@ -264,7 +285,7 @@ impl Check<'_> {
                 (0..8).map(|_| self.store.commit(&key, commit(Owner::random(), version, round, "")));
             let mut won = 0;
             for committed in join_all(commits).await {
-                won += usize::from(matches!(committed?, Committed::At(_)));
+                won += usize::from(matches!(committed?, CommitOutcome::Written(_)));
             }
             assert_eq!(won, 1, "of 8 commits at once, one is written");
             version = round;
@@ -272,7 +293,7 @@ impl Check<'_> {
         let leases = (0..8).map(|_| self.store.lease(&key, Owner::random(), TTL));
         let mut granted = 0;
         for leased in join_all(leases).await {
-            granted += usize::from(matches!(leased?, Leased::Granted(_)));
+            granted += usize::from(matches!(leased?, LeaseOutcome::Granted(_)));
         }
         assert_eq!(granted, 1, "of 8 leases at once, one is granted");
         Ok(())
@@ -284,7 +305,11 @@ impl Check<'_> {
         for name in ["", "a/../b", "{a}:*?[", "Ünïcödé \n\"'\\", "CON", &"long ".repeat(100)] {
             let key = self.key(name);
             let new = Commit { payload: payload.clone(), ..commit(owner, 0, 1, "") };
-            assert_eq!(self.store.commit(&key, new).await?, Committed::At(mark(1, 0)), "key {name:?}");
+            assert_eq!(
+                self.store.commit(&key, new).await?,
+                CommitOutcome::Written(mark(1, 0)),
+                "key {name:?}"
+            );
             assert_eq!(self.store.load(&key).await?.payload, payload, "key {name:?}");
         }
         // Keys that differ in case alone are two.
@@ -296,15 +321,15 @@ impl Check<'_> {
         let (key, owner) = (self.key("watch"), Owner::random());
         let (sender, mut changes) = mpsc::channel(64);
         let moves = async {
-            assert_eq!(changes.recv().await, Some(Change::Missed), "first of all");
+            assert_eq!(changes.recv().await, Some(StoreEvent::Lagged), "first of all");
             self.store.commit(&key, commit(owner, 0, 1, "a")).await?;
-            self.store.amend(&key, mark(1, 0), owner, "b".into()).await?;
+            self.store.update(&key, mark(1, 0), owner, "b".into()).await?;
             let end = Commit { ended: true, ..commit(owner, 1, 2, "") };
             self.store.commit(&key, end).await?;
-            for expected in [mark(1, 0), mark(1, 1), Mark { ended: true, ..mark(2, 0) }] {
+            for expected in [mark(1, 0), mark(1, 1), RecordVersion { ended: true, ..mark(2, 0) }] {
                 loop {
                     match changes.recv().await.expect("the watch goes on") {
-                        Change::Moved { key: moved, mark, writer } if moved == key => {
+                        StoreEvent::Updated { key: moved, mark, writer } if moved == key => {
                             assert_eq!((mark, writer), (expected, owner));
                             break;
                         }

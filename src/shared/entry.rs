@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Commit, Committed, Fence, Leased, Mark, Owner, Record, Taken};
+use super::{Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, RecordVersion, UseGrant};
 
 /// A record with its lease and its uses. Times are since an origin of the store's choice.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) record: Record,
     /// The greatest fence that was given out.
-    pub(super) fence: Fence,
+    pub(super) fence: FencingToken,
     pub(super) lease: Option<Lease>,
     /// The uses taken of the current version.
     pub(super) uses: u64,
@@ -20,7 +20,7 @@ pub(super) struct Entry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lease {
     pub(super) owner: Owner,
-    pub(super) fence: Fence,
+    pub(super) fence: FencingToken,
     pub(super) until: Duration,
 }
 
@@ -29,20 +29,20 @@ impl Entry {
         Self { record: Record::absent(), fence: 0, lease: None, uses: 0 }
     }
 
-    fn is_leased(&self, owner: Owner, fence: Fence, now: Duration) -> bool {
+    fn is_leased(&self, owner: Owner, fence: FencingToken, now: Duration) -> bool {
         self.lease.is_some_and(|lease| lease.owner == owner && lease.fence == fence && now < lease.until)
     }
 
-    pub(super) fn lease(&mut self, owner: Owner, ttl: Duration, now: Duration) -> Leased {
+    pub(super) fn lease(&mut self, owner: Owner, ttl: Duration, now: Duration) -> LeaseOutcome {
         if let Some(lease) = self.lease.filter(|lease| now < lease.until) {
-            return Leased::Held(lease.until - now);
+            return LeaseOutcome::Held(lease.until - now);
         }
         self.fence += 1;
         self.lease = Some(Lease { owner, fence: self.fence, until: now + ttl });
-        Leased::Granted(self.fence)
+        LeaseOutcome::Granted(self.fence)
     }
 
-    pub(super) fn extend(&mut self, owner: Owner, fence: Fence, ttl: Duration, now: Duration) -> bool {
+    pub(super) fn extend(&mut self, owner: Owner, fence: FencingToken, ttl: Duration, now: Duration) -> bool {
         let is_held = self.is_leased(owner, fence, now);
         if is_held {
             self.lease = Some(Lease { owner, fence, until: now + ttl });
@@ -50,50 +50,50 @@ impl Entry {
         is_held
     }
 
-    pub(super) fn release(&mut self, owner: Owner, fence: Fence, now: Duration) {
+    pub(super) fn release(&mut self, owner: Owner, fence: FencingToken, now: Duration) {
         if self.is_leased(owner, fence, now) {
             self.lease = None;
         }
     }
 
-    pub(super) fn begin(&mut self, owner: Owner, fence: Fence, now: Duration) -> bool {
+    pub(super) fn begin(&mut self, owner: Owner, fence: FencingToken, now: Duration) -> bool {
         let is_held = self.is_leased(owner, fence, now);
         self.record.interrupted |= is_held;
         is_held
     }
 
-    pub(super) fn commit(&mut self, commit: Commit, now: Duration) -> Committed {
+    pub(super) fn commit(&mut self, commit: Commit, now: Duration) -> CommitOutcome {
         let is_late = commit.fence.is_some_and(|fence| fence < self.fence);
         if is_late || self.record.mark.version != commit.expected {
-            return Committed::Conflict(self.record.clone());
+            return CommitOutcome::Conflict(self.record.clone());
         }
-        let mark = Mark { version: commit.version, revision: 0, ended: commit.ended };
+        let mark = RecordVersion { version: commit.version, revision: 0, ended: commit.ended };
         let interrupted = commit.interrupted || (commit.fence.is_none() && self.record.interrupted);
         self.record = Record { interrupted, ..Record::new(mark, Some(commit.owner), commit.payload) };
         self.uses = 0;
         if let Some(fence) = commit.fence {
             self.release(commit.owner, fence, now);
         }
-        Committed::At(mark)
+        CommitOutcome::Written(mark)
     }
 
-    pub(super) fn amend(&mut self, mark: Mark, owner: Owner, payload: Bytes) -> Committed {
+    pub(super) fn amend(&mut self, mark: RecordVersion, owner: Owner, payload: Bytes) -> CommitOutcome {
         let stands = self.record.mark;
         if stands != mark || stands.ended || stands.version == 0 {
-            return Committed::Conflict(self.record.clone());
+            return CommitOutcome::Conflict(self.record.clone());
         }
         self.record.mark.revision += 1;
         self.record.writer = Some(owner);
         self.record.payload = payload;
-        Committed::At(self.record.mark)
+        CommitOutcome::Written(self.record.mark)
     }
 
-    pub(super) fn take(&mut self, version: u64, want: u64, limit: u64) -> Taken {
+    pub(super) fn take(&mut self, version: u64, want: u64, limit: u64) -> UseGrant {
         if self.record.mark.version != version {
-            return Taken { granted: 0, total: limit };
+            return UseGrant { granted: 0, total: limit };
         }
         let granted = want.min(limit.saturating_sub(self.uses));
         self.uses += granted;
-        Taken { granted, total: self.uses }
+        UseGrant { granted, total: self.uses }
     }
 }

@@ -23,13 +23,13 @@ pub enum StoreErrorKind {
     /// The store did not answer within its deadline; what it was asked for may yet happen.
     TimedOut,
     /// The store answered that it will not: it is full, it is read-only, or it does not know the user.
-    Refused,
+    Rejected,
     /// The record is not one that this crate has written, or not as it has written it.
-    Damaged,
+    Corrupt,
     /// The record was written in a format that this version of the crate does not know.
-    Foreign,
+    UnsupportedFormat,
     /// The record is sealed, and not by the key that was given, or is not sealed although a key was given.
-    Sealed,
+    DecryptionFailed,
     /// The record names a profile that this process does not have.
     UnknownProfile,
     /// The address of the store is not one.
@@ -74,14 +74,14 @@ impl fmt::Display for StoreError {
         f.write_str(match self.kind {
             StoreErrorKind::Unreachable => "the store of shared sessions cannot be reached; is it running at its address?",
             StoreErrorKind::TimedOut => "the store of shared sessions did not answer in time",
-            StoreErrorKind::Refused => "the store of shared sessions refused",
-            StoreErrorKind::Damaged => {
+            StoreErrorKind::Rejected => "the store of shared sessions refused",
+            StoreErrorKind::Corrupt => {
                 "the record is not a shared session as this crate writes it; delete it, or give the sessions another prefix"
             }
-            StoreErrorKind::Foreign => {
+            StoreErrorKind::UnsupportedFormat => {
                 "the record was written by another version of this crate; run one version in the whole fleet, or delete it"
             }
-            StoreErrorKind::Sealed => {
+            StoreErrorKind::DecryptionFailed => {
                 "the record cannot be opened: give every process the same key, or delete what was written under another"
             }
             StoreErrorKind::UnknownProfile => {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{runtime::Handle, time::sleep};
 
 use super::{
-    Committed, CookieChanges, StoreError,
+    CommitOutcome, CookieSync, StoreError,
     fleet::{Fleet, count},
     merge,
     payload::{self, Content},
@@ -18,7 +18,7 @@ const TRIES: usize = 4;
 impl Fleet {
     /// A cookie has changed here: the others are told with whatever else changes within the delay.
     pub(super) fn exchange_later(self: &Arc<Self>, session: &Session) {
-        self.exchange_after(session, self.config.merge_delay);
+        self.exchange_after(session, self.config.sync_debounce);
     }
 
     /// The others have changed cookies.
@@ -29,7 +29,7 @@ impl Fleet {
     }
 
     fn exchange_after(self: &Arc<Self>, session: &Session, delay: Duration) {
-        if self.config.cookie_changes == CookieChanges::Local {
+        if self.config.cookie_sync == CookieSync::Local {
             return;
         }
         // Outside a runtime, whoever compares the sessions with the store sees to it.
@@ -55,7 +55,7 @@ impl Fleet {
     /// The same. Whoever calls this is the one that is busy with the session.
     pub(super) async fn exchange_if_touched(&self, session: &Session) {
         let ties = session.0.ties();
-        if self.config.cookie_changes == CookieChanges::Local || !ties.touch.is_there() {
+        if self.config.cookie_sync == CookieSync::Local || !ties.touch.is_there() {
             return;
         }
         // Lowered before anything is looked at, so that a change that is not seen raises it again.
@@ -92,11 +92,11 @@ impl Fleet {
             if merge::bring(&mut snapshot.cookies, &mut touched, &base, &mine, at) {
                 let content = Content { session: snapshot, touched };
                 let payload = payload::write(self.config.seal.as_ref(), &key, version, &content);
-                match self.ask(self.config.store.amend(&key, mark, self.owner, payload)).await? {
-                    Committed::At(stands) => mark = stands,
-                    Committed::Conflict(_) => continue,
+                match self.ask(self.config.store.update(&key, mark, self.owner, payload)).await? {
+                    CommitOutcome::Written(stands) => mark = stands,
+                    CommitOutcome::Conflict(_) => continue,
                 }
-                count(&self.counted.amendments);
+                count(&self.counted.updates);
                 snapshot = content.session;
             }
             {

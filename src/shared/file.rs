@@ -12,8 +12,8 @@ use bytes::Bytes;
 use fs4::{FileExt, TryLockError};
 
 use super::{
-    Commit, Committed, Fence, Leased, Mark, Owner, Record, SharedStore, StoreError, StoreErrorKind,
-    StoreFuture, Taken,
+    Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, RecordVersion, SharedStore, StoreError,
+    StoreErrorKind, StoreFuture, UseGrant,
     entry::{Entry, Lease},
 };
 
@@ -105,8 +105,8 @@ impl Keep {
         if changed { Self::Changed } else { Self::AsItWas }
     }
 
-    fn committed(committed: &Committed) -> Self {
-        if matches!(committed, Committed::At(_)) { Self::Durable } else { Self::AsItWas }
+    fn committed(committed: &CommitOutcome) -> Self {
+        if matches!(committed, CommitOutcome::Written(_)) { Self::Durable } else { Self::AsItWas }
     }
 }
 
@@ -127,7 +127,7 @@ async fn blocking<T: Send + 'static>(
 fn unreachable(error: io::Error) -> StoreError {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
-            StoreErrorKind::Refused
+            StoreErrorKind::Rejected
         }
         _ => StoreErrorKind::Unreachable,
     };
@@ -235,7 +235,7 @@ fn format(key: &str, entry: &Entry) -> Vec<u8> {
 }
 
 fn parse(bytes: &[u8], key: &str) -> Result<Entry, StoreErrorKind> {
-    const DAMAGED: StoreErrorKind = StoreErrorKind::Damaged;
+    const DAMAGED: StoreErrorKind = StoreErrorKind::Corrupt;
     fn number<T: std::str::FromStr>(value: &str) -> Result<T, StoreErrorKind> {
         value.parse().map_err(|_| DAMAGED)
     }
@@ -245,7 +245,7 @@ fn parse(bytes: &[u8], key: &str) -> Result<Entry, StoreErrorKind> {
     let mut lines = head.lines();
     match lines.next() {
         Some(HEADER) => {}
-        Some(line) if line.starts_with(MAGIC) => return Err(StoreErrorKind::Foreign),
+        Some(line) if line.starts_with(MAGIC) => return Err(StoreErrorKind::UnsupportedFormat),
         _ => return Err(DAMAGED),
     }
     let mut entry = Entry::absent();
@@ -287,15 +287,15 @@ impl SharedStore for FileStore {
         Box::pin(blocking(move || Ok(read(&path, &key)?.record)))
     }
 
-    fn marks<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Mark>> {
+    fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
         let files: Vec<_> = keys.iter().map(|key| (self.path(key), key.clone())).collect();
         Box::pin(blocking(move || files.iter().map(|(path, key)| Ok(read(path, key)?.record.mark)).collect()))
     }
 
-    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, Leased> {
+    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
         self.change(key, move |entry, now| {
             let leased = entry.lease(owner, ttl, now);
-            (leased, Keep::changed_if(matches!(leased, Leased::Granted(_))))
+            (leased, Keep::changed_if(matches!(leased, LeaseOutcome::Granted(_))))
         })
     }
 
@@ -303,7 +303,7 @@ impl SharedStore for FileStore {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: Fence,
+        fence: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
         self.change(key, move |entry, now| {
@@ -312,7 +312,7 @@ impl SharedStore for FileStore {
         })
     }
 
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, ()> {
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
         self.change(key, move |entry, now| {
             let before = entry.lease;
             entry.release(owner, fence, now);
@@ -320,14 +320,19 @@ impl SharedStore for FileStore {
         })
     }
 
-    fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool> {
+    fn mark_in_progress<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: FencingToken,
+    ) -> StoreFuture<'a, bool> {
         self.change(key, move |entry, now| {
             let is_held = entry.begin(owner, fence, now);
             (is_held, if is_held { Keep::Durable } else { Keep::AsItWas })
         })
     }
 
-    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed> {
+    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         self.change(key, move |entry, now| {
             let committed = entry.commit(commit, now);
             let keep = Keep::committed(&committed);
@@ -335,13 +340,13 @@ impl SharedStore for FileStore {
         })
     }
 
-    fn amend<'a>(
+    fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: Mark,
+        mark: RecordVersion,
         owner: Owner,
         payload: Bytes,
-    ) -> StoreFuture<'a, Committed> {
+    ) -> StoreFuture<'a, CommitOutcome> {
         self.change(key, move |entry, _| {
             let committed = entry.amend(mark, owner, payload);
             let keep = Keep::committed(&committed);
@@ -349,7 +354,13 @@ impl SharedStore for FileStore {
         })
     }
 
-    fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {
+    fn take_uses<'a>(
+        &'a self,
+        key: &'a str,
+        version: u64,
+        want: u64,
+        limit: u64,
+    ) -> StoreFuture<'a, UseGrant> {
         self.change(key, move |entry, _| {
             let taken = entry.take(version, want, limit);
             (taken, Keep::changed_if(taken.granted > 0))
@@ -369,7 +380,7 @@ mod tests {
 
     fn entry() -> Entry {
         let owner = Owner::random();
-        let mark = Mark { version: 3, revision: 2, ended: false };
+        let mark = RecordVersion { version: 3, revision: 2, ended: false };
         let mut entry = Entry::absent();
         entry.record = Record::new(mark, Some(owner), Bytes::from_static(b"\n\npayload\n\n"));
         entry.record.interrupted = true;
@@ -394,16 +405,16 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(
                 parse(&whole[..length], "key").unwrap_err(),
-                StoreErrorKind::Damaged,
+                StoreErrorKind::Corrupt,
                 "{length} bytes"
             );
         }
         let mut longer = whole.clone();
         longer.push(b'x');
-        assert_eq!(parse(&longer, "key").unwrap_err(), StoreErrorKind::Damaged);
-        assert_eq!(parse(&whole, "another").unwrap_err(), StoreErrorKind::Damaged, "the file of another key");
+        assert_eq!(parse(&longer, "key").unwrap_err(), StoreErrorKind::Corrupt);
+        assert_eq!(parse(&whole, "another").unwrap_err(), StoreErrorKind::Corrupt, "the file of another key");
         let newer = String::from_utf8(whole).unwrap().replace("shared 1", "shared 2");
-        assert_eq!(parse(newer.as_bytes(), "key").unwrap_err(), StoreErrorKind::Foreign);
+        assert_eq!(parse(newer.as_bytes(), "key").unwrap_err(), StoreErrorKind::UnsupportedFormat);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Fence, Owner, Record, Sharing, StoreError, StoreErrorKind,
+    FencingToken, Owner, Record, SharingConfig, StoreError, StoreErrorKind,
     payload::{self, Content},
 };
 use crate::{
@@ -36,13 +36,13 @@ use crate::{
 
 /// What is at work for one `Sessions`.
 pub(crate) struct Fleet {
-    pub(super) config: Sharing,
+    pub(super) config: SharingConfig,
     pub(super) owner: Owner,
     jitter: OnceLock<Jitter>,
     pub(super) counted: Counted,
     /// Whether the store tells of changes at this moment.
     pub(super) is_told: AtomicBool,
-    pub(super) versions: broadcast::Sender<SharedVersion>,
+    pub(super) versions: broadcast::Sender<VersionEvent>,
     /// Looks out for news, on the runtime of whoever needed it last.
     lookout: Mutex<Option<JoinHandle<()>>>,
 }
@@ -54,8 +54,8 @@ pub(super) struct Counted {
     pub(super) failures: AtomicU64,
     pub(super) commits: AtomicU64,
     pub(super) conflicts: AtomicU64,
-    pub(super) adoptions: AtomicU64,
-    pub(super) amendments: AtomicU64,
+    pub(super) versions_adopted: AtomicU64,
+    pub(super) updates: AtomicU64,
 }
 
 /// What sessions and their store have had to do with each other so far.
@@ -71,15 +71,15 @@ pub struct SharingStats {
     /// Versions that were not written, since another process was faster.
     pub conflicts: u64,
     /// Versions of other processes that were taken over.
-    pub adoptions: u64,
+    pub versions_adopted: u64,
     /// Batches of changed cookies that were written into a version.
-    pub amendments: u64,
+    pub updates: u64,
 }
 
 /// A version of a session that this process has put into the store, or has taken out of it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct SharedVersion {
+pub struct VersionEvent {
     /// Whose version.
     pub session: SessionId,
     /// Its number in the store.
@@ -92,15 +92,15 @@ pub struct SharedVersion {
 
 /// The versions that come, from [`Sessions::shared_versions`].
 #[derive(Debug)]
-pub struct SharedVersions(broadcast::Receiver<SharedVersion>);
+pub struct VersionEvents(broadcast::Receiver<VersionEvent>);
 
-impl SharedVersions {
+impl VersionEvents {
     /// The next version, or `None` when the sessions are gone. One who falls behind by more than a thousand misses some.
     ///
     /// # Cancel safety
     ///
     /// Dropping this loses nothing.
-    pub async fn recv(&mut self) -> Option<SharedVersion> {
+    pub async fn recv(&mut self) -> Option<VersionEvent> {
         loop {
             match self.0.recv().await {
                 Ok(version) => return Some(version),
@@ -116,7 +116,7 @@ pub(super) fn count(counter: &AtomicU64) {
 }
 
 impl Fleet {
-    pub(super) fn new(config: Sharing) -> Self {
+    pub(super) fn new(config: SharingConfig) -> Self {
         Self {
             config,
             owner: Owner::random(),
@@ -129,15 +129,15 @@ impl Fleet {
     }
 
     pub(super) fn stats(&self) -> SharingStats {
-        let Counted { requests, failures, commits, conflicts, adoptions, amendments } = &self.counted;
+        let Counted { requests, failures, commits, conflicts, versions_adopted, updates } = &self.counted;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         SharingStats {
             requests: read(requests),
             failures: read(failures),
             commits: read(commits),
             conflicts: read(conflicts),
-            adoptions: read(adoptions),
-            amendments: read(amendments),
+            versions_adopted: read(versions_adopted),
+            updates: read(updates),
         }
     }
 
@@ -307,7 +307,7 @@ pub(super) fn sure(ttl: Duration) -> Duration {
 
 impl Fleet {
     /// A lease that was asked for at this moment, and is had.
-    fn hold(&self, fence: Fence, asked: Instant) -> Hold {
+    fn hold(&self, fence: FencingToken, asked: Instant) -> Hold {
         let ttl = self.config.lease;
         Hold { fence, until: asked + sure(ttl), rest: ttl / 3 }
     }
@@ -326,11 +326,11 @@ impl Fleet {
 }
 
 impl SessionsBuilder {
-    /// Shares the sessions with other processes, through a store or as [`Sharing`] says. Default: they are this process's.
+    /// Shares the sessions with other processes, through a store or as [`SharingConfig`] says. Default: they are this process's.
     ///
     /// Every process of the fleet is built so, on the same store. A shared session is looked up in the store before it is first
     /// used, and needs a [`RenewalLayer`](crate::RenewalLayer) for that.
-    pub fn shared(mut self, sharing: impl Into<Sharing>) -> Self {
+    pub fn shared(mut self, sharing: impl Into<SharingConfig>) -> Self {
         let sharing = sharing.into();
         self.share = sharing.check().map(|()| Some(Arc::new(Fleet::new(sharing)) as Arc<dyn Share>));
         self
@@ -344,8 +344,8 @@ impl Sessions {
     }
 
     /// Tells from now on which versions this process commits and adopts, if these sessions are shared.
-    pub fn shared_versions(&self) -> Option<SharedVersions> {
-        self.fleet().map(|fleet| SharedVersions(fleet.versions.subscribe()))
+    pub fn shared_versions(&self) -> Option<VersionEvents> {
+        self.fleet().map(|fleet| VersionEvents(fleet.versions.subscribe()))
     }
 
     fn fleet(&self) -> Option<&Fleet> {

@@ -10,8 +10,8 @@ use tokio::{
 };
 
 use super::{
-    Change, Commit, Committed, Fence, Leased, Mark, Owner, Record, SharedStore, StoreFuture, Taken,
-    entry::Entry,
+    Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, RecordVersion, SharedStore, StoreEvent,
+    StoreFuture, UseGrant, entry::Entry,
 };
 
 /// A store in the memory of one process: for tests, and for several `Sessions` of one program that share.
@@ -26,7 +26,7 @@ pub struct MemoryStore {
 
 struct Shared {
     entries: Mutex<HashMap<String, Entry>>,
-    changes: broadcast::Sender<Change>,
+    changes: broadcast::Sender<StoreEvent>,
     origin: Instant,
 }
 
@@ -40,12 +40,12 @@ impl MemoryStore {
     }
 
     /// Forgets everything, as a server does that is flushed.
-    pub fn flush(&self) {
+    pub fn clear(&self) {
         self.shared.entries.lock().clear();
     }
 
     /// Ends all leases, as if their time were over.
-    pub fn end_leases(&self) {
+    pub fn expire_leases(&self) {
         self.shared.entries.lock().values_mut().for_each(|entry| entry.lease = None);
     }
 
@@ -70,13 +70,13 @@ impl MemoryStore {
         &'a self,
         key: &'a str,
         writer: Owner,
-        act: impl FnOnce(&mut Entry, Duration) -> Committed + Send + 'a,
-    ) -> StoreFuture<'a, Committed> {
+        act: impl FnOnce(&mut Entry, Duration) -> CommitOutcome + Send + 'a,
+    ) -> StoreFuture<'a, CommitOutcome> {
         self.at_once(key, move |entry, now| {
             let committed = act(entry, now);
-            if let Committed::At(mark) = committed {
+            if let CommitOutcome::Written(mark) = committed {
                 // Nobody need be listening. Told under the lock, so that changes are told in their order.
-                let _ = self.shared.changes.send(Change::Moved { key: key.to_owned(), mark, writer });
+                let _ = self.shared.changes.send(StoreEvent::Updated { key: key.to_owned(), mark, writer });
             }
             committed
         })
@@ -94,15 +94,17 @@ impl SharedStore for MemoryStore {
         self.at_once(key, |entry, _| entry.record.clone())
     }
 
-    fn marks<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Mark>> {
+    fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
         Box::pin(async move {
             let entries = self.shared.entries.lock();
-            let mark = |key: &String| entries.get(key).map_or_else(Mark::default, |entry| entry.record.mark);
+            let mark = |key: &String| {
+                entries.get(key).map_or_else(RecordVersion::default, |entry| entry.record.mark)
+            };
             Ok(keys.iter().map(mark).collect())
         })
     }
 
-    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, Leased> {
+    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
         self.at_once(key, move |entry, now| entry.lease(owner, ttl, now))
     }
 
@@ -110,46 +112,57 @@ impl SharedStore for MemoryStore {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: Fence,
+        fence: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
         self.at_once(key, move |entry, now| entry.extend(owner, fence, ttl, now))
     }
 
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, ()> {
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
         self.at_once(key, move |entry, now| entry.release(owner, fence, now))
     }
 
-    fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool> {
+    fn mark_in_progress<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: FencingToken,
+    ) -> StoreFuture<'a, bool> {
         self.at_once(key, move |entry, now| entry.begin(owner, fence, now))
     }
 
-    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed> {
+    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         self.told(key, commit.owner, move |entry, now| entry.commit(commit, now))
     }
 
-    fn amend<'a>(
+    fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: Mark,
+        mark: RecordVersion,
         owner: Owner,
         payload: Bytes,
-    ) -> StoreFuture<'a, Committed> {
+    ) -> StoreFuture<'a, CommitOutcome> {
         self.told(key, owner, move |entry, _| entry.amend(mark, owner, payload))
     }
 
-    fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {
+    fn take_uses<'a>(
+        &'a self,
+        key: &'a str,
+        version: u64,
+        want: u64,
+        limit: u64,
+    ) -> StoreFuture<'a, UseGrant> {
         self.at_once(key, move |entry, _| entry.take(version, want, limit))
     }
 
-    fn watch<'a>(&'a self, changes: mpsc::Sender<Change>) -> StoreFuture<'a, ()> {
+    fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let mut told = self.shared.changes.subscribe();
-            let mut change = Change::Missed;
+            let mut change = StoreEvent::Lagged;
             while changes.send(change).await.is_ok() {
                 change = tokio::select! {
                     biased;
-                    told = told.recv() => told.unwrap_or(Change::Missed),
+                    told = told.recv() => told.unwrap_or(StoreEvent::Lagged),
                     () = changes.closed() => break,
                 };
             }

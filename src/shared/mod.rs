@@ -3,7 +3,7 @@
 //! Each process builds its [`Sessions`](crate::Sessions) on the same store, and a session of one name is one session in all of
 //! them: one process logs in, the others take over what it got. The store is [`MemoryStore`] for tests, [`FileStore`] for the
 //! processes of one machine, `RedisStore` (feature `redis`) for a fleet, or a [`SharedStore`] of your own, for which
-//! [`check_store`] is the test.
+//! [`test_conformance`] is the test.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -60,30 +60,30 @@
 //! # What a request costs
 //!
 //! Nothing: requests ask their own process, as without a store. A newer version is taken over when the store tells of it, or when
-//! the sessions are next [compared](Sharing::poll) with it. Until then a process may send under a version that another has
-//! replaced: for as long as a message takes, or up to the poll and the [deadline](Sharing::deadline) if none comes. If that
+//! the sessions are next [compared](SharingConfig::poll) with it. Until then a process may send under a version that another has
+//! replaced: for as long as a message takes, or up to the poll and the [deadline](SharingConfig::deadline) if none comes. If that
 //! version is refused, the gate sends the request again under the new one.
 //!
 //! # What goes along
 //!
-//! A version is the whole identity: cookies, the profile [as far as said](Sharing::profiles), its age, and the session's data.
-//! Cookies that change within a version are [brought together](CookieChanges); data that is set between two renewals goes with
+//! A version is the whole identity: cookies, the profile [as far as said](SharingConfig::profiles), its age, and the session's data.
+//! Cookies that change within a version are [brought together](CookieSync); data that is set between two renewals goes with
 //! the next. [`Session::clear`](crate::Session::clear) ends a session for all, and what was renewed meanwhile is not brought
 //! back; [`replace`](crate::Session::replace) and [`restore`](crate::Session::restore) are for all, too;
 //! [`Sessions::remove`](crate::Sessions::remove) forgets it here and ends it for nobody. The limit of
 //! [`max_uses`](crate::RenewalLayer::max_uses) holds for all processes together: each takes uses in
-//! [blocks](Sharing::use_block). Members of a [pool](crate::pool) are one process's at a time.
+//! [blocks](SharingConfig::use_batch_size). Members of a [pool](crate::pool) are one process's at a time.
 //!
 //! # When the store is away
 //!
-//! What is current serves on, and [`stale_after`](Sharing::stale_after) bounds for how long. Renewals fail, with the gate's pauses
-//! between them, or are made [alone](Unreachable): a stated choice between a login too many and none. Each request to the store
+//! What is current serves on, and [`stale_after`](SharingConfig::stale_after) bounds for how long. Renewals fail, with the gate's pauses
+//! between them, or are made [alone](OnUnreachable): a stated choice between a login too many and none. Each request to the store
 //! has a deadline, and everything recovers by itself when it is back. A store that has lost everything costs nothing until a
 //! session ends. A record that cannot be read is refused with its key, and is left alone.
 //!
 //! # Secrets
 //!
-//! A record holds live cookies. It is readable in the store unless it is [sealed](Sharing::seal), and `Debug` shows none of it.
+//! A record holds live cookies. It is readable in the store unless it is [sealed](SharingConfig::seal), and `Debug` shows none of it.
 
 mod attempt;
 mod config;
@@ -105,12 +105,15 @@ mod uses;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::{
-    config::{CookieChanges, Sharing, Unreachable},
-    contract::check_store,
+    config::{CookieSync, OnUnreachable, SharingConfig},
+    contract::test_conformance,
     error::{StoreError, StoreErrorKind},
     file::FileStore,
-    fleet::{SharedVersion, SharedVersions, SharingStats},
+    fleet::{SharingStats, VersionEvent, VersionEvents},
     memory::MemoryStore,
-    payload::SealKey,
-    store::{Change, Commit, Committed, Fence, Leased, Mark, Owner, Record, SharedStore, StoreFuture, Taken},
+    payload::EncryptionKey,
+    store::{
+        Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, RecordVersion, SharedStore,
+        StoreEvent, StoreFuture, UseGrant,
+    },
 };

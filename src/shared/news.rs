@@ -11,7 +11,7 @@ use tokio::{
 };
 
 use super::{
-    Change, Commit, Committed, Mark, Record, StoreError, Unreachable,
+    Commit, CommitOutcome, OnUnreachable, Record, RecordVersion, StoreError, StoreEvent,
     fleet::{Fleet, count},
     payload::{self, Content},
 };
@@ -55,7 +55,7 @@ impl Fleet {
     }
 
     /// Looks at what is told, and at everything from time to time. Ends when the sessions are gone.
-    async fn follow(self: &Arc<Self>, registry: &Weak<Registry>, mut changes: mpsc::Receiver<Change>) {
+    async fn follow(self: &Arc<Self>, registry: &Weak<Registry>, mut changes: mpsc::Receiver<StoreEvent>) {
         let mut heard = Instant::now();
         // At once: nobody has told what was changed until now.
         let mut compare_at = Instant::now();
@@ -72,14 +72,14 @@ impl Fleet {
                     compare_at = Instant::now() + self.jittered(self.config.poll);
                 }
                 change = changes.recv() => match change {
-                    Some(Change::Moved { key, mark, writer }) => {
+                    Some(StoreEvent::Updated { key, mark, writer }) => {
                         let Some(registry) = registry.upgrade() else { return };
                         if writer != self.owner
                             && let Some(session) = registry.find(&SessionId::from(key)) {
                                 self.heard_of(&session, mark).await;
                             }
                     }
-                    Some(Change::Missed) => {
+                    Some(StoreEvent::Lagged) => {
                         self.is_told.store(true, Ordering::Relaxed);
                         compare_at = Instant::now();
                     }
@@ -94,8 +94,8 @@ impl Fleet {
         let sessions = registry.all();
         for some in sessions.chunks(AT_ONCE) {
             let keys: Vec<String> = some.iter().map(|session| session.id().to_string()).collect();
-            let Ok(marks) = self.ask(self.config.store.marks(&keys)).await else { return false };
-            for (session, mark) in some.iter().zip(marks) {
+            let Ok(versions) = self.ask(self.config.store.versions(&keys)).await else { return false };
+            for (session, mark) in some.iter().zip(versions) {
                 self.heard_of(session, mark).await;
                 // Whoever is busy may be waiting for the news that are told here.
                 let ties = session.0.ties();
@@ -111,7 +111,7 @@ impl Fleet {
     }
 
     /// The record of this session stands at `mark`.
-    async fn heard_of(self: &Arc<Self>, session: &Session, mark: Mark) {
+    async fn heard_of(self: &Arc<Self>, session: &Session, mark: RecordVersion) {
         let ties = session.0.ties();
         {
             let known = ties.known.lock();
@@ -201,7 +201,7 @@ impl Fleet {
             session.0.install(generation, &snapshot).map_err(|error| super::error::profile(error, key))?;
         if let Some(kept) = kept {
             self.stands(session, asked, found.mark, &kept, snapshot.cookies, None);
-            count(&self.counted.adoptions);
+            count(&self.counted.versions_adopted);
             self.ration(session, &kept).await;
         }
         Ok(())
@@ -210,7 +210,7 @@ impl Fleet {
     /// Where nothing may be sent that may be out of date, ends it.
     fn grow_stale(&self, registry: &Registry, silence: Duration) {
         let Some(bound) = self.config.stale_after else { return };
-        if self.config.unreachable != Unreachable::Refuse || silence < bound {
+        if self.config.unreachable != OnUnreachable::Fail || silence < bound {
             return;
         }
         for session in registry.all() {
@@ -243,7 +243,9 @@ impl Fleet {
                 interrupted: !is_read || found.mark.version < known,
                 payload: payload::write(self.config.seal.as_ref(), &key, version, &content),
             };
-            if found.mark.ended || matches!(self.commit_surely(&key, commit).await?, Committed::At(_)) {
+            if found.mark.ended
+                || matches!(self.commit_surely(&key, commit).await?, CommitOutcome::Written(_))
+            {
                 let mut known = ties.known.lock();
                 let ended = if found.mark.ended { found.mark.version } else { version };
                 known.version = known.version.max(ended);

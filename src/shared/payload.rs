@@ -27,9 +27,9 @@ pub(super) struct Content {
 /// Every process of a fleet is given the same 32 bytes, drawn at random once. A record is bound to its key's name and its
 /// version, so that one cannot be put in another's place.
 #[derive(Clone)]
-pub struct SealKey(XChaCha20Poly1305);
+pub struct EncryptionKey(XChaCha20Poly1305);
 
-impl SealKey {
+impl EncryptionKey {
     /// The key of these bytes.
     pub fn new(bytes: &[u8; 32]) -> Self {
         Self(XChaCha20Poly1305::new(bytes.into()))
@@ -37,9 +37,9 @@ impl SealKey {
 }
 
 /// Without the key.
-impl fmt::Debug for SealKey {
+impl fmt::Debug for EncryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SealKey")
+        f.write_str("EncryptionKey")
     }
 }
 
@@ -59,7 +59,7 @@ fn bond(key: &str, version: u64) -> Vec<u8> {
     bond
 }
 
-pub(super) fn write(seal: Option<&SealKey>, key: &str, version: u64, content: &Content) -> Bytes {
+pub(super) fn write(seal: Option<&EncryptionKey>, key: &str, version: u64, content: &Content) -> Bytes {
     let json = serde_json::to_vec(content).expect("a snapshot is JSON");
     let mut payload = Vec::with_capacity(json.len() + 64);
     payload.extend_from_slice(MAGIC);
@@ -68,7 +68,7 @@ pub(super) fn write(seal: Option<&SealKey>, key: &str, version: u64, content: &C
             payload.push(OPEN);
             payload.extend_from_slice(&json);
         }
-        Some(SealKey(cipher)) => {
+        Some(EncryptionKey(cipher)) => {
             let nonce = XNonce::generate();
             let sealed = cipher
                 .encrypt(&nonce, Payload { msg: &json, aad: &bond(key, version) })
@@ -82,32 +82,32 @@ pub(super) fn write(seal: Option<&SealKey>, key: &str, version: u64, content: &C
 }
 
 pub(super) fn read(
-    seal: Option<&SealKey>,
+    seal: Option<&EncryptionKey>,
     key: &str,
     version: u64,
     payload: &[u8],
 ) -> Result<Content, StoreError> {
     let refuse = |kind| Err(StoreError::new(kind).at_key(key));
     let Some((&format, rest)) = payload.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
-        return refuse(StoreErrorKind::Damaged);
+        return refuse(StoreErrorKind::Corrupt);
     };
     let opened;
     let json = match (format, seal) {
         (OPEN, None) => rest,
-        (SEALED, Some(SealKey(cipher))) => {
+        (SEALED, Some(EncryptionKey(cipher))) => {
             let Some((nonce, sealed)) = rest.split_at_checked(NONCE) else {
-                return refuse(StoreErrorKind::Damaged);
+                return refuse(StoreErrorKind::Corrupt);
             };
             let nonce = XNonce::try_from(nonce).expect("it is as long as a nonce");
             match cipher.decrypt(&nonce, Payload { msg: sealed, aad: &bond(key, version) }) {
                 Ok(json) => opened = json,
-                Err(_) => return refuse(StoreErrorKind::Sealed),
+                Err(_) => return refuse(StoreErrorKind::DecryptionFailed),
             }
             &opened
         }
-        (OPEN, Some(_)) | (SEALED, None) => return refuse(StoreErrorKind::Sealed),
-        _ => return refuse(StoreErrorKind::Foreign),
+        (OPEN, Some(_)) | (SEALED, None) => return refuse(StoreErrorKind::DecryptionFailed),
+        _ => return refuse(StoreErrorKind::UnsupportedFormat),
     };
     // What serde says may quote a value, and is not passed on.
-    serde_json::from_slice(json).or_else(|_| refuse(StoreErrorKind::Damaged))
+    serde_json::from_slice(json).or_else(|_| refuse(StoreErrorKind::Corrupt))
 }

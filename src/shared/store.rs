@@ -22,7 +22,7 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 /// other's work rests on [`commit`](Self::commit) alone, which compares the version and writes in one step. The lease only
 /// spares the others the work.
 ///
-/// [`check_store`](super::check_store) runs the contract written here against an implementation.
+/// [`test_conformance`](super::test_conformance) runs the contract written here against an implementation.
 ///
 /// # Cancel safety
 ///
@@ -32,60 +32,76 @@ pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
     /// The record of `key`; [`Record::absent`] if there is none.
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record>;
 
-    /// Where the records of `keys` stand, in the same order; what is absent stands at [`Mark::default`].
+    /// Where the records of `keys` stand, in the same order; what is absent stands at [`RecordVersion::default`].
     ///
     /// This is what polling asks for, so it should be one round trip.
-    fn marks<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Mark>>;
+    fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>>;
 
     /// Takes the lease of `key` for `ttl`, if nobody holds it.
     ///
-    /// Each lease that is granted has a greater [fence](Leased::Granted) than the one before. A lease ends when it is released,
+    /// Each lease that is granted has a greater [fence](LeaseOutcome::Granted) than the one before. A lease ends when it is released,
     /// when its record is committed by its holder, or when `ttl` is over.
-    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, Leased>;
+    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome>;
 
     /// Lets the lease run for `ttl` from now. `false`: it has ended.
-    fn extend<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence, ttl: Duration)
-    -> StoreFuture<'a, bool>;
+    fn extend<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: FencingToken,
+        ttl: Duration,
+    ) -> StoreFuture<'a, bool>;
 
     /// Ends the lease, if it is still this one.
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, ()>;
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()>;
 
     /// Notes down that the holder of this lease is about to use up what the record holds. `false`: the lease has ended, and
     /// nothing was noted.
     ///
     /// From then on [`Record::interrupted`] is set, until the next commit [under a lease](Commit::fence) that does not say the
     /// same.
-    fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool>;
+    fn mark_in_progress<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: FencingToken,
+    ) -> StoreFuture<'a, bool>;
 
     /// Puts a new version in the place of the one expected, in one step, and ends the lease of its writer.
     ///
     /// Nothing is written, and the answer is what is there instead, if the record does not stand at the expected version, or if
     /// the writer has a [fence](Commit::fence) and a later lease was granted since.
-    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed>;
+    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome>;
 
     /// Puts another payload in the place of the one at `mark`, under the same version and the next revision.
     ///
     /// Nothing is written, and the answer is what is there instead, if the record stands elsewhere or has ended.
-    fn amend<'a>(
+    fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: Mark,
+        mark: RecordVersion,
         owner: Owner,
         payload: Bytes,
-    ) -> StoreFuture<'a, Committed>;
+    ) -> StoreFuture<'a, CommitOutcome>;
 
     /// Takes at most `want` uses of what is left of `limit` for this version.
     ///
     /// Uses are counted for the version and begin at none with each commit. A version that is not the current one has none left.
-    fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken>;
+    fn take_uses<'a>(
+        &'a self,
+        key: &'a str,
+        version: u64,
+        want: u64,
+        limit: u64,
+    ) -> StoreFuture<'a, UseGrant>;
 
-    /// Tells every commit and amendment by any process, from the moment when it has sent [`Change::Missed`].
+    /// Tells every commit and amendment by any process, from the moment when it has sent [`StoreEvent::Lagged`].
     ///
     /// Ends with an error when it can tell no more, and is then called again. A store that can tell nothing stays with what this
     /// does by default: nothing, for ever; its changes are found by polling.
     ///
-    /// Messages may be lost, if [`Change::Missed`] follows.
-    fn watch<'a>(&'a self, changes: mpsc::Sender<Change>) -> StoreFuture<'a, ()> {
+    /// Messages may be lost, if [`StoreEvent::Lagged`] follows.
+    fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             changes.closed().await;
             Ok(())
@@ -125,11 +141,11 @@ impl fmt::Debug for Owner {
 }
 
 /// Numbers the leases of one key; each has a greater one than those before it.
-pub type Fence = u64;
+pub type FencingToken = u64;
 
-/// Where a record stands. Versions grow with each renewal, revisions count amendments of one version.
+/// Where a record stands. Versions grow with each renewal, revisions count updates of one version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Mark {
+pub struct RecordVersion {
     /// 0: there is no record.
     pub version: u64,
     /// 0 for the payload that the version was committed with.
@@ -143,7 +159,7 @@ pub struct Mark {
 #[non_exhaustive]
 pub struct Record {
     /// Where it stands.
-    pub mark: Mark,
+    pub mark: RecordVersion,
     /// Who wrote it last.
     pub writer: Option<Owner>,
     /// Somebody [began](SharedStore::begin) to renew this version and has not committed: what it holds may be used up.
@@ -155,11 +171,11 @@ pub struct Record {
 impl Record {
     /// A record that is not there.
     pub fn absent() -> Self {
-        Self::new(Mark::default(), None, Bytes::new())
+        Self::new(RecordVersion::default(), None, Bytes::new())
     }
 
     /// A record that nobody is about to renew.
-    pub fn new(mark: Mark, writer: Option<Owner>, payload: Bytes) -> Self {
+    pub fn new(mark: RecordVersion, writer: Option<Owner>, payload: Bytes) -> Self {
         Self { mark, writer, interrupted: false, payload }
     }
 }
@@ -178,9 +194,9 @@ impl fmt::Debug for Record {
 
 /// The answer to a request for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Leased {
+pub enum LeaseOutcome {
     /// It is the caller's. The fence is greater than that of every lease of this key before.
-    Granted(Fence),
+    Granted(FencingToken),
     /// Somebody holds it, and for no longer than this unless it is extended.
     Held(Duration),
 }
@@ -193,7 +209,7 @@ pub struct Commit {
     /// The version that this one becomes; greater than `expected`.
     pub version: u64,
     /// The fence of the writer's lease, if it writes under one.
-    pub fence: Option<Fence>,
+    pub fence: Option<FencingToken>,
     /// Who writes.
     pub owner: Owner,
     /// The version has no session: the one before was cleared, and nobody is to bring it back.
@@ -221,16 +237,16 @@ impl fmt::Debug for Commit {
 
 /// The answer to a commit or an amendment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Committed {
+pub enum CommitOutcome {
     /// It was written, and stands here.
-    At(Mark),
+    Written(RecordVersion),
     /// Somebody was faster: this is what is there.
     Conflict(Record),
 }
 
 /// The answer to a request for uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Taken {
+pub struct UseGrant {
     /// How many the caller may use; 0 if none are left, or the version is not the current one.
     pub granted: u64,
     /// How many have been taken of this version by now, by everybody.
@@ -240,16 +256,16 @@ pub struct Taken {
 /// What a store tells those who watch it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Change {
+pub enum StoreEvent {
     /// A record was committed or amended.
-    Moved {
+    Updated {
         /// Whose record.
         key: String,
         /// Where it stands now.
-        mark: Mark,
+        mark: RecordVersion,
         /// Who moved it.
         writer: Owner,
     },
     /// Changes before this moment may not have been told: look at everything once.
-    Missed,
+    Lagged,
 }

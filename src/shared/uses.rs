@@ -86,7 +86,7 @@ impl Fleet {
         let known = &session.0.ties().known;
         let left = limit.saturating_sub(known.lock().taken);
         let want = self.config.block.min(left / 4).max(1);
-        let taken = self.ask(self.config.store.take(key, version, want, limit)).await.ok()?;
+        let taken = self.ask(self.config.store.take_uses(key, version, want, limit)).await.ok()?;
         let mut known = known.lock();
         if known.version == version {
             known.taken = taken.total;

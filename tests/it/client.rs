@@ -522,7 +522,7 @@ async fn log_in(renewal: Renewal<Body>, url: String) -> Result<(), BoxError> {
 #[tokio::test]
 async fn a_login_and_the_pages_after_it_share_a_connection_until_the_next_login() {
     for origin in [Origin::http().await, Origin::https(&["http/1.1"]).await, Origin::https(&["h2"]).await] {
-        let client = builder().extra_roots([origin.certificate.clone()]).build::<Body>().unwrap();
+        let client = builder().add_root_certificates([origin.certificate.clone()]).build::<Body>().unwrap();
         let direct = Profile::builder().proxy(Proxy::direct()).build().unwrap();
         let sessions = Sessions::builder().profiles(Profiles::new([direct]).unwrap()).login_first().build();
         let login = origin.url("/login");
@@ -642,9 +642,9 @@ async fn without_a_decision_nothing_is_sent() {
     assert_eq!(bare.call(nobody.clone()).await.unwrap_err().kind(), ClientErrorKind::NoIdentity);
     assert_eq!(origin.seen().len(), 0);
 
-    let open = stack(&plain(), builder().direct_by_default().build().unwrap());
+    let open = stack(&plain(), builder().allow_direct().build().unwrap());
     good(get(&open, "a", &origin.url("/")).await);
-    let mut bare = builder().without_identity().build::<Body>().unwrap();
+    let mut bare = builder().allow_anonymous().build::<Body>().unwrap();
     assert_eq!(bare.call(nobody.clone()).await.unwrap_err().kind(), ClientErrorKind::NoProxy);
     let mut said = nobody;
     said.extensions_mut().insert(Proxy::direct());
@@ -653,7 +653,7 @@ async fn without_a_decision_nothing_is_sent() {
 
 #[tokio::test]
 async fn a_uri_that_cannot_be_sent_is_refused() {
-    let mut client = builder().direct_by_default().without_identity().build::<Body>().unwrap();
+    let mut client = builder().allow_direct().allow_anonymous().build::<Body>().unwrap();
     for uri in ["/path", "ftp://origin.example/", &format!("http://u:{}@127.0.0.1/", "s3cret")] {
         let request = Request::get(uri).body(Body::new()).unwrap();
         let answer = client.call(request).await.map_err(BoxError::from);
@@ -675,7 +675,7 @@ async fn an_error_names_the_hop_that_failed() {
         for url in [&nowhere, &origin.url("/")] {
             let error = error(get(&stack, "a", url).await);
             assert_eq!(error.kind(), ClientErrorKind::ProxyUnreachable, "{scheme} {url}");
-            assert!(error.is_proxy() && error.proxy().is_some());
+            assert!(error.is_proxy_error() && error.proxy().is_some());
         }
     }
     // A proxy with a certificate that nobody has vouched for.
@@ -695,7 +695,7 @@ async fn a_proxy_that_is_down_is_marked_bad_and_passed_over() {
     for session in ["a", "b", "c", "d"] {
         let answer = send(&stack, session, &origin.url("/")).await.map(|response| response.status());
         if session == "a" {
-            assert!(error(answer).is_proxy());
+            assert!(error(answer).is_proxy_error());
             let session = sessions.session("a");
             assert!(sessions.mark_profile_bad(&session.profile().unwrap()));
             session.clear();
@@ -713,7 +713,7 @@ async fn a_proxy_that_never_answers_is_given_up() {
     for scheme in ["http", "https", "socks5"] {
         let client = builder().connect_timeout(Duration::from_millis(100)).build().unwrap();
         let stack = stack(&sessions([proxy(scheme, port, "u", SECRET)]), client);
-        assert!(error(get(&stack, "a", "https://127.0.0.1/").await).is_proxy(), "{scheme}");
+        assert!(error(get(&stack, "a", "https://127.0.0.1/").await).is_proxy_error(), "{scheme}");
     }
 }
 
@@ -723,7 +723,7 @@ async fn a_proxy_that_never_answers_is_given_up() {
 async fn tls_is_resumed_within_an_identity_and_never_across() {
     let origin = Origin::https(&["http/1.1"]).await;
     let client = builder()
-        .extra_roots([origin.certificate.clone()])
+        .add_root_certificates([origin.certificate.clone()])
         .idle_timeout(Duration::from_millis(50))
         .build()
         .unwrap();
@@ -749,7 +749,7 @@ async fn tls_is_resumed_within_an_identity_and_never_across() {
 async fn the_platforms_roots_are_trusted_where_they_are_asked_for() {
     const URL: &str = "SESSIONS_TEST_URL";
     if let Ok(url) = std::env::var(URL) {
-        for (builder, trusted) in [(builder().platform_roots(), true), (builder(), false)] {
+        for (builder, trusted) in [(builder().native_roots(), true), (builder(), false)] {
             let stack = stack(&sessions([Proxy::direct()]), builder.build().unwrap());
             match trusted {
                 true => good(get(&stack, "a", &url).await),
@@ -802,17 +802,17 @@ async fn a_tls_configuration_of_the_callers_is_kept_apart_by_identity_as_well() 
     assert_eq!(handshakes, [HandshakeKind::Full, HandshakeKind::Full, HandshakeKind::Resumed]);
 
     let given = || builder().tls_config(config.clone());
-    for both in [given().platform_roots(), given().extra_roots([origin.certificate.clone()])] {
+    for both in [given().native_roots(), given().add_root_certificates([origin.certificate.clone()])] {
         assert_eq!(both.build::<Body>().unwrap_err().kind(), ClientErrorKind::Config);
     }
-    let wrong = builder().extra_roots([CertificateDer::from(vec![1, 2, 3])]).build::<Body>();
+    let wrong = builder().add_root_certificates([CertificateDer::from(vec![1, 2, 3])]).build::<Body>();
     assert_eq!(wrong.unwrap_err().kind(), ClientErrorKind::Config);
 }
 
 #[tokio::test]
 async fn http2_is_spoken_where_both_can() {
     let origin = Origin::https(&["h2", "http/1.1"]).await;
-    let both = builder().extra_roots([origin.certificate.clone()]);
+    let both = builder().add_root_certificates([origin.certificate.clone()]);
     for (client, path) in [(both.clone(), "/h2"), (both.http1_only(), "/h1")] {
         let client = client.build().unwrap();
         let stack = stack(&sessions([Proxy::direct()]), client.clone());
@@ -875,7 +875,7 @@ async fn tinyproxy_forwards_http() {
 async fn tinyproxy_tunnels_https() {
     let Some(running) = tinyproxy("alice").await else { return };
     let (origin, tap) = (Origin::https(&["h2", "http/1.1"]).await, Tap::before(running.port).await);
-    let client = builder().extra_roots([origin.certificate.clone()]).build().unwrap();
+    let client = builder().add_root_certificates([origin.certificate.clone()]).build().unwrap();
     let stack = stack(&sessions([proxy("http", tap.port, "alice", "pass")]), client);
     let mut request = request("a", &origin.url("/page"));
     request.headers_mut().insert("proxy-authorization", "Basic Zm9yZ2VkOg==".parse().unwrap());
@@ -945,7 +945,7 @@ async fn microsocks_tunnels_and_resolves() {
     let Some(running) = microsocks("alice").await else { return };
     let (http, https) = (Origin::http().await, Origin::https(&["h2"]).await);
     let tap = Tap::before(running.port).await;
-    let client = builder().extra_roots([https.certificate.clone()]).build().unwrap();
+    let client = builder().add_root_certificates([https.certificate.clone()]).build().unwrap();
     let stack = stack(&sessions([proxy("socks5", tap.port, "alice", SECRET)]), client);
     let by_name = |origin: &Origin| origin.url("/page").replace("127.0.0.1", "localhost");
     good(get(&stack, "a", &by_name(&http)).await);
@@ -1002,7 +1002,7 @@ async fn a_name_that_only_the_proxy_knows_is_not_asked_for_here() {
             });
         }
     });
-    let client = builder().extra_roots([origin.certificate.clone()]).build().unwrap();
+    let client = builder().add_root_certificates([origin.certificate.clone()]).build().unwrap();
     let proxy: Proxy = format!("socks5://127.0.0.1:{port}").parse().unwrap();
     assert_eq!(proxy.server().unwrap().scheme(), ProxyScheme::Socks5);
     let stack = stack(&sessions([proxy]), client);
@@ -1016,7 +1016,7 @@ async fn a_proxy_can_be_spoken_to_over_tls() {
     let tap = Tap::start(running.port, true).await;
     let (http, https) = (Origin::http().await, Origin::https(&["h2"]).await);
     let roots = [tap.certificate.clone(), https.certificate.clone()];
-    let client = builder().extra_roots(roots).build().unwrap();
+    let client = builder().add_root_certificates(roots).build().unwrap();
     let stack = stack(&sessions([proxy("https", tap.port, "alice", "pass")]), client);
     good(get(&stack, "a", &http.url("/")).await);
     good(get(&stack, "a", &https.url("/")).await);
@@ -1064,9 +1064,10 @@ async fn a_label_tells_the_proxy_which_identity_it_serves() {
     let tap_end = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let tap = Tap::before(tap_end.local_addr().unwrap().port()).await;
     let sessions = sessions([proxy("http", tap.port, "alice", "pass")]);
-    let client = builder().connect_timeout(Duration::from_millis(200)).label_proxy(|username, identity| {
-        format!("{username}-{}-{}", identity.session_id(), identity.generation())
-    });
+    let client =
+        builder().connect_timeout(Duration::from_millis(200)).proxy_username(|username, identity| {
+            format!("{username}-{}-{}", identity.session_id(), identity.generation())
+        });
     let stack = stack(&sessions, client.build().unwrap());
     // Nobody answers; what was asked is enough.
     let ask = async |session: &str, url: &str| {

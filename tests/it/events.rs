@@ -12,15 +12,15 @@ use tokio_test::{assert_pending, assert_ready, task};
 use tower::ServiceExt;
 use tower_client_sessions::{
     Sessions,
-    gate::{GateConfig, Reason, RenewalErrorKind},
-    session::{EventKind, Events, ReplayCause, RequestStep},
+    gate::{GateConfig, RenewalErrorKind, RenewalReason},
+    session::{EventKind, Events, ReplayCause, RequestPhase},
 };
 
 use crate::support::*;
 
 /// Everything that was told so far, with the session in front of it.
 fn told(events: &mut Events) -> Vec<(String, EventKind)> {
-    std::iter::from_fn(|| events.try_next()).map(|event| (event.session.to_string(), event.kind)).collect()
+    std::iter::from_fn(|| events.try_recv()).map(|event| (event.session.to_string(), event.kind)).collect()
 }
 
 /// Without the times that renewals took.
@@ -33,7 +33,7 @@ fn timeless(kind: EventKind) -> EventKind {
     }
 }
 
-fn steps(events: &mut Events) -> Vec<(u64, RequestStep)> {
+fn steps(events: &mut Events) -> Vec<(u64, RequestPhase)> {
     let request = |(_, kind)| match kind {
         EventKind::Request { number, step } => Some((number, step)),
         _ => None,
@@ -56,21 +56,21 @@ async fn a_request_is_told_from_its_beginning_to_its_answer_and_the_renewal_with
         kinds,
         [
             Created,
-            Current { generation: 1 },
-            request(RequestStep::Began),
-            request(RequestStep::Sent { generation: 1 }),
-            Ended { generation: 1 },
-            RenewalStarted { generation: 2, reason: Reason::Expired },
-            request(RequestStep::Replayed { generation: 1, cause: ReplayCause::Expired }),
-            request(RequestStep::Held),
+            Activated { generation: 1 },
+            request(RequestPhase::Started),
+            request(RequestPhase::Sent { generation: 1 }),
+            Invalidated { generation: 1 },
+            RenewalStarted { generation: 2, reason: RenewalReason::Expired },
+            request(RequestPhase::Replayed { generation: 1, cause: ReplayCause::Expired }),
+            request(RequestPhase::Waiting),
             RenewalCommitted { generation: 2, took: Duration::ZERO },
-            Current { generation: 2 },
-            request(RequestStep::Released),
-            request(RequestStep::Sent { generation: 2 }),
-            request(RequestStep::Answered { generation: 2, status: OK }),
+            Activated { generation: 2 },
+            request(RequestPhase::Released),
+            request(RequestPhase::Sent { generation: 2 }),
+            request(RequestPhase::Completed { generation: 2, status: OK }),
         ]
     );
-    assert_eq!(events.missed(), 0);
+    assert_eq!(events.lagged(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -78,7 +78,7 @@ async fn a_renewal_says_why_it_was_started() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let mut events = sessions.events();
     let client = client(&renewing(&sessions).max_uses(2), &sessions, site);
-    let mut reasons = || -> Vec<Reason> {
+    let mut reasons = || -> Vec<RenewalReason> {
         let reason = |(_, kind)| match kind {
             EventKind::RenewalStarted { reason, .. } => Some(reason),
             _ => None,
@@ -86,16 +86,16 @@ async fn a_renewal_says_why_it_was_started() {
         told(&mut events).into_iter().filter_map(reason).collect()
     };
     get(&client, "a", "/").await.unwrap();
-    assert_eq!(reasons(), [Reason::Expired]);
+    assert_eq!(reasons(), [RenewalReason::Expired]);
     for _ in 0..2 {
         get(&client, "a", "/").await.unwrap();
     }
-    assert_eq!(reasons(), [Reason::Budget], "the third use of a login that is good for two");
+    assert_eq!(reasons(), [RenewalReason::LimitReached], "the third use of a login that is good for two");
     sessions.session("a").renew().await.unwrap();
-    assert_eq!(reasons(), [Reason::Requested]);
+    assert_eq!(reasons(), [RenewalReason::Requested]);
     sessions.session("a").clear();
     get(&client, "a", "/").await.unwrap();
-    assert_eq!(reasons(), [Reason::Cleared]);
+    assert_eq!(reasons(), [RenewalReason::Cleared]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn times_are_those_of_the_clock_and_never_go_back() {
     site.end_logins(1);
     settle().await;
     assert!(assert_ready!(asked.poll()).is_ok());
-    let events: Vec<_> = std::iter::from_fn(|| events.try_next()).collect();
+    let events: Vec<_> = std::iter::from_fn(|| events.try_recv()).collect();
     assert!(events.is_sorted_by_key(|event| event.at));
     let at =
         |wanted: &dyn Fn(&EventKind) -> bool| events.iter().find(|event| wanted(&event.kind)).unwrap().at;
@@ -152,11 +152,11 @@ async fn an_answer_of_an_older_generation_is_told_as_that_and_why_it_is_sent_aga
     assert_eq!(
         steps(&mut events),
         [
-            (0, RequestStep::Began),
-            (0, RequestStep::Sent { generation: 2 }),
-            (0, RequestStep::Replayed { generation: 2, cause: ReplayCause::Stale }),
-            (0, RequestStep::Sent { generation: 3 }),
-            (0, RequestStep::Answered { generation: 3, status: OK }),
+            (0, RequestPhase::Started),
+            (0, RequestPhase::Sent { generation: 2 }),
+            (0, RequestPhase::Replayed { generation: 2, cause: ReplayCause::Stale }),
+            (0, RequestPhase::Sent { generation: 3 }),
+            (0, RequestPhase::Completed { generation: 3, status: OK }),
         ]
     );
 }
@@ -165,8 +165,9 @@ async fn an_answer_of_an_older_generation_is_told_as_that_and_why_it_is_sent_aga
 async fn requests_that_are_dropped_refused_or_fail_are_told_as_that() {
     let (site, sessions) = (Site::held_logins(), Sessions::builder().login_first().build());
     let mut events = sessions.events();
-    let layer = renewing(&sessions)
-        .gate(GateConfig::new().max_held(1).max_failures(1).backoff(Duration::ZERO, Duration::ZERO));
+    let layer = renewing(&sessions).gate_config(
+        GateConfig::new().max_waiting(1).max_attempts(1).backoff(Duration::ZERO, Duration::ZERO),
+    );
     let client = client(&layer, &sessions, site.clone());
     let mut held = task::spawn(get(&client, "a", "/"));
     assert_pending!(held.poll());
@@ -188,8 +189,10 @@ async fn requests_that_are_dropped_refused_or_fail_are_told_as_that() {
     let of_a: Vec<_> =
         told.iter().filter(|(session, _)| session == "a").map(|(_, kind)| kind.clone()).collect();
     let request = |number, step| EventKind::Request { number, step };
-    let refused = RequestStep::Refused { error: RenewalErrorKind::TooManyHeld };
-    for expected in [request(1, refused), request(0, RequestStep::Held), request(0, RequestStep::Dropped)] {
+    let refused = RequestPhase::Rejected { error: RenewalErrorKind::QueueFull };
+    for expected in
+        [request(1, refused), request(0, RequestPhase::Waiting), request(0, RequestPhase::Dropped)]
+    {
         assert!(of_a.contains(&expected), "{expected:?} in {of_a:?}");
     }
     let abandoned = |(session, kind): &(String, EventKind)| {
@@ -204,8 +207,8 @@ async fn a_renewal_that_fails_says_in_which_way() {
         let (site, sessions) = (Site::new(), Sessions::builder().login_first().build());
         site.logins_go([login; 9]);
         let mut events = sessions.events();
-        let gate = GateConfig::new().max_failures(2).attempt_deadline(Duration::from_secs(1));
-        let client = client(&renewing(&sessions).gate(gate), &sessions, site);
+        let gate = GateConfig::new().max_attempts(2).attempt_timeout(Duration::from_secs(1));
+        let client = client(&renewing(&sessions).gate_config(gate), &sessions, site);
         assert!(get(&client, "a", "/").await.is_err());
         let failed = |(_, kind)| match kind {
             EventKind::RenewalFailed { generation, error, .. } => Some((generation, error)),
@@ -222,7 +225,7 @@ async fn a_renewal_that_fails_says_in_which_way() {
     sessions.session("a").clear();
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 403);
     let refused = |(_, kind): &(String, EventKind)| {
-        matches!(kind, EventKind::RenewalFailed { error: RenewalErrorKind::LeaderRefused, .. })
+        matches!(kind, EventKind::RenewalFailed { error: RenewalErrorKind::LeaderFailed, .. })
     };
     assert!(told(&mut events).iter().any(refused));
 }
@@ -243,13 +246,13 @@ async fn sessions_are_told_when_they_come_and_go() {
         names,
         [
             "a Created",
-            "a Current { generation: 1 }",
+            "a Activated { generation: 1 }",
             "b Created",
-            "b Current { generation: 1 }",
-            "a Ended { generation: 1 }",
+            "b Activated { generation: 1 }",
+            "a Invalidated { generation: 1 }",
             "a Evicted",
-            "b Ended { generation: 1 }",
-            "b Current { generation: 2 }",
+            "b Invalidated { generation: 1 }",
+            "b Activated { generation: 2 }",
             "b Renamed { to: SessionId(\"c\") }",
             "c Removed",
         ]
@@ -268,18 +271,18 @@ async fn a_subscriber_that_does_not_read_loses_the_oldest_events_and_is_told_how
         get(&client, "a", "/").await.unwrap();
         seen += told(&mut quick).len();
     }
-    assert_eq!((seen, quick.missed()), (3000, 0), "one that reads does not suffer from one that does not");
+    assert_eq!((seen, quick.lagged()), (3000, 0), "one that reads does not suffer from one that does not");
     let kept = steps(&mut slow);
     assert_eq!(kept.len(), 8);
-    assert_eq!(slow.missed(), 3000 - 8);
+    assert_eq!(slow.lagged(), 3000 - 8);
     assert_eq!(
         kept[7],
-        (999, RequestStep::Answered { generation: 2, status: OK }),
+        (999, RequestPhase::Completed { generation: 2, status: OK }),
         "those that are kept are the last"
     );
     get(&client, "a", "/").await.unwrap();
     assert_eq!(steps(&mut slow).len(), 3);
-    assert_eq!(slow.missed(), 3000 - 8, "it goes on from there");
+    assert_eq!(slow.lagged(), 3000 - 8, "it goes on from there");
 }
 
 #[tokio::test(start_paused = true)]
@@ -297,22 +300,22 @@ async fn a_request_that_began_unseen_stays_unseen_and_one_that_was_seen_does_not
     assert!(assert_ready!(seen.poll()).is_ok());
     let mut second = sessions.events();
     assert!(assert_ready!(unseen.poll()).is_ok());
-    assert_eq!(second.try_next(), None);
+    assert_eq!(second.try_recv(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_last_event_is_told_after_the_sessions_are_gone_and_then_the_end() {
     let sessions = Sessions::new();
     let mut events = sessions.events();
-    let mut next = task::spawn(events.next());
+    let mut next = task::spawn(events.recv());
     assert_pending!(next.poll());
     drop(sessions.session("a"));
     assert!(next.is_woken());
     drop(next);
     drop(sessions);
-    assert_eq!(events.next().await.unwrap().kind, EventKind::Created);
-    assert_eq!(events.next().await.unwrap().kind, EventKind::Current { generation: 1 });
-    assert_eq!(events.next().await, None);
+    assert_eq!(events.recv().await.unwrap().kind, EventKind::Created);
+    assert_eq!(events.recv().await.unwrap().kind, EventKind::Activated { generation: 1 });
+    assert_eq!(events.recv().await, None);
 }
 
 /// Whoever wakes a subscriber runs its waker, which may do anything: it must not find a lock held.
@@ -325,7 +328,7 @@ fn a_subscriber_may_use_the_sessions_while_it_is_woken() {
             let all = sessions.all();
             all.iter().for_each(|session| session.add_cookies([("seen", "1")], "http://a/").unwrap());
             sessions.get("nobody");
-            let _ = (sessions.stats(), all.iter().map(|session| session.held()).sum::<usize>());
+            let _ = (sessions.stats(), all.iter().map(|session| session.waiting()).sum::<usize>());
         }
     }
     let (done, waits) = mpsc::channel();
@@ -342,7 +345,7 @@ fn a_subscriber_may_use_the_sessions_while_it_is_woken() {
                 let mut asked = task::spawn(client.clone().oneshot(page(account, "/")));
                 loop {
                     // It waits while the request goes on, and is woken in the middle of whatever tells it.
-                    let mut next = Box::pin(events.next());
+                    let mut next = Box::pin(events.recv());
                     if next.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
                         woken += 1;
                         continue;

@@ -78,7 +78,7 @@ async fn a_save_that_fails_leaves_the_old_file_alone_and_names_the_place() {
 
 #[tokio::test(start_paused = true)]
 async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
-    use SnapshotErrorKind::{Content, Foreign, Newer, NotJson, Read, Torn};
+    use SnapshotErrorKind::{Invalid, NotASnapshot, NotJson, Read, Truncated, UnsupportedVersion};
     let folder = folder();
     let path = folder.path().join("sessions.json");
     three().save(&path).await.unwrap();
@@ -98,39 +98,39 @@ async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
         good.replacen(from, to, 1)
     };
     for (text, kind, place, told) in [
-        (String::new(), Torn, None, "cut short"),
-        (good[..good.len() / 2].to_owned(), Torn, Some("sessions["), "cut short"),
+        (String::new(), Truncated, None, "cut short"),
+        (good[..good.len() / 2].to_owned(), Truncated, Some("sessions["), "cut short"),
         (good.clone() + "x", NotJson, None, "trailing"),
         ("sid=top-secret; Path=/".into(), NotJson, None, "not JSON"),
         ("\u{0}\u{1}".into(), NotJson, None, "not JSON"),
-        (deep, Foreign, None, "not a snapshot"),
-        (deep_inside, Content, Some("sessions[0].uses"), "expected u64"),
-        ("[]".into(), Foreign, None, "not a snapshot"),
-        ("{\"cookies\": [], \"origins\": []}".into(), Foreign, None, "not a snapshot"),
-        (changed("\"version\":1", "\"version\":2"), Newer, Some("version"), "newer"),
-        (changed("\"top-secret\"", "17"), Content, Some("sessions[0].cookies[0].value"), "a string or"),
-        (changed("\"tab\"", "\"__Host-tab\""), Content, Some("cookies[1]"), "its name"),
+        (deep, NotASnapshot, None, "not a snapshot"),
+        (deep_inside, Invalid, Some("sessions[0].uses"), "expected u64"),
+        ("[]".into(), NotASnapshot, None, "not a snapshot"),
+        ("{\"cookies\": [], \"origins\": []}".into(), NotASnapshot, None, "not a snapshot"),
+        (changed("\"version\":1", "\"version\":2"), UnsupportedVersion, Some("version"), "newer"),
+        (changed("\"top-secret\"", "17"), Invalid, Some("sessions[0].cookies[0].value"), "a string or"),
+        (changed("\"tab\"", "\"__Host-tab\""), Invalid, Some("cookies[1]"), "its name"),
         (
             changed("\"host_only\":true", "\"host_only\":\"top-secret\""),
-            Content,
+            Invalid,
             Some("host_only"),
             "a boolean",
         ),
-        (changed("\"born\":", "\"born\":1e400,\"x\":"), Content, Some("born"), ""),
-        (changed("\"id\":\"b\"", "\"id\":\"a\""), Content, Some("sessions"), "session 1 is there twice"),
+        (changed("\"created_at\":", "\"created_at\":1e400,\"x\":"), Invalid, Some("created_at"), ""),
+        (changed("\"id\":\"b\"", "\"id\":\"a\""), Invalid, Some("sessions"), "session 1 is there twice"),
     ] {
         fs::write(&path, &text).unwrap();
         let error = running.restore_from(&path).await.unwrap_err();
         let shown = error.to_string();
         let text: String = text.chars().take(99).collect();
         // A number that is too large is no number to some parsers, and wrong content to others.
-        let kinds: &[_] = if place == Some("born") { &[Content, NotJson] } else { &[kind] };
+        let kinds: &[_] = if place == Some("created_at") { &[Invalid, NotJson] } else { &[kind] };
         assert!(kinds.contains(&error.kind()), "{text}: {shown}");
         assert_eq!(error.file(), Some(&*path));
         assert!(error.line().is_some() && error.column().is_some());
         match place {
-            None => assert_eq!(error.place(), None, "{shown}"),
-            Some(place) => assert!(error.place().unwrap_or("").contains(place), "{text}: {shown}"),
+            None => assert_eq!(error.json_path(), None, "{shown}"),
+            Some(place) => assert!(error.json_path().unwrap_or("").contains(place), "{text}: {shown}"),
         }
         assert!(shown.contains(told), "{text}: {shown}");
         assert!(!shown.contains("top-secret") && !format!("{error:?}").contains("top-secret"), "{shown}");
@@ -143,7 +143,7 @@ async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
     assert_eq!(one.cookies.len(), 1);
     assert_eq!(SessionsSnapshot::from_json(good.as_bytes()).unwrap().sessions.len(), 3);
     let newer = br#"{"version": 7, "id": "a"}"#;
-    assert_eq!(SessionSnapshot::from_json(newer).unwrap_err().kind(), Newer);
+    assert_eq!(SessionSnapshot::from_json(newer).unwrap_err().kind(), UnsupportedVersion);
 }
 
 #[tokio::test]
@@ -157,7 +157,7 @@ async fn of_many_cookies_the_limits_let_in_what_they_allow() {
         r#"{{"format":"tower-client-sessions","version":1,"saved":0,"sessions":[{{"version":1,"id":"a","generation":1,"#
     )
     .unwrap();
-    write!(file, r#""current":true,"born":0,"uses":0,"cookies":["#).unwrap();
+    write!(file, r#""current":true,"created_at":0,"uses":0,"cookies":["#).unwrap();
     for cookie in 0..COOKIES {
         let comma = if cookie == 0 { "" } else { "," };
         let domain = cookie % 100;
@@ -171,7 +171,7 @@ async fn of_many_cookies_the_limits_let_in_what_they_allow() {
     file.into_inner().unwrap();
     let (sessions, report) = Sessions::load(&path, Sessions::builder()).await.unwrap();
     assert_eq!(report.cookies(), 100 * 180);
-    assert_eq!(report.left_out()[0].cookies(), COOKIES - 100 * 180);
+    assert_eq!(report.skipped()[0].cookies(), COOKIES - 100 * 180);
     let kept = sessions.session("a").cookies();
     let oldest = kept.iter().map(|cookie| cookie.created().as_millis()).min();
     assert_eq!(oldest, Some((COOKIES - 100 * 180) as i64), "those used last are kept");
@@ -233,7 +233,7 @@ fn clocked() -> Sessions {
 fn saved(path: &Path) -> Option<(i64, usize)> {
     let snapshot = SessionsSnapshot::from_json(&fs::read(path).ok()?).unwrap();
     let a = snapshot.sessions.iter().find(|session| session.id == "a".into());
-    Some((snapshot.saved.as_secs() - 1_700_000_000, a.map_or(0, |session| session.cookies.len())))
+    Some((snapshot.saved_at.as_secs() - 1_700_000_000, a.map_or(0, |session| session.cookies.len())))
 }
 
 /// Lets so many seconds pass, and what is due in them be done.
@@ -247,7 +247,7 @@ async fn pass(seconds: u64) {
 async fn autosave_saves_at_the_interval_and_when_it_is_shut_down() {
     let (folder, sessions) = (folder(), clocked());
     let path = folder.path().join("sessions.json");
-    let autosave = sessions.autosave(&path).every(Duration::from_secs(10)).start();
+    let autosave = sessions.autosave(&path).interval(Duration::from_secs(10)).start();
     pass(5).await;
     assert_eq!(saved(&path), None);
     pass(6).await;
@@ -276,7 +276,7 @@ async fn autosave_saves_after_each_kind_of_change_once_it_has_rested() {
     let path = folder.path().join("sessions.json");
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let hour = Duration::from_secs(3600);
-    let autosave = sessions.autosave(&path).every(hour).on_change(Duration::from_secs(2)).start();
+    let autosave = sessions.autosave(&path).interval(hour).debounce(Duration::from_secs(2)).start();
     pass(10).await;
     let mut last = saved(&path).expect("what was there at the start is a change").0;
     let session = sessions.session("a");
@@ -320,7 +320,7 @@ async fn autosave_tells_of_a_save_that_failed_and_tries_again() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let autosave = sessions
         .autosave(&path)
-        .every(Duration::from_secs(10))
+        .interval(Duration::from_secs(10))
         .on_error({
             let told = told.clone();
             move |error| told.lock().unwrap().push(error.kind())

@@ -6,25 +6,26 @@ use proptest::prelude::*;
 use tower_client_sessions::{
     Sessions,
     cookies::{
-        ConversionReport, Cookies, Format, FormatErrorKind, LossReason, SameSite, StoredCookie, Timestamp,
+        ConversionReport, CookieFormat, FormatErrorKind, ImportedCookies, LossReason, SameSite, StoredCookie,
+        Timestamp,
     },
 };
 
 use crate::embedded::{Site, SiteConfig};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-const ALL: [Format; 6] = [
-    Format::Netscape,
-    Format::Playwright,
-    Format::DevTools,
-    Format::ChromeCookies,
-    Format::SetCookie,
-    Format::CookieStore,
+const ALL: [CookieFormat; 6] = [
+    CookieFormat::Netscape,
+    CookieFormat::Playwright,
+    CookieFormat::DevTools,
+    CookieFormat::ChromeCookies,
+    CookieFormat::SetCookie,
+    CookieFormat::CookieStore,
 ];
 
 #[track_caller]
-fn read(format: Format, text: &str) -> Vec<StoredCookie> {
-    match Cookies::read(format, text, NOW) {
+fn read(format: CookieFormat, text: &str) -> Vec<StoredCookie> {
+    match ImportedCookies::read(format, text, NOW) {
         Ok(cookies) => cookies.into_iter().collect(),
         Err(error) => panic!("{error}: {text}"),
     }
@@ -74,8 +75,8 @@ fn cookie() -> impl Strategy<Value = StoredCookie> {
 }
 
 /// The cookie with what the format keeps of its end.
-fn as_precise_as(format: Format, cookie: &StoredCookie) -> String {
-    let parts_of_seconds = !matches!(format, Format::Netscape | Format::SetCookie);
+fn as_precise_as(format: CookieFormat, cookie: &StoredCookie) -> String {
+    let parts_of_seconds = !matches!(format, CookieFormat::Netscape | CookieFormat::SetCookie);
     let end =
         cookie.expires().map(|end| if parts_of_seconds { end } else { Timestamp::from_secs(end.as_secs()) });
     let text = String::from_utf8(cookie.to_set_cookie()).unwrap();
@@ -96,7 +97,7 @@ proptest! {
                 prop_assert_ne!(shown(back), as_precise_as(format, &cookie), "nothing was lost: {:?} {}", report, text);
             }
             if report.converted() > 0 {
-                prop_assert_eq!(Format::detect(&text), Some(format), "{}", text);
+                prop_assert_eq!(CookieFormat::detect(&text), Some(format), "{}", text);
             }
         }
     }
@@ -111,16 +112,16 @@ proptest! {
                 let expected: Vec<_> = kept.iter().map(|cookie| as_precise_as(format, cookie)).collect();
                 prop_assert_eq!(read(format, &text).iter().map(shown).collect::<Vec<_>>(), expected);
             } else {
-                prop_assert_eq!(format, Format::CookieStore);
+                prop_assert_eq!(format, CookieFormat::CookieStore);
             }
         }
     }
 
     #[test]
     fn no_text_panics(text in "[\\[{\"a-z#\t:,;=0-9}\\] \n./]{0,200}") {
-        let _ = Cookies::detect(&text, NOW);
+        let _ = ImportedCookies::detect(&text, NOW);
         for format in ALL {
-            let _ = Cookies::read(format, &text, NOW);
+            let _ = ImportedCookies::read(format, &text, NOW);
         }
     }
 }
@@ -141,7 +142,7 @@ shop.example\tTRUE\t/\tFALSE\t1\told\t1
 
 #[test]
 fn netscape_files_are_read() {
-    let cookies = read(Format::Netscape, NETSCAPE);
+    let cookies = read(CookieFormat::Netscape, NETSCAPE);
     assert_eq!(
         cookies[..4].iter().map(shown).collect::<Vec<_>>(),
         [
@@ -154,7 +155,7 @@ fn netscape_files_are_read() {
     );
     let sessions = Sessions::builder().clock(|| NOW.into()).build();
     let session = sessions.session("a");
-    assert_eq!(session.import(Format::Netscape, NETSCAPE).unwrap(), 5, "one has ended");
+    assert_eq!(session.import(CookieFormat::Netscape, NETSCAPE).unwrap(), 5, "one has ended");
     assert_eq!(session.cookies().len(), 5);
     let far = session.cookies().into_iter().find(|cookie| cookie.name() == Some("far")).unwrap();
     assert_eq!(far.expires().unwrap().as_secs(), NOW.as_secs() + 400 * 86_400);
@@ -177,8 +178,8 @@ const PLAYWRIGHT: &str = r#"{
 
 #[test]
 fn storage_state_is_read() {
-    let cookies = read(Format::Playwright, PLAYWRIGHT);
-    assert_eq!((cookies.len(), Format::detect(PLAYWRIGHT)), (4, Some(Format::Playwright)));
+    let cookies = read(CookieFormat::Playwright, PLAYWRIGHT);
+    assert_eq!((cookies.len(), CookieFormat::detect(PLAYWRIGHT)), (4, Some(CookieFormat::Playwright)));
     assert!(cookies[0].host_only() && cookies[0].http_only() && cookies[0].expires().is_none());
     assert_eq!(cookies[0].same_site(), Some(SameSite::Lax));
     assert!(!cookies[1].host_only());
@@ -188,9 +189,9 @@ fn storage_state_is_read() {
     assert!(cookies[3].is_expired(NOW), "0 is 1970 here, and not the end of the session");
 
     let session = Sessions::new().session("a");
-    session.replace(Cookies::from_playwright(PLAYWRIGHT).unwrap());
+    session.replace(ImportedCookies::from_playwright(PLAYWRIGHT).unwrap());
     assert_eq!(session.generation(), Some(2));
-    let (text, report) = session.export(Format::Playwright);
+    let (text, report) = session.export(CookieFormat::Playwright);
     assert!(report.is_lossless());
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(value["origins"], serde_json::json!([]));
@@ -218,24 +219,24 @@ const CHROME: &str = r#"[
 
 #[test]
 fn lists_of_browsers_are_read() {
-    let devtools = read(Format::DevTools, DEVTOOLS);
-    assert_eq!(Format::detect(DEVTOOLS), Some(Format::DevTools));
+    let devtools = read(CookieFormat::DevTools, DEVTOOLS);
+    assert_eq!(CookieFormat::detect(DEVTOOLS), Some(CookieFormat::DevTools));
     assert_eq!((devtools[0].expires(), devtools[0].host_only()), (None, true));
     assert_eq!((devtools[1].same_site(), devtools[1].host_only()), (None, false));
     assert_eq!(devtools[1].expires(), Some(Timestamp::from_millis(1_900_000_000_500)));
     let key: serde_json::Value = serde_json::from_str(devtools[1].partition_key().unwrap()).unwrap();
     assert_eq!(key["topLevelSite"], "https://top.example");
-    let (text, report) = Format::DevTools.write(&devtools);
+    let (text, report) = CookieFormat::DevTools.write(&devtools);
     assert!(report.is_lossless());
     assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap()[1]["partitionKey"], key);
 
-    let chrome = read(Format::ChromeCookies, CHROME);
-    assert_eq!(Format::detect(CHROME), Some(Format::ChromeCookies));
+    let chrome = read(CookieFormat::ChromeCookies, CHROME);
+    assert_eq!(CookieFormat::detect(CHROME), Some(CookieFormat::ChromeCookies));
     assert_eq!((chrome[0].same_site(), chrome[0].host_only()), (Some(SameSite::None), false));
     assert_eq!(chrome[0].expires(), Some(Timestamp::from_millis(1_900_000_000_250)));
     assert_eq!((chrome[1].same_site(), chrome[1].host_only()), (None, true), "unspecified is not None");
     assert_eq!(chrome[1].expires(), None);
-    let (text, _) = Format::ChromeCookies.write(&chrome);
+    let (text, _) = CookieFormat::ChromeCookies.write(&chrome);
     assert!(text.contains(r#""sameSite": "unspecified""#) && text.contains(r#""hostOnly": true"#));
     assert_eq!(text.matches("expirationDate").count(), 1);
 }
@@ -244,15 +245,15 @@ fn lists_of_browsers_are_read() {
 fn set_cookie_lines_are_read() {
     let text = "# https://www.shop.example/a/b\nSet-Cookie: sid=1; HttpOnly\n\nset-cookie: t=2; Domain=shop.example; \
                 Max-Age=60\n# http://other.example\nu=3; Path=/x\n";
-    let cookies = read(Format::SetCookie, text);
-    assert_eq!(Format::detect(text), Some(Format::SetCookie));
+    let cookies = read(CookieFormat::SetCookie, text);
+    assert_eq!(CookieFormat::detect(text), Some(CookieFormat::SetCookie));
     assert_eq!(
         cookies.iter().map(|cookie| (cookie.domain(), cookie.path().unwrap())).collect::<Vec<_>>(),
         [("www.shop.example", "/a"), ("shop.example", "/a"), ("other.example", "/x")],
     );
     assert_eq!(cookies[1].expires(), Some(Timestamp::from_secs(NOW.as_secs() + 60)));
     let lines = "sid=1; Secure\r\nSet-Cookie: lang=en";
-    let cookies = Cookies::from_set_cookie(lines, "https://shop.example/", NOW).unwrap();
+    let cookies = ImportedCookies::from_set_cookie(lines, "https://shop.example/", NOW).unwrap();
     assert_eq!(cookies.as_slice().len(), 2);
 }
 
@@ -268,15 +269,15 @@ fn cookie_store_reads_and_writes_what_we_write_and_read() {
             jar.set(cookie, "https://www.shop.example/", now).unwrap();
         }
         let cookies: Vec<_> = jar.iter(now).cloned().collect();
-        let (text, report) = Format::CookieStore.write(&cookies);
+        let (text, report) = CookieFormat::CookieStore.write(&cookies);
         assert!(report.is_lossless());
         let store = cookie_store::serde::json::load_all(text.as_bytes()).unwrap();
         assert_eq!(store.iter_unexpired().count(), 2);
         let mut theirs = Vec::new();
         cookie_store::serde::json::save_incl_expired_and_nonpersistent(&store, &mut theirs).unwrap();
         let theirs = String::from_utf8(theirs).unwrap();
-        assert_eq!(Format::detect(&theirs), Some(Format::CookieStore));
-        let mut back: Vec<_> = read(Format::CookieStore, &theirs).iter().map(shown).collect();
+        assert_eq!(CookieFormat::detect(&theirs), Some(CookieFormat::CookieStore));
+        let mut back: Vec<_> = read(CookieFormat::CookieStore, &theirs).iter().map(shown).collect();
         let mut own: Vec<_> = cookies.iter().map(shown).collect();
         back.sort();
         own.sort();
@@ -286,11 +287,12 @@ fn cookie_store_reads_and_writes_what_we_write_and_read() {
     // The older form has each entry on a line.
     let entries: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
-    assert_eq!(Format::detect(&lines), Some(Format::CookieStore));
-    assert_eq!(read(Format::CookieStore, &lines).len(), 2);
+    assert_eq!(CookieFormat::detect(&lines), Some(CookieFormat::CookieStore));
+    assert_eq!(read(CookieFormat::CookieStore, &lines).len(), 2);
     let error =
-        Cookies::read(Format::CookieStore, &lines.replacen("\"Suffix\"", "\"Sufix\"", 1), NOW).unwrap_err();
-    assert_eq!((error.kind(), error.field_name()), (FormatErrorKind::Field, Some("domain")));
+        ImportedCookies::read(CookieFormat::CookieStore, &lines.replacen("\"Suffix\"", "\"Sufix\"", 1), NOW)
+            .unwrap_err();
+    assert_eq!((error.kind(), error.field()), (FormatErrorKind::Field, Some("domain")));
     assert!(error.line().is_some());
 }
 
@@ -307,12 +309,12 @@ fn what_a_format_cannot_hold_is_reported() {
     let path = StoredCookie::for_host("p", "v", "x.example").path("/a;b").build().unwrap();
     use LossReason::{Nameless, NotUtf8, PartitionKey, Partitioned, Path, SameSite as LostSameSite};
     for (format, expected) in [
-        (Format::Netscape, &[NotUtf8, Nameless, LostSameSite, Partitioned, PartitionKey][..]),
-        (Format::Playwright, &[NotUtf8]),
-        (Format::DevTools, &[NotUtf8]),
-        (Format::ChromeCookies, &[NotUtf8]),
-        (Format::SetCookie, &[NotUtf8, PartitionKey, Path]),
-        (Format::CookieStore, &[NotUtf8, Nameless, Partitioned, PartitionKey, Path]),
+        (CookieFormat::Netscape, &[NotUtf8, Nameless, LostSameSite, Partitioned, PartitionKey][..]),
+        (CookieFormat::Playwright, &[NotUtf8]),
+        (CookieFormat::DevTools, &[NotUtf8]),
+        (CookieFormat::ChromeCookies, &[NotUtf8]),
+        (CookieFormat::SetCookie, &[NotUtf8, PartitionKey, Path]),
+        (CookieFormat::CookieStore, &[NotUtf8, Nameless, Partitioned, PartitionKey, Path]),
     ] {
         let (_, report) = format.write(&[bytes.clone(), nameless.clone(), all.clone(), path.clone()]);
         assert_eq!(reasons(&report), expected, "{format:?}");
@@ -329,10 +331,10 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
     let entry = |more: &str| format!(r#"[{{"name": "n", "value": "secret", "domain": "x.example"{more}}}]"#);
     let second = |more: &str| entry("").replace(']', &format!(", {}", &entry(more)[1..]));
     for (format, text, kind, line, entry, field) in [
-        (Format::Netscape, format!("{good}x.example\tsecret\n"), Syntax, Some(2), None, None),
-        (Format::Netscape, format!("{good}{}\tsecret\n", good.trim_end()), Syntax, Some(2), None, None),
+        (CookieFormat::Netscape, format!("{good}x.example\tsecret\n"), Syntax, Some(2), None, None),
+        (CookieFormat::Netscape, format!("{good}{}\tsecret\n", good.trim_end()), Syntax, Some(2), None, None),
         (
-            Format::Netscape,
+            CookieFormat::Netscape,
             good.replacen("FALSE", "secret", 1),
             Field,
             Some(1),
@@ -340,49 +342,63 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
             Some("include subdomains"),
         ),
         (
-            Format::Netscape,
+            CookieFormat::Netscape,
             format!("#\n\n{}", good.replace("\t0\t", "\tsecret\t")),
             Field,
             Some(3),
             None,
             Some("expires"),
         ),
-        (Format::Netscape, good.replace("x.example", "x .example"), Refused, Some(1), None, None),
-        (Format::Playwright, "{\"cookies\": {}}".into(), Syntax, None, None, None),
-        (Format::Playwright, "{\"cookies\": [\n".into(), Syntax, Some(2), None, None),
-        (Format::Playwright, "[\"secret\"]".into(), Syntax, None, Some(1), None),
-        (Format::DevTools, second(r#", "expires": "secret""#), Field, None, Some(2), Some("expires")),
-        (Format::DevTools, second(r#", "sameSite": "unspecified""#), Field, None, Some(2), Some("sameSite")),
-        (Format::DevTools, second(r#", "path": "x""#), Refused, None, Some(2), None),
+        (CookieFormat::Netscape, good.replace("x.example", "x .example"), Refused, Some(1), None, None),
+        (CookieFormat::Playwright, "{\"cookies\": {}}".into(), Syntax, None, None, None),
+        (CookieFormat::Playwright, "{\"cookies\": [\n".into(), Syntax, Some(2), None, None),
+        (CookieFormat::Playwright, "[\"secret\"]".into(), Syntax, None, Some(1), None),
+        (CookieFormat::DevTools, second(r#", "expires": "secret""#), Field, None, Some(2), Some("expires")),
         (
-            Format::DevTools,
+            CookieFormat::DevTools,
+            second(r#", "sameSite": "unspecified""#),
+            Field,
+            None,
+            Some(2),
+            Some("sameSite"),
+        ),
+        (CookieFormat::DevTools, second(r#", "path": "x""#), Refused, None, Some(2), None),
+        (
+            CookieFormat::DevTools,
             second("").replacen("\"name\"", "\"nam\"", 1),
             MissingField,
             None,
             Some(1),
             Some("name"),
         ),
-        (Format::ChromeCookies, second(r#", "sameSite": "None""#), Field, None, Some(2), Some("sameSite")),
-        (Format::ChromeCookies, second(r#", "secure": 1"#), Field, None, Some(2), Some("secure")),
         (
-            Format::DevTools,
+            CookieFormat::ChromeCookies,
+            second(r#", "sameSite": "None""#),
+            Field,
+            None,
+            Some(2),
+            Some("sameSite"),
+        ),
+        (CookieFormat::ChromeCookies, second(r#", "secure": 1"#), Field, None, Some(2), Some("secure")),
+        (
+            CookieFormat::DevTools,
             format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000)),
             Syntax,
             Some(1),
             None,
             None,
         ),
-        (Format::SetCookie, "\nsid=secret\n".into(), NoUrl, Some(2), None, None),
+        (CookieFormat::SetCookie, "\nsid=secret\n".into(), NoUrl, Some(2), None, None),
         (
-            Format::SetCookie,
+            CookieFormat::SetCookie,
             "# https://x.example\nsid=secret; Domain=y.example".into(),
             Refused,
             Some(2),
             None,
             None,
         ),
-        (Format::SetCookie, "# https://\nsid=secret".into(), Refused, Some(1), None, None),
-        (Format::CookieStore, "[{\"raw_cookie\": 1}]".into(), Field, None, Some(1), Some("raw_cookie")),
+        (CookieFormat::SetCookie, "# https://\nsid=secret".into(), Refused, Some(1), None, None),
+        (CookieFormat::CookieStore, "[{\"raw_cookie\": 1}]".into(), Field, None, Some(1), Some("raw_cookie")),
     ] {
         let sessions = Sessions::new();
         let session = sessions.session("a");
@@ -390,7 +406,7 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
         let error = session.import(format, &text).unwrap_err();
         let text: String = text.chars().take(200).collect();
         assert_eq!(
-            (error.kind(), error.line(), error.entry(), error.field_name()),
+            (error.kind(), error.line(), error.entry(), error.field()),
             (kind, line, entry, field),
             "{text}: {error}"
         );
@@ -400,9 +416,9 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
         assert_eq!(session.cookies().len(), 1, "all or nothing");
     }
     for nothing in ["", "no cookies", "{}", "[1]", "{\"a\":", "# a comment"] {
-        assert_eq!(Cookies::detect(nothing, NOW).unwrap_err().kind(), Unknown, "{nothing:?}");
+        assert_eq!(ImportedCookies::detect(nothing, NOW).unwrap_err().kind(), Unknown, "{nothing:?}");
     }
-    assert_eq!(Sessions::new().session("a").import_any(good).unwrap(), 1);
+    assert_eq!(Sessions::new().session("a").import_detect(good).unwrap(), 1);
 }
 
 #[tokio::test]
@@ -423,7 +439,7 @@ async fn curl_reads_and_writes_our_netscape_files() {
     ] {
         session.set_cookie(cookie, url).unwrap();
     }
-    let (text, report) = session.export(Format::Netscape);
+    let (text, report) = session.export(CookieFormat::Netscape);
     assert!(report.is_lossless());
     std::fs::write(&ours, &text).unwrap();
     let (url, ours, theirs_) = (site.url("/echo"), ours.clone(), theirs.clone());
@@ -442,10 +458,14 @@ async fn curl_reads_and_writes_our_netscape_files() {
     assert!(answer.contains(r#"["cookie", "here=1"]"#), "curl sends the one that goes there: {answer}");
 
     let written = std::fs::read_to_string(&theirs).unwrap();
-    assert_eq!(Format::detect(&written), Some(Format::Netscape));
-    let mut back: Vec<_> = read(Format::Netscape, &written).iter().map(shown).collect();
-    let mut own: Vec<_> =
-        session.snapshot().cookies.iter().map(|cookie| as_precise_as(Format::Netscape, cookie)).collect();
+    assert_eq!(CookieFormat::detect(&written), Some(CookieFormat::Netscape));
+    let mut back: Vec<_> = read(CookieFormat::Netscape, &written).iter().map(shown).collect();
+    let mut own: Vec<_> = session
+        .snapshot()
+        .cookies
+        .iter()
+        .map(|cookie| as_precise_as(CookieFormat::Netscape, cookie))
+        .collect();
     back.sort();
     own.sort();
     assert_eq!(back, own, "{written}");

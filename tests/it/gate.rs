@@ -10,7 +10,9 @@ use std::{
 };
 
 use tokio_test::{assert_pending, assert_ready, task};
-use tower_client_sessions::gate::{BoxError, GateConfig, Refused, Release, RenewalErrorKind, RenewalGate};
+use tower_client_sessions::gate::{
+    BoxError, GateConfig, PermanentError, Release, RenewalErrorKind, RenewalGate,
+};
 
 type Supply = Pin<Box<dyn Future<Output = Result<u32, BoxError>> + Send>>;
 
@@ -35,10 +37,10 @@ async fn many_rejections_of_one_value_fetch_one() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..100 {
         let gate = gate.clone();
-        let pass = gate.enter().await.unwrap();
+        let pass = gate.acquire().await.unwrap();
         tasks.spawn(async move {
             let generation = pass.generation();
-            let next = gate.renew(&pass).await.unwrap();
+            let next = gate.reject(&pass).await.unwrap();
             (generation, next.generation(), *next)
         });
     }
@@ -52,9 +54,9 @@ async fn many_rejections_of_one_value_fetch_one() {
 async fn a_late_rejection_gets_the_current_value() {
     let (count, supply) = counting();
     let gate = RenewalGate::new(0, supply);
-    let old = gate.enter().await.unwrap();
-    assert_eq!(*gate.renew(&old).await.unwrap(), 1);
-    assert_eq!(*gate.renew(&old).await.unwrap(), 1);
+    let old = gate.acquire().await.unwrap();
+    assert_eq!(*gate.reject(&old).await.unwrap(), 1);
+    assert_eq!(*gate.reject(&old).await.unwrap(), 1);
     assert_eq!(count.load(Ordering::Relaxed), 1);
 }
 
@@ -62,16 +64,16 @@ async fn a_late_rejection_gets_the_current_value() {
 async fn hazard_07_close_during_a_renewal_is_never_undone() {
     let (_, supply) = counting();
     let gate = RenewalGate::new(0, supply);
-    let pass = gate.enter().await.unwrap();
-    let mut waiting = task::spawn(gate.renew(&pass));
+    let pass = gate.acquire().await.unwrap();
+    let mut waiting = task::spawn(gate.reject(&pass));
     assert_pending!(waiting.poll());
     gate.close();
     assert!(waiting.is_woken());
     assert_eq!(assert_ready!(waiting.poll()).unwrap_err().kind(), RenewalErrorKind::Closed);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert_eq!(gate.enter().await.unwrap_err().kind(), RenewalErrorKind::Closed);
+    assert_eq!(gate.acquire().await.unwrap_err().kind(), RenewalErrorKind::Closed);
     assert_eq!(gate.replace(7).unwrap_err().kind(), RenewalErrorKind::Closed);
-    assert!(gate.try_enter().is_none());
+    assert!(gate.try_acquire().is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -82,7 +84,7 @@ async fn hazard_20_a_supplier_that_panics_before_its_future_poisons_nothing() {
         assert!(calls.fetch_add(1, Ordering::Relaxed) > 0, "panic wanted by the test");
         async { Ok::<_, BoxError>(5) }
     });
-    assert_eq!(*gate.enter().await.unwrap(), 5);
+    assert_eq!(*gate.acquire().await.unwrap(), 5);
     assert_eq!(first.load(Ordering::Relaxed), 2);
 }
 
@@ -90,7 +92,7 @@ async fn hazard_20_a_supplier_that_panics_before_its_future_poisons_nothing() {
 async fn hazard_22_waiters_are_level_triggered() {
     let (_, supply) = counting();
     let gate = RenewalGate::pending(supply);
-    let mut waiting: Vec<_> = (0..3).map(|_| task::spawn(gate.enter())).collect();
+    let mut waiting: Vec<_> = (0..3).map(|_| task::spawn(gate.acquire())).collect();
     // One has polled, the others have not even begun when the value is there.
     assert_pending!(waiting[0].poll());
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -103,16 +105,16 @@ async fn hazard_22_waiters_are_level_triggered() {
 async fn hazard_09_ending_a_flight_removes_only_that_flight() {
     let (count, supply) = counting();
     let gate = RenewalGate::new(0, supply);
-    let first = gate.renew_now().unwrap();
+    let first = gate.renew().unwrap();
     tokio::time::sleep(Duration::from_millis(500)).await;
     gate.replace(10).unwrap();
     assert_eq!(first.await.unwrap_err().kind(), RenewalErrorKind::Superseded);
-    let second = gate.renew_now().unwrap();
+    let second = gate.renew().unwrap();
     // The first one's end would have been now.
     tokio::time::sleep(Duration::from_millis(600)).await;
-    assert_eq!(*gate.enter().await.unwrap(), 10);
+    assert_eq!(*gate.acquire().await.unwrap(), 10);
     second.await.unwrap();
-    assert_eq!((*gate.enter().await.unwrap(), count.load(Ordering::Relaxed)), (2, 2));
+    assert_eq!((*gate.acquire().await.unwrap(), count.load(Ordering::Relaxed)), (2, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -122,8 +124,8 @@ async fn hazard_16_the_supplier_and_the_values_drop_may_use_the_gate() {
         fn drop(&mut self) {
             // Would deadlock if values were dropped under the gate's lock.
             if let Some(gate) = &self.0 {
-                gate.held();
-                let _ = gate.try_enter();
+                gate.waiting();
+                let _ = gate.try_acquire();
             }
         }
     }
@@ -131,7 +133,7 @@ async fn hazard_16_the_supplier_and_the_values_drop_may_use_the_gate() {
     gate.replace(Nosy(Some(gate.clone()))).unwrap();
     gate.replace(Nosy(Some(gate.clone()))).unwrap();
     gate.clear().unwrap();
-    assert!(gate.enter().await.is_ok());
+    assert!(gate.acquire().await.is_ok());
     gate.close();
 }
 
@@ -139,10 +141,10 @@ async fn hazard_16_the_supplier_and_the_values_drop_may_use_the_gate() {
 async fn an_early_renewal_keeps_the_value_until_the_next_is_there() {
     let (_, supply) = counting();
     let gate = RenewalGate::new(0, supply);
-    let renewal = gate.renew_now().unwrap();
-    assert_eq!(*gate.enter().await.unwrap(), 0);
+    let renewal = gate.renew().unwrap();
+    assert_eq!(*gate.acquire().await.unwrap(), 0);
     assert_eq!(renewal.await.unwrap(), 2);
-    assert_eq!(*gate.enter().await.unwrap(), 1);
+    assert_eq!(*gate.acquire().await.unwrap(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,11 +153,11 @@ async fn a_supplier_that_enters_its_own_gate_is_told() {
     let inside = slot.clone();
     let gate = RenewalGate::pending(move || {
         let gate = inside.lock().unwrap().clone().unwrap();
-        async move { gate.enter().await.map(|pass| *pass).map_err(Refused::new) }
+        async move { gate.acquire().await.map(|pass| *pass).map_err(PermanentError::new) }
     });
     *slot.lock().unwrap() = Some(gate.clone());
-    let error = gate.enter().await.unwrap_err();
-    assert_eq!(error.kind(), RenewalErrorKind::Refused);
+    let error = gate.acquire().await.unwrap_err();
+    assert_eq!(error.kind(), RenewalErrorKind::Permanent);
     let refused = std::error::Error::source(&error).unwrap();
     assert_eq!(refused.to_string(), "refused for good");
     assert!(refused.source().unwrap().to_string().contains("its own gate"));
@@ -167,7 +169,7 @@ async fn a_probe_that_comes_back_unrejected_lets_the_others_out() {
     let (_, supply) = counting();
     let config = GateConfig::new().release(Release::ProbeFirst);
     let gate = RenewalGate::with_config(None, supply, config).unwrap();
-    let mut tasks: Vec<_> = (0..3).map(|_| task::spawn(gate.enter())).collect();
+    let mut tasks: Vec<_> = (0..3).map(|_| task::spawn(gate.acquire())).collect();
     for task in &mut tasks {
         assert_pending!(task.poll());
     }
@@ -182,9 +184,12 @@ async fn a_probe_that_comes_back_unrejected_lets_the_others_out() {
 
 #[tokio::test]
 async fn zero_bounds_are_refused() {
-    let error =
-        RenewalGate::with_config(Some(1), || async { Ok::<_, BoxError>(2) }, GateConfig::new().max_held(0));
-    assert_eq!(error.unwrap_err().setting(), "max_held");
+    let error = RenewalGate::with_config(
+        Some(1),
+        || async { Ok::<_, BoxError>(2) },
+        GateConfig::new().max_waiting(0),
+    );
+    assert_eq!(error.unwrap_err().setting(), "max_waiting");
 }
 
 /// A runtime of its own, which a test can drive and drop.
@@ -217,7 +222,7 @@ enum Going {
 }
 
 fn one_failure() -> GateConfig {
-    GateConfig::new().max_failures(1)
+    GateConfig::new().max_attempts(1)
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,11 +231,11 @@ async fn hazard_19_a_future_that_panics_and_one_that_hangs_are_told_apart() {
     let gate = RenewalGate::with_config(None, supply, one_failure()).unwrap();
     let mut kinds = Vec::new();
     for _ in 0..3 {
-        kinds.push(gate.enter().await.unwrap_err().kind());
+        kinds.push(gate.acquire().await.unwrap_err().kind());
         tokio::time::sleep(Duration::from_secs(60)).await;
     }
     assert_eq!(kinds, [RenewalErrorKind::Panicked, RenewalErrorKind::TimedOut, RenewalErrorKind::Failed]);
-    assert_eq!(*gate.enter().await.unwrap(), 4);
+    assert_eq!(*gate.acquire().await.unwrap(), 4);
 }
 
 #[test]
@@ -239,8 +244,8 @@ fn hazard_21_a_renewal_whose_runtime_goes_away_is_a_failed_attempt() {
     for first in [Going::Hangs, Going::Fails] {
         let gate = RenewalGate::pending(going([first]));
         let (here, away) = (runtime(), runtime());
-        let mut starts = task::spawn(gate.enter());
-        let mut waiting = task::spawn(Box::pin(gate.enter()));
+        let mut starts = task::spawn(gate.acquire());
+        let mut waiting = task::spawn(Box::pin(gate.acquire()));
         away.block_on(async {
             assert_pending!(starts.poll());
             for _ in 0..5 {
@@ -263,12 +268,12 @@ fn hazard_21_a_renewal_whose_runtime_goes_away_is_a_failed_attempt() {
 fn hazard_21_a_renewal_that_is_lost_for_good_says_so() {
     let gate = RenewalGate::with_config(None, going([Going::Hangs]), one_failure()).unwrap();
     let (here, away) = (runtime(), runtime());
-    let mut waiting = task::spawn(gate.enter());
-    away.block_on(async { assert_pending!(task::spawn(gate.enter()).poll()) });
+    let mut waiting = task::spawn(gate.acquire());
+    away.block_on(async { assert_pending!(task::spawn(gate.acquire()).poll()) });
     here.block_on(async { assert_pending!(waiting.poll()) });
     drop(away);
     let error = here.block_on(async { assert_ready!(waiting.poll()) }).unwrap_err();
-    assert_eq!(error.kind(), RenewalErrorKind::Lost);
+    assert_eq!(error.kind(), RenewalErrorKind::Aborted);
 }
 
 #[test]
@@ -276,24 +281,25 @@ fn hazard_21_a_renewal_on_a_runtime_that_does_not_move_is_given_up() {
     let gate = RenewalGate::pending(going([Going::Hangs]));
     let (here, away) = (runtime(), runtime());
     away.block_on(async {
-        assert_pending!(task::spawn(gate.enter()).poll());
+        assert_pending!(task::spawn(gate.acquire()).poll());
         tokio::task::yield_now().await;
     });
     // Nobody drives the other runtime from now on, and its driver's deadline with it.
-    let entered = here.block_on(async { tokio::time::timeout(Duration::from_secs(60), gate.enter()).await });
+    let entered =
+        here.block_on(async { tokio::time::timeout(Duration::from_secs(60), gate.acquire()).await });
     assert!(entered.expect("it waits for a runtime that stands still").is_ok());
 }
 
 #[test]
 fn outside_a_runtime_nobody_waits() {
     let gate = RenewalGate::pending(going([]));
-    let error = assert_ready!(task::spawn(gate.enter()).poll()).unwrap_err();
-    assert_eq!((error.kind(), gate.held()), (RenewalErrorKind::NoRuntime, 0));
+    let error = assert_ready!(task::spawn(gate.acquire()).poll()).unwrap_err();
+    assert_eq!((error.kind(), gate.waiting()), (RenewalErrorKind::NoRuntime, 0));
     // What it started waits for somebody who is inside one, and so does one who asks.
-    let error = assert_ready!(task::spawn(gate.renew_now().unwrap()).poll()).unwrap_err();
+    let error = assert_ready!(task::spawn(gate.renew().unwrap()).poll()).unwrap_err();
     assert_eq!(error.kind(), RenewalErrorKind::NoRuntime);
-    assert_eq!(*runtime().block_on(gate.enter()).unwrap(), 1);
-    assert_eq!(*gate.try_enter().unwrap(), 1);
+    assert_eq!(*runtime().block_on(gate.acquire()).unwrap(), 1);
+    assert_eq!(*gate.try_acquire().unwrap(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -305,7 +311,7 @@ async fn a_pause_and_a_burst_end_though_nobody_looks() {
     let mut tasks = tokio::task::JoinSet::new();
     for _ in 0..3 {
         let gate = gate.clone();
-        tasks.spawn(async move { gate.enter().await.map(|_| start.elapsed()).unwrap() });
+        tasks.spawn(async move { gate.acquire().await.map(|_| start.elapsed()).unwrap() });
     }
     let mut times: Vec<_> = tasks.join_all().await;
     times.sort();
@@ -319,40 +325,39 @@ async fn a_renewal_may_enter_another_gate() {
     let inner = other.clone();
     let gate = RenewalGate::pending(move || {
         let inner = inner.clone();
-        async move { inner.enter().await.map(|pass| *pass + 10).map_err(Refused::new) }
+        async move { inner.acquire().await.map(|pass| *pass + 10).map_err(PermanentError::new) }
     });
-    assert_eq!(*gate.enter().await.unwrap(), 11);
+    assert_eq!(*gate.acquire().await.unwrap(), 11);
     // And after it, on the same thread, this one is nobody's own.
-    assert_eq!(*other.enter().await.unwrap(), 1);
+    assert_eq!(*other.acquire().await.unwrap(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn hazard_23_one_who_is_held_too_long_leaves_the_line() {
-    let config =
-        GateConfig::new().hold_deadline(Duration::from_secs(3)).attempt_deadline(Duration::from_secs(60));
+    let config = GateConfig::new().max_wait(Duration::from_secs(3)).attempt_timeout(Duration::from_secs(60));
     let gate = RenewalGate::with_config(None, going([Going::Hangs]), config).unwrap();
     let start = tokio::time::Instant::now();
-    assert_eq!(gate.enter().await.unwrap_err().kind(), RenewalErrorKind::HeldTooLong);
-    assert_eq!((start.elapsed().as_secs(), gate.held()), (3, 0));
+    assert_eq!(gate.acquire().await.unwrap_err().kind(), RenewalErrorKind::WaitTimedOut);
+    assert_eq!((start.elapsed().as_secs(), gate.waiting()), (3, 0));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_gate_shows_its_generation_and_no_value() {
     let gate = RenewalGate::new(4711, going([]));
-    let pass = gate.enter().await.unwrap();
+    let pass = gate.acquire().await.unwrap();
     let waiting = gate.clone();
     assert_eq!(
         format!("{gate:?} {pass:?}"),
         "RenewalGate { generation: Some(1), held: 0 } Pass { generation: 1, .. }"
     );
     waiting.clear().unwrap();
-    assert!(gate.try_enter().is_none());
-    let mut held = task::spawn(gate.enter());
+    assert!(gate.try_acquire().is_none());
+    let mut held = task::spawn(gate.acquire());
     assert_pending!(held.poll());
     assert_eq!(format!("{gate:?}"), "RenewalGate { generation: None, held: 1 }");
     drop(held);
-    assert_eq!(gate.held(), 0);
-    assert_eq!(format!("{:?}", gate.renew_now().unwrap()), "GateRenewal { .. }");
+    assert_eq!(gate.waiting(), 0);
+    assert_eq!(format!("{:?}", gate.renew().unwrap()), "GateRenewal { .. }");
 }
 
 #[tokio::test(start_paused = true)]
@@ -368,12 +373,12 @@ async fn a_renewal_that_no_longer_counts_is_stopped_and_leaves_no_task() {
         }
     });
     // A first one that is only asked for, and a second one that somebody waits for.
-    let asked = gate.renew_now().unwrap();
+    let asked = gate.renew().unwrap();
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(Arc::strong_count(&held), 3);
     gate.clear().unwrap();
     assert_eq!(asked.await.unwrap_err().kind(), RenewalErrorKind::Superseded);
-    let waiting = task::spawn(gate.renew_now().unwrap());
+    let waiting = task::spawn(gate.renew().unwrap());
     tokio::time::sleep(Duration::from_millis(1)).await;
     assert_eq!(Arc::strong_count(&held), 3);
     gate.replace(7).unwrap();
@@ -393,7 +398,7 @@ async fn a_pause_is_drawn_anew_each_time() {
     };
     let config = GateConfig::new().backoff(Duration::from_secs(8), Duration::from_secs(8));
     let gate = RenewalGate::with_config(None, supply, config).unwrap();
-    assert_eq!(gate.enter().await.unwrap_err().kind(), RenewalErrorKind::Failed);
+    assert_eq!(gate.acquire().await.unwrap_err().kind(), RenewalErrorKind::Failed);
     let times = times.lock().unwrap();
     let pauses: Vec<_> = times.windows(2).map(|times| times[1] - times[0]).collect();
     assert_eq!(pauses.len(), 4);
@@ -408,7 +413,7 @@ async fn a_renewal_that_nobody_waits_for_any_more_is_not_tried_again() {
         counted.fetch_add(1, Ordering::Relaxed);
         async { Err::<u32, BoxError>("the server is down".into()) }
     });
-    drop(gate.renew_now().unwrap());
+    drop(gate.renew().unwrap());
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(count.load(Ordering::Relaxed), 1);
 }
@@ -418,7 +423,7 @@ fn outside_a_runtime_one_may_wait_for_what_runs_inside_one() {
     let gate = RenewalGate::pending(going([Going::Fails]));
     let away = runtime();
     let inside = away.enter();
-    let mut asked = task::spawn(gate.renew_now().unwrap());
+    let mut asked = task::spawn(gate.renew().unwrap());
     drop(inside);
     away.block_on(async {
         for _ in 0..5 {
@@ -434,9 +439,9 @@ fn outside_a_runtime_one_may_wait_for_what_runs_inside_one() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_may_be_as_long_as_time_itself() {
     let (_, supply) = counting();
-    let config = GateConfig::new().hold_deadline(Duration::MAX);
+    let config = GateConfig::new().max_wait(Duration::MAX);
     let gate = RenewalGate::with_config(None, supply, config).unwrap();
-    assert_eq!(*gate.enter().await.unwrap(), 1);
+    assert_eq!(*gate.acquire().await.unwrap(), 1);
 }
 
 /// Looks at a gate when it is dropped, which would deadlock under the gate's lock.
@@ -445,7 +450,7 @@ struct Nosy(Arc<std::sync::Mutex<Option<RenewalGate<u32>>>>);
 impl Drop for Nosy {
     fn drop(&mut self) {
         if let Some(gate) = &*self.0.lock().unwrap() {
-            gate.held();
+            gate.waiting();
         }
     }
 }
@@ -475,6 +480,6 @@ async fn errors_are_dropped_after_the_lock() {
         async move { nosy.map_or(Ok(2), Err) }
     });
     *slot.lock().unwrap() = Some(gate.clone());
-    assert_eq!(*gate.enter().await.unwrap(), 2);
+    assert_eq!(*gate.acquire().await.unwrap(), 2);
     *slot.lock().unwrap() = None;
 }

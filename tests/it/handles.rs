@@ -148,14 +148,14 @@ async fn a_later_call_ends_an_earlier_renewal_and_tells_it() {
 async fn renewing_where_no_stack_stands_says_so() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let session = sessions.session("a");
-    assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoStack);
-    assert_eq!(session.renew_with(login("a")).await.unwrap_err().kind(), RenewalErrorKind::NoStack);
+    assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoService);
+    assert_eq!(session.renew_with(login("a")).await.unwrap_err().kind(), RenewalErrorKind::NoService);
     let stack = client(&ruleless(&sessions), &sessions, site.clone());
     assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoRule);
     let wrong = Request::get("http://a/login").body(String::from("text")).unwrap();
-    assert_eq!(session.renew_with(wrong).await.unwrap_err().kind(), RenewalErrorKind::WrongBody);
+    assert_eq!(session.renew_with(wrong).await.unwrap_err().kind(), RenewalErrorKind::BodyTypeMismatch);
     drop(stack);
-    assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoStack);
+    assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoService);
 }
 
 #[test]
@@ -214,8 +214,8 @@ async fn an_edit_made_while_held_is_in_the_identity_that_comes() {
 async fn a_request_that_waits_when_the_renewal_is_lost_is_told_or_served() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Error; 9]);
-    let gate = GateConfig::new().max_failures(9);
-    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let gate = GateConfig::new().max_attempts(9);
+    let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
     let answers = spawn_pages(&client, "a", 3).join_all().await;
     assert!(answers.iter().all(|answer| kind(answer) == RenewalErrorKind::Failed));
     assert_eq!(site.logins(), 9);

@@ -78,17 +78,17 @@ async fn hazard_03_rejections_from_many_threads_fetch_one() {
         let number = count.fetch_add(1, Ordering::Relaxed) + 1;
         async move { Ok::<_, BoxError>(number) }
     };
-    let config = GateConfig::new().renewal_limit(1000, Duration::from_secs(60));
+    let config = GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(60));
     let gate = RenewalGate::with_config(Some(0), supply, config).unwrap();
     for round in 1..=200 {
         let mut tasks = tokio::task::JoinSet::new();
         let together = Arc::new(tokio::sync::Barrier::new(8));
         for _ in 0..8 {
             let (gate, together) = (gate.clone(), together.clone());
-            let pass = gate.enter().await.unwrap();
+            let pass = gate.acquire().await.unwrap();
             tasks.spawn(async move {
                 together.wait().await;
-                *gate.renew(&pass).await.unwrap()
+                *gate.reject(&pass).await.unwrap()
             });
         }
         assert_eq!(tasks.join_all().await, [round; 8]);
@@ -102,13 +102,13 @@ async fn hazard_16_a_waker_may_use_the_gate() {
     impl Wake for Nosy {
         fn wake(self: Arc<Self>) {
             // Would deadlock if wakers were woken under the gate's lock.
-            self.0.held();
-            let _ = self.0.try_enter();
+            self.0.waiting();
+            let _ = self.0.try_acquire();
         }
     }
     impl Drop for Nosy {
         fn drop(&mut self) {
-            self.0.held();
+            self.0.waiting();
         }
     }
     let gate = RenewalGate::pending(|| async {
@@ -116,14 +116,14 @@ async fn hazard_16_a_waker_may_use_the_gate() {
         Ok::<_, BoxError>(1)
     });
     let waker = || Waker::from(Arc::new(Nosy(gate.clone())));
-    let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(gate.enter())).collect();
+    let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(gate.acquire())).collect();
     for future in &mut waiting {
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker())).is_pending());
         // A second poll drops the first waker.
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker())).is_pending());
     }
     waiting.pop();
-    assert_eq!(gate.held(), 3);
+    assert_eq!(gate.waiting(), 3);
     tokio::time::sleep(Duration::from_secs(2)).await;
     for mut future in waiting {
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker())).is_ready());
@@ -136,7 +136,7 @@ async fn hazard_19_a_classifier_that_panics_costs_one_attempt_or_one_request() {
     let calls = Arc::new(AtomicU32::new(0));
     let count = calls.clone();
     // The first call is for a page of the first identity, the second for the answer to the login.
-    let expired = Expired::when(move |answer| {
+    let expired = Expired::from_fn(move |answer| {
         let number = count.fetch_add(1, Ordering::Relaxed);
         assert!(number != 1 && number != 4, "panic in the classifier, wanted by the test");
         answer.status() == 403
@@ -155,7 +155,7 @@ async fn hazard_19_a_classifier_that_panics_costs_one_attempt_or_one_request() {
     // And when the one whom it hits leads for the others.
     let (site, sessions) = (Site::new(), Sessions::builder().login_first().build());
     let calls = Arc::new(AtomicU32::new(0));
-    let expired = Expired::when(move |answer| {
+    let expired = Expired::from_fn(move |answer| {
         assert!(calls.fetch_add(1, Ordering::Relaxed) != 0, "panic in the classifier, wanted by the test");
         answer.status() == 403
     });
@@ -165,7 +165,7 @@ async fn hazard_19_a_classifier_that_panics_costs_one_attempt_or_one_request() {
     assert!(leader.await.unwrap_err().is_panic());
     let answer = tokio::time::timeout(Duration::from_secs(60), follower).await.expect("a stall");
     assert_eq!(answer.unwrap().unwrap().status(), 200);
-    assert_eq!(sessions.session("a").held(), 0);
+    assert_eq!(sessions.session("a").waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -38,8 +38,8 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
     let snapshotter = recorder.snapshotter();
     let sessions = metrics::with_local_recorder(&recorder, || Sessions::builder().max_sessions(3).build());
     let site = Site::held();
-    let gate = GateConfig::new().max_failures(9).backoff(Duration::ZERO, Duration::ZERO);
-    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let gate = GateConfig::new().max_attempts(9).backoff(Duration::ZERO, Duration::ZERO);
+    let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
     // Two are refused and the one after them is held, one login fails, and the next is good.
     site.logins_go([Login::Error]);
     let tasks = spawn_pages(&client, "a", 2);
@@ -117,7 +117,7 @@ async fn a_member_that_its_pool_forgets_is_told_as_removed_and_leaves_the_figure
     lease.member().retire();
     drop(lease);
     settle().await;
-    let removed = std::iter::from_fn(|| events.try_next()).filter(|event| event.kind == EventKind::Removed);
+    let removed = std::iter::from_fn(|| events.try_recv()).filter(|event| event.kind == EventKind::Removed);
     let removed: Vec<_> = removed.map(|event| event.session.to_string()).collect();
     assert_eq!(removed, ["pool-1"]);
     let live = figures(&snapshotter)["client_sessions_live"];

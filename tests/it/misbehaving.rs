@@ -118,9 +118,9 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
     let url = site.url("");
     let login = url.clone();
     let gate = GateConfig::new()
-        .attempt_deadline(Duration::from_secs(2))
-        .renewal_limit(10_000, Duration::from_secs(60))
-        .max_failures(20)
+        .attempt_timeout(Duration::from_secs(2))
+        .renewal_rate_limit(10_000, Duration::from_secs(60))
+        .max_attempts(20)
         .backoff(Duration::from_millis(5), Duration::from_millis(50));
     let layer = RenewalLayer::new(&sessions)
         .expired_when(Expired::status([403]))
@@ -132,7 +132,7 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
             }
         })
         .replay_limit(30)
-        .gate(gate);
+        .gate_config(gate);
     let hyper = legacy::Client::builder(TokioExecutor::new()).build_http();
     let stack = SessionLayer::new(&sessions).layer(hyper.clone());
     let client = ServiceBuilder::new().layer(layer).service(stack);
@@ -207,6 +207,6 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
         assert!(account.at_once_max <= most, "{name}: {account:?}");
     }
     for session in sessions.all() {
-        assert_eq!(session.held(), 0);
+        assert_eq!(session.waiting(), 0);
     }
 }

@@ -25,8 +25,9 @@ use tower_client_sessions::{
     SessionPool, Sessions,
     gate::{BoxError, GateConfig, RenewalErrorKind},
     pool::{
-        Asking, Candidate, Choose, FreshSession, LeaseBody, Member, MemberState, Outcome, PoolConfigError,
-        PoolError, PoolErrorKind, PoolService, SessionPoolBuilder, Strategy, TriedLayer, Verdict,
+        LeasedBody, Member, MemberState, MemberView, Outcome, Picker, PoolConfigError, PoolError,
+        PoolErrorKind, PoolService, RequestView, SessionPoolBuilder, Strategy, TriedSessionsLayer,
+        UnusedSession, Verdict,
     },
     renewal::RenewalService,
     session::{Identity, SessionService},
@@ -37,7 +38,7 @@ use crate::support::settle;
 type Body = Empty<Bytes>;
 type Plain = PoolService<SessionService<Server>>;
 type Renewing = PoolService<RenewalService<SessionService<Server>, Body>>;
-type Answer = Result<Response<LeaseBody<Page>>, BoxError>;
+type Answer = Result<Response<LeasedBody<Page>>, BoxError>;
 
 /// The bottom of every stack here: it sees which session each request belongs to, and holds what a test wants to let go.
 #[derive(Clone, Default)]
@@ -234,7 +235,7 @@ fn renewing(pool: &SessionPool, sessions: &Sessions, server: &Server) -> Renewin
             let answer = renewal.send(Request::get("http://site/login").body(Body::new())?).await?;
             renewal.require(answer.status().is_success())
         })
-        .gate(GateConfig::new().max_failures(1));
+        .gate_config(GateConfig::new().max_attempts(1));
     ServiceBuilder::new()
         .layer(PoolLayer::new(pool))
         .layer(rule)
@@ -248,7 +249,7 @@ fn page() -> Request<Body> {
 
 async fn get<S>(client: &S) -> Answer
 where
-    S: Service<Request<Body>, Response = Response<LeaseBody<Page>>, Error = BoxError> + Clone,
+    S: Service<Request<Body>, Response = Response<LeasedBody<Page>>, Error = BoxError> + Clone,
 {
     client.clone().oneshot(page()).await
 }
@@ -256,12 +257,12 @@ where
 /// Fetches a page and reads it; gives back the session that served it.
 async fn fetch<S>(client: &S) -> String
 where
-    S: Service<Request<Body>, Response = Response<LeaseBody<Page>>, Error = BoxError> + Clone,
+    S: Service<Request<Body>, Response = Response<LeasedBody<Page>>, Error = BoxError> + Clone,
 {
     read(get(client).await.unwrap()).await
 }
 
-async fn read(response: Response<LeaseBody<Page>>) -> String {
+async fn read(response: Response<LeasedBody<Page>>) -> String {
     let session = response.extensions().get::<SessionInfo>().unwrap().session().to_string();
     response.into_body().collect().await.unwrap();
     session
@@ -332,8 +333,7 @@ mod leases {
 
     #[tokio::test(start_paused = true)]
     async fn exclusive_is_exact_for_a_thousand_at_once() {
-        for strategy in [Strategy::RoundRobin, Strategy::Random, Strategy::LeastBusy, Strategy::UntilFailure]
-        {
+        for strategy in [Strategy::RoundRobin, Strategy::Random, Strategy::LeastLoaded, Strategy::FillFirst] {
             let (sessions, pool, server) = world(|pool| pool.size(8).exclusive().strategy(strategy));
             let server = server.hold_heads();
             let client = plain(&pool, &sessions, &server);
@@ -353,7 +353,7 @@ mod leases {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn the_cap_is_exact_on_two_threads() {
-        let (sessions, pool, server) = world(|pool| pool.size(4).max_at_once(3));
+        let (sessions, pool, server) = world(|pool| pool.size(4).max_in_flight(3));
         let client = plain(&pool, &sessions, &server);
         let mut tasks = JoinSet::new();
         for _ in 0..2000 {
@@ -399,7 +399,7 @@ mod leases {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_ends_when_its_request_fails_is_dropped_or_panics() {
-        let (sessions, pool, server) = world(|pool| pool.size(1).exclusive().max_errors(100));
+        let (sessions, pool, server) = world(|pool| pool.size(1).exclusive().max_error_score(100));
         let server = server.hold_heads();
         let client = plain(&pool, &sessions, &server);
 
@@ -424,7 +424,7 @@ mod leases {
     #[tokio::test(start_paused = true)]
     async fn code_of_the_user_may_panic_and_no_lease_is_lost() {
         let (sessions, pool, server) = world(|pool| {
-            pool.size(1).exclusive().judge(|outcome| match outcome.status() {
+            pool.size(1).exclusive().classify_with(|outcome| match outcome.status() {
                 Some(status) if status == 418 => std::panic::resume_unwind(Box::new("wanted by the test")),
                 _ => Verdict::Neutral,
             })
@@ -487,7 +487,7 @@ mod leases {
         assert_eq!(start.elapsed().as_secs(), 30);
         let stats = pool.stats();
         // The first request waited as well, for the session to be made.
-        assert_eq!((stats.refused_waiting, stats.timed_out, stats.waited), (1, 2, 3));
+        assert_eq!((stats.rejected_queue_full, stats.timed_out, stats.waited), (1, 2, 3));
         drop(held);
         fetch(&client).await;
     }
@@ -591,7 +591,7 @@ mod choice {
         assert_eq!(pool.members().len(), size);
     }
 
-    async fn futures_of(client: &Plain, requests: usize) -> Vec<Response<LeaseBody<Page>>> {
+    async fn futures_of(client: &Plain, requests: usize) -> Vec<Response<LeasedBody<Page>>> {
         let mut held = Vec::new();
         for _ in 0..requests {
             held.push(get(client).await.unwrap());
@@ -614,7 +614,7 @@ mod choice {
 
     #[tokio::test(start_paused = true)]
     async fn least_busy_takes_the_one_with_the_fewest_requests() {
-        let (sessions, pool, server) = world(|pool| pool.size(3).strategy(Strategy::LeastBusy));
+        let (sessions, pool, server) = world(|pool| pool.size(3).strategy(Strategy::LeastLoaded));
         let client = plain(&pool, &sessions, &server);
         let held = futures_of(&client, 9).await;
         let in_use = |pool: &SessionPool| -> Vec<_> {
@@ -629,7 +629,7 @@ mod choice {
 
     #[tokio::test(start_paused = true)]
     async fn until_failure_stays_with_one() {
-        let (sessions, pool, server) = world(|pool| pool.size(3).strategy(Strategy::UntilFailure));
+        let (sessions, pool, server) = world(|pool| pool.size(3).strategy(Strategy::FillFirst));
         let client = plain(&pool, &sessions, &server);
         for _ in 0..5 {
             assert_eq!(fetch(&client).await, "pool-1");
@@ -657,8 +657,8 @@ mod choice {
     async fn a_strategy_of_the_users_own_may_use_the_pool() {
         #[derive(Clone, Default)]
         struct Picky(Arc<Mutex<Option<SessionPool>>>);
-        impl Choose for Picky {
-            fn choose(&self, request: &Asking<'_>, candidates: &[Candidate]) -> Option<usize> {
+        impl Picker for Picky {
+            fn pick(&self, request: &RequestView<'_>, candidates: &[MemberView]) -> Option<usize> {
                 // It would deadlock if it ran under the pool's lock.
                 self.0.lock().unwrap().as_ref().unwrap().stats();
                 assert_eq!(request.host(), Some("site"));
@@ -666,7 +666,7 @@ mod choice {
             }
         }
         let picky = Picky::default();
-        let (sessions, pool, server) = world(|pool| pool.size(3).choose_with(picky.clone()));
+        let (sessions, pool, server) = world(|pool| pool.size(3).pick_with(picky.clone()));
         *picky.0.lock().unwrap() = Some(pool.clone());
         let client = plain(&pool, &sessions, &server);
         for _ in 0..5 {
@@ -733,7 +733,7 @@ mod choice {
         }
         for _ in 0..5 {
             let mut request = page();
-            request.extensions_mut().insert(FreshSession);
+            request.extensions_mut().insert(UnusedSession);
             let session = read(client.clone().oneshot(request).await.unwrap()).await;
             assert!(seen.insert(session), "{seen:?}");
         }
@@ -743,7 +743,7 @@ mod choice {
     #[derive(Clone)]
     struct Twice(u32);
 
-    impl Policy<Request<Body>, Response<LeaseBody<Page>>, BoxError> for Twice {
+    impl Policy<Request<Body>, Response<LeasedBody<Page>>, BoxError> for Twice {
         type Future = std::future::Ready<()>;
 
         fn retry(&mut self, _request: &mut Request<Body>, result: &mut Answer) -> Option<Self::Future> {
@@ -761,11 +761,11 @@ mod choice {
 
     #[tokio::test(start_paused = true)]
     async fn a_retry_gets_another_session_than_those_that_failed() {
-        for strategy in [Strategy::UntilFailure, Strategy::RoundRobin, Strategy::Random] {
+        for strategy in [Strategy::FillFirst, Strategy::RoundRobin, Strategy::Random] {
             let (sessions, pool, server) =
-                world(|pool| pool.size(3).strategy(strategy).max_errors(100).sticky_by_host());
+                world(|pool| pool.size(3).strategy(strategy).max_error_score(100).sticky_by_host());
             let client = ServiceBuilder::new()
-                .layer(TriedLayer::new())
+                .layer(TriedSessionsLayer::new())
                 .retry(Twice(4))
                 .layer(PoolLayer::new(&pool))
                 .layer(SessionLayer::new(&sessions))
@@ -786,8 +786,9 @@ mod health {
 
     #[tokio::test(start_paused = true)]
     async fn bad_marks_retire_and_good_ones_heal() {
-        let (sessions, pool, server) =
-            world(|pool| pool.size(1).max_errors(3).healing(0.5).judge(|_| Verdict::Neutral));
+        let (sessions, pool, server) = world(|pool| {
+            pool.size(1).max_error_score(3).error_score_decrement(0.5).classify_with(|_| Verdict::Neutral)
+        });
         let client = plain(&pool, &sessions, &server);
         let answer = get(&client).await;
         let first = member(&answer);
@@ -836,7 +837,7 @@ mod health {
 
     #[tokio::test(start_paused = true)]
     async fn answers_and_errors_are_judged() {
-        let (sessions, pool, server) = world(|pool| pool.size(1).max_errors(2));
+        let (sessions, pool, server) = world(|pool| pool.size(1).max_error_score(2));
         let client = plain(&pool, &sessions, &server);
         server.reply([Reply::Status(403), Reply::Status(200), Reply::Status(500), Reply::Error]);
         for _ in 0..4 {
@@ -851,32 +852,32 @@ mod health {
 
         let own = |outcome: &Outcome<'_>| match outcome.error() {
             Some(_) => Verdict::Retire,
-            None => Verdict::usual(outcome),
+            None => Verdict::standard(outcome),
         };
-        let (sessions, pool, server) = world(|pool| pool.size(1).judge(own));
+        let (sessions, pool, server) = world(|pool| pool.size(1).classify_with(own));
         let client = plain(&pool, &sessions, &server);
         server.reply([Reply::Error]);
         get(&client).await.unwrap_err();
         assert_eq!(fetch(&client).await, "pool-2");
-        assert_eq!(pool.stats().retired_by_hand, 1);
+        assert_eq!(pool.stats().retired_manually, 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_with_retry_after_rests_a_session_and_is_no_ban() {
-        let (sessions, pool, server) = world(|pool| pool.size(1).max_errors(1));
+        let (sessions, pool, server) = world(|pool| pool.size(1).max_error_score(1));
         let client = plain(&pool, &sessions, &server);
         server.reply([Reply::RetryAfter(60)]);
         let start = Instant::now();
         drop(get(&client).await);
-        assert_eq!(pool.snapshot().members[0].state, MemberState::Resting);
+        assert_eq!(pool.snapshot().members[0].state, MemberState::CoolingDown);
         assert_eq!(fetch(&client).await, "pool-1", "it is the same one");
         assert_eq!(start.elapsed().as_secs(), 60);
-        assert_eq!((pool.stats().rests, pool.stats().bad), (1, 0));
+        assert_eq!((pool.stats().cooldowns, pool.stats().bad), (1, 0));
         // A rest is bounded, whatever the answer says.
         server.reply([Reply::RetryAfter(u64::MAX)]);
         drop(get(&client).await);
         let start = Instant::now();
-        pool.member("pool-1").unwrap().rest(Duration::from_secs(5));
+        pool.member("pool-1").unwrap().cool_down(Duration::from_secs(5));
         let mut waiting = task::spawn(get(&client));
         assert_pending!(waiting.poll());
         assert_eq!(kind(waiting.await), PoolErrorKind::TimedOut);
@@ -886,7 +887,7 @@ mod health {
 
     #[tokio::test(start_paused = true)]
     async fn max_uses_is_exact_for_a_thousand_at_once() {
-        let (sessions, pool, server) = world(|pool| pool.size(4).max_at_once(7).max_uses(10));
+        let (sessions, pool, server) = world(|pool| pool.size(4).max_in_flight(7).max_uses(10));
         let client = renewing(&pool, &sessions, &server);
         let mut tasks = JoinSet::new();
         for _ in 0..1000 {
@@ -988,29 +989,29 @@ mod warm_up {
         server.state().logins_go.extend([false; 4]);
         let error = get(&client).await.unwrap_err();
         let error = error.downcast_ref::<PoolError>().unwrap();
-        assert_eq!(error.kind(), PoolErrorKind::Broken);
+        assert_eq!(error.kind(), PoolErrorKind::Unavailable);
         let cause = std::error::Error::source(error).unwrap();
         let cause = cause.downcast_ref::<tower_client_sessions::gate::RenewalError>().unwrap();
         assert_eq!(cause.kind(), RenewalErrorKind::Failed);
-        assert_eq!(pool.broken().unwrap().kind(), RenewalErrorKind::Failed);
+        assert_eq!(pool.unavailable().unwrap().kind(), RenewalErrorKind::Failed);
         assert!(pool.snapshot().to_string().contains("broken: the session could not be renewed"));
         settle().await;
         let logins = server.state().logins.len();
         assert!((3..=4).contains(&logins), "{logins}");
 
         // Until its rest is over, nothing is tried.
-        assert_eq!(kind(assert_ready!(task::spawn(get(&client)).poll())), PoolErrorKind::Broken);
+        assert_eq!(kind(assert_ready!(task::spawn(get(&client)).poll())), PoolErrorKind::Unavailable);
         settle().await;
         assert_eq!(server.state().logins.len(), logins);
 
         server.state().logins_go.clear();
         server.state().logins_go.push_back(false);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(kind(get(&client).await), PoolErrorKind::Broken);
+        assert_eq!(kind(get(&client).await), PoolErrorKind::Unavailable);
         assert_eq!(server.state().logins.len(), logins + 1, "one was tried");
         tokio::time::sleep(Duration::from_secs(5)).await;
         get(&client).await.unwrap();
-        assert!(pool.broken().is_none());
+        assert!(pool.unavailable().is_none());
         assert!(sessions.len() <= 2, "sessions that could not be warmed up are forgotten");
     }
 
@@ -1025,7 +1026,7 @@ mod warm_up {
         assert_pending!(waiting.poll());
         settle().await;
         assert_pending!(waiting.poll());
-        assert!(pool.broken().is_some());
+        assert!(pool.unavailable().is_some());
         drop(held);
         assert_ready!(waiting.poll()).unwrap();
     }
@@ -1045,7 +1046,7 @@ mod warm_up {
         drop(first);
         server.end_logins(10);
         runtime().block_on(async { get(&client).await.unwrap() });
-        assert!(pool.broken().is_none());
+        assert!(pool.unavailable().is_none());
     }
 }
 
@@ -1054,7 +1055,7 @@ mod with_others {
 
     #[tokio::test(start_paused = true)]
     async fn a_member_that_renews_is_passed_over_unless_all_do() {
-        let (sessions, pool, server) = world(|pool| pool.size(2).strategy(Strategy::LeastBusy));
+        let (sessions, pool, server) = world(|pool| pool.size(2).strategy(Strategy::LeastLoaded));
         let client = renewing(&pool, &sessions, &server);
         let held = [get(&client).await.unwrap(), get(&client).await.unwrap()];
         settle().await;
@@ -1085,14 +1086,14 @@ mod with_others {
     }
 
     /// The session of an answer whose body is there.
-    fn read_now(answer: Response<LeaseBody<Page>>) -> String {
+    fn read_now(answer: Response<LeasedBody<Page>>) -> String {
         assert_ready!(task::spawn(read(answer)).poll())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_member_that_a_request_renews_comes_back() {
         let (sessions, pool, server) =
-            world(|pool| pool.size(2).strategy(Strategy::LeastBusy).judge(|_| Verdict::Neutral));
+            world(|pool| pool.size(2).strategy(Strategy::LeastLoaded).classify_with(|_| Verdict::Neutral));
         let client = renewing(&pool, &sessions, &server);
         let held = [get(&client).await.unwrap(), get(&client).await.unwrap()];
         settle().await;
@@ -1213,7 +1214,7 @@ mod with_others {
         drop((client, pool, sessions));
 
         let (sessions, report) = Sessions::load(&path, Sessions::builder()).await.unwrap();
-        assert!(report.left_out().is_empty(), "{report:?}");
+        assert!(report.skipped().is_empty(), "{report:?}");
         let pool = SessionPool::builder(&sessions).size(1).exclusive().build();
         let client = renewing(&pool, &sessions, &server);
         fetch(&client).await;
@@ -1247,13 +1248,16 @@ mod with_others {
                 other => panic!("{other:?}"),
             };
         assert_eq!(check(|pool| pool.size(0)), "size");
-        assert_eq!(check(|pool| pool.max_at_once(0)), "max_at_once");
-        assert_eq!(check(|pool| pool.max_errors(0)), "max_errors");
+        assert_eq!(check(|pool| pool.max_in_flight(0)), "max_in_flight");
+        assert_eq!(check(|pool| pool.max_error_score(0)), "max_error_score");
         assert_eq!(check(|pool| pool.max_uses(0)), "max_uses");
         assert_eq!(check(|pool| pool.max_age(Duration::ZERO)), "max_age");
         assert_eq!(check(|pool| pool.max_wait(Duration::ZERO)), "max_wait");
         assert_eq!(check(|pool| pool.max_waiting(0)), "max_waiting");
         assert_eq!(check(|pool| pool.max_failed_warm_ups(0)), "max_failed_warm_ups");
-        assert_eq!(check(|pool| pool.broken_rest(Duration::ZERO, Duration::ZERO)), "broken_rest");
+        assert_eq!(
+            check(|pool| pool.unavailable_backoff(Duration::ZERO, Duration::ZERO)),
+            "unavailable_backoff"
+        );
     }
 }

@@ -31,14 +31,14 @@ use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_client_sessions::{
     PoolLayer, Renewal, RenewalLayer, Session, SessionId, SessionLayer, SessionPool, Sessions,
     gate::{BoxError, GateConfig},
-    pool::{FreshSession, LeaseBody, Member, PoolError, PoolErrorKind, Strategy, Tried, Verdict},
+    pool::{LeasedBody, Member, PoolError, PoolErrorKind, Strategy, TriedSessions, UnusedSession, Verdict},
     session::Identity,
 };
 
 use crate::soak::{Freeze, Rng, on_all_cores, panic_wanted};
 
 type Body = Empty<Bytes>;
-type Boxed = BoxCloneService<Request<Body>, Response<LeaseBody<Page>>, BoxError>;
+type Boxed = BoxCloneService<Request<Body>, Response<LeasedBody<Page>>, BoxError>;
 
 const SEEDS: u64 = 2000;
 
@@ -373,12 +373,12 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Watched<S> {
 fn pool_of(moods: &Moods, flaw: Option<Flaw>, sessions: &Sessions) -> SessionPool {
     let mut pool = SessionPool::builder(sessions)
         .size(moods.size as u32)
-        .max_at_once(moods.cap as usize)
+        .max_in_flight(moods.cap as usize)
         .max_wait(LIMIT / 4)
-        .max_errors(2)
+        .max_error_score(2)
         .max_failed_warm_ups(4)
         .strategy(
-            [Strategy::RoundRobin, Strategy::Random, Strategy::LeastBusy, Strategy::UntilFailure]
+            [Strategy::RoundRobin, Strategy::Random, Strategy::LeastLoaded, Strategy::FillFirst]
                 [moods.strategy as usize],
         );
     if let Some(uses) = moods.max_uses.filter(|_| flaw != Some(Flaw::Uses)) {
@@ -408,7 +408,7 @@ fn stack(server: &Server, sessions: &Sessions, pool: &SessionPool) -> Boxed {
             let answer = renewal.send(Request::get("http://site/login").body(Body::new())?).await?;
             renewal.require(answer.status().is_success())
         })
-        .gate(GateConfig::new().max_failures(2).attempt_deadline(Duration::from_secs(5)));
+        .gate_config(GateConfig::new().max_attempts(2).attempt_timeout(Duration::from_secs(5)));
     BoxCloneService::new(builder.layer(rule).service(below))
 }
 
@@ -471,17 +471,17 @@ async fn request(client: Boxed, pool: SessionPool, server: Server, mut rng: Rng)
             extensions.insert(Pinned);
         }
         1 => {
-            extensions.insert(FreshSession);
+            extensions.insert(UnusedSession);
         }
         2 => {
-            extensions.insert(Tried::new());
+            extensions.insert(TriedSessions::new());
         }
         _ if !moods.is_sticky && !freezes => {
             extensions.insert(turn.clone());
         }
         _ => {}
     }
-    let tried = request.extensions().get::<Tried>().cloned();
+    let tried = request.extensions().get::<TriedSessions>().cloned();
     let again = tried.map(|_| request.clone());
     // Its turn is drawn when the pool first hears of it: by the first poll.
     if server.has(Flaw::Barging) {
@@ -509,7 +509,7 @@ async fn request(client: Boxed, pool: SessionPool, server: Server, mut rng: Rng)
                 0 => member.retire(),
                 1 => member.mark_bad(),
                 2 => member.mark_good(),
-                3 => member.mark(Verdict::Rest(Duration::from_millis(200))),
+                3 => member.mark(Verdict::CoolDown(Duration::from_millis(200))),
                 _ => {}
             }
         }
@@ -667,7 +667,7 @@ async fn play(server: &Server, seed: u64, rng: &mut Rng, tally: &mut Tally) {
     }
     while requests.join_next().await.is_some() {}
     // A pool whose members do for all that comes has no need to try another one.
-    if (pool.broken().is_some() && pool.members().is_empty()) || pool.waiting() > 0 {
+    if (pool.unavailable().is_some() && pool.members().is_empty()) || pool.waiting() > 0 {
         server.state().broken.push(format!("well again: {}", pool.snapshot()));
     }
     let snapshot = pool.snapshot();
@@ -679,7 +679,7 @@ async fn play(server: &Server, seed: u64, rng: &mut Rng, tally: &mut Tally) {
     tally.retired = stats.retired();
     tally.created = stats.created;
     tally.warm_ups_failed = stats.warm_ups_failed;
-    tally.rests = stats.rests;
+    tally.rests = stats.cooldowns;
 }
 
 #[track_caller]

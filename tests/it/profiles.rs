@@ -10,7 +10,7 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 use tower::{BoxError, Layer, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_client_sessions::{
     Identity, Profile, ProfileLayer, Profiles, SessionLayer, Sessions,
-    profile::{Draw, Exhausted},
+    profile::{OnExhausted, ProfileStrategy},
     session::{SessionError, SessionErrorKind},
 };
 
@@ -20,7 +20,7 @@ use crate::support::{Body, good, log_in, page, ruleless, settle, spawn_pages};
 type Client = BoxCloneSyncService<Request<Body>, Response<String>, BoxError>;
 
 fn profiles(names: &[&str]) -> Profiles {
-    let profile = |name: &&str| Profile::builder().named(*name).user_agent(*name).build().unwrap();
+    let profile = |name: &&str| Profile::builder().name(*name).user_agent(*name).build().unwrap();
     Profiles::new(names.iter().map(profile)).unwrap()
 }
 
@@ -76,9 +76,14 @@ fn exhausted(answer: Result<String, BoxError>) -> SessionError {
 
 #[test]
 fn the_successor_gets_another_profile_by_whatever_draw() {
-    for draw in [Draw::InTurn, Draw::Random, Draw::Seeded(7), Draw::LeastUsed] {
+    for draw in [
+        ProfileStrategy::RoundRobin,
+        ProfileStrategy::Random,
+        ProfileStrategy::Seeded(7),
+        ProfileStrategy::LeastUsed,
+    ] {
         for profiles in [profiles(&["a", "b"]), profiles(&["a", "b"]).exclusive()] {
-            let sessions = sessions(profiles.draw(draw));
+            let sessions = sessions(profiles.strategy(draw));
             let alice = sessions.session("alice");
             for round in 0..20 {
                 let before = alice.profile();
@@ -91,7 +96,8 @@ fn the_successor_gets_another_profile_by_whatever_draw() {
 
 #[test]
 fn the_least_used_is_the_one_with_the_fewest_sessions() {
-    let sessions = Sessions::builder().profiles(profiles(&["a", "b", "c"]).draw(Draw::LeastUsed)).build();
+    let sessions =
+        Sessions::builder().profiles(profiles(&["a", "b", "c"]).strategy(ProfileStrategy::LeastUsed)).build();
     assert_eq!(names(&sessions, &["1", "2", "3", "4"]), ["a", "b", "c", "a"]);
     // Both of `a`'s sessions leave it.
     for session in ["1", "4"] {
@@ -104,7 +110,7 @@ fn the_least_used_is_the_one_with_the_fewest_sessions() {
 fn sessions_of_an_exclusive_list_share_only_when_it_begins_again() {
     let shared = sessions(profiles(&["a", "b"]));
     assert_eq!(names(&shared, &["1", "2", "3"]), ["a", "b", "a"]);
-    let recycled = sessions(profiles(&["a", "b"]).exclusive().when_exhausted(Exhausted::Recycle));
+    let recycled = sessions(profiles(&["a", "b"]).exclusive().on_exhausted(OnExhausted::Reuse));
     assert_eq!(names(&recycled, &["1", "2", "3"]), ["a", "b", "a"]);
     let strict = sessions(profiles(&["a", "b"]).exclusive());
     assert_eq!(names(&strict, &["1", "2"]), ["a", "b"]);
@@ -171,7 +177,7 @@ async fn sessions_get_what_others_give_back_in_the_order_in_which_they_came() {
 
 #[tokio::test(start_paused = true)]
 async fn an_evicted_session_gives_its_profile_back_at_once() {
-    let list = profiles(&["a", "b"]).exclusive().when_exhausted(Exhausted::Error);
+    let list = profiles(&["a", "b"]).exclusive().on_exhausted(OnExhausted::Fail);
     let sessions = Sessions::builder().profiles(list).max_sessions(2).build();
     let client = simple(&sessions);
     for session in 0..100 {
@@ -185,10 +191,10 @@ async fn the_wait_ends_in_time_with_an_error_that_says_what_to_do() {
     for (list, patience) in [
         (profiles(&["a"]).exclusive(), Duration::from_secs(30)),
         (
-            profiles(&["a"]).exclusive().when_exhausted(Exhausted::Wait(Duration::from_secs(5))),
+            profiles(&["a"]).exclusive().on_exhausted(OnExhausted::Wait(Duration::from_secs(5))),
             Duration::from_secs(5),
         ),
-        (profiles(&["a"]).exclusive().when_exhausted(Exhausted::Error), Duration::ZERO),
+        (profiles(&["a"]).exclusive().on_exhausted(OnExhausted::Fail), Duration::ZERO),
     ] {
         let sessions = sessions(list);
         let client = simple(&sessions);
@@ -267,7 +273,7 @@ async fn a_profile_layer_alone_waits_as_well() {
         let identity = Identity::of(request.extensions()).unwrap();
         Ok::<_, BoxError>(Response::new(identity.profile().cloned()))
     });
-    let client = ProfileLayer::resolving(&sessions).layer(site);
+    let client = ProfileLayer::with_sessions(&sessions).layer(site);
     let one = sessions.session("1");
     let waiting = tokio::spawn(client.clone().oneshot(page("2", "/")));
     settle().await;
@@ -279,8 +285,8 @@ async fn a_profile_layer_alone_waits_as_well() {
 
 #[tokio::test(start_paused = true)]
 async fn a_bad_profile_rests_and_comes_back_by_itself() {
-    let list = profiles(&["a", "b"]).rest(Duration::from_secs(60));
-    let sessions = sessions(list.when_exhausted(Exhausted::Wait(Duration::from_secs(90))));
+    let list = profiles(&["a", "b"]).cooldown(Duration::from_secs(60));
+    let sessions = sessions(list.on_exhausted(OnExhausted::Wait(Duration::from_secs(90))));
     let client = simple(&sessions);
     let alice = sessions.session("alice");
     assert!(alice.identity().unwrap().mark_profile_bad());
@@ -300,14 +306,14 @@ async fn a_bad_profile_rests_and_comes_back_by_itself() {
     tokio::time::advance(Duration::from_secs(20)).await;
     assert_eq!(names(&sessions, &["5", "6"]), ["b", "a"]);
 
-    let other = Profile::builder().named("a").user_agent("z").build().unwrap();
+    let other = Profile::builder().name("a").user_agent("z").build().unwrap();
     assert!(!sessions.mark_profile_bad(&other));
     assert!(!Sessions::new().session("a").identity().unwrap().mark_profile_bad());
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_rest_that_begins_while_somebody_waits_ends_his_wait() {
-    let list = profiles(&["a"]).exclusive().rest(Duration::from_secs(7));
+    let list = profiles(&["a"]).exclusive().cooldown(Duration::from_secs(7));
     let sessions = Sessions::builder().profiles(list).max_sessions(1).build();
     let client = simple(&sessions);
     let one = sessions.session("1");
@@ -409,9 +415,10 @@ async fn renewals_of_exclusive_profiles_end_well_with_as_many_profiles_as_sessio
             tell.lock().unwrap().push((request.uri().host().unwrap().to_owned(), agent));
             site.clone().oneshot(request)
         });
-        let gate = tower_client_sessions::gate::GateConfig::new().renewal_limit(1000, Duration::from_secs(1));
+        let gate =
+            tower_client_sessions::gate::GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(1));
         let client = ServiceBuilder::new()
-            .layer(ruleless(&sessions).renew_with(log_in).replay_limit(100).gate(gate).max_uses(4))
+            .layer(ruleless(&sessions).renew_with(log_in).replay_limit(100).gate_config(gate).max_uses(4))
             .layer(SessionLayer::new(&sessions))
             .layer(ProfileLayer::new())
             .concurrency_limit(2)
@@ -430,8 +437,8 @@ async fn renewals_of_exclusive_profiles_end_well_with_as_many_profiles_as_sessio
 #[tokio::test(start_paused = true)]
 async fn a_renewal_waits_for_a_profile_and_fails_when_there_is_none() {
     let list = profiles(&["a", "b"])
-        .when_exhausted(Exhausted::Wait(Duration::from_secs(3)))
-        .rest(Duration::from_secs(2));
+        .on_exhausted(OnExhausted::Wait(Duration::from_secs(3)))
+        .cooldown(Duration::from_secs(2));
     let sessions = sessions(list);
     let site = crate::support::Site::new();
     let client = ServiceBuilder::new()
@@ -441,7 +448,7 @@ async fn a_renewal_waits_for_a_profile_and_fails_when_there_is_none() {
         .service(site.clone());
     let session = sessions.session("x");
     for profile in ["a", "b"] {
-        let bad = Profile::builder().named(profile).user_agent(profile).build().unwrap();
+        let bad = Profile::builder().name(profile).user_agent(profile).build().unwrap();
         assert!(sessions.mark_profile_bad(&bad));
     }
     let began = Instant::now();

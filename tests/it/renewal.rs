@@ -13,8 +13,8 @@ use tokio_test::{assert_pending, assert_ready};
 use tower::{Service, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
     Expired, Identity, SessionId, SessionInfo, Sessions,
-    gate::{GateConfig, Refused, Release, RenewalErrorKind},
-    renewal::{LateAnswer, ReplayBudget, ReplayBudgetLayer, ReplayMethods},
+    gate::{GateConfig, PermanentError, Release, RenewalErrorKind},
+    renewal::{ReplayBudget, ReplayBudgetLayer, ReplayMethods, StaleResponse},
 };
 
 use crate::support::*;
@@ -118,8 +118,8 @@ async fn hazard_06_a_renewal_from_before_a_clear_cannot_commit() {
 async fn hazard_08_a_renewal_that_timed_out_cannot_commit_later() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Never]);
-    let gate = GateConfig::new().attempt_deadline(Duration::from_secs(3));
-    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let gate = GateConfig::new().attempt_timeout(Duration::from_secs(3));
+    let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
     assert_eq!(good(spawn_pages(&client, "a", 5)).await, 5);
     assert_eq!(site.logins(), 2);
     assert_eq!(sessions.stats().renewals_failed, 1);
@@ -234,12 +234,11 @@ fn hazard_21_a_runtime_that_shuts_down_in_a_renewal_leaves_the_gate_startable() 
 #[tokio::test(start_paused = true)]
 async fn hazard_23_every_wait_has_a_bound() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
-    let gate =
-        GateConfig::new().hold_deadline(Duration::from_secs(5)).attempt_deadline(Duration::from_secs(60));
-    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let gate = GateConfig::new().max_wait(Duration::from_secs(5)).attempt_timeout(Duration::from_secs(60));
+    let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
     let start = tokio::time::Instant::now();
     let answer = get(&client, "a", "/").await;
-    assert_eq!(kind(&answer), RenewalErrorKind::HeldTooLong);
+    assert_eq!(kind(&answer), RenewalErrorKind::WaitTimedOut);
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     site.end_logins(1);
     settle().await;
@@ -251,8 +250,8 @@ async fn hazard_23_every_wait_has_a_bound() {
 fn hazard_23_a_handle_has_a_bound_though_the_runtime_of_its_renewal_stands_still() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Never]);
-    let gate = GateConfig::new().attempt_deadline(Duration::from_secs(10));
-    let _client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let gate = GateConfig::new().attempt_timeout(Duration::from_secs(10));
+    let _client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
     let runtime =
         || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (first, second) = (runtime(), runtime());
@@ -273,9 +272,9 @@ async fn hazard_24_an_attempts_clock_starts_with_the_attempt() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Never, Login::Never]);
     let gate = GateConfig::new()
-        .attempt_deadline(Duration::from_secs(10))
+        .attempt_timeout(Duration::from_secs(10))
         .backoff(Duration::from_secs(1), Duration::from_secs(1));
-    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
     let start = tokio::time::Instant::now();
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     let took = start.elapsed();
@@ -299,15 +298,16 @@ async fn hazard_25_one_slow_session_delays_no_other() {
 #[tokio::test(start_paused = true)]
 async fn hazard_26_held_requests_are_capped() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
-    let client = client(&renewing(&sessions).gate(GateConfig::new().max_held(3)), &sessions, site.clone());
+    let client =
+        client(&renewing(&sessions).gate_config(GateConfig::new().max_waiting(3)), &sessions, site.clone());
     sessions.session("a").clear();
     let tasks = spawn_pages(&client, "a", 3);
     settle().await;
-    assert_eq!(sessions.session("a").held(), 3);
-    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::TooManyHeld);
+    assert_eq!(sessions.session("a").waiting(), 3);
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::QueueFull);
     site.end_logins(1);
     assert_eq!(good(tasks).await, 3);
-    assert_eq!(sessions.stats().held_peak, 3);
+    assert_eq!(sessions.stats().waiting_peak, 3);
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,9 +361,9 @@ async fn hazard_30_a_body_that_cannot_be_had_again_is_sent_once() {
     assert_eq!(send(renewing(&sessions)).await.unwrap().status(), 403, "its answer comes as it came");
     assert_eq!(site.pages_seen(), 1);
     site.expire("a");
-    assert_eq!(send(renewing(&sessions).replay_bodies()).await.unwrap().status(), 200);
+    assert_eq!(send(renewing(&sessions).clone_bodies()).await.unwrap().status(), 200);
     site.expire("a");
-    let none = renewing(&sessions).clone_body(|_| None);
+    let none = renewing(&sessions).clone_bodies_with(|_| None);
     assert_eq!(send(none).await.unwrap().status(), 403);
 }
 
@@ -385,9 +385,9 @@ async fn hazard_31_methods_are_replayed_as_the_policy_says() {
 }
 
 /// Sends one request, ends its session by a clear while its good answer is on its way, and says how often it was sent.
-async fn late_good_answer(method: Method, late: LateAnswer) -> usize {
+async fn late_good_answer(method: Method, late: StaleResponse) -> usize {
     let (site, sessions) = (Site::held_pages(), Sessions::new());
-    let client = client(&renewing(&sessions).late_answers(late), &sessions, site.clone());
+    let client = client(&renewing(&sessions).stale_responses(late), &sessions, site.clone());
     site.answer(2);
     get(&client, "a", "/").await.unwrap();
     let before = site.pages_seen();
@@ -403,11 +403,11 @@ async fn late_good_answer(method: Method, late: LateAnswer) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn hazard_31_a_good_answer_that_is_late_is_delivered_unless_all_are_replayed() {
-    assert_eq!(late_good_answer(Method::GET, LateAnswer::ReplayIfExpired).await, 1);
-    assert_eq!(late_good_answer(Method::GET, LateAnswer::Deliver).await, 1);
-    assert_eq!(late_good_answer(Method::GET, LateAnswer::ReplayAll).await, 2);
+    assert_eq!(late_good_answer(Method::GET, StaleResponse::ReplayIfExpired).await, 1);
+    assert_eq!(late_good_answer(Method::GET, StaleResponse::Deliver).await, 1);
+    assert_eq!(late_good_answer(Method::GET, StaleResponse::ReplayAll).await, 2);
     assert_eq!(
-        late_good_answer(Method::POST, LateAnswer::ReplayAll).await,
+        late_good_answer(Method::POST, StaleResponse::ReplayAll).await,
         1,
         "an unsafe method has succeeded"
     );
@@ -428,8 +428,8 @@ async fn hazard_32_a_replay_is_made_of_the_callers_request() {
 #[tokio::test(start_paused = true)]
 async fn hazard_33_renewals_in_a_window_are_capped_also_when_they_succeed() {
     let (site, sessions) = (Site::new().budget(0), Sessions::new());
-    let gate = GateConfig::new().renewal_limit(4, Duration::from_secs(60));
-    let client = client(&renewing(&sessions).replay_limit(100).gate(gate), &sessions, site.clone());
+    let gate = GateConfig::new().renewal_rate_limit(4, Duration::from_secs(60));
+    let client = client(&renewing(&sessions).replay_limit(100).gate_config(gate), &sessions, site.clone());
     let answer = get(&client, "a", "/").await;
     assert_eq!(kind(&answer), RenewalErrorKind::TooManyRenewals);
     assert_eq!(site.logins(), 4);
@@ -458,7 +458,7 @@ async fn hazard_35_a_failing_renewal_costs_one_attempt_for_all_and_gives_all_its
     let (site, sessions) = world();
     site.logins_go([Login::Status(500); 3]);
     let client =
-        client(&renewing(&sessions).gate(GateConfig::new().max_failures(3)), &sessions, site.clone());
+        client(&renewing(&sessions).gate_config(GateConfig::new().max_attempts(3)), &sessions, site.clone());
     let answers = spawn_pages(&client, "a", 50).join_all().await;
     assert_eq!(site.logins(), 3);
     for answer in &answers {
@@ -483,16 +483,16 @@ async fn hazard_36_a_refusal_for_good_is_remembered_until_something_changes() {
         let refuse = refusing.load(Ordering::Relaxed) == 1;
         async move {
             if refuse {
-                return Err(Refused::new("the password is wrong").into());
+                return Err(PermanentError::new("the password is wrong").into());
             }
             log_in(renewal).await
         }
     });
     let client = client(&layer, &sessions, site.clone());
-    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Refused);
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Permanent);
     refuse.store(0, Ordering::Relaxed);
     tokio::time::advance(Duration::from_secs(3600)).await;
-    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Refused);
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Permanent);
     assert_eq!(sessions.stats().renewals_started, 1);
     sessions.session("a").clear();
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
@@ -558,8 +558,8 @@ fn spawn_late(client: &Client, path: &'static str) -> tokio::task::JoinHandle<An
 #[tokio::test(start_paused = true)]
 async fn hazard_42_a_budget_of_uses_is_exact_however_many_there_are_at_once() {
     let (site, sessions) = (Site::new().budget(50), Sessions::new());
-    let gate = GateConfig::new().renewal_limit(1000, Duration::from_secs(60));
-    let client = client(&renewing(&sessions).max_uses(50).gate(gate), &sessions, site.clone());
+    let gate = GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(60));
+    let client = client(&renewing(&sessions).max_uses(50).gate_config(gate), &sessions, site.clone());
     sessions.session("a").clear();
     assert_eq!(good(spawn_pages(&client, "a", 1000)).await, 1000);
     assert_eq!(site.pages_seen(), 1000, "no page was ever sent beyond the budget");
@@ -584,8 +584,8 @@ async fn hazard_42_age_is_counted_at_the_send() {
 #[tokio::test]
 async fn hazard_43_after_clear_has_returned_nothing_old_is_sent() {
     let (site, sessions) = world();
-    let gate = GateConfig::new().renewal_limit(1000, Duration::from_secs(60));
-    let client = client(&renewing(&sessions).gate(gate), &sessions, site.clone());
+    let gate = GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(60));
+    let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
     for round in 1..50 {
         get(&client, "a", "/").await.unwrap();
         sessions.session("a").clear();
@@ -599,7 +599,7 @@ async fn hazard_43_after_clear_has_returned_nothing_old_is_sent() {
 #[tokio::test(start_paused = true)]
 async fn hazard_45_a_probe_goes_first_and_hands_on_when_it_is_dropped() {
     let (site, sessions) = (Site::held(), Sessions::new());
-    let layer = renewing(&sessions).gate(GateConfig::new().release(Release::ProbeFirst));
+    let layer = renewing(&sessions).gate_config(GateConfig::new().release(Release::ProbeFirst));
     let client = client(&layer, &sessions, site.clone());
     sessions.session("a").clear();
     let mut tasks: Vec<_> = (0..5)
@@ -639,7 +639,7 @@ async fn hazard_45_a_probe_goes_first_and_hands_on_when_it_is_dropped() {
 async fn hazard_45_a_staggered_release_is_in_order_and_bounded() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let release = Release::Staggered { burst: 2, every: Duration::from_secs(1) };
-    let layer = renewing(&sessions).gate(GateConfig::new().release(release));
+    let layer = renewing(&sessions).gate_config(GateConfig::new().release(release));
     let client = client(&layer, &sessions, site.clone());
     sessions.session("a").clear();
     let tasks = spawn_pages(&client, "a", 5);
@@ -725,7 +725,7 @@ async fn supplied_cookies_send_nothing() {
     get(&client(&renewing(&sessions), &sessions, site.clone()), "a", "/").await.unwrap();
     let good = sessions.session("a").cookies();
     let other = Sessions::new();
-    let layer = ruleless(&other).supply_with(move |_reason| {
+    let layer = ruleless(&other).renew_from_fn(move |_reason| {
         let mut jar = tower_client_sessions::cookies::Jar::default();
         let now = std::time::SystemTime::now().into();
         jar.add(good.iter().cloned(), "http://a/", now).unwrap();
@@ -740,8 +740,8 @@ async fn supplied_cookies_send_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_zero_limit_is_told_to_every_request_and_by_check() {
     let (site, sessions) = world();
-    let layer = renewing(&sessions).max_uses(0).gate(GateConfig::new().max_held(0));
-    assert_eq!(layer.clone().check().unwrap_err().setting(), "max_uses");
+    let layer = renewing(&sessions).max_uses(0).gate_config(GateConfig::new().max_waiting(0));
+    assert_eq!(layer.clone().validate().unwrap_err().setting(), "max_uses");
     let error = get(&client(&layer, &sessions, site.clone()), "a", "/").await.unwrap_err();
     assert_eq!(error.to_string(), "max_uses is zero; it must be at least one");
     assert!(site.seen().is_empty());
@@ -762,9 +762,9 @@ async fn what_became_of_a_request_is_on_its_response() {
     let info = response.extensions().get::<SessionInfo>().unwrap();
     assert_eq!(info.session(), &SessionId::from("a"));
     assert_eq!((info.generation(), info.replays()), (2, 1));
-    assert_eq!(info.held(), Duration::from_secs(2));
+    assert_eq!(info.time_waiting(), Duration::from_secs(2));
     assert_eq!(info.cookies()[0].name(), Some("x"));
-    assert_eq!(info.uri().unwrap().path(), "/page");
+    assert_eq!(info.final_uri().unwrap().path(), "/page");
     let stats = sessions.session("a").stats();
     assert_eq!((stats.sent, stats.held, stats.replayed_expired), (3, 1, 1));
     assert_eq!((stats.renewals_started, stats.renewals_succeeded), (1, 1));
@@ -813,13 +813,14 @@ async fn a_page_that_says_expired_with_status_200_is_seen_by_a_peek() {
 async fn sessions_that_end_all_the_time_strand_nobody_on_many_threads() {
     for release in [Release::All, Release::ProbeFirst] {
         let (site, sessions) = (Site::new().budget(7), Sessions::new());
-        let gate = GateConfig::new().renewal_limit(100_000, Duration::from_secs(60)).release(release);
-        let client = client(&renewing(&sessions).replay_limit(10_000).gate(gate), &sessions, site.clone());
+        let gate = GateConfig::new().renewal_rate_limit(100_000, Duration::from_secs(60)).release(release);
+        let client =
+            client(&renewing(&sessions).replay_limit(10_000).gate_config(gate), &sessions, site.clone());
         let tasks = spawn_pages(&client, "a", 1000);
         let all = tokio::time::timeout(Duration::from_secs(60), good(tasks));
         assert_eq!(all.await.expect("a stall"), 1000);
         assert_eq!(site.logins_at_once(), 1);
-        assert_eq!(sessions.session("a").held(), 0);
+        assert_eq!(sessions.session("a").waiting(), 0);
     }
 }
 
@@ -827,12 +828,13 @@ async fn sessions_that_end_all_the_time_strand_nobody_on_many_threads() {
 async fn bounds_as_long_as_time_itself_are_no_trap() {
     let (site, sessions) = world();
     let gate = GateConfig::new()
-        .attempt_deadline(Duration::MAX)
-        .hold_deadline(Duration::MAX)
-        .cool_down(Duration::MAX)
+        .attempt_timeout(Duration::MAX)
+        .max_wait(Duration::MAX)
+        .cooldown(Duration::MAX)
         .backoff(Duration::MAX, Duration::MAX)
-        .renewal_limit(5, Duration::MAX);
-    let client = client(&renewing(&sessions).max_age(Duration::MAX).gate(gate), &sessions, site.clone());
+        .renewal_rate_limit(5, Duration::MAX);
+    let client =
+        client(&renewing(&sessions).max_age(Duration::MAX).gate_config(gate), &sessions, site.clone());
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     site.logins_go([Login::Error]);
     assert!(sessions.session("a").renew().await.is_err());
@@ -841,7 +843,7 @@ async fn bounds_as_long_as_time_itself_are_no_trap() {
 #[tokio::test(start_paused = true)]
 async fn supplied_cookies_join_those_that_were_added_while_held() {
     let sessions = Sessions::new();
-    let layer = ruleless(&sessions).supply_with(|_reason| async {
+    let layer = ruleless(&sessions).renew_from_fn(|_reason| async {
         let mut jar = tower_client_sessions::cookies::Jar::default();
         jar.add([("sid", "given"), ("both", "given")], "http://a/", std::time::SystemTime::now().into())?;
         Ok(jar)
@@ -894,7 +896,7 @@ async fn hazard_44_a_session_is_renewed_before_the_cookie_it_needs_ends() {
 async fn one_that_comes_back_stands_ahead_of_those_who_wait_for_the_first_time() {
     let (site, sessions) = (Site::held(), Sessions::new());
     // The probe is the one that stands first.
-    let layer = renewing(&sessions).gate(GateConfig::new().release(Release::ProbeFirst));
+    let layer = renewing(&sessions).gate_config(GateConfig::new().release(Release::ProbeFirst));
     let client = client(&layer, &sessions, site.clone());
     let mut old = tokio_test::task::spawn(client.clone().oneshot(page("a", "/old")));
     assert_pending!(old.poll());

@@ -7,7 +7,7 @@ use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_client_sessions::{
-    CookieSwitch, Expired, Identity, Profile, ProfileLayer, Profiles, RequestCookies, SessionId, SessionInfo,
+    CookieMode, Expired, Identity, Profile, ProfileLayer, Profiles, RequestCookies, SessionId, SessionInfo,
     SessionLayer, Sessions,
     gate::{BoxError, GateConfig},
     profile::Proxy,
@@ -74,7 +74,7 @@ async fn a_handle_names_a_session_and_an_identity_of_another_is_an_error() {
     let mut mixed = request("http://a/");
     mixed.extensions_mut().insert::<Identity>(sessions.session("b").identity().unwrap());
     let error = send(&sessions, mixed).await.unwrap_err();
-    assert_eq!(session_error(&error), SessionErrorKind::OtherSession);
+    assert_eq!(session_error(&error), SessionErrorKind::SessionMismatch);
 }
 
 #[tokio::test]
@@ -92,13 +92,13 @@ async fn switches_hold_for_one_request() {
     let sessions = Sessions::new();
     let switched = |url, switch| {
         let mut request = request(url);
-        request.extensions_mut().insert::<CookieSwitch>(switch);
+        request.extensions_mut().insert::<CookieMode>(switch);
         request
     };
     sent(&sessions, request("http://a/?set=x=1")).await;
-    assert_eq!(sent(&sessions, switched("http://a/?set=y=1", CookieSwitch::DontSend)).await, "");
-    assert_eq!(sent(&sessions, switched("http://a/?set=z=1", CookieSwitch::DontStore)).await, "x=1; y=1");
-    let mut own = switched("http://a/?set=w=1", CookieSwitch::Neither);
+    assert_eq!(sent(&sessions, switched("http://a/?set=y=1", CookieMode::StoreOnly)).await, "");
+    assert_eq!(sent(&sessions, switched("http://a/?set=z=1", CookieMode::SendOnly)).await, "x=1; y=1");
+    let mut own = switched("http://a/?set=w=1", CookieMode::Disabled);
     own.headers_mut().insert("cookie", "own=1".parse().unwrap());
     assert_eq!(sent(&sessions, own).await, "own=1");
     assert_eq!(sent(&sessions, request("http://a/")).await, "x=1; y=1");
@@ -163,7 +163,7 @@ async fn a_stack_without_a_gate_does_not_go_around_another_stacks_gate() {
     let gated = client(&renewing(&sessions), &sessions, site.clone());
     sessions.session("a").clear();
     let error = send(&sessions, request("http://a/")).await.unwrap_err();
-    assert_eq!(session_error(&error), SessionErrorKind::Held);
+    assert_eq!(session_error(&error), SessionErrorKind::RenewalPending);
     drop(gated);
     assert_eq!(sent(&sessions, request("http://a/")).await, "");
 }
@@ -213,7 +213,7 @@ async fn hazard_10_a_bounded_registry_drops_the_one_used_longest_ago_and_none_in
     assert!(sessions.get("held").is_some() && sessions.get("c").is_some() && sessions.get("d").is_some());
     sessions.session("e");
     assert_eq!(sessions.len(), 3);
-    assert_eq!(sessions.stats().sessions_dropped, 2);
+    assert_eq!(sessions.stats().sessions_evicted, 2);
     let all_held: Vec<_> = sessions.all();
     let over = sessions.session("f");
     assert_eq!(sessions.len(), 4, "the bound is soft when all are in use");
@@ -256,7 +256,7 @@ async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropp
 async fn hazard_10_a_session_whose_renewal_failed_with_nobody_waiting_can_be_dropped() {
     let (site, sessions) = (Site::new(), Sessions::builder().max_sessions(1).login_first().build());
     site.logins_go([Login::Status(500)]);
-    let layer = renewing(&sessions).gate(GateConfig::new().backoff(HOUR, HOUR));
+    let layer = renewing(&sessions).gate_config(GateConfig::new().backoff(HOUR, HOUR));
     let client = client(&layer, &sessions, site.clone());
     // The only one who waits gives up while the gate backs off.
     let given_up = tokio::time::timeout(Duration::from_millis(1), get(&client, "a", "/")).await;
@@ -295,7 +295,7 @@ fn hazard_10_two_threads_that_create_and_evict_never_have_two_sessions_of_one_na
 
 fn profiles() -> Profiles {
     let profile = |name: &str, proxy: Proxy| {
-        Profile::builder().named(name).user_agent(name).header("x-of", name).proxy(proxy).build().unwrap()
+        Profile::builder().name(name).user_agent(name).header("x-of", name).proxy(proxy).build().unwrap()
     };
     let proxy: Proxy = "http://user:secret@proxy.example:8080".parse().unwrap();
     Profiles::new([profile("first", proxy), profile("second", Proxy::direct())]).unwrap()
@@ -366,9 +366,9 @@ async fn hazard_41_cookies_profile_and_generation_are_read_as_one() {
         }
         below.clone().oneshot(request)
     });
-    let gate = GateConfig::new().renewal_limit(1000, HOUR);
+    let gate = GateConfig::new().renewal_rate_limit(1000, HOUR);
     let client = ServiceBuilder::new()
-        .layer(renewing(&sessions).gate(gate).replay_limit(100))
+        .layer(renewing(&sessions).gate_config(gate).replay_limit(100))
         .layer(SessionLayer::new(&sessions))
         .layer(ProfileLayer::new())
         .layer(tower::limit::ConcurrencyLimitLayer::new(3))
@@ -388,7 +388,7 @@ async fn a_profile_layer_alone_finds_the_session_and_below_nothing_says_so() {
     let agent = service_fn(|request: Request<Body>| async move {
         Ok::<_, BoxError>(Response::new(request.headers()["user-agent"].clone()))
     });
-    let alone = ProfileLayer::resolving(&sessions).layer(agent);
+    let alone = ProfileLayer::with_sessions(&sessions).layer(agent);
     assert_eq!(alone.oneshot(request("http://a/")).await.unwrap().body(), "first");
     let error = ProfileLayer::new().layer(agent).oneshot(request("http://a/")).await.unwrap_err();
     assert_eq!(session_error(&error), SessionErrorKind::NoIdentity);
@@ -431,7 +431,7 @@ async fn a_redirect_to_another_origin_and_back_keeps_the_session_and_each_hops_c
     assert_eq!(info.session(), &SessionId::from("alice"));
     let names: Vec<_> = info.cookies().iter().map(|cookie| cookie.name().unwrap().to_owned()).collect();
     assert_eq!(names, ["a", "b"], "the cookies of every hop");
-    assert_eq!(info.uri().unwrap().path(), "/echo");
+    assert_eq!(info.final_uri().unwrap().path(), "/echo");
     let echoed =
         String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap();
     assert!(echoed.contains("a=1") && !echoed.contains("b=2"), "{echoed}");
@@ -470,7 +470,14 @@ async fn a_redirect_to_the_login_page_means_expired_though_it_was_followed() {
         let response = response.unwrap();
         assert_eq!(response.status(), 200);
         assert!(
-            response.extensions().get::<SessionInfo>().unwrap().uri().unwrap().path().starts_with("/page")
+            response
+                .extensions()
+                .get::<SessionInfo>()
+                .unwrap()
+                .final_uri()
+                .unwrap()
+                .path()
+                .starts_with("/page")
         );
     }
     assert_eq!(site.counters().logins(), 1);
@@ -506,7 +513,7 @@ async fn a_handle_of_other_sessions_is_refused() {
     let mut foreign = Request::get("http://a/").body(Body::default()).unwrap();
     foreign.extensions_mut().insert(other.session("a"));
     let error = send(&one, foreign).await.unwrap_err();
-    assert_eq!(session_error(&error), SessionErrorKind::ForeignSession);
+    assert_eq!(session_error(&error), SessionErrorKind::WrongRegistry);
 }
 
 /// Collects what is traced about cookies.
@@ -559,6 +566,6 @@ async fn cookies_are_traced_without_their_values_unless_asked_for() {
         assert!(quiet.contains(told), "{told}: {quiet}");
     }
     assert!(!quiet.contains("hidden"), "{quiet}");
-    let loud = traced(Sessions::builder().show_values_in_traces().build()).await;
+    let loud = traced(Sessions::builder().trace_cookie_values().build()).await;
     assert!(loud.contains("hidden"), "{loud}");
 }

@@ -18,7 +18,7 @@ use tower_client_sessions::{
     session::{
         SessionsBuilder,
         snapshot::{
-            KeepProfile, LeftOutReason, RestoreReport, SessionSnapshot, SessionsSnapshot, SnapshotOptions,
+            ProfileDetail, RestoreReport, SessionSnapshot, SessionsSnapshot, SkipReason, SnapshotOptions,
         },
     },
 };
@@ -46,8 +46,8 @@ fn read(text: &str) -> SessionsSnapshot {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
 }
 
-fn reasons(report: &RestoreReport) -> Vec<(String, usize, LeftOutReason)> {
-    let entries = report.left_out().iter();
+fn reasons(report: &RestoreReport) -> Vec<(String, usize, SkipReason)> {
+    let entries = report.skipped().iter();
     entries.map(|entry| (entry.session().to_string(), entry.cookies(), entry.reason())).collect()
 }
 
@@ -199,7 +199,7 @@ fn secret_profile(name: Option<&str>, password: &str) -> Profile {
         .header("authorization", "Bearer hidden")
         .header("x-a", "2");
     match name {
-        Some(name) => builder.named(name),
+        Some(name) => builder.name(name),
         None => builder,
     }
     .build()
@@ -208,7 +208,7 @@ fn secret_profile(name: Option<&str>, password: &str) -> Profile {
 
 #[test]
 fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
-    use KeepProfile::{ByName, WithSecrets, WithoutSecrets};
+    use ProfileDetail::{Full, NameOnly, Redacted};
     let named = secret_profile(Some("de-1"), "hidden");
     let nameless = secret_profile(None, "hidden");
     let other = secret_profile(None, "other");
@@ -217,19 +217,19 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
     let (made, missing) = (Some(true), Some(false));
     // Under each of the lists: by the list's own, made anew, or left out.
     for (profile, keep, expected) in [
-        (&named, ByName, [missing, None, missing, missing, missing]),
-        (&named, WithoutSecrets, [missing, None, missing, missing, missing]),
-        (&named, WithSecrets, [made, None, made, made, made]),
-        (&nameless, ByName, [missing, missing, None, missing, None]),
-        (&nameless, WithoutSecrets, [missing, missing, None, missing, None]),
-        (&nameless, WithSecrets, [made, made, None, None, made]),
-        (&plain, WithoutSecrets, [made, made, None, made, made]),
+        (&named, NameOnly, [missing, None, missing, missing, missing]),
+        (&named, Redacted, [missing, None, missing, missing, missing]),
+        (&named, Full, [made, None, made, made, made]),
+        (&nameless, NameOnly, [missing, missing, None, missing, None]),
+        (&nameless, Redacted, [missing, missing, None, missing, None]),
+        (&nameless, Full, [made, made, None, None, made]),
+        (&plain, Redacted, [made, made, None, made, made]),
     ] {
         let sessions = now().profiles(Profiles::new([profile.clone()]).unwrap()).build();
         let options = SnapshotOptions::new().profiles(keep);
         let snapshot = sessions.session("a").snapshot_with(&options);
         let text = serde_json::to_string(&snapshot).unwrap();
-        assert_eq!(text.contains("hidden"), keep == WithSecrets && profile != &plain, "{text}");
+        assert_eq!(text.contains("hidden"), keep == Full && profile != &plain, "{text}");
         assert!(!format!("{snapshot:?}").contains("hidden"));
         for (list, expected) in lists.iter().zip(expected) {
             let mut builder = now();
@@ -242,14 +242,14 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
             match restored {
                 Err(error) => {
                     assert_eq!(expected, missing, "{keep:?} {text}");
-                    assert_eq!(error.reason(), LeftOutReason::ProfileMissing);
+                    assert_eq!(error.reason(), SkipReason::ProfileMissing);
                     assert!(back.get("a").is_none(), "nothing was touched");
                 }
                 Ok(session) => {
                     assert_ne!(expected, missing, "{keep:?} {text}");
                     let worn = session.profile().unwrap();
-                    assert_eq!(expected == made, !list.iter().any(|own| own.same(&worn)));
-                    if keep == WithSecrets {
+                    assert_eq!(expected == made, !list.iter().any(|own| own.ptr_eq(&worn)));
+                    if keep == Full {
                         assert_eq!(&worn, profile);
                     }
                 }
@@ -277,8 +277,8 @@ fn limits_hold_and_the_report_says_what_was_left_out() {
     let report = back.restore_all(&read(&text));
     assert_eq!((report.restored(), report.cookies(), report.expired()), (2, 4, 2));
     assert!(!report.is_complete());
-    let limit = LeftOutReason::SessionLimit;
-    let cookies = LeftOutReason::CookieLimit;
+    let limit = SkipReason::SessionLimit;
+    let cookies = SkipReason::CookieLimit;
     let mut seen = reasons(&report);
     assert_eq!(seen.split_off(3), [("4".into(), 1, cookies), ("0".into(), 1, cookies)]);
     assert_eq!(seen, [("1".into(), 4, limit), ("2".into(), 4, limit), ("3".into(), 4, limit)]);
@@ -303,7 +303,7 @@ fn what_is_no_snapshot_is_refused_without_a_value_in_the_error() {
     let session = sessions.session("a");
     session.set_cookie("sid=top-secret; Path=/", "http://a/").unwrap();
     session.set_data("k", "top-secret");
-    let options = SnapshotOptions::new().profiles(KeepProfile::WithSecrets);
+    let options = SnapshotOptions::new().profiles(ProfileDetail::Full);
     let good = serde_json::to_string(&sessions.snapshot_with(&options)).unwrap();
     read(&good);
     let one = &good[good.find(r#"{"version":1,"id""#).unwrap()..good.len() - 2];
@@ -336,7 +336,7 @@ fn a_snapshot_shows_no_secret() {
     let session = sessions.session("a");
     session.set_cookie("sid=top-secret", "http://a/").unwrap();
     session.set_data("k", "top-secret");
-    let options = SnapshotOptions::new().profiles(KeepProfile::WithSecrets);
+    let options = SnapshotOptions::new().profiles(ProfileDetail::Full);
     let shown = format!("{:?}", sessions.snapshot_with(&options));
     assert!(shown.contains("sid") && shown.contains("authorization") && shown.contains("\"k\""));
     for secret in ["top-secret", "pass-word", "hidden"] {

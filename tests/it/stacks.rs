@@ -148,7 +148,7 @@ async fn hazard_27_dropping_a_request_at_any_await_hurts_no_other() {
             }
             let fresh = tokio::time::timeout(wait, get(&client, "a", path)).await;
             assert_eq!(fresh.expect("a stall").unwrap().status(), 200, "after {polls} polls, rule: {rule}");
-            assert_eq!(sessions.session("a").held(), 0);
+            assert_eq!(sessions.session("a").waiting(), 0);
         }
     }
 }
@@ -248,7 +248,7 @@ async fn services_that_are_not_send_stand_under_the_session_layer() {
 #[tokio::test(start_paused = true)]
 async fn a_streamed_body_is_read_ahead_and_sent_again() {
     let (site, sessions) = (Site::new(), Sessions::new());
-    let layer = RenewalLayer::with_bodies(&sessions, ReplayBody::try_clone)
+    let layer = RenewalLayer::with_body_clone(&sessions, ReplayBody::try_clone)
         .expired_when(tower_client_sessions::Expired::status([403]))
         .renew_with(|renewal| async move {
             renewal.send(Request::get("http://a/login").body(ReplayBody::default())?).await?;

@@ -13,7 +13,7 @@ use tower_client_sessions::{
     Sessions,
     cookies::{Jar, Timestamp},
     gate::{BoxError, GateConfig, RenewalErrorKind},
-    renewal::{Supply, SupplyError, SupplyErrorKind, WhenEmpty},
+    renewal::{OnEmpty, SessionSource, SessionSourceError, SessionSourceErrorKind},
 };
 
 use crate::support::{Answer, Body, client, get, kind, page, ruleless, settle};
@@ -51,7 +51,7 @@ fn jar(sid: &str) -> Jar {
 
 fn patient() -> GateConfig {
     let hour = Duration::from_secs(3600);
-    GateConfig::new().attempt_deadline(hour).hold_deadline(hour)
+    GateConfig::new().attempt_timeout(hour).max_wait(hour)
 }
 
 async fn sid(answer: Answer) -> String {
@@ -62,10 +62,10 @@ async fn sid(answer: Answer) -> String {
 
 /// The supply's error below the one that a request is told.
 #[track_caller]
-fn supply_error(answer: &Answer) -> SupplyErrorKind {
+fn supply_error(answer: &Answer) -> SessionSourceErrorKind {
     let mut error: &(dyn std::error::Error + 'static) = &**answer.as_ref().expect_err("an error is expected");
     loop {
-        if let Some(error) = error.downcast_ref::<SupplyError>() {
+        if let Some(error) = error.downcast_ref::<SessionSourceError>() {
             return error.kind();
         }
         error = error.source().unwrap_or_else(|| panic!("not the supply's: {answer:?}"));
@@ -75,11 +75,11 @@ fn supply_error(answer: &Answer) -> SupplyErrorKind {
 #[tokio::test(start_paused = true)]
 async fn on_each_expiry_the_next_one_is_taken() {
     let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-    let (supply, queue) = Supply::queue();
+    let (supply, queue) = SessionSource::queue();
     for sid in ["1", "2", "3"] {
         queue.push(jar(sid));
     }
-    let client = client(&ruleless(&sessions).supply(supply), &sessions, shop.service());
+    let client = client(&ruleless(&sessions).renew_from(supply), &sessions, shop.service());
     assert_eq!(sid(get(&client, "a", "/").await).await, "sid=1");
     assert_eq!(sid(get(&client, "a", "/").await).await, "sid=1");
     shop.spend("1");
@@ -101,9 +101,10 @@ async fn on_each_expiry_the_next_one_is_taken() {
 #[tokio::test(start_paused = true)]
 async fn where_none_is_left_requests_wait_and_go_when_one_comes() {
     let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-    let (supply, queue) = Supply::queue();
-    let supply = supply.when_empty(WhenEmpty::Wait(Duration::from_secs(60)));
-    let client = client(&ruleless(&sessions).gate(patient()).supply(supply), &sessions, shop.service());
+    let (supply, queue) = SessionSource::queue();
+    let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
+    let client =
+        client(&ruleless(&sessions).gate_config(patient()).renew_from(supply), &sessions, shop.service());
     let mut first = task::spawn(client.clone().oneshot(page("a", "/")));
     let mut second = task::spawn({
         let mut request = page("a", "/");
@@ -129,13 +130,16 @@ async fn where_none_is_left_requests_wait_and_go_when_one_comes() {
 #[tokio::test(start_paused = true)]
 async fn a_wait_has_its_bound() {
     let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-    let (supply, queue) = Supply::queue();
-    let supply = supply.when_empty(WhenEmpty::Wait(Duration::from_secs(60)));
-    let gate = patient().max_failures(1);
-    let client = client(&ruleless(&sessions).gate(gate).supply(supply), &sessions, shop.service());
+    let (supply, queue) = SessionSource::queue();
+    let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
+    let gate = patient().max_attempts(1);
+    let client = client(&ruleless(&sessions).gate_config(gate).renew_from(supply), &sessions, shop.service());
     let began = tokio::time::Instant::now();
     let answer = get(&client, "a", "/").await;
-    assert_eq!((kind(&answer), supply_error(&answer)), (RenewalErrorKind::Failed, SupplyErrorKind::Empty));
+    assert_eq!(
+        (kind(&answer), supply_error(&answer)),
+        (RenewalErrorKind::Failed, SessionSourceErrorKind::Empty)
+    );
     assert_eq!(began.elapsed().as_secs(), 60);
     queue.push(jar("1"));
     tokio::time::advance(Duration::from_secs(2)).await;
@@ -144,19 +148,19 @@ async fn a_wait_has_its_bound() {
 
 #[tokio::test(start_paused = true)]
 async fn where_none_is_left_requests_fail_or_are_refused_as_configured() {
-    for (when_empty, expected) in
-        [(WhenEmpty::Fail, RenewalErrorKind::Failed), (WhenEmpty::Refuse, RenewalErrorKind::Refused)]
+    for (on_empty, expected) in
+        [(OnEmpty::Fail, RenewalErrorKind::Failed), (OnEmpty::Refuse, RenewalErrorKind::Permanent)]
     {
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-        let (supply, queue) = Supply::queue();
+        let (supply, queue) = SessionSource::queue();
         let client =
-            client(&ruleless(&sessions).supply(supply.when_empty(when_empty)), &sessions, shop.service());
+            client(&ruleless(&sessions).renew_from(supply.on_empty(on_empty)), &sessions, shop.service());
         let answer = get(&client, "a", "/").await;
-        assert_eq!((kind(&answer), supply_error(&answer)), (expected, SupplyErrorKind::Empty));
+        assert_eq!((kind(&answer), supply_error(&answer)), (expected, SessionSourceErrorKind::Empty));
         queue.push(jar("1"));
         tokio::time::advance(Duration::from_secs(120)).await;
-        if when_empty == WhenEmpty::Refuse {
-            assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Refused);
+        if on_empty == OnEmpty::Refuse {
+            assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Permanent);
             sessions.session("a").renew().await.unwrap();
         }
         assert_eq!(sid(get(&client, "a", "/").await).await, "sid=1");
@@ -166,9 +170,10 @@ async fn where_none_is_left_requests_fail_or_are_refused_as_configured() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_is_ended_while_it_waits_takes_none() {
     let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-    let (supply, queue) = Supply::queue();
-    let supply = supply.when_empty(WhenEmpty::Wait(Duration::from_secs(60)));
-    let client = client(&ruleless(&sessions).gate(patient()).supply(supply), &sessions, shop.service());
+    let (supply, queue) = SessionSource::queue();
+    let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
+    let client =
+        client(&ruleless(&sessions).gate_config(patient()).renew_from(supply), &sessions, shop.service());
     let mut waiting = task::spawn(client.clone().oneshot(page("a", "/")));
     assert_pending!(waiting.poll());
     settle().await;
@@ -215,7 +220,8 @@ mod files {
         fs::write(path.join("spent/1.txt"), "an older one of this name").unwrap();
 
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-        let client = client(&ruleless(&sessions).supply(Supply::folder(path)), &sessions, shop.service());
+        let client =
+            client(&ruleless(&sessions).renew_from(SessionSource::folder(path)), &sessions, shop.service());
         for expected in ["1", "2", "3"] {
             assert_eq!(sid(get(&client, "a", "/").await).await, format!("sid={expected}"));
             shop.spend(expected);
@@ -223,7 +229,7 @@ mod files {
         assert_eq!(names(&path.join("spent")), ["1.txt", "1.txt.1", "2.txt", "3.txt"]);
         assert_eq!(names(path), [".hidden", "0.txt", "0.txt.part", "spent"], "what cannot be read stays");
         let answer = get(&client, "a", "/").await;
-        assert_eq!(supply_error(&answer), SupplyErrorKind::Empty);
+        assert_eq!(supply_error(&answer), SessionSourceErrorKind::Empty);
 
         // One that could not be read is tried again when it has changed.
         put(path, "0.txt", "mended");
@@ -235,9 +241,10 @@ mod files {
     async fn a_folder_is_watched_while_a_renewal_waits() {
         let folder = tempfile::tempdir().unwrap();
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-        let supply = Supply::folder(folder.path()).every(Duration::from_secs(5));
-        let supply = supply.when_empty(WhenEmpty::Wait(Duration::from_secs(600)));
-        let client = client(&ruleless(&sessions).gate(patient()).supply(supply), &sessions, shop.service());
+        let supply = SessionSource::folder(folder.path()).poll_interval(Duration::from_secs(5));
+        let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(600)));
+        let client =
+            client(&ruleless(&sessions).gate_config(patient()).renew_from(supply), &sessions, shop.service());
         let waiting = tokio::spawn(client.oneshot(page("a", "/")));
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert!(!waiting.is_finished());
@@ -254,7 +261,7 @@ mod files {
             put(folder.path(), &format!("{number}.txt"), &number.to_string());
         }
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-        let layer = ruleless(&sessions).supply(Supply::folder(folder.path()));
+        let layer = ruleless(&sessions).renew_from(SessionSource::folder(folder.path()));
         let client = client(&layer, &sessions, shop.service());
         let mut tasks = tokio::task::JoinSet::new();
         for name in 0..20 {
@@ -273,9 +280,9 @@ mod files {
     #[tokio::test(start_paused = true)]
     async fn a_folder_that_is_not_there_is_an_error_that_names_it() {
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
-        let layer = ruleless(&sessions).supply(Supply::folder("no/such/folder"));
+        let layer = ruleless(&sessions).renew_from(SessionSource::folder("no/such/folder"));
         let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
-        assert_eq!(supply_error(&answer), SupplyErrorKind::Folder);
+        assert_eq!(supply_error(&answer), SessionSourceErrorKind::Folder);
     }
 
     #[cfg(unix)]
@@ -283,30 +290,30 @@ mod files {
     async fn a_command_prints_the_cookies_of_the_session_that_asks() {
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
         let script = r#"printf '# http://a/\nsid=%s-%s; Path=/\n' "$SESSION" "$REASON""#;
-        let command = Supply::command("sh").arg("-c").arg(script);
-        let with_command = client(&ruleless(&sessions).supply(command), &sessions, shop.service());
+        let command = SessionSource::command("sh").arg("-c").arg(script);
+        let with_command = client(&ruleless(&sessions).renew_from(command), &sessions, shop.service());
         assert_eq!(sid(get(&with_command, "a", "/").await).await, "sid=a-First");
         shop.spend("a-First");
         assert_eq!(sid(get(&with_command, "a", "/").await).await, "sid=a-Expired");
 
         for (script, expected) in [
-            ("true", SupplyErrorKind::Empty),
-            ("exit 3", SupplyErrorKind::Command),
-            ("echo no cookies; echo top-secret", SupplyErrorKind::Output),
-            (r"printf '\377=1'", SupplyErrorKind::Output),
+            ("true", SessionSourceErrorKind::Empty),
+            ("exit 3", SessionSourceErrorKind::Command),
+            ("echo no cookies; echo top-secret", SessionSourceErrorKind::Output),
+            (r"printf '\377=1'", SessionSourceErrorKind::Output),
         ] {
             let sessions = Sessions::builder().login_first().build();
             let layer = ruleless(&sessions)
-                .gate(GateConfig::new().max_failures(1))
-                .supply(Supply::command("sh").arg("-c").arg(script));
+                .gate_config(GateConfig::new().max_attempts(1))
+                .renew_from(SessionSource::command("sh").arg("-c").arg(script));
             let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
             assert_eq!(supply_error(&answer), expected, "{script}");
             assert!(!format!("{answer:?}").contains("top-secret"));
         }
         let sessions = Sessions::builder().login_first().build();
-        let layer = ruleless(&sessions).supply(Supply::command("no-such-program"));
-        let layer = layer.gate(GateConfig::new().max_failures(1));
+        let layer = ruleless(&sessions).renew_from(SessionSource::command("no-such-program"));
+        let layer = layer.gate_config(GateConfig::new().max_attempts(1));
         let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
-        assert_eq!(supply_error(&answer), SupplyErrorKind::Command);
+        assert_eq!(supply_error(&answer), SessionSourceErrorKind::Command);
     }
 }

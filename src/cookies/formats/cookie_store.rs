@@ -43,26 +43,26 @@ fn text<'e>(
     match value {
         None => Err(FormatError::missing(name)),
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(FormatError::field(name, expected)),
+        Some(_) => Err(FormatError::bad_field(name, expected)),
     }
 }
 
 fn cookie(entry: &Map<String, Value>) -> Result<StoredCookie, FormatError> {
     let raw = text(entry.get("raw_cookie"), "raw_cookie", "a string")?;
-    let raw = Cookie::parse(raw).map_err(|_| FormatError::field("raw_cookie", "a cookie"))?;
+    let raw = Cookie::parse(raw).map_err(|_| FormatError::bad_field("raw_cookie", "a cookie"))?;
     let domain = entry.get("domain").ok_or_else(|| FormatError::missing("domain"))?;
     let of_domain = "a host or a domain: {\"HostOnly\": …} or {\"Suffix\": …}";
     let (domain, host_only) = match (domain.get("HostOnly"), domain.get("Suffix")) {
         (Some(host), None) => (text(Some(host), "domain", of_domain)?, true),
         (None, Some(domain)) => (text(Some(domain), "domain", of_domain)?, false),
-        _ => return Err(FormatError::field("domain", of_domain)),
+        _ => return Err(FormatError::bad_field("domain", of_domain)),
     };
     let path = entry.get("path").and_then(|path| path.get(0));
     let expires = match entry.get("expires") {
         None => return Err(FormatError::missing("expires")),
         Some(Value::String(word)) if word == "SessionEnd" => None,
         Some(expires) => {
-            let wrong = || FormatError::field("expires", "\"SessionEnd\" or {\"AtUtc\": a moment}");
+            let wrong = || FormatError::bad_field("expires", "\"SessionEnd\" or {\"AtUtc\": a moment}");
             let moment = expires.get("AtUtc").and_then(Value::as_str).ok_or_else(wrong)?;
             let moment = OffsetDateTime::parse(moment, &Rfc3339).map_err(|_| wrong())?;
             Some(Timestamp::from_millis((moment.unix_timestamp_nanos() / 1_000_000) as i64))

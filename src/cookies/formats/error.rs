@@ -47,7 +47,7 @@ impl FormatError {
         error
     }
 
-    pub(super) fn field(field: &'static str, expected: &'static str) -> Self {
+    pub(super) fn bad_field(field: &'static str, expected: &'static str) -> Self {
         let mut error = Self::new(FormatErrorKind::Field, expected);
         error.0.field = Some(field);
         error
@@ -91,7 +91,7 @@ impl FormatError {
     }
 
     /// Returns the field.
-    pub fn field_name(&self) -> Option<&'static str> {
+    pub fn field(&self) -> Option<&'static str> {
         self.0.field
     }
 }

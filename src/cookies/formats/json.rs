@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Draft, Format, LATEST, Losses,
+    CookieFormat, Draft, LATEST, Losses,
     error::{FormatError, FormatErrorKind},
 };
 use crate::cookies::{LossReason, SameSite, StoredCookie, Timestamp};
@@ -38,15 +38,15 @@ pub(super) fn read_entries(
 }
 
 /// The format of a list, as its first entry tells it.
-pub(super) fn detect(value: &Value) -> Option<Format> {
+pub(super) fn detect(value: &Value) -> Option<CookieFormat> {
     let wrapped = value.is_object();
     let first = match entries(value).ok()?.first() {
         Some(first) => first.as_object()?,
-        None => return Some(if wrapped { Format::Playwright } else { Format::DevTools }),
+        None => return Some(if wrapped { CookieFormat::Playwright } else { CookieFormat::DevTools }),
     };
     let has = |name: &str| first.contains_key(name);
     if has("raw_cookie") {
-        return Some(Format::CookieStore);
+        return Some(CookieFormat::CookieStore);
     }
     if !has("name") {
         return None;
@@ -57,18 +57,18 @@ pub(super) fn detect(value: &Value) -> Option<Format> {
         || has("storeId")
         || matches!(word, Some("no_restriction" | "unspecified"))
     {
-        return Some(Format::ChromeCookies);
+        return Some(CookieFormat::ChromeCookies);
     }
     let of_devtools = ["size", "session", "priority", "sourceScheme"].iter().any(|name| has(name));
-    Some(if wrapped && !of_devtools { Format::Playwright } else { Format::DevTools })
+    Some(if wrapped && !of_devtools { CookieFormat::Playwright } else { CookieFormat::DevTools })
 }
 
-pub(super) fn read(format: Format, text: &str) -> Result<Vec<StoredCookie>, FormatError> {
+pub(super) fn read(format: CookieFormat, text: &str) -> Result<Vec<StoredCookie>, FormatError> {
     read_entries(entries(&parse(text)?)?, |entry| cookie(format, entry))
 }
 
-fn cookie(format: Format, entry: &Map<String, Value>) -> Result<StoredCookie, FormatError> {
-    let of_chrome = format == Format::ChromeCookies;
+fn cookie(format: CookieFormat, entry: &Map<String, Value>) -> Result<StoredCookie, FormatError> {
+    let of_chrome = format == CookieFormat::ChromeCookies;
     let domain = text(entry, "domain")?.ok_or_else(|| FormatError::missing("domain"))?;
     let host_only = match truth(entry, "hostOnly")?.filter(|_| of_chrome) {
         Some(host_only) => host_only,
@@ -81,7 +81,7 @@ fn cookie(format: Format, entry: &Map<String, Value>) -> Result<StoredCookie, Fo
         None | Some(Value::Null) => None,
         Some(Value::String(key)) => Some(key.clone()),
         Some(key @ Value::Object(_)) => Some(key.to_string()),
-        Some(_) => return Err(FormatError::field("partitionKey", "a string or an object")),
+        Some(_) => return Err(FormatError::bad_field("partitionKey", "a string or an object")),
     };
     let draft = Draft {
         name: text(entry, "name")?.ok_or_else(|| FormatError::missing("name"))?,
@@ -102,7 +102,7 @@ fn text<'e>(entry: &'e Map<String, Value>, name: &'static str) -> Result<Option<
     match entry.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(FormatError::field(name, "a string")),
+        Some(_) => Err(FormatError::bad_field(name, "a string")),
     }
 }
 
@@ -110,7 +110,7 @@ fn truth(entry: &Map<String, Value>, name: &'static str) -> Result<Option<bool>,
     match entry.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Bool(truth)) => Ok(Some(*truth)),
-        Some(_) => Err(FormatError::field(name, "true or false")),
+        Some(_) => Err(FormatError::bad_field(name, "true or false")),
     }
 }
 
@@ -119,12 +119,13 @@ fn seconds(entry: &Map<String, Value>, name: &'static str) -> Result<Option<Time
     match entry.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Number(seconds)) => {
-            let seconds = seconds.as_f64().ok_or_else(|| FormatError::field(name, "seconds since 1970"))?;
+            let seconds =
+                seconds.as_f64().ok_or_else(|| FormatError::bad_field(name, "seconds since 1970"))?;
             // Saturates where there is no such moment.
             let millis = (seconds * 1_000.0).round() as i64;
             Ok(Some(Timestamp::from_millis(millis).min(LATEST)))
         }
-        Some(_) => Err(FormatError::field(name, "seconds since 1970")),
+        Some(_) => Err(FormatError::bad_field(name, "seconds since 1970")),
     }
 }
 
@@ -142,22 +143,22 @@ fn same_site(entry: &Map<String, Value>, of_chrome: bool) -> Result<Option<SameS
         "none" if !of_chrome => Ok(Some(SameSite::None)),
         "no_restriction" if of_chrome => Ok(Some(SameSite::None)),
         "unspecified" if of_chrome => Ok(None),
-        _ => Err(FormatError::field("sameSite", expected)),
+        _ => Err(FormatError::bad_field("sameSite", expected)),
     }
 }
 
-pub(super) fn write(format: Format, cookies: &[StoredCookie], losses: &mut Losses) -> String {
+pub(super) fn write(format: CookieFormat, cookies: &[StoredCookie], losses: &mut Losses) -> String {
     let list: Vec<Value> = cookies.iter().filter_map(|cookie| entry(format, cookie, losses)).collect();
     let value = match format {
-        Format::Playwright => json!({"cookies": list, "origins": []}),
+        CookieFormat::Playwright => json!({"cookies": list, "origins": []}),
         _ => Value::Array(list),
     };
     format!("{value:#}\n")
 }
 
-fn entry(format: Format, cookie: &StoredCookie, losses: &mut Losses) -> Option<Value> {
+fn entry(format: CookieFormat, cookie: &StoredCookie, losses: &mut Losses) -> Option<Value> {
     let (name, value, path) = losses.texts(cookie)?;
-    let of_chrome = format == Format::ChromeCookies;
+    let of_chrome = format == CookieFormat::ChromeCookies;
     let dot = if cookie.host_only() { "" } else { "." };
     let mut entry = json!({
         "name": name,
@@ -177,7 +178,7 @@ fn entry(format: Format, cookie: &StoredCookie, losses: &mut Losses) -> Option<V
         }
     } else {
         entry["expires"] = expires.map_or_else(|| (-1).into(), Value::from);
-        if format == Format::DevTools {
+        if format == CookieFormat::DevTools {
             entry["session"] = expires.is_none().into();
             entry["size"] = (name.len() + value.len()).into();
         }

@@ -11,23 +11,23 @@ use super::{ConversionReport, Jar, LossReason, SameSite, StoredCookie, Timestamp
 
 /// A form in which browsers and their tools exchange cookies.
 ///
-/// [`Cookies`] are read from any [`Format`]: all of a text or, with the line or the entry of the first mistake, nothing. They
+/// [`ImportedCookies`] are read from any [`CookieFormat`]: all of a text or, with the line or the entry of the first mistake, nothing. They
 /// become a session's by [`Session::import`](crate::Session::import) or [`replace`](crate::Session::replace).
 /// [`Session::export`](crate::Session::export) writes them and reports what the format cannot hold.
 ///
 /// | format | host-only | no end | `SameSite` | partition key | what it cannot hold |
 /// |---|---|---|---|---|---|
-/// | [`Netscape`](Format::Netscape) | second field | 0 | – | – | no name; a tab; parts of seconds |
-/// | [`Playwright`](Format::Playwright) | no dot | -1 | `Strict`, `Lax`, `None` or missing | yes | |
-/// | [`DevTools`](Format::DevTools) | no dot | -1 | the same | yes | |
-/// | [`ChromeCookies`](Format::ChromeCookies) | `hostOnly` | no `expirationDate` | `no_restriction`, `lax`, `strict`, `unspecified` | yes | |
-/// | [`SetCookie`](Format::SetCookie) | no `Domain` | no `Expires` | the attribute | – | a path with a `;`; parts of seconds |
-/// | [`CookieStore`](Format::CookieStore) | `HostOnly` | `SessionEnd` | in `raw_cookie` | – | no name; one for a host beside one for its domain |
+/// | [`Netscape`](CookieFormat::Netscape) | second field | 0 | – | – | no name; a tab; parts of seconds |
+/// | [`Playwright`](CookieFormat::Playwright) | no dot | -1 | `Strict`, `Lax`, `None` or missing | yes | |
+/// | [`DevTools`](CookieFormat::DevTools) | no dot | -1 | the same | yes | |
+/// | [`ChromeCookies`](CookieFormat::ChromeCookies) | `hostOnly` | no `expirationDate` | `no_restriction`, `lax`, `strict`, `unspecified` | yes | |
+/// | [`SetCookie`](CookieFormat::SetCookie) | no `Domain` | no `Expires` | the attribute | – | a path with a `;`; parts of seconds |
+/// | [`CookieStore`](CookieFormat::CookieStore) | `HostOnly` | `SessionEnd` | in `raw_cookie` | – | no name; one for a host beside one for its domain |
 ///
 /// None holds what is not UTF-8, when a cookie was created and used, or who gave it.
 ///
 /// ```
-/// use tower_client_sessions::{Sessions, cookies::{Cookies, Format}};
+/// use tower_client_sessions::{Sessions, cookies::{ImportedCookies, CookieFormat}};
 ///
 /// let storage_state = r#"{
 ///   "cookies": [{"name": "sid", "value": "abc", "domain": ".shop.example", "path": "/", "expires": -1,
@@ -35,20 +35,20 @@ use super::{ConversionReport, Jar, LossReason, SameSite, StoredCookie, Timestamp
 ///   "origins": []
 /// }"#;
 /// let alice = Sessions::new().session("alice");
-/// alice.replace(Cookies::from_playwright(storage_state)?);
+/// alice.replace(ImportedCookies::from_playwright(storage_state)?);
 ///
-/// let (text, report) = alice.export(Format::Netscape);
+/// let (text, report) = alice.export(CookieFormat::Netscape);
 /// assert_eq!(text, "# Netscape HTTP Cookie File\n\n#HttpOnly_.shop.example\tTRUE\t/\tTRUE\t0\tsid\tabc\n");
 /// assert_eq!(report.losses()[0].to_string(), "cookie `sid` of shop.example: kept without its samesite");
 ///
-/// assert_eq!(alice.import(Format::Netscape, &text)?, 1);
-/// let error = alice.import(Format::Netscape, "shop.example\tsecret").unwrap_err();
+/// assert_eq!(alice.import(CookieFormat::Netscape, &text)?, 1);
+/// let error = alice.import(CookieFormat::Netscape, "shop.example\tsecret").unwrap_err();
 /// assert_eq!(error.to_string(), "line 1: expected seven fields with tabs between them");
 /// # Ok::<(), tower_client_sessions::cookies::FormatError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Format {
+pub enum CookieFormat {
     /// `cookies.txt`: curl, wget, yt-dlp.
     Netscape,
     /// Playwright's `storageState`. What it holds of local storage is passed over.
@@ -63,7 +63,7 @@ pub enum Format {
     CookieStore,
 }
 
-impl Format {
+impl CookieFormat {
     /// The format that a text is in, as its beginning and its fields tell; `None` if it is none.
     ///
     /// That it can be read is not said.
@@ -100,23 +100,25 @@ impl Format {
 ///
 /// As a [`Jar`], they are those that have not ended by the system's clock.
 #[derive(Clone, Debug, Default)]
-pub struct Cookies {
+pub struct ImportedCookies {
     cookies: Vec<StoredCookie>,
 }
 
-impl Cookies {
+impl ImportedCookies {
     /// Reads cookies in `format`; `now` is what a `Max-Age` counts from.
     ///
     /// # Errors
     ///
     /// The first mistake, with its line or entry.
-    pub fn read(format: Format, text: &str, now: Timestamp) -> Result<Self, FormatError> {
+    pub fn read(format: CookieFormat, text: &str, now: Timestamp) -> Result<Self, FormatError> {
         let text = without_mark(text);
         let cookies = match format {
-            Format::Netscape => netscape::read(text),
-            Format::SetCookie => set_cookie::read(text, None, now),
-            Format::CookieStore => cookie_store::read(text),
-            Format::Playwright | Format::DevTools | Format::ChromeCookies => json::read(format, text),
+            CookieFormat::Netscape => netscape::read(text),
+            CookieFormat::SetCookie => set_cookie::read(text, None, now),
+            CookieFormat::CookieStore => cookie_store::read(text),
+            CookieFormat::Playwright | CookieFormat::DevTools | CookieFormat::ChromeCookies => {
+                json::read(format, text)
+            }
         };
         cookies.map(|cookies| Self { cookies })
     }
@@ -127,7 +129,8 @@ impl Cookies {
     ///
     /// If it is in none, or as [`read`](Self::read).
     pub fn detect(text: &str, now: Timestamp) -> Result<Self, FormatError> {
-        let format = Format::detect(text).ok_or_else(|| FormatError::new(FormatErrorKind::Unknown, ""))?;
+        let format =
+            CookieFormat::detect(text).ok_or_else(|| FormatError::new(FormatErrorKind::Unknown, ""))?;
         Self::read(format, text, now)
     }
 
@@ -137,7 +140,7 @@ impl Cookies {
     ///
     /// The first mistake, with its entry.
     pub fn from_playwright(text: &str) -> Result<Self, FormatError> {
-        Self::read(Format::Playwright, text, Timestamp::MIN)
+        Self::read(CookieFormat::Playwright, text, Timestamp::MIN)
     }
 
     /// Reads a `cookies.txt`.
@@ -146,7 +149,7 @@ impl Cookies {
     ///
     /// The first mistake, with its line.
     pub fn from_netscape(text: &str) -> Result<Self, FormatError> {
-        Self::read(Format::Netscape, text, Timestamp::MIN)
+        Self::read(CookieFormat::Netscape, text, Timestamp::MIN)
     }
 
     /// Reads the list of `chrome.cookies` or EditThisCookie.
@@ -155,7 +158,7 @@ impl Cookies {
     ///
     /// The first mistake, with its entry.
     pub fn from_chrome(text: &str) -> Result<Self, FormatError> {
-        Self::read(Format::ChromeCookies, text, Timestamp::MIN)
+        Self::read(CookieFormat::ChromeCookies, text, Timestamp::MIN)
     }
 
     /// Reads the DevTools protocol's list, or Puppeteer's.
@@ -164,7 +167,7 @@ impl Cookies {
     ///
     /// The first mistake, with its entry.
     pub fn from_devtools(text: &str) -> Result<Self, FormatError> {
-        Self::read(Format::DevTools, text, Timestamp::MIN)
+        Self::read(CookieFormat::DevTools, text, Timestamp::MIN)
     }
 
     /// Reads `Set-Cookie` lines, with or without the header's name, as `url` sends them.
@@ -182,7 +185,7 @@ impl Cookies {
     }
 
     /// Puts them into a jar as given by the user, and returns how many have not ended at `now`.
-    pub fn put_into(self, jar: &mut Jar, now: Timestamp) -> usize {
+    pub fn insert_into(self, jar: &mut Jar, now: Timestamp) -> usize {
         let mut put = 0;
         for cookie in self.cookies {
             if !cookie.is_expired(now) {
@@ -194,7 +197,7 @@ impl Cookies {
     }
 }
 
-impl IntoIterator for Cookies {
+impl IntoIterator for ImportedCookies {
     type Item = StoredCookie;
     type IntoIter = std::vec::IntoIter<StoredCookie>;
 
@@ -203,17 +206,17 @@ impl IntoIterator for Cookies {
     }
 }
 
-impl From<Vec<StoredCookie>> for Cookies {
+impl From<Vec<StoredCookie>> for ImportedCookies {
     fn from(cookies: Vec<StoredCookie>) -> Self {
         Self { cookies }
     }
 }
 
 /// Those that have not ended by the system's clock.
-impl From<Cookies> for Jar {
-    fn from(cookies: Cookies) -> Self {
+impl From<ImportedCookies> for Jar {
+    fn from(cookies: ImportedCookies) -> Self {
         let mut jar = Self::default();
-        cookies.put_into(&mut jar, Timestamp::now());
+        cookies.insert_into(&mut jar, Timestamp::now());
         jar
     }
 }

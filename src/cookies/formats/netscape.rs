@@ -63,13 +63,13 @@ fn flag(text: &str, field: &'static str) -> Result<bool, FormatError> {
     match text {
         _ if text.eq_ignore_ascii_case("TRUE") => Ok(true),
         _ if text.eq_ignore_ascii_case("FALSE") => Ok(false),
-        _ => Err(FormatError::field(field, "TRUE or FALSE")),
+        _ => Err(FormatError::bad_field(field, "TRUE or FALSE")),
     }
 }
 
 /// Seconds since the epoch; 0 and nothing at all mean the end of the session.
 fn moment(text: &str) -> Result<Option<Timestamp>, FormatError> {
-    let wrong = || FormatError::field("expires", "seconds since 1970");
+    let wrong = || FormatError::bad_field("expires", "seconds since 1970");
     // Some write a fraction, and some a moment that no clock reaches.
     let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
     let digits = whole.strip_prefix('-').unwrap_or(whole);

@@ -5,7 +5,7 @@ use super::{
     error::{FormatError, FormatErrorKind},
 };
 use crate::cookies::{
-    CookieError, LossReason, StoredCookie, Target, Timestamp,
+    CookieError, CookieUrl, LossReason, StoredCookie, Timestamp,
     parse::SetCookie,
     stored::{is_writable_path, judge_set_cookie},
     time::Instant,
@@ -29,14 +29,15 @@ fn content(line: &str) -> &str {
 /// Reads the lines, as set by `url` as long as no comment names another.
 pub(super) fn read(text: &str, url: Option<&str>, now: Timestamp) -> Result<Vec<StoredCookie>, FormatError> {
     let refused = |error: CookieError| FormatError::refused(error);
-    let mut target = url.map(Target::parse).transpose().map_err(refused)?;
+    let mut target = url.map(CookieUrl::parse).transpose().map_err(refused)?;
     let mut cookies = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_matches([' ', '\t', '\r']);
         if let Some(comment) = line.strip_prefix('#') {
             let comment = comment.trim();
             if comment.starts_with("http://") || comment.starts_with("https://") {
-                let named = Target::parse(comment).map_err(refused).map_err(|error| error.at_line(number))?;
+                let named =
+                    CookieUrl::parse(comment).map_err(refused).map_err(|error| error.at_line(number))?;
                 target = Some(named);
             }
             continue;

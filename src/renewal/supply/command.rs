@@ -8,14 +8,14 @@ use std::{
 
 use tokio::{io::AsyncReadExt, process::Command, time::sleep};
 
-use super::{Demand, Source, Supply, SupplyError, SupplyErrorKind, WhenEmpty};
+use super::{Demand, OnEmpty, SessionSource, SessionSourceError, SessionSourceErrorKind, Source};
 use crate::{
-    cookies::{Cookies, Jar, Timestamp},
+    cookies::{ImportedCookies, Jar, Timestamp},
     gate::BoxError,
     renewal::how::Boxed,
 };
 
-/// A supply out of a command that prints the cookies of one session, in any [format](crate::cookies::Format).
+/// A supply out of a command that prints the cookies of one session, in any [format](crate::cookies::CookieFormat).
 ///
 /// It runs once for each renewal. The name of the session and the reason of the renewal are in its environment, as
 /// `SESSION` and `REASON`; its standard error is the program's. A command that prints nothing says that there is none left. One
@@ -24,13 +24,13 @@ use crate::{
 /// It needs a tokio runtime with `enable_io`.
 #[must_use = "it supplies nothing until it is given to a layer"]
 #[derive(Clone)]
-pub struct SupplyCommand {
+pub struct SessionCommand {
     program: OsString,
     args: Vec<OsString>,
     interval: Duration,
 }
 
-impl SupplyCommand {
+impl SessionCommand {
     pub(super) fn new(program: &OsStr) -> Self {
         Self { program: program.to_owned(), args: Vec::new(), interval: Duration::from_secs(1) }
     }
@@ -42,39 +42,39 @@ impl SupplyCommand {
     }
 
     /// Sets how often the command is run while a renewal waits for cookies. Default: every second.
-    pub fn every(mut self, interval: Duration) -> Self {
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// As [`Supply::when_empty`].
+    /// As [`SessionSource::on_empty`].
     #[must_use]
-    pub fn when_empty(self, when_empty: WhenEmpty) -> Supply {
-        Supply::from(self).when_empty(when_empty)
+    pub fn on_empty(self, on_empty: OnEmpty) -> SessionSource {
+        SessionSource::from(self).on_empty(on_empty)
     }
 }
 
 /// Arguments may be secret.
-impl fmt::Debug for SupplyCommand {
+impl fmt::Debug for SessionCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SupplyCommand").field("program", &self.program).finish_non_exhaustive()
+        f.debug_struct("SessionCommand").field("program", &self.program).finish_non_exhaustive()
     }
 }
 
-impl From<SupplyCommand> for Supply {
-    fn from(command: SupplyCommand) -> Self {
+impl From<SessionCommand> for SessionSource {
+    fn from(command: SessionCommand) -> Self {
         Self::new(Arc::new(command))
     }
 }
 
-impl Source for SupplyCommand {
+impl Source for SessionCommand {
     fn next(self: Arc<Self>, demand: Demand, wait: bool) -> Boxed<Option<Jar>> {
         Box::pin(async move {
             loop {
                 let text = self.run(&demand).await?;
                 if !text.trim().is_empty() {
-                    let wrong = |error| SupplyError::caused_by(SupplyErrorKind::Output, error);
-                    return Ok(Some(Cookies::detect(&text, Timestamp::now()).map_err(wrong)?.into()));
+                    let wrong = |error| SessionSourceError::caused_by(SessionSourceErrorKind::Output, error);
+                    return Ok(Some(ImportedCookies::detect(&text, Timestamp::now()).map_err(wrong)?.into()));
                 }
                 if !wait {
                     return Ok(None);
@@ -85,11 +85,11 @@ impl Source for SupplyCommand {
     }
 }
 
-impl SupplyCommand {
+impl SessionCommand {
     async fn run(&self, demand: &Demand) -> Result<String, BoxError> {
         /// No list of cookies is longer.
         const MOST: u64 = 1 << 26;
-        let failed = |error: BoxError| SupplyError::caused_by(SupplyErrorKind::Command, error);
+        let failed = |error: BoxError| SessionSourceError::caused_by(SessionSourceErrorKind::Command, error);
         let mut child = Command::new(&self.program)
             .args(&self.args)
             .env("SESSION", demand.session.to_string())
@@ -109,7 +109,7 @@ impl SupplyCommand {
         if !status.success() {
             return Err(failed(status.to_string().into()).into());
         }
-        let wrong = |_| SupplyError::caused_by(SupplyErrorKind::Output, "it is not utf-8");
+        let wrong = |_| SessionSourceError::caused_by(SessionSourceErrorKind::Output, "it is not utf-8");
         Ok(String::from_utf8(text).map_err(wrong)?)
     }
 }

@@ -6,18 +6,18 @@ use std::{
 
 use crate::gate::BoxError;
 
-/// Why a [`Supply`](super::Supply) gave no session.
+/// Why a [`SessionSource`](super::SessionSource) gave no session.
 #[derive(Debug)]
-pub struct SupplyError {
-    kind: SupplyErrorKind,
+pub struct SessionSourceError {
+    kind: SessionSourceErrorKind,
     file: Option<PathBuf>,
     source: Option<BoxError>,
 }
 
-/// What a [`SupplyError`] is about.
+/// What a [`SessionSourceError`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum SupplyErrorKind {
+pub enum SessionSourceErrorKind {
     /// There is none left.
     Empty,
     /// The folder cannot be read, or a file cannot be moved aside.
@@ -28,13 +28,13 @@ pub enum SupplyErrorKind {
     Output,
 }
 
-impl SupplyError {
-    pub(super) fn new(kind: SupplyErrorKind) -> Self {
+impl SessionSourceError {
+    pub(super) fn new(kind: SessionSourceErrorKind) -> Self {
         Self { kind, file: None, source: None }
     }
 
     #[cfg(feature = "formats")]
-    pub(super) fn caused_by(kind: SupplyErrorKind, source: impl Into<BoxError>) -> Self {
+    pub(super) fn caused_by(kind: SessionSourceErrorKind, source: impl Into<BoxError>) -> Self {
         Self { source: Some(source.into()), ..Self::new(kind) }
     }
 
@@ -45,7 +45,7 @@ impl SupplyError {
     }
 
     /// What the error is about.
-    pub fn kind(&self) -> SupplyErrorKind {
+    pub fn kind(&self) -> SessionSourceErrorKind {
         self.kind
     }
 
@@ -55,21 +55,21 @@ impl SupplyError {
     }
 }
 
-impl fmt::Display for SupplyError {
+impl fmt::Display for SessionSourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(file) = &self.file {
             write!(f, "{}: ", file.display())?;
         }
         f.write_str(match self.kind {
-            SupplyErrorKind::Empty => "the supply of sessions is empty",
-            SupplyErrorKind::Folder => "the folder of sessions cannot be used",
-            SupplyErrorKind::Command => "the command that prints cookies has failed",
-            SupplyErrorKind::Output => "the command printed no list of cookies",
+            SessionSourceErrorKind::Empty => "the supply of sessions is empty",
+            SessionSourceErrorKind::Folder => "the folder of sessions cannot be used",
+            SessionSourceErrorKind::Command => "the command that prints cookies has failed",
+            SessionSourceErrorKind::Output => "the command printed no list of cookies",
         })
     }
 }
 
-impl Error for SupplyError {
+impl Error for SessionSourceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }

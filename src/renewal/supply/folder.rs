@@ -9,14 +9,14 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{Demand, Source, Supply, SupplyError, SupplyErrorKind, WhenEmpty};
+use super::{Demand, OnEmpty, SessionSource, SessionSourceError, SessionSourceErrorKind, Source};
 use crate::{
-    cookies::{Cookies, Jar, Timestamp},
+    cookies::{ImportedCookies, Jar, Timestamp},
     gate::BoxError,
     renewal::how::Boxed,
 };
 
-/// A supply out of the files of a folder, each with the cookies of one session in any [format](crate::cookies::Format).
+/// A supply out of the files of a folder, each with the cookies of one session in any [format](crate::cookies::CookieFormat).
 ///
 /// The next one is the first by name. It is moved into the folder `spent` inside before it is used, so that it is used once,
 /// also by several programs on one folder, and never again after a crash. Move files in when they are complete: those whose name
@@ -24,32 +24,32 @@ use crate::{
 /// and is tried again when it has changed.
 #[derive(Clone, Debug)]
 #[must_use = "it supplies nothing until it is given to a layer"]
-pub struct SupplyFolder {
+pub struct SessionDirectory {
     path: PathBuf,
     interval: Duration,
 }
 
-impl SupplyFolder {
+impl SessionDirectory {
     pub(super) fn new(path: PathBuf) -> Self {
         Self { path, interval: Duration::from_secs(1) }
     }
 
     /// Sets how often the folder is looked into while a renewal waits for a file. Default: every second.
-    pub fn every(mut self, interval: Duration) -> Self {
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// As [`Supply::when_empty`].
+    /// As [`SessionSource::on_empty`].
     #[must_use]
-    pub fn when_empty(self, when_empty: WhenEmpty) -> Supply {
-        Supply::from(self).when_empty(when_empty)
+    pub fn on_empty(self, on_empty: OnEmpty) -> SessionSource {
+        SessionSource::from(self).on_empty(on_empty)
     }
 }
 
-impl From<SupplyFolder> for Supply {
-    fn from(folder: SupplyFolder) -> Self {
-        let SupplyFolder { path, interval } = folder;
+impl From<SessionDirectory> for SessionSource {
+    fn from(folder: SessionDirectory) -> Self {
+        let SessionDirectory { path, interval } = folder;
         Self::new(Arc::new(Folder { path, interval, taken: Mutex::default(), refused: Mutex::default() }))
     }
 }
@@ -99,7 +99,7 @@ impl Source for Folder {
 
 impl Folder {
     fn error(&self, error: impl Into<BoxError>) -> BoxError {
-        SupplyError::caused_by(SupplyErrorKind::Folder, error).at(&self.path).into()
+        SessionSourceError::caused_by(SessionSourceErrorKind::Folder, error).at(&self.path).into()
     }
 
     async fn take_first(self: Arc<Self>) -> Result<Option<Taken>, BoxError> {
@@ -167,8 +167,8 @@ fn files(folder: &Path) -> io::Result<Vec<(PathBuf, Stamp)>> {
     Ok(files)
 }
 
-fn read(path: &Path) -> Result<Cookies, BoxError> {
-    Ok(Cookies::detect(&fs::read_to_string(path)?, Timestamp::now())?)
+fn read(path: &Path) -> Result<ImportedCookies, BoxError> {
+    Ok(ImportedCookies::detect(&fs::read_to_string(path)?, Timestamp::now())?)
 }
 
 fn move_aside(path: &Path) -> io::Result<()> {

@@ -14,22 +14,22 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 #[cfg(feature = "formats")]
-pub use self::{command::SupplyCommand, folder::SupplyFolder};
+pub use self::{command::SessionCommand, folder::SessionDirectory};
 pub use self::{
-    error::{SupplyError, SupplyErrorKind},
-    queue::SupplyQueue,
+    error::{SessionSourceError, SessionSourceErrorKind},
+    queue::SessionQueue,
 };
 use super::how::Boxed;
 use crate::{
     cookies::Jar,
-    gate::{BoxError, Reason, Refused},
+    gate::{BoxError, PermanentError, RenewalReason},
     session::SessionId,
 };
 
 /// Where sessions collected elsewhere come from: a renewal takes the next one, and nothing is sent.
 ///
-/// [`RenewalLayer::supply`](super::RenewalLayer::supply) makes it the rule. There are a [queue](Supply::queue) that the program
-/// feeds, and with the feature `formats` a folder and a command; [`RenewalLayer::supply_with`](super::RenewalLayer::supply_with)
+/// [`RenewalLayer::supply`](super::RenewalLayer::supply) makes it the rule. There are a [queue](SessionSource::queue) that the program
+/// feeds, and with the feature `formats` a folder and a command; [`RenewalLayer::renew_from_fn`](super::RenewalLayer::renew_from_fn)
 /// takes them from anywhere else. Each is used once. Give the layer [`login_first`](crate::session::SessionsBuilder::login_first)
 /// sessions, so that the first request waits for the first of them.
 ///
@@ -39,11 +39,11 @@ use crate::{
 /// use tower_client_sessions::{
 ///     RenewalLayer, SessionId, SessionLayer, Sessions,
 ///     cookies::{Jar, Timestamp},
-///     renewal::Supply,
+///     renewal::SessionSource,
 /// };
 /// # type Body = http_body_util::Empty<bytes::Bytes>;
 ///
-/// let (supply, queue) = Supply::queue();
+/// let (supply, queue) = SessionSource::queue();
 /// let mut jar = Jar::default();
 /// jar.set("sid=collected; Path=/", "http://shop.example/", Timestamp::now())?;
 /// queue.push(jar);
@@ -67,15 +67,15 @@ use crate::{
 ///
 /// Clones take from the same source.
 #[derive(Clone)]
-pub struct Supply {
+pub struct SessionSource {
     source: Arc<dyn Source>,
-    when_empty: WhenEmpty,
+    on_empty: OnEmpty,
 }
 
 /// What a renewal does when there is nothing left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum WhenEmpty {
+pub enum OnEmpty {
     /// The attempt fails; the gate tries again by its own rules, and tells those who wait when it has tried often enough.
     #[default]
     Fail,
@@ -91,7 +91,7 @@ pub enum WhenEmpty {
 #[cfg_attr(not(feature = "formats"), expect(dead_code, reason = "a queue gives to everybody alike"))]
 pub(super) struct Demand {
     pub(super) session: SessionId,
-    pub(super) reason: Reason,
+    pub(super) reason: RenewalReason,
 }
 
 /// What sessions are taken from.
@@ -102,53 +102,53 @@ pub(super) trait Source: Send + Sync {
     fn next(self: Arc<Self>, demand: Demand, wait: bool) -> Boxed<Option<Jar>>;
 }
 
-impl Supply {
+impl SessionSource {
     /// A queue that the program feeds, first in, first out.
-    pub fn queue() -> (Self, SupplyQueue) {
-        let queue = SupplyQueue::new();
+    pub fn queue() -> (Self, SessionQueue) {
+        let queue = SessionQueue::new();
         (Self::new(queue.source()), queue)
     }
 
-    /// The files of a folder, each used once: see [`SupplyFolder`].
+    /// The files of a folder, each used once: see [`SessionDirectory`].
     #[cfg(feature = "formats")]
-    pub fn folder(path: impl Into<PathBuf>) -> SupplyFolder {
-        SupplyFolder::new(path.into())
+    pub fn folder(path: impl Into<PathBuf>) -> SessionDirectory {
+        SessionDirectory::new(path.into())
     }
 
-    /// A command that prints cookies: see [`SupplyCommand`].
+    /// A command that prints cookies: see [`SessionCommand`].
     #[cfg(feature = "formats")]
-    pub fn command(program: impl AsRef<std::ffi::OsStr>) -> SupplyCommand {
-        SupplyCommand::new(program.as_ref())
+    pub fn command(program: impl AsRef<std::ffi::OsStr>) -> SessionCommand {
+        SessionCommand::new(program.as_ref())
     }
 
     fn new(source: Arc<dyn Source>) -> Self {
-        Self { source, when_empty: WhenEmpty::default() }
+        Self { source, on_empty: OnEmpty::default() }
     }
 
-    /// Sets what happens when there is nothing left. Default: [`WhenEmpty::Fail`].
+    /// Sets what happens when there is nothing left. Default: [`OnEmpty::Fail`].
     #[must_use]
-    pub fn when_empty(mut self, when_empty: WhenEmpty) -> Self {
-        self.when_empty = when_empty;
+    pub fn on_empty(mut self, on_empty: OnEmpty) -> Self {
+        self.on_empty = on_empty;
         self
     }
 
-    pub(super) async fn next(&self, session: SessionId, reason: Reason) -> Result<Jar, BoxError> {
+    pub(super) async fn next(&self, session: SessionId, reason: RenewalReason) -> Result<Jar, BoxError> {
         let source = self.source.clone();
         let demand = Demand { session, reason };
-        let next = match self.when_empty {
-            WhenEmpty::Wait(bound) => timeout(bound, source.next(demand, true)).await.unwrap_or(Ok(None))?,
-            WhenEmpty::Fail | WhenEmpty::Refuse => source.next(demand, false).await?,
+        let next = match self.on_empty {
+            OnEmpty::Wait(bound) => timeout(bound, source.next(demand, true)).await.unwrap_or(Ok(None))?,
+            OnEmpty::Fail | OnEmpty::Refuse => source.next(demand, false).await?,
         };
-        let empty = || SupplyError::new(SupplyErrorKind::Empty);
-        next.ok_or_else(|| match self.when_empty {
-            WhenEmpty::Refuse => Refused::new(empty()).into(),
+        let empty = || SessionSourceError::new(SessionSourceErrorKind::Empty);
+        next.ok_or_else(|| match self.on_empty {
+            OnEmpty::Refuse => PermanentError::new(empty()).into(),
             _ => empty().into(),
         })
     }
 }
 
-impl fmt::Debug for Supply {
+impl fmt::Debug for SessionSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Supply").field("when_empty", &self.when_empty).finish_non_exhaustive()
+        f.debug_struct("Supply").field("on_empty", &self.on_empty).finish_non_exhaustive()
     }
 }

@@ -6,13 +6,13 @@ use tokio::sync::Semaphore;
 use super::{Demand, Source};
 use crate::{cookies::Jar, renewal::how::Boxed};
 
-/// The end of a [`Supply::queue`](super::Supply::queue) that the program feeds.
+/// The end of a [`SessionSource::queue`](super::SessionSource::queue) that the program feeds.
 ///
 /// # Clone
 ///
 /// Clones feed the same queue.
 #[derive(Clone)]
-pub struct SupplyQueue(Arc<Queue>);
+pub struct SessionQueue(Arc<Queue>);
 
 struct Queue {
     jars: Mutex<VecDeque<Jar>>,
@@ -20,7 +20,7 @@ struct Queue {
     filled: Semaphore,
 }
 
-impl SupplyQueue {
+impl SessionQueue {
     pub(super) fn new() -> Self {
         Self(Arc::new(Queue { jars: Mutex::default(), filled: Semaphore::new(0) }))
     }
@@ -62,8 +62,8 @@ impl Source for Queue {
     }
 }
 
-impl fmt::Debug for SupplyQueue {
+impl fmt::Debug for SessionQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SupplyQueue").field("len", &self.len()).finish()
+        f.debug_struct("SessionQueue").field("len", &self.len()).finish()
     }
 }

@@ -111,7 +111,7 @@ impl Sessions {
 
 impl AutosaveBuilder {
     /// Saves at least so often, whether or not anything has changed. Default: every minute.
-    pub fn every(mut self, interval: Duration) -> Self {
+    pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
@@ -120,7 +120,7 @@ impl AutosaveBuilder {
     ///
     /// A change is a cookie, an identity, a session or its data that came, went or is another; how often an identity was used
     /// and when, is none.
-    pub fn on_change(mut self, rest: Duration) -> Self {
+    pub fn debounce(mut self, rest: Duration) -> Self {
         self.rest = Some(rest);
         self
     }

@@ -9,7 +9,7 @@ use std::{
 use serde::Deserialize;
 use serde_json::{Value, error::Category};
 
-use super::model::{Format, Version};
+use super::model::{SnapshotFormat, Version};
 
 /// Why a snapshot could not be read or written: what, and where. Never a value that was written.
 #[derive(Debug)]
@@ -36,15 +36,15 @@ pub enum SnapshotErrorKind {
     /// The file is larger than a gibibyte.
     TooLarge,
     /// The text ends too early.
-    Torn,
+    Truncated,
     /// The text is not JSON.
     NotJson,
     /// The text is JSON of something else.
-    Foreign,
+    NotASnapshot,
     /// The text is of a version that this crate does not know.
-    Newer,
+    UnsupportedVersion,
     /// Something in it is not as it has to be.
-    Content,
+    Invalid,
 }
 
 impl SnapshotError {
@@ -74,16 +74,16 @@ impl SnapshotError {
     pub(super) fn read(place: &str, cause: &serde_json::Error, bytes: &[u8]) -> Self {
         let kind = match cause.classify() {
             Category::Io => SnapshotErrorKind::Read,
-            Category::Eof => SnapshotErrorKind::Torn,
+            Category::Eof => SnapshotErrorKind::Truncated,
             Category::Syntax => SnapshotErrorKind::NotJson,
             Category::Data => kind_of_content(bytes),
         };
         let mut error = Self::new(kind);
         error.0.line_and_column = Some((cause.line(), cause.column()));
         // Of something else the place says nothing.
-        let placed = place != "." && kind != SnapshotErrorKind::Foreign;
+        let placed = place != "." && kind != SnapshotErrorKind::NotASnapshot;
         error.0.place = placed.then(|| shortened(place));
-        if matches!(kind, SnapshotErrorKind::Content | SnapshotErrorKind::NotJson) {
+        if matches!(kind, SnapshotErrorKind::Invalid | SnapshotErrorKind::NotJson) {
             error.0.detail = without_values(&cause.to_string());
         }
         error
@@ -100,7 +100,7 @@ impl SnapshotError {
     }
 
     /// The place in the data, such as `sessions[3].cookies[0].expires`.
-    pub fn place(&self) -> Option<&str> {
+    pub fn json_path(&self) -> Option<&str> {
         self.0.place.as_deref()
     }
 
@@ -124,13 +124,13 @@ fn kind_of_content(bytes: &[u8]) -> SnapshotErrorKind {
         id: Option<Value>,
     }
     let Ok(head) = serde_json::from_slice::<Head>(bytes) else {
-        return SnapshotErrorKind::Foreign;
+        return SnapshotErrorKind::NotASnapshot;
     };
-    let ours = head.format.as_ref().is_some_and(|format| format == Format::NAME) || head.id.is_some();
+    let ours = head.format.as_ref().is_some_and(|format| format == SnapshotFormat::NAME) || head.id.is_some();
     match head.version.as_ref().and_then(Value::as_u64) {
-        Some(version) if ours && version > Version::NUMBER => SnapshotErrorKind::Newer,
-        Some(_) if ours => SnapshotErrorKind::Content,
-        _ => SnapshotErrorKind::Foreign,
+        Some(version) if ours && version > Version::NUMBER => SnapshotErrorKind::UnsupportedVersion,
+        Some(_) if ours => SnapshotErrorKind::Invalid,
+        _ => SnapshotErrorKind::NotASnapshot,
     }
 }
 
@@ -162,11 +162,13 @@ impl fmt::Display for SnapshotError {
             SnapshotErrorKind::Read => "the snapshot cannot be read",
             SnapshotErrorKind::Write => "the snapshot cannot be written",
             SnapshotErrorKind::TooLarge => "larger than a snapshot may be, a gibibyte",
-            SnapshotErrorKind::Torn => "ends in the middle; it was cut short, or is still being written",
+            SnapshotErrorKind::Truncated => "ends in the middle; it was cut short, or is still being written",
             SnapshotErrorKind::NotJson => "not JSON",
-            SnapshotErrorKind::Foreign => "not a snapshot of sessions",
-            SnapshotErrorKind::Newer => "of a later version than this crate reads; read it with a newer one",
-            SnapshotErrorKind::Content => "not a snapshot that this crate has written",
+            SnapshotErrorKind::NotASnapshot => "not a snapshot of sessions",
+            SnapshotErrorKind::UnsupportedVersion => {
+                "of a later version than this crate reads; read it with a newer one"
+            }
+            SnapshotErrorKind::Invalid => "not a snapshot that this crate has written",
         })?;
         if !detail.is_empty() {
             write!(f, ": {detail}")?;

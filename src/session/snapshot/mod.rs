@@ -69,7 +69,7 @@
 //!   order in which they were created. A name, value or path that is not UTF-8 is written as `{"base64": "…"}`.
 //! - `profile`, if the identity has one, is `{"name": …, "proxy": {"url": …, "username": …, "password": …}, "user_agent": …,
 //!   "headers": [[name, value], …], "local_address": …, "withheld": true}`, all of them optional; `proxy` may be `"direct"`.
-//!   `withheld` says that there is more to the profile: it has secrets that were not written, or only its name was.
+//!   `redacted` says that there is more to the profile: it has secrets that were not written, or only its name was.
 //! - `data` may be missing where it is empty.
 //!
 //! All sessions are `{"format": "tower-client-sessions", "version": 1, "saved": …, "sessions": […]}`, those that were used last
@@ -104,6 +104,6 @@ pub use self::{
 };
 pub use self::{
     model::{ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot},
-    restore::{LeftOut, LeftOutReason, RestoreError, RestoreReport},
-    take::{KeepProfile, SnapshotOptions},
+    restore::{RestoreError, RestoreReport, SkipReason, Skipped},
+    take::{ProfileDetail, SnapshotOptions},
 };

@@ -34,7 +34,7 @@ pub struct SessionSnapshot {
     /// Whether the session had a current identity. If not, it waits for its renewal.
     pub current: bool,
     /// When the identity was made.
-    pub born: Timestamp,
+    pub created_at: Timestamp,
     /// How often a request was sent under the identity.
     #[serde(deserialize_with = "countable")]
     pub uses: u64,
@@ -54,10 +54,10 @@ pub struct SessionSnapshot {
 #[serde(rename = "sessions", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SessionsSnapshot {
-    pub(super) format: Format,
+    pub(super) format: SnapshotFormat,
     pub(super) version: Version,
     /// When the snapshot was begun.
-    pub saved: Timestamp,
+    pub saved_at: Timestamp,
     /// The sessions, each under another name; where sessions are bounded in number, those used last are at the end.
     #[serde(deserialize_with = "distinct_sessions")]
     pub sessions: Vec<SessionSnapshot>,
@@ -85,7 +85,7 @@ pub struct ProfileSnapshot {
     pub local_address: Option<IpAddr>,
     /// Whether there is more to the profile than is written here.
     #[serde(default, skip_serializing_if = "is_off")]
-    pub withheld: bool,
+    pub redacted: bool,
 }
 
 /// What is kept of a proxy.
@@ -113,7 +113,7 @@ impl fmt::Debug for SessionSnapshot {
             .field("id", &self.id)
             .field("generation", &self.generation)
             .field("current", &self.current)
-            .field("born", &self.born)
+            .field("born", &self.created_at)
             .field("uses", &self.uses)
             .field("profile", &self.profile)
             .field("cookies", &self.cookies)
@@ -131,7 +131,7 @@ impl fmt::Debug for ProfileSnapshot {
             .field("user_agent", &self.user_agent)
             .field("headers", &headers)
             .field("local_address", &self.local_address)
-            .field("withheld", &self.withheld)
+            .field("withheld", &self.redacted)
             .finish()
     }
 }
@@ -170,19 +170,19 @@ impl<'de> Deserialize<'de> for Version {
 
 /// The mark of our own files.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Format;
+pub(super) struct SnapshotFormat;
 
-impl Format {
+impl SnapshotFormat {
     pub(super) const NAME: &str = "tower-client-sessions";
 }
 
-impl Serialize for Format {
+impl Serialize for SnapshotFormat {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(Self::NAME)
     }
 }
 
-impl<'de> Deserialize<'de> for Format {
+impl<'de> Deserialize<'de> for SnapshotFormat {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
             Self::NAME => Ok(Self),

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, error::Error, fmt};
 
-use super::{KeepProfile, ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot};
+use super::{ProfileDetail, ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot};
 use crate::{
     profile::{Profile, ProfileError, Profiles, Proxy},
     session::{
@@ -52,7 +52,7 @@ impl Sessions {
         let bound = self.registry.max_sessions().unwrap_or(usize::MAX);
         let (over, taken) = snapshot.sessions.split_at(snapshot.sessions.len().saturating_sub(bound));
         for session in over {
-            report.leave_out(&session.id, session.cookies.len(), LeftOutReason::SessionLimit);
+            report.leave_out(&session.id, session.cookies.len(), SkipReason::SessionLimit);
         }
         for session in taken {
             match shared.beginning(session, &mut wardrobe) {
@@ -63,7 +63,7 @@ impl Sessions {
                     report.cookies += kept;
                     report.expired += expired;
                     if evicted > 0 {
-                        report.leave_out(&session.id, evicted, LeftOutReason::CookieLimit);
+                        report.leave_out(&session.id, evicted, SkipReason::CookieLimit);
                     }
                     self.registry.begin(session.id.clone(), beginning);
                 }
@@ -104,7 +104,7 @@ impl Shared {
             data: snapshot.data.clone(),
             generation: snapshot.generation.clamp(1, (1 << 53) - 1),
             current: snapshot.current,
-            age: clock.saturating_since(snapshot.born),
+            age: clock.saturating_since(snapshot.created_at),
             uses: snapshot.uses.min((1 << 53) - 1),
         };
         Ok((beginning, expired))
@@ -129,7 +129,7 @@ impl<'p> Wardrobe<'p> {
                 wardrobe.named.insert(name, place);
                 continue;
             }
-            for keep in [KeepProfile::WithSecrets, KeepProfile::WithoutSecrets] {
+            for keep in [ProfileDetail::Full, ProfileDetail::Redacted] {
                 wardrobe
                     .nameless
                     .entry(ProfileSnapshot::of(profile, keep))
@@ -140,7 +140,7 @@ impl<'p> Wardrobe<'p> {
         wardrobe
     }
 
-    fn find(&mut self, kept: &ProfileSnapshot) -> Result<Wear, (LeftOutReason, Option<ProfileError>)> {
+    fn find(&mut self, kept: &ProfileSnapshot) -> Result<Wear, (SkipReason, Option<ProfileError>)> {
         let configured = match &kept.name {
             Some(name) => self.named.get(name.as_str()).copied(),
             None => self.nameless.get(kept).copied().flatten(),
@@ -151,11 +151,11 @@ impl<'p> Wardrobe<'p> {
         if let Some(made) = self.made.get(kept) {
             return Ok(Wear::Other(made.clone()));
         }
-        if kept.withheld {
-            return Err((LeftOutReason::ProfileMissing, None));
+        if kept.redacted {
+            return Err((SkipReason::ProfileMissing, None));
         }
         let made = kept.make().and_then(|profile| Profiles::new([profile]));
-        let made = made.map_err(|error| (LeftOutReason::ProfileInvalid, Some(error)))?;
+        let made = made.map_err(|error| (SkipReason::ProfileInvalid, Some(error)))?;
         self.made.insert(kept.clone(), made.clone());
         Ok(Wear::Other(made))
     }
@@ -165,7 +165,7 @@ impl ProfileSnapshot {
     fn make(&self) -> Result<Profile, ProfileError> {
         let mut builder = Profile::builder();
         if let Some(name) = &self.name {
-            builder = builder.named(name);
+            builder = builder.name(name);
         }
         match &self.proxy {
             None => {}
@@ -192,7 +192,7 @@ impl ProfileSnapshot {
 #[derive(Debug)]
 pub struct RestoreError {
     session: SessionId,
-    reason: LeftOutReason,
+    reason: SkipReason,
     source: Option<ProfileError>,
 }
 
@@ -203,7 +203,7 @@ impl RestoreError {
     }
 
     /// What is wrong.
-    pub fn reason(&self) -> LeftOutReason {
+    pub fn reason(&self) -> SkipReason {
         self.reason
     }
 }
@@ -227,7 +227,7 @@ pub struct RestoreReport {
     restored: usize,
     cookies: usize,
     expired: usize,
-    left_out: Vec<LeftOut>,
+    skipped: Vec<Skipped>,
 }
 
 impl RestoreReport {
@@ -247,29 +247,29 @@ impl RestoreReport {
     }
 
     /// What was left out, by session.
-    pub fn left_out(&self) -> &[LeftOut] {
-        &self.left_out
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// Whether nothing was left out.
     pub fn is_complete(&self) -> bool {
-        self.left_out.is_empty()
+        self.skipped.is_empty()
     }
 
-    fn leave_out(&mut self, session: &SessionId, cookies: usize, reason: LeftOutReason) {
-        self.left_out.push(LeftOut { session: session.clone(), cookies, reason });
+    fn leave_out(&mut self, session: &SessionId, cookies: usize, reason: SkipReason) {
+        self.skipped.push(Skipped { session: session.clone(), cookies, reason });
     }
 }
 
 /// A session that was left out, or some of its cookies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct Skipped {
     session: SessionId,
     cookies: usize,
-    reason: LeftOutReason,
+    reason: SkipReason,
 }
 
-impl LeftOut {
+impl Skipped {
     /// The session.
     pub fn session(&self) -> &SessionId {
         &self.session
@@ -280,17 +280,17 @@ impl LeftOut {
         self.cookies
     }
 
-    /// Why; all but [`LeftOutReason::CookieLimit`] concern the whole session.
-    pub fn reason(&self) -> LeftOutReason {
+    /// Why; all but [`SkipReason::CookieLimit`] concern the whole session.
+    pub fn reason(&self) -> SkipReason {
         self.reason
     }
 }
 
-impl fmt::Display for LeftOut {
+impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { session, cookies, reason } = self;
         match reason {
-            LeftOutReason::CookieLimit => {
+            SkipReason::CookieLimit => {
                 write!(f, "session {session}: {cookies} cookies left out, {reason}")
             }
             _ => write!(f, "session {session}: left out, {reason}"),
@@ -301,7 +301,7 @@ impl fmt::Display for LeftOut {
 /// Why something was left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum LeftOutReason {
+pub enum SkipReason {
     /// There are more sessions than `max_sessions`, and others were used later.
     SessionLimit,
     /// There are more cookies than the jar's limits allow, and others were used later.
@@ -312,7 +312,7 @@ pub enum LeftOutReason {
     ProfileInvalid,
 }
 
-impl fmt::Display for LeftOutReason {
+impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::SessionLimit => "there are more than max_sessions",

@@ -4,10 +4,10 @@ use http::HeaderValue;
 
 use super::{
     ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot,
-    model::{Format, Version},
+    model::{SnapshotFormat, Version},
 };
 #[cfg(feature = "formats")]
-use crate::cookies::{self, ConversionReport, Cookies, FormatError};
+use crate::cookies::{self, ConversionReport, FormatError, ImportedCookies};
 use crate::{
     gate::core::Generation,
     gate::keeper::Standing,
@@ -20,26 +20,26 @@ use crate::{
 #[must_use = "options do nothing until a snapshot is taken with them"]
 pub struct SnapshotOptions {
     session_cookies: bool,
-    profiles: KeepProfile,
+    profiles: ProfileDetail,
 }
 
 /// How much of a profile a snapshot keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum KeepProfile {
+pub enum ProfileDetail {
     /// The name. Of a profile without one, all but the secrets.
-    ByName,
+    NameOnly,
     /// All but the credentials of the proxy and the values of sensitive headers.
     #[default]
-    WithoutSecrets,
+    Redacted,
     /// All of it.
-    WithSecrets,
+    Full,
 }
 
 impl SnapshotOptions {
     /// Keeps everything but the secrets of profiles.
     pub fn new() -> Self {
-        Self { session_cookies: true, profiles: KeepProfile::default() }
+        Self { session_cookies: true, profiles: ProfileDetail::default() }
     }
 
     /// Leaves out cookies without an end. Default: they are kept.
@@ -48,8 +48,8 @@ impl SnapshotOptions {
         self
     }
 
-    /// Sets how much of profiles is kept. Default: [`KeepProfile::WithoutSecrets`].
-    pub fn profiles(mut self, profiles: KeepProfile) -> Self {
+    /// Sets how much of profiles is kept. Default: [`ProfileDetail::Redacted`].
+    pub fn profiles(mut self, profiles: ProfileDetail) -> Self {
         self.profiles = profiles;
         self
     }
@@ -90,7 +90,7 @@ impl Session {
             id: self.id().clone(),
             generation: last.min((1 << 53) - 1),
             current: is_current,
-            born: clock.saturating_sub(age),
+            created_at: clock.saturating_sub(age),
             uses: kept.map_or(0, |kept| kept.life.uses()),
             profile: kept
                 .and_then(|kept| kept.profile())
@@ -104,7 +104,7 @@ impl Session {
 #[cfg(feature = "formats")]
 impl Session {
     /// Writes all cookies, session cookies included, and reports what the format cannot hold. The text has their values.
-    pub fn export(&self, format: cookies::Format) -> (String, ConversionReport) {
+    pub fn export(&self, format: cookies::CookieFormat) -> (String, ConversionReport) {
         format.write(&self.snapshot().cookies)
     }
 
@@ -112,14 +112,14 @@ impl Session {
     /// have ended.
     ///
     /// To make them all that the session has, under a new identity, [`replace`](Self::replace) it with
-    /// [`Cookies`].
+    /// [`ImportedCookies`].
     ///
     /// # Errors
     ///
     /// The first mistake, with its line or entry; then nothing was added.
-    pub fn import(&self, format: cookies::Format, text: &str) -> Result<usize, FormatError> {
+    pub fn import(&self, format: cookies::CookieFormat, text: &str) -> Result<usize, FormatError> {
         let now = self.0.shared.timestamp();
-        Ok(self.take_in(Cookies::read(format, text, now)?))
+        Ok(self.take_in(ImportedCookies::read(format, text, now)?))
     }
 
     /// As [`import`](Self::import), in whichever format the text is.
@@ -127,17 +127,17 @@ impl Session {
     /// # Errors
     ///
     /// If it is in none, or as [`import`](Self::import).
-    pub fn import_any(&self, text: &str) -> Result<usize, FormatError> {
+    pub fn import_detect(&self, text: &str) -> Result<usize, FormatError> {
         let now = self.0.shared.timestamp();
-        Ok(self.take_in(Cookies::detect(text, now)?))
+        Ok(self.take_in(ImportedCookies::detect(text, now)?))
     }
 
-    fn take_in(&self, cookies: Cookies) -> usize {
+    fn take_in(&self, cookies: ImportedCookies) -> usize {
         let now = self.0.shared.timestamp();
         let alive = cookies.as_slice().iter().filter(|cookie| !cookie.is_expired(now)).count();
         // What was read is within the rules, and nothing is refused.
         let _ = self.edit(|jar| {
-            cookies.clone().put_into(jar, now);
+            cookies.clone().insert_into(jar, now);
             Ok(())
         });
         alive
@@ -152,23 +152,23 @@ impl Sessions {
 
     /// As [`snapshot`](Self::snapshot), as far as `options` say.
     pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionsSnapshot {
-        let saved = self.registry.shared.timestamp();
+        let saved_at = self.registry.shared.timestamp();
         let sessions = self.registry.by_use().iter().map(|session| session.snapshot_with(options)).collect();
-        SessionsSnapshot { format: Format, version: Version, saved, sessions }
+        SessionsSnapshot { format: SnapshotFormat, version: Version, saved_at, sessions }
     }
 }
 
 impl ProfileSnapshot {
-    pub(super) fn of(profile: &Profile, keep: KeepProfile) -> Self {
+    pub(super) fn of(profile: &Profile, keep: ProfileDetail) -> Self {
         let name = profile.name().map(str::to_owned);
-        if keep == KeepProfile::ByName && name.is_some() {
-            return Self { name, withheld: true, ..Self::default() };
+        if keep == ProfileDetail::NameOnly && name.is_some() {
+            return Self { name, redacted: true, ..Self::default() };
         }
-        let mut withheld = false;
+        let mut redacted = false;
         let mut text = |value: &HeaderValue| {
-            let secret = value.is_sensitive() && keep != KeepProfile::WithSecrets;
+            let secret = value.is_sensitive() && keep != ProfileDetail::Full;
             let text = if secret { None } else { String::from_utf8(value.as_bytes().to_vec()).ok() };
-            withheld |= text.is_none();
+            redacted |= text.is_none();
             text
         };
         let user_agent = profile.user_agent().and_then(&mut text);
@@ -177,22 +177,22 @@ impl ProfileSnapshot {
             headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect();
         let proxy = profile.proxy().map(|proxy| {
             let (proxy, whole) = ProxySnapshot::of(proxy, keep);
-            withheld |= !whole;
+            redacted |= !whole;
             proxy
         });
-        Self { name, proxy, user_agent, headers, local_address: profile.local_address(), withheld }
+        Self { name, proxy, user_agent, headers, local_address: profile.local_address(), redacted }
     }
 }
 
 impl ProxySnapshot {
     /// The proxy, and whether that is all of it.
-    fn of(proxy: &Proxy, keep: KeepProfile) -> (Self, bool) {
+    fn of(proxy: &Proxy, keep: ProfileDetail) -> (Self, bool) {
         let Some(server) = proxy.server() else {
             return (Self::Direct, true);
         };
         let credentials = server
             .credentials()
-            .filter(|_| keep == KeepProfile::WithSecrets)
+            .filter(|_| keep == ProfileDetail::Full)
             .map(|credentials| (credentials.username().to_owned(), credentials.password().to_owned()));
         let whole = credentials.is_some() || server.credentials().is_none();
         (Self::Server { url: url(server), credentials }, whole)

@@ -15,8 +15,8 @@ use tokio::{
 };
 
 use super::{
-    Change, Commit, Committed, Fence, Leased, Mark, Owner, Record, SharedStore, StoreError, StoreErrorKind,
-    StoreFuture, Taken,
+    Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, RecordVersion, SharedStore, StoreError,
+    StoreErrorKind, StoreEvent, StoreFuture, UseGrant,
 };
 
 /// A store in Redis or Valkey, on one server.
@@ -150,12 +150,12 @@ fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
         // A lease was given out before there was anything, and perhaps used.
         return Ok(Record { interrupted, ..Record::absent() });
     };
-    let damaged = || StoreError::new(StoreErrorKind::Damaged).at_key(key);
+    let damaged = || StoreError::new(StoreErrorKind::Corrupt).at_key(key);
     let (Some(revision), Some(ended), Some(writer), Some(payload)) = (revision, ended, writer, payload)
     else {
         return Err(damaged());
     };
-    let mark = Mark { version, revision, ended: ended != 0 };
+    let mark = RecordVersion { version, revision, ended: ended != 0 };
     let writer = Owner::parse(&writer).ok_or_else(damaged)?;
     let mut record = Record::new(mark, Some(writer), payload.into());
     record.interrupted = interrupted;
@@ -165,14 +165,14 @@ fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
 /// What a script answers that has written, or has not: a one, or a zero and the fields.
 type Written = Vec<redis::Value>;
 
-fn committed(key: &str, mark: Mark, written: Written) -> Result<Committed, StoreError> {
+fn committed(key: &str, mark: RecordVersion, written: Written) -> Result<CommitOutcome, StoreError> {
     let mut values = written.into_iter();
     match values.next() {
-        Some(redis::Value::Int(1)) => Ok(Committed::At(mark)),
+        Some(redis::Value::Int(1)) => Ok(CommitOutcome::Written(mark)),
         _ => {
             let fields = Fields::from_redis_value(redis::Value::Array(values.collect()))
                 .map_err(|error| told(error.into()).at_key(key))?;
-            Ok(Committed::Conflict(record(key, fields)?))
+            Ok(CommitOutcome::Conflict(record(key, fields)?))
         }
     }
 }
@@ -186,13 +186,13 @@ fn told(error: RedisError) -> StoreError {
     let kind = match error.kind() {
         _ if error.is_timeout() => StoreErrorKind::TimedOut,
         ErrorKind::InvalidClientConfig => StoreErrorKind::BadAddress,
-        ErrorKind::UnexpectedReturnType | ErrorKind::Parse => StoreErrorKind::Damaged,
+        ErrorKind::UnexpectedReturnType | ErrorKind::Parse => StoreErrorKind::Corrupt,
         ErrorKind::Server(
             ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::MasterDown,
         ) => StoreErrorKind::Unreachable,
-        _ if error.code() == Some("WRONGTYPE") => StoreErrorKind::Damaged,
+        _ if error.code() == Some("WRONGTYPE") => StoreErrorKind::Corrupt,
         ErrorKind::AuthenticationFailed | ErrorKind::Server(_) | ErrorKind::Extension => {
-            StoreErrorKind::Refused
+            StoreErrorKind::Rejected
         }
         _ => StoreErrorKind::Unreachable,
     };
@@ -209,7 +209,7 @@ impl SharedStore for RedisStore {
         })
     }
 
-    fn marks<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Mark>> {
+    fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
         Box::pin(async move {
             if keys.is_empty() {
                 return Ok(Vec::new());
@@ -218,26 +218,26 @@ impl SharedStore for RedisStore {
             for key in keys {
                 pipe.cmd("HMGET").arg(self.record_key(key)).arg(&["v", "r", "e"]);
             }
-            let marks: Vec<(Option<u64>, Option<u64>, Option<u8>)> =
+            let versions: Vec<(Option<u64>, Option<u64>, Option<u8>)> =
                 pipe.query_async(&mut self.connection.clone()).await.map_err(told)?;
-            let mark = |(version, revision, ended): (Option<u64>, Option<u64>, Option<u8>)| Mark {
+            let mark = |(version, revision, ended): (Option<u64>, Option<u64>, Option<u8>)| RecordVersion {
                 version: version.unwrap_or(0),
                 revision: revision.unwrap_or(0),
                 ended: ended.unwrap_or(0) != 0,
             };
-            Ok(marks.into_iter().map(mark).collect())
+            Ok(versions.into_iter().map(mark).collect())
         })
     }
 
-    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, Leased> {
+    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
         Box::pin(async move {
             let mut script = self.shared.scripts.lease.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key));
             script.arg(owner.to_string()).arg(millis(ttl));
             let (granted, number): (u8, u64) = self.run(key, &script).await?;
             Ok(match granted {
-                1 => Leased::Granted(number),
-                _ => Leased::Held(Duration::from_millis(number.max(1))),
+                1 => LeaseOutcome::Granted(number),
+                _ => LeaseOutcome::Held(Duration::from_millis(number.max(1))),
             })
         })
     }
@@ -246,7 +246,7 @@ impl SharedStore for RedisStore {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: Fence,
+        fence: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
         Box::pin(async move {
@@ -257,7 +257,7 @@ impl SharedStore for RedisStore {
         })
     }
 
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, ()> {
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let mut script = self.shared.scripts.release.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{fence}"));
@@ -265,7 +265,12 @@ impl SharedStore for RedisStore {
         })
     }
 
-    fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool> {
+    fn mark_in_progress<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: FencingToken,
+    ) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             let mut script = self.shared.scripts.begin.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{fence}"));
@@ -273,9 +278,9 @@ impl SharedStore for RedisStore {
         })
     }
 
-    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed> {
+    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         Box::pin(async move {
-            let mark = Mark { version: commit.version, revision: 0, ended: commit.ended };
+            let mark = RecordVersion { version: commit.version, revision: 0, ended: commit.ended };
             let mut script = self.shared.scripts.commit.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key));
             script.arg(commit.expected).arg(commit.version);
@@ -286,15 +291,15 @@ impl SharedStore for RedisStore {
         })
     }
 
-    fn amend<'a>(
+    fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: Mark,
+        mark: RecordVersion,
         owner: Owner,
         payload: Bytes,
-    ) -> StoreFuture<'a, Committed> {
+    ) -> StoreFuture<'a, CommitOutcome> {
         Box::pin(async move {
-            let next = Mark { revision: mark.revision + 1, ..mark };
+            let next = RecordVersion { revision: mark.revision + 1, ..mark };
             let mut script = self.shared.scripts.amend.prepare_invoke();
             script.key(self.record_key(key));
             script.arg(mark.version).arg(mark.revision).arg(next.revision);
@@ -304,16 +309,22 @@ impl SharedStore for RedisStore {
         })
     }
 
-    fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {
+    fn take_uses<'a>(
+        &'a self,
+        key: &'a str,
+        version: u64,
+        want: u64,
+        limit: u64,
+    ) -> StoreFuture<'a, UseGrant> {
         Box::pin(async move {
             let mut script = self.shared.scripts.take.prepare_invoke();
             script.key(self.record_key(key)).arg(version).arg(want).arg(limit);
             let (granted, total) = self.run(key, &script).await?;
-            Ok(Taken { granted, total })
+            Ok(UseGrant { granted, total })
         })
     }
 
-    fn watch<'a>(&'a self, changes: mpsc::Sender<Change>) -> StoreFuture<'a, ()> {
+    fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let gone = || StoreError::new(StoreErrorKind::Unreachable);
             let late = |_| StoreError::new(StoreErrorKind::TimedOut);
@@ -324,7 +335,7 @@ impl SharedStore for RedisStore {
             };
             let subscription = timeout(DEADLINE, subscribe).await.map_err(late)?.map_err(told)?;
             let (mut sink, mut messages) = subscription.split();
-            let mut change = Some(Change::Missed);
+            let mut change = Some(StoreEvent::Lagged);
             let mut ping_at = Instant::now() + PING;
             loop {
                 if let Some(change) = change.take()
@@ -350,7 +361,7 @@ impl SharedStore for RedisStore {
 }
 
 /// Reads what a script has published. What nobody of us has written may stand for anything.
-fn parse_change(message: &[u8]) -> Change {
+fn parse_change(message: &[u8]) -> StoreEvent {
     let read = || {
         let mut parts = std::str::from_utf8(message).ok()?.splitn(5, ' ');
         let mut part = || parts.next();
@@ -358,9 +369,9 @@ fn parse_change(message: &[u8]) -> Change {
         let ended = part()? == "1";
         let writer = Owner::parse(part()?)?;
         let key = part()?.to_owned();
-        Some(Change::Moved { key, mark: Mark { version, revision, ended }, writer })
+        Some(StoreEvent::Updated { key, mark: RecordVersion { version, revision, ended }, writer })
     };
-    read().unwrap_or(Change::Missed)
+    read().unwrap_or(StoreEvent::Lagged)
 }
 
 /// Without the address, which may hold a password.

@@ -6,7 +6,7 @@ use http::Request;
 use tower::ServiceExt;
 use tower_client_sessions::{
     SessionId,
-    shared::{CookieChanges, MemoryStore, Sharing},
+    shared::{CookieSync, MemoryStore, SharingConfig},
 };
 
 use super::processes::{Op, Process, Tampered, a_poll_later, ok};
@@ -31,12 +31,12 @@ fn others(process: &Process) -> Vec<String> {
     cookies
 }
 
-fn amendments(process: &Process) -> u64 {
-    process.sessions.sharing_stats().unwrap().amendments
+fn updates(process: &Process) -> u64 {
+    process.sessions.sharing_stats().unwrap().updates
 }
 
 /// Two processes of one session that have it.
-async fn two(sharing: impl Fn() -> Sharing) -> (Site, Process, Process) {
+async fn two(sharing: impl Fn() -> SharingConfig) -> (Site, Process, Process) {
     let site = Site::new();
     let (one, other) = (Process::new(&site, sharing()), Process::new(&site, sharing()));
     ok(one.get("/").await);
@@ -48,7 +48,7 @@ async fn two(sharing: impl Fn() -> Sharing) -> (Site, Process, Process) {
 #[tokio::test(start_paused = true)]
 async fn what_answers_set_reaches_the_others_in_one_batch() {
     let store = MemoryStore::new();
-    let (site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let (site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     let generation = one.session().generation();
     for number in 0..100 {
         ok(one.get(&format!("/?set=step={number}")).await);
@@ -57,12 +57,12 @@ async fn what_answers_set_reaches_the_others_in_one_batch() {
     assert!(others(&other).is_empty(), "not a trip for each answer");
     a_batch_later().await;
     assert_eq!(others(&other), ["cart=full", "step=99"]);
-    assert_eq!(amendments(&one), 1);
+    assert_eq!(updates(&one), 1);
     ok(other.get("/").await);
     let seen = site.seen().pop().unwrap().cookie.unwrap();
     assert!(seen.contains("cart=full"), "and is sent: {seen}");
     a_poll_later().await;
-    assert_eq!((amendments(&one), amendments(&other)), (1, 0), "nobody writes what is there");
+    assert_eq!((updates(&one), updates(&other)), (1, 0), "nobody writes what is there");
     assert_eq!(one.session().generation(), generation, "it is still the same version");
     assert_eq!(site.logins(), 1);
 }
@@ -70,7 +70,7 @@ async fn what_answers_set_reaches_the_others_in_one_batch() {
 #[tokio::test(start_paused = true)]
 async fn what_is_set_and_removed_by_hand_reaches_the_others() {
     let store = MemoryStore::new();
-    let (_site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let (_site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     one.session().set_cookie("lang=de", "http://a/").unwrap();
     a_batch_later().await;
     assert_eq!(others(&other), ["lang=de"]);
@@ -84,7 +84,7 @@ async fn what_is_set_and_removed_by_hand_reaches_the_others() {
 #[tokio::test(start_paused = true)]
 async fn changes_of_two_processes_are_brought_together_cookie_by_cookie() {
     let store = MemoryStore::new();
-    let (_site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let (_site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     ok(one.get("/?set=mine=1").await);
     ok(one.get("/?set=both=early").await);
     tokio::time::sleep(Duration::from_millis(300)).await;
@@ -100,13 +100,13 @@ async fn changes_of_two_processes_are_brought_together_cookie_by_cookie() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_that_meets_another_is_made_anew() {
     let store = Tampered::silent();
-    let (_site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let (_site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     let (reached, go_on) = store.hold_next(Op::Amend);
     ok(one.get("/?set=mine=1").await);
     reached.notified().await;
     ok(other.get("/?set=theirs=1").await);
     a_batch_later().await;
-    assert_eq!(amendments(&other), 1);
+    assert_eq!(updates(&other), 1);
     go_on.notify_one();
     a_poll_later().await;
     a_poll_later().await;
@@ -118,7 +118,7 @@ async fn a_batch_that_meets_another_is_made_anew() {
 #[tokio::test(start_paused = true)]
 async fn a_batch_waits_while_the_store_is_away() {
     let store = Tampered::silent();
-    let (_site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let (_site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     store.go_away(true);
     ok(one.get("/?set=mine=1").await);
     a_batch_later().await;
@@ -131,7 +131,7 @@ async fn a_batch_waits_while_the_store_is_away() {
 #[tokio::test(start_paused = true)]
 async fn cookies_of_an_ended_version_are_not_brought_into_the_next() {
     let store = MemoryStore::new();
-    let (site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let (site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     ok(one.get("/?set=old=1").await);
     site.expire("a");
     ok(other.get("/").await);
@@ -162,12 +162,12 @@ async fn what_was_added_while_a_session_was_adopted_reaches_the_others() {
 #[tokio::test(start_paused = true)]
 async fn changes_stay_local_where_that_was_said() {
     let store = MemoryStore::new();
-    let (site, one, other) = two(|| Sharing::new(store.clone()).cookie_changes(CookieChanges::Local)).await;
+    let (site, one, other) = two(|| SharingConfig::new(store.clone()).cookie_sync(CookieSync::Local)).await;
     ok(one.get("/?set=mine=1").await);
     a_batch_later().await;
     a_poll_later().await;
     assert!(others(&other).is_empty());
-    assert_eq!(amendments(&one), 0);
+    assert_eq!(updates(&one), 0);
     site.expire("a");
     ok(other.get("/").await);
     assert_eq!(site.logins(), 2);
@@ -176,7 +176,7 @@ async fn changes_stay_local_where_that_was_said() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_renamed_is_shared_under_its_new_name() {
     let store = MemoryStore::new();
-    let (site, one, other) = two(|| Sharing::new(store.clone())).await;
+    let (site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     one.session().rename("b").unwrap();
     settle().await;
     let theirs = other.sessions.session("b");

@@ -30,8 +30,9 @@ use tower_client_sessions::{
     Expired, Renewal, RenewalLayer, SessionId, SessionLayer, Sessions,
     gate::GateConfig,
     shared::{
-        Change, Commit, Committed, Fence, Leased, Mark, MemoryStore, Owner, Record, SharedStore, Sharing,
-        StoreError, StoreErrorKind, StoreFuture, Taken, Unreachable,
+        Commit, CommitOutcome, FencingToken, LeaseOutcome, MemoryStore, OnUnreachable, Owner, Record,
+        RecordVersion, SharedStore, SharingConfig, StoreError, StoreErrorKind, StoreEvent, StoreFuture,
+        UseGrant,
     },
 };
 
@@ -227,12 +228,12 @@ impl SharedStore for Store {
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record> {
         Box::pin(self.asked(self.inner.load(key)))
     }
-    fn marks<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Mark>> {
-        Box::pin(self.asked(self.inner.marks(keys)))
+    fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
+        Box::pin(self.asked(self.inner.versions(keys)))
     }
-    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, Leased> {
+    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
         if self.flaw == Some(Flaw::Leases) {
-            self.inner.end_leases();
+            self.inner.expire_leases();
         }
         Box::pin(self.asked(self.inner.lease(key, owner, ttl)))
     }
@@ -240,36 +241,47 @@ impl SharedStore for Store {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: Fence,
+        fence: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
         Box::pin(self.asked(self.inner.extend(key, owner, fence, ttl)))
     }
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, ()> {
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
         Box::pin(self.asked(self.inner.release(key, owner, fence)))
     }
-    fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool> {
+    fn mark_in_progress<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: FencingToken,
+    ) -> StoreFuture<'a, bool> {
         if self.flaw == Some(Flaw::Notes) {
             return Box::pin(self.asked(Box::pin(async { Ok(true) })));
         }
-        Box::pin(self.asked(self.inner.begin(key, owner, fence)))
+        Box::pin(self.asked(self.inner.mark_in_progress(key, owner, fence)))
     }
-    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed> {
+    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         Box::pin(self.asked(self.inner.commit(key, commit)))
     }
-    fn amend<'a>(
+    fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: Mark,
+        mark: RecordVersion,
         owner: Owner,
         payload: Bytes,
-    ) -> StoreFuture<'a, Committed> {
-        Box::pin(self.asked(self.inner.amend(key, mark, owner, payload)))
+    ) -> StoreFuture<'a, CommitOutcome> {
+        Box::pin(self.asked(self.inner.update(key, mark, owner, payload)))
     }
-    fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {
-        Box::pin(self.asked(self.inner.take(key, version, want, limit)))
+    fn take_uses<'a>(
+        &'a self,
+        key: &'a str,
+        version: u64,
+        want: u64,
+        limit: u64,
+    ) -> StoreFuture<'a, UseGrant> {
+        Box::pin(self.asked(self.inner.take_uses(key, version, want, limit)))
     }
-    fn watch<'a>(&'a self, changes: mpsc::Sender<Change>) -> StoreFuture<'a, ()> {
+    fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
         if self.tells {
             return Box::pin(self.life.lasts(self.inner.watch(changes)));
         }
@@ -292,7 +304,7 @@ struct Process {
 
 async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     // A token that somebody may have used up is none.
-    let token = renewal.session().data("token").filter(|_| !renewal.is_interrupted());
+    let token = renewal.session().data("token").filter(|_| !renewal.follows_interrupted());
     let url = format!("http://a/login?{}", token.unwrap_or_default());
     let answer = renewal.send(Request::get(url).body(Body::new())?).await?;
     renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))?;
@@ -302,22 +314,22 @@ async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
 }
 
 impl Process {
-    fn new(site: &Site, store: &Store, policy: Unreachable, seed: u64) -> Self {
+    fn new(site: &Site, store: &Store, policy: OnUnreachable, seed: u64) -> Self {
         let life = Life::new();
         let store = Store { life: life.clone(), ..store.clone() };
-        let sharing = Sharing::new(store).when_unreachable(policy);
+        let sharing = SharingConfig::new(store).on_unreachable(policy);
         let sessions = Sessions::builder().login_first().jitter_seed(seed).shared(sharing).build();
         let gate = GateConfig::new()
-            .max_failures(1000)
+            .max_attempts(1000)
             .backoff(Duration::from_millis(100), Duration::from_secs(2))
-            .attempt_deadline(Duration::from_secs(120))
-            .hold_deadline(Duration::from_secs(900))
-            .renewal_limit(usize::MAX, Duration::from_secs(60));
+            .attempt_timeout(Duration::from_secs(120))
+            .max_wait(Duration::from_secs(900))
+            .renewal_rate_limit(usize::MAX, Duration::from_secs(60));
         let renewing = RenewalLayer::new(&sessions)
             .expired_when(Expired::status([403]))
             .renew_with(log_in)
             .replay_limit(1000)
-            .gate(gate);
+            .gate_config(gate);
         let site = Site { life: life.clone(), ..site.clone() };
         let client = ServiceBuilder::new().layer(renewing).layer(SessionLayer::new(&sessions)).service(site);
         Self { sessions, client: BoxCloneService::new(client), requests: JoinSet::new(), life }
@@ -348,7 +360,7 @@ struct Tally {
     logins: u64,
     refreshes: u64,
     killed: u64,
-    adoptions: u64,
+    versions_adopted: u64,
     conflicts: u64,
 }
 
@@ -358,13 +370,13 @@ impl Tally {
         self.logins += other.logins;
         self.refreshes += other.refreshes;
         self.killed += other.killed;
-        self.adoptions += other.adoptions;
+        self.versions_adopted += other.versions_adopted;
         self.conflicts += other.conflicts;
     }
 
     fn gone(&mut self, sessions: &Sessions) {
         let stats = sessions.sharing_stats().expect("they are shared");
-        self.adoptions += stats.adoptions;
+        self.versions_adopted += stats.versions_adopted;
         self.conflicts += stats.conflicts;
     }
 }
@@ -384,7 +396,7 @@ async fn world(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
         flaw,
         life: Life::new(),
     };
-    let policy = if random.chance(25) { Unreachable::RenewAlone } else { Unreachable::Refuse };
+    let policy = if random.chance(25) { OnUnreachable::RenewLocally } else { OnUnreachable::Fail };
     let forgets = random.chance(30);
     let number = 1 + random.below(4);
     let mut processes: Vec<_> =
@@ -402,8 +414,8 @@ async fn world(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
             70..73 => store.faults().silent = true,
             73..76 => store.faults().lossy = 20,
             76..82 => quieten(&store),
-            82..85 if forgets => store.inner.flush(),
-            85..87 if forgets => store.inner.end_leases(),
+            82..85 if forgets => store.inner.clear(),
+            85..87 if forgets => store.inner.expire_leases(),
             87..91 => {
                 let killed = std::mem::replace(
                     &mut processes[which],
@@ -446,7 +458,7 @@ async fn world(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
     if let Some((token, times)) = seen.tokens.iter().find(|(_, times)| **times > 1) {
         return Err(format!("the token of login {token} was used {times} times"));
     }
-    if policy == Unreachable::Refuse && !forgets && seen.at_once > 1 {
+    if policy == OnUnreachable::Fail && !forgets && seen.at_once > 1 {
         return Err(format!("{} logins ran at once", seen.at_once));
     }
     tally.logins = seen.logins;
@@ -507,7 +519,10 @@ fn every_fleet_keeps_every_promise() {
         }
     }
     println!("{seeds:?}: {total:?}");
-    assert!(seeds.end - seeds.start == 1 || (total.refreshes > 0 && total.killed > 0 && total.adoptions > 0));
+    assert!(
+        seeds.end - seeds.start == 1
+            || (total.refreshes > 0 && total.killed > 0 && total.versions_adopted > 0)
+    );
 }
 
 #[test]

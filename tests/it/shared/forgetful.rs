@@ -8,7 +8,7 @@ use std::{
 use tokio::task::JoinHandle;
 use tower_client_sessions::{
     Renewal, Sessions,
-    shared::{MemoryStore, SharedStore, Sharing, Unreachable},
+    shared::{MemoryStore, OnUnreachable, SharedStore, SharingConfig},
 };
 
 use super::processes::{Op, Process, Tampered, a_poll_later, jar_of, ok};
@@ -18,10 +18,10 @@ use crate::support::*;
 type Interrupted = Arc<Mutex<Vec<bool>>>;
 
 /// A process whose renewals note down whether the one before was interrupted.
-fn process(site: &Site, sharing: impl Into<Sharing>, interrupted: &Interrupted) -> Process {
+fn process(site: &Site, sharing: impl Into<SharingConfig>, interrupted: &Interrupted) -> Process {
     let interrupted = interrupted.clone();
     let rule = move |renewal: Renewal<Body>| {
-        interrupted.lock().unwrap().push(renewal.is_interrupted());
+        interrupted.lock().unwrap().push(renewal.follows_interrupted());
         log_in(renewal)
     };
     Process::with(site, sharing, Sessions::builder().login_first(), |layer| layer.renew_with(rule))
@@ -44,7 +44,7 @@ async fn one_that_renews(site: &Site, store: &MemoryStore) -> (Process, Process,
 async fn what_is_renewed_while_the_store_forgets_is_waited_for_and_shared() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let (one, other, renewing) = one_that_renews(&site, &store).await;
-    store.flush();
+    store.clear();
     let waiting = other.spawn();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(site.logins(), 2, "nobody else begins, though there is no lease any more");
@@ -59,7 +59,7 @@ async fn what_is_renewed_while_the_store_forgets_is_waited_for_and_shared() {
 async fn nobody_renews_before_a_holder_that_was_forgotten_has_given_up() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let (_one, other, renewing) = one_that_renews(&site, &store).await;
-    store.flush();
+    store.clear();
     let waiting = other.spawn();
     // The first finds that its lease is gone and ends its login; nothing is known of it to the store.
     tokio::time::sleep(Duration::from_secs(9)).await;
@@ -79,7 +79,7 @@ async fn what_came_with_a_forgotten_record_counts_as_used_up() {
         (process(&site, store.clone(), &interrupted), process(&site, store.clone(), &interrupted));
     ok(one.get("/").await);
     ok(other.get("/").await);
-    store.flush();
+    store.clear();
     site.expire("a");
     ok(other.get("/").await);
     ok(one.get("/").await);
@@ -91,7 +91,7 @@ async fn what_came_with_a_forgotten_record_counts_as_used_up() {
 #[tokio::test(start_paused = true)]
 async fn who_renews_alone_counts_what_came_from_the_store_as_used_up() {
     let (site, store, interrupted) = (Site::new(), Tampered::silent(), Interrupted::default());
-    let alone = || Sharing::new(store.clone()).when_unreachable(Unreachable::RenewAlone);
+    let alone = || SharingConfig::new(store.clone()).on_unreachable(OnUnreachable::RenewLocally);
     let one = process(&site, alone(), &interrupted);
     ok(one.get("/").await);
     store.go_away(true);
@@ -103,7 +103,7 @@ async fn who_renews_alone_counts_what_came_from_the_store_as_used_up() {
 #[tokio::test(start_paused = true)]
 async fn of_those_who_renewed_alone_the_first_to_tell_is_everybodys() {
     let (site, store) = (Site::new(), Tampered::silent());
-    let alone = || Sharing::new(store.clone()).when_unreachable(Unreachable::RenewAlone);
+    let alone = || SharingConfig::new(store.clone()).on_unreachable(OnUnreachable::RenewLocally);
     let processes: Vec<_> = (0..4).map(|_| Process::new(&site, alone())).collect();
     for process in &processes {
         ok(process.get("/").await);
@@ -169,7 +169,7 @@ async fn a_token_that_is_being_used_up_while_the_session_is_cleared_is_not_used_
     let rule = {
         let tokens = tokens.clone();
         move |renewal: Renewal<Body>| {
-            let token = renewal.session().data("token").filter(|_| !renewal.is_interrupted());
+            let token = renewal.session().data("token").filter(|_| !renewal.follows_interrupted());
             tokens.lock().unwrap().extend(token);
             async move {
                 log_in(renewal.clone()).await?;

@@ -18,7 +18,7 @@ use tower_client_sessions::{
     PoolLayer, Renewal, RenewalLayer, SessionLayer, SessionPool, Sessions,
     gate::BoxError,
     pool::{Member, SessionPoolBuilder},
-    shared::{MemoryStore, SharedStore, Sharing},
+    shared::{MemoryStore, SharedStore, SharingConfig},
 };
 
 use super::processes::Tampered;
@@ -108,7 +108,7 @@ struct Process {
 impl Process {
     fn new(
         site: &Site,
-        sharing: impl Into<Sharing>,
+        sharing: impl Into<SharingConfig>,
         settings: impl FnOnce(SessionPoolBuilder) -> SessionPoolBuilder,
     ) -> Self {
         let sessions = Sessions::builder().login_first().shared(sharing).build();
@@ -148,7 +148,7 @@ async fn a_lease_later() {
 #[tokio::test(start_paused = true)]
 async fn exclusive_holds_for_all_processes_together() {
     let (site, store) = (Site::open(), MemoryStore::new());
-    let process = || Process::new(&site, store.clone(), |pool| pool.size(4).seats(6));
+    let process = || Process::new(&site, store.clone(), |pool| pool.size(4).slots(6));
     let (one, other) = (process(), process());
     let mut tasks = JoinSet::new();
     one.spawn(&mut tasks, 200);
@@ -192,7 +192,7 @@ async fn the_seats_of_a_process_that_is_gone_are_taken_with_their_sessions() {
         let (site, store) = (site.clone(), store.clone());
         move || {
             runtime.block_on(async {
-                let gone = Process::new(&site, store, |pool| pool.size(1).seats(1));
+                let gone = Process::new(&site, store, |pool| pool.size(1).slots(1));
                 gone.get().await;
                 std::mem::forget(gone);
             });
@@ -201,7 +201,7 @@ async fn the_seats_of_a_process_that_is_gone_are_taken_with_their_sessions() {
     .join()
     .unwrap();
     assert_eq!(site.state().logins, 1);
-    let other = Process::new(&site, store, |pool| pool.size(1).seats(1));
+    let other = Process::new(&site, store, |pool| pool.size(1).slots(1));
     let response = other.get().await;
     assert_eq!(response.extensions().get::<Member>().unwrap().id().to_string(), "pool-1");
     assert_eq!(site.state().logins, 1, "and its session was good");
@@ -210,12 +210,12 @@ async fn the_seats_of_a_process_that_is_gone_are_taken_with_their_sessions() {
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_is_dropped_gives_its_seats_back_at_once() {
     let (site, store) = (Site::open(), MemoryStore::new());
-    let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let one = Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     one.get().await;
     drop(one);
     settle().await;
     let begun = tokio::time::Instant::now();
-    let other = Process::new(&site, store, |pool| pool.size(1).seats(1));
+    let other = Process::new(&site, store, |pool| pool.size(1).slots(1));
     other.get().await;
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(site.state().logins, 1);
@@ -224,7 +224,7 @@ async fn a_pool_that_is_dropped_gives_its_seats_back_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_process_that_has_none_gets_one_of_those_who_have_all() {
     let (site, store) = (Site::open(), MemoryStore::new());
-    let process = || Process::new(&site, store.clone(), |pool| pool.size(2).seats(2));
+    let process = || Process::new(&site, store.clone(), |pool| pool.size(2).slots(2));
     let (one, other) = (process(), process());
     let mut busy = JoinSet::new();
     // Twenty seconds' work for the two seats.
@@ -238,13 +238,13 @@ async fn a_process_that_has_none_gets_one_of_those_who_have_all() {
     assert!(!busy.is_empty(), "the other one had not done yet");
     assert!(busy.join_all().await.iter().all(Result::is_ok));
     assert_eq!(site.state().most, 1);
-    assert!(one.pool.stats().given_back >= 1);
+    assert!(one.pool.stats().released >= 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_seat_that_nobody_uses_is_given_back() {
     let (site, store) = (Site::open(), MemoryStore::new());
-    let process = || Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let process = || Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     let (one, other) = (process(), process());
     one.get().await;
     assert_eq!(one.serving(), ["pool-1"]);
@@ -261,7 +261,7 @@ async fn a_seat_that_nobody_uses_is_given_back() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_is_retired_is_ended_for_all() {
     let (site, store) = (Site::open(), MemoryStore::new());
-    let process = || Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let process = || Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     let (one, other) = (process(), process());
     let response = one.get().await;
     response.extensions().get::<Member>().unwrap().retire();
@@ -277,14 +277,14 @@ async fn a_session_that_is_retired_is_ended_for_all() {
 #[tokio::test(start_paused = true)]
 async fn cookies_that_came_last_go_with_the_seat() {
     let (site, store) = (Site::open(), MemoryStore::new());
-    let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let one = Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     let response = one.get().await;
     let member = response.extensions().get::<Member>().unwrap();
     member.session().set_cookie("cart=full", "http://a/").unwrap();
     drop(response);
     tokio::time::sleep(Duration::from_secs(40)).await;
     settle().await;
-    let other = Process::new(&site, store, |pool| pool.size(1).seats(1));
+    let other = Process::new(&site, store, |pool| pool.size(1).slots(1));
     other.get().await;
     let seen: Vec<String> = site.state().pages.keys().cloned().collect();
     assert!(seen.iter().any(|cookies| cookies.contains("cart=full")), "{seen:?}");
@@ -293,7 +293,7 @@ async fn cookies_that_came_last_go_with_the_seat() {
 /// A process on the one seat that there is, with a request that does not end.
 async fn one_that_sits() -> (Site, Tampered, Process, JoinSet<Result<Response<()>, BoxError>>) {
     let (site, store) = (Site::held(), Tampered::silent());
-    let one = Process::new(&site, store.clone(), |pool| pool.size(1).seats(1));
+    let one = Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     let mut tasks = JoinSet::new();
     one.spawn(&mut tasks, 1);
     settle().await;
@@ -328,7 +328,7 @@ async fn a_seat_is_given_up_before_its_lease_ends_though_the_store_says_nothing(
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_is_gone_leaves_no_task_behind() {
     let (site, store) = (Site::open(), MemoryStore::new());
-    let one = Process::new(&site, store.clone(), |pool| pool.size(2).seats(1));
+    let one = Process::new(&site, store.clone(), |pool| pool.size(2).slots(1));
     one.get().await;
     settle().await;
     drop(one);

@@ -10,12 +10,13 @@ use http::Request;
 use tokio::sync::{Notify, mpsc};
 use tower_client_sessions::{
     Renewal, RenewalLayer, Session, Sessions,
-    cookies::{Jar, Target, Timestamp},
+    cookies::{CookieUrl, Jar, Timestamp},
     gate::{GateConfig, RenewalError, RenewalErrorKind},
     session::{SessionError, SessionErrorKind, SessionsBuilder},
     shared::{
-        Change, Commit, Committed, Fence, Leased, Mark, MemoryStore, Owner, Record, SealKey, SharedStore,
-        Sharing, StoreError, StoreErrorKind, StoreFuture, Taken, Unreachable,
+        Commit, CommitOutcome, EncryptionKey, FencingToken, LeaseOutcome, MemoryStore, OnUnreachable, Owner,
+        Record, RecordVersion, SharedStore, SharingConfig, StoreError, StoreErrorKind, StoreEvent,
+        StoreFuture, UseGrant,
     },
 };
 
@@ -28,13 +29,13 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(site: &Site, sharing: impl Into<Sharing>) -> Self {
+    pub(super) fn new(site: &Site, sharing: impl Into<SharingConfig>) -> Self {
         Self::with(site, sharing, Sessions::builder().login_first(), |layer| layer)
     }
 
     pub(super) fn with(
         site: &Site,
-        sharing: impl Into<Sharing>,
+        sharing: impl Into<SharingConfig>,
         builder: SessionsBuilder,
         change: impl FnOnce(RenewalLayer<Body>) -> RenewalLayer<Body>,
     ) -> Self {
@@ -67,7 +68,7 @@ impl Process {
 /// A jar with this session of the site.
 pub(super) fn jar_of(sid: &str) -> Jar {
     let mut jar = Jar::default();
-    jar.add([("sid", sid)], &Target::parse("http://a/").unwrap(), Timestamp::now()).unwrap();
+    jar.add([("sid", sid)], &CookieUrl::parse("http://a/").unwrap(), Timestamp::now()).unwrap();
     jar
 }
 
@@ -121,9 +122,9 @@ async fn hazard_46_an_expiry_that_all_see_costs_one_login_and_the_losers_adopt()
         assert_eq!(site.logins(), round);
     }
     assert_eq!(site.logins_at_once(), 1);
-    let adoptions: u64 =
-        processes.iter().map(|process| process.sessions.sharing_stats().unwrap().adoptions).sum();
-    assert_eq!(adoptions, 5 * 3, "each of five logins is adopted by the three others");
+    let versions_adopted: u64 =
+        processes.iter().map(|process| process.sessions.sharing_stats().unwrap().versions_adopted).sum();
+    assert_eq!(versions_adopted, 5 * 3, "each of five logins is adopted by the three others");
 }
 
 #[tokio::test(start_paused = true)]
@@ -255,11 +256,13 @@ async fn a_commit_whose_answer_is_lost_is_found_to_be_its_own() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_extended_while_the_login_takes_its_time() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
-    let gate = || {
-        GateConfig::new().attempt_deadline(Duration::from_secs(600)).hold_deadline(Duration::from_secs(600))
+    let gate =
+        || GateConfig::new().attempt_timeout(Duration::from_secs(600)).max_wait(Duration::from_secs(600));
+    let process = || {
+        Process::with(&site, store.clone(), Sessions::builder().login_first(), |layer| {
+            layer.gate_config(gate())
+        })
     };
-    let process =
-        || Process::with(&site, store.clone(), Sessions::builder().login_first(), |layer| layer.gate(gate()));
     let (one, other) = (process(), process());
     let mut tasks = spawn_pages(&one.client, "a", 1);
     settle().await;
@@ -281,7 +284,7 @@ async fn the_lease_of_a_process_that_is_gone_runs_out_and_the_next_one_knows() {
     let rule = {
         let interrupted = interrupted.clone();
         move |renewal: Renewal<Body>| {
-            interrupted.lock().unwrap().push(renewal.is_interrupted());
+            interrupted.lock().unwrap().push(renewal.follows_interrupted());
             log_in(renewal)
         }
     };
@@ -411,7 +414,7 @@ async fn while_the_store_is_away_what_is_current_serves_and_renewals_wait_for_it
 #[tokio::test(start_paused = true)]
 async fn a_process_that_may_renew_alone_shares_what_it_has_when_the_store_is_back() {
     let (site, store) = (Site::new(), Tampered::silent());
-    let alone = || Sharing::new(store.clone()).when_unreachable(Unreachable::RenewAlone);
+    let alone = || SharingConfig::new(store.clone()).on_unreachable(OnUnreachable::RenewLocally);
     let (one, other) = (Process::new(&site, alone()), Process::new(&site, alone()));
     ok(one.get("/").await);
     ok(other.get("/").await);
@@ -446,7 +449,7 @@ async fn hazard_50_a_store_that_never_answers_is_waited_for_with_a_bound() {
 #[tokio::test(start_paused = true)]
 async fn what_may_be_out_of_date_is_not_sent_where_that_was_said() {
     let (site, store) = (Site::new(), Tampered::silent());
-    let sharing = Sharing::new(store.clone()).stale_after(Duration::from_secs(20));
+    let sharing = SharingConfig::new(store.clone()).stale_after(Duration::from_secs(20));
     let one = Process::new(&site, sharing);
     ok(one.get("/").await);
     store.go_away(true);
@@ -466,7 +469,7 @@ async fn a_store_that_was_flushed_costs_nothing_until_the_session_ends() {
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     ok(one.get("/").await);
     ok(other.get("/").await);
-    store.flush();
+    store.clear();
     a_poll_later().await;
     ok(one.get("/").await);
     ok(other.get("/").await);
@@ -481,10 +484,12 @@ async fn a_store_that_was_flushed_costs_nothing_until_the_session_ends() {
 async fn a_limit_of_uses_holds_for_the_whole_fleet() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let process = || {
-        let sharing = Sharing::new(store.clone()).use_block(7);
+        let sharing = SharingConfig::new(store.clone()).use_batch_size(7);
         Process::with(&site, sharing, Sessions::builder().login_first(), |layer| {
             // Looking for more uses is an attempt too, and here all ask in one moment.
-            layer.max_uses(50).gate(GateConfig::new().renewal_limit(1000, Duration::from_secs(60)))
+            layer
+                .max_uses(50)
+                .gate_config(GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(60)))
         })
     };
     let processes: Vec<_> = (0..3).map(|_| process()).collect();
@@ -509,10 +514,10 @@ async fn a_limit_of_uses_holds_for_the_whole_fleet() {
 #[tokio::test(start_paused = true)]
 async fn a_damaged_or_foreign_record_is_refused_with_its_key_and_left_alone() {
     for (payload, expected) in [
-        (&b"not ours"[..], StoreErrorKind::Damaged),
-        (b"tcs9{}", StoreErrorKind::Foreign),
-        (b"tcs1{\"version\":1}", StoreErrorKind::Damaged),
-        (b"tcs2nonsense", StoreErrorKind::Sealed),
+        (&b"not ours"[..], StoreErrorKind::Corrupt),
+        (b"tcs9{}", StoreErrorKind::UnsupportedFormat),
+        (b"tcs1{\"version\":1}", StoreErrorKind::Corrupt),
+        (b"tcs2nonsense", StoreErrorKind::DecryptionFailed),
     ] {
         let (site, store) = (Site::new(), MemoryStore::new());
         let commit = Commit {
@@ -539,7 +544,7 @@ async fn a_damaged_or_foreign_record_is_refused_with_its_key_and_left_alone() {
 #[tokio::test(start_paused = true)]
 async fn what_is_sealed_is_read_by_the_key_alone() {
     let (site, store) = (Site::new(), MemoryStore::new());
-    let sealed = |byte| Sharing::new(store.clone()).seal(SealKey::new(&[byte; 32]));
+    let sealed = |byte| SharingConfig::new(store.clone()).encrypt_with(EncryptionKey::new(&[byte; 32]));
     let one = Process::new(&site, sealed(1));
     ok(one.get("/").await);
     let payload = store.load("a").await.unwrap().payload;
@@ -548,11 +553,11 @@ async fn what_is_sealed_is_read_by_the_key_alone() {
     let other = Process::new(&site, sealed(1));
     ok(other.get("/").await);
     assert_eq!(other.sid(), one.sid());
-    for sharing in [sealed(2), Sharing::new(store.clone())] {
+    for sharing in [sealed(2), SharingConfig::new(store.clone())] {
         let stranger = Process::new(&site, sharing);
         let refused = stranger.get("/").await.unwrap_err();
         let source = std::error::Error::source(refused.downcast_ref::<RenewalError>().unwrap()).unwrap();
-        assert_eq!(source.downcast_ref::<StoreError>().unwrap().kind(), StoreErrorKind::Sealed);
+        assert_eq!(source.downcast_ref::<StoreError>().unwrap().kind(), StoreErrorKind::DecryptionFailed);
     }
     // A record in another's place does not open either.
     let record = store.load("a").await.unwrap();
@@ -676,7 +681,7 @@ impl Tampered {
 
     /// Ends all leases, as if their time were over.
     pub(super) fn lose_leases(&self) {
-        self.inner.end_leases();
+        self.inner.expire_leases();
     }
 
     async fn tamper<'a, T>(&'a self, op: Op, request: StoreFuture<'a, T>) -> Result<T, StoreError> {
@@ -706,11 +711,11 @@ impl SharedStore for Tampered {
         Box::pin(self.tamper(Op::Load, self.inner.load(key)))
     }
 
-    fn marks<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<Mark>> {
-        Box::pin(self.tamper(Op::Other, self.inner.marks(keys)))
+    fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
+        Box::pin(self.tamper(Op::Other, self.inner.versions(keys)))
     }
 
-    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, Leased> {
+    fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
         // A server does what it was sent, whether or not somebody waits for its answer.
         let (store, key) = (self.clone(), key.to_owned());
         let sent =
@@ -722,21 +727,26 @@ impl SharedStore for Tampered {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: Fence,
+        fence: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
         Box::pin(self.tamper(Op::Other, self.inner.extend(key, owner, fence, ttl)))
     }
 
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, ()> {
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
         Box::pin(self.tamper(Op::Other, self.inner.release(key, owner, fence)))
     }
 
-    fn begin<'a>(&'a self, key: &'a str, owner: Owner, fence: Fence) -> StoreFuture<'a, bool> {
-        Box::pin(self.tamper(Op::Begin, self.inner.begin(key, owner, fence)))
+    fn mark_in_progress<'a>(
+        &'a self,
+        key: &'a str,
+        owner: Owner,
+        fence: FencingToken,
+    ) -> StoreFuture<'a, bool> {
+        Box::pin(self.tamper(Op::Begin, self.inner.mark_in_progress(key, owner, fence)))
     }
 
-    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, Committed> {
+    fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         // What was sent is written, also if nobody waits for it any more.
         let (store, key) = (self.clone(), key.to_owned());
         let sent =
@@ -744,21 +754,27 @@ impl SharedStore for Tampered {
         Box::pin(async move { sent.await.expect("it does not panic") })
     }
 
-    fn amend<'a>(
+    fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: Mark,
+        mark: RecordVersion,
         owner: Owner,
         payload: Bytes,
-    ) -> StoreFuture<'a, Committed> {
-        Box::pin(self.tamper(Op::Amend, self.inner.amend(key, mark, owner, payload)))
+    ) -> StoreFuture<'a, CommitOutcome> {
+        Box::pin(self.tamper(Op::Amend, self.inner.update(key, mark, owner, payload)))
     }
 
-    fn take<'a>(&'a self, key: &'a str, version: u64, want: u64, limit: u64) -> StoreFuture<'a, Taken> {
-        Box::pin(self.tamper(Op::Other, self.inner.take(key, version, want, limit)))
+    fn take_uses<'a>(
+        &'a self,
+        key: &'a str,
+        version: u64,
+        want: u64,
+        limit: u64,
+    ) -> StoreFuture<'a, UseGrant> {
+        Box::pin(self.tamper(Op::Other, self.inner.take_uses(key, version, want, limit)))
     }
 
-    fn watch<'a>(&'a self, changes: mpsc::Sender<Change>) -> StoreFuture<'a, ()> {
+    fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
         if self.state.lock().unwrap().tells {
             return self.inner.watch(changes);
         }
@@ -777,9 +793,11 @@ impl SharedStore for Tampered {
 
 #[test]
 fn times_that_cannot_be_added_to_a_moment_are_refused() {
-    let sharing = || Sharing::new(MemoryStore::new());
+    let sharing = || SharingConfig::new(MemoryStore::new());
     for time in [Duration::ZERO, Duration::MAX] {
-        for sharing in [sharing().lease(time), sharing().poll(time), sharing().deadline(time)] {
+        for sharing in
+            [sharing().lease_ttl(time), sharing().poll_interval(time), sharing().store_timeout(time)]
+        {
             assert!(Sessions::builder().shared(sharing).try_build().is_err(), "{time:?}");
         }
     }

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_client_sessions::shared::{
-    Commit, Committed, FileStore, Mark, MemoryStore, Owner, SharedStore, check_store,
+    Commit, CommitOutcome, FileStore, MemoryStore, Owner, RecordVersion, SharedStore, test_conformance,
 };
 
 use super::folder;
 
 #[tokio::test(start_paused = true)]
 async fn the_store_in_memory_keeps_the_contract() {
-    check_store(&MemoryStore::new(), true).await.unwrap();
+    test_conformance(&MemoryStore::new(), true).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_store_in_a_folder_keeps_the_contract() {
     let folder = folder::Folder::new();
-    check_store(&FileStore::open(folder.path()).unwrap(), false).await.unwrap();
+    test_conformance(&FileStore::open(folder.path()).unwrap(), false).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -40,8 +40,8 @@ async fn hazard_49_a_record_is_never_read_torn() {
                     interrupted: false,
                     payload: payload(version),
                 };
-                let mark = Mark { version, revision: 0, ended: false };
-                assert_eq!(store.commit("a", commit).await.unwrap(), Committed::At(mark));
+                let mark = RecordVersion { version, revision: 0, ended: false };
+                assert_eq!(store.commit("a", commit).await.unwrap(), CommitOutcome::Written(mark));
             }
         }
     });
@@ -67,7 +67,7 @@ mod redis {
     async fn the_store_in_redis_keeps_the_contract() {
         let Some(server) = Redis::start(&[]) else { return };
         let store = server.store("check ").await;
-        check_store(&store, true).await.unwrap();
+        test_conformance(&store, true).await.unwrap();
     }
 
     #[tokio::test]
@@ -79,14 +79,14 @@ mod redis {
         let Some(server) = Redis::start_tls(&tls, &settings) else { return };
         let address = server.address_of("fleet:pa55@");
         let store = RedisStore::connect_tls(&address, "crawl:", Some(tls.root()), None).await.unwrap();
-        check_store(&store, true).await.unwrap();
+        test_conformance(&store, true).await.unwrap();
 
         // Whoever is not the one it says it is, is refused, and told so without what it was given.
         let untrusted = RedisStore::connect(&address, "crawl:").await.unwrap_err();
         assert_eq!(untrusted.kind(), StoreErrorKind::Unreachable);
         let wrong = server.address_of("fleet:secret@");
         let refused = RedisStore::connect_tls(&wrong, "crawl:", Some(tls.root()), None).await.unwrap_err();
-        assert_eq!(refused.kind(), StoreErrorKind::Refused);
+        assert_eq!(refused.kind(), StoreErrorKind::Rejected);
         let mut shown = format!("{refused:?} {refused}");
         let mut source = std::error::Error::source(&refused);
         while let Some(cause) = source {
@@ -96,7 +96,7 @@ mod redis {
         assert!(!shown.contains("secret"), "{shown}");
         // And it reaches nothing else.
         let store = RedisStore::connect_tls(&address, "others:", Some(tls.root()), None).await.unwrap();
-        assert_eq!(store.load("a").await.unwrap_err().kind(), StoreErrorKind::Refused);
+        assert_eq!(store.load("a").await.unwrap_err().kind(), StoreErrorKind::Rejected);
     }
 
     fn commit(version: u64, payload: Bytes) -> Commit {
@@ -125,7 +125,7 @@ mod redis {
                 break error;
             }
         };
-        assert_eq!(refused.kind(), StoreErrorKind::Refused);
+        assert_eq!(refused.kind(), StoreErrorKind::Rejected);
         assert_eq!(store.load("session 1").await.unwrap().mark.version, 1, "it is still read");
     }
 

@@ -17,7 +17,7 @@ use tokio::{
 use tower::ServiceExt;
 use tower_client_sessions::{
     Session, SessionId, SessionInfo, Sessions,
-    cookies::{Jar, Target},
+    cookies::{CookieUrl, Jar},
     gate::BoxError,
 };
 
@@ -219,7 +219,7 @@ pub(super) async fn user(sessions: Sessions, sender: Sender, name: u64, mut rng:
                 let number = site.number();
                 let mut jar = Jar::default();
                 let url = url(&session);
-                let target = Target::parse(&url).unwrap();
+                let target = CookieUrl::parse(&url).unwrap();
                 jar.set(&format!("given={number}; Path=/"), &target, SystemTime::UNIX_EPOCH.into()).unwrap();
                 session.replace(jar);
                 site.ended(&session, before);
@@ -284,5 +284,5 @@ fn look(site: &Site, session: &Session) {
     if found != expected {
         site.breaks(format!("edits: {} has {found:?} and not {expected:?}", session.id()));
     }
-    let _ = (session.held(), session.identity());
+    let _ = (session.waiting(), session.identity());
 }

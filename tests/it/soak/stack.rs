@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tower::{ServiceBuilder, buffer::Buffer, limit::GlobalConcurrencyLimitLayer, util::BoxCloneService};
 use tower_client_sessions::{
     Expired, RenewalLayer, Sessions,
-    gate::{GateConfig, Refused, Release},
-    renewal::{LateAnswer, ReplayMethods},
+    gate::{GateConfig, PermanentError, Release},
+    renewal::{ReplayMethods, StaleResponse},
 };
 
 use super::{
@@ -47,7 +47,7 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
     let mut rng = site.rng(Rng::child);
     let panics = moods.panics;
     let classifier = Mutex::new(rng.child());
-    let expired = Expired::when(move |answer| {
+    let expired = Expired::from_fn(move |answer| {
         if draw(&classifier).chance(panics / 3) {
             panic_wanted();
         }
@@ -55,12 +55,12 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
     });
     let cloner = Mutex::new(rng.child());
     let gate = GateConfig::new()
-        .attempt_deadline(Duration::from_millis(rng.between(500, 20_000)))
-        .hold_deadline(LIMIT * 10)
-        .max_failures(rng.between(1, 5) as u32)
-        .renewal_limit(rng.between(3, 30) as usize, Duration::from_millis(rng.between(100, 30_000)))
-        .cool_down(Duration::from_millis(rng.below(5000)))
-        .max_held(if rng.chance(10) { 3 } else { 1000 })
+        .attempt_timeout(Duration::from_millis(rng.between(500, 20_000)))
+        .max_wait(LIMIT * 10)
+        .max_attempts(rng.between(1, 5) as u32)
+        .renewal_rate_limit(rng.between(3, 30) as usize, Duration::from_millis(rng.between(100, 30_000)))
+        .cooldown(Duration::from_millis(rng.below(5000)))
+        .max_waiting(if rng.chance(10) { 3 } else { 1000 })
         .release(match moods.release {
             0 => Release::All,
             1 => Release::ProbeFirst,
@@ -69,7 +69,7 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
     let mut layer = RenewalLayer::new(sessions)
         .expired_when(expired)
         .replay_limit(moods.replays)
-        .clone_body(move |body: &Body| {
+        .clone_bodies_with(move |body: &Body| {
             let mut rng = draw(&cloner);
             if rng.chance(panics / 3) {
                 panic_wanted();
@@ -77,12 +77,12 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
             rng.chance(80).then(|| body.clone())
         })
         .replay_methods(if rng.chance(50) { ReplayMethods::All } else { ReplayMethods::Safe })
-        .late_answers(match moods.late {
-            0 => LateAnswer::Deliver,
-            1 => LateAnswer::ReplayIfExpired,
-            _ => LateAnswer::ReplayAll,
+        .stale_responses(match moods.late {
+            0 => StaleResponse::Deliver,
+            1 => StaleResponse::ReplayIfExpired,
+            _ => StaleResponse::ReplayAll,
         })
-        .gate(gate);
+        .gate_config(gate);
     if let Some(uses) = moods.max_uses {
         layer = layer.max_uses(uses);
     }
@@ -109,7 +109,7 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
                 panic_wanted();
             }
             if refuses {
-                return Err(Refused::new("the account is locked").into());
+                return Err(PermanentError::new("the account is locked").into());
             }
             renewal.require(renewal.has_cookie("sid"))
         }
