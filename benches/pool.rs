@@ -28,7 +28,8 @@ fn at_once<F: Future>(future: F) -> F::Output {
 
 /// An exclusive pool whose members are all there.
 fn filled(size: u32, strategy: Strategy) -> SessionPool {
-    let pool = SessionPool::builder(&Sessions::new()).size(size).exclusive().strategy(strategy).build();
+    let pool =
+        SessionPool::builder(&Sessions::new()).size(size).exclusive().strategy(strategy).build().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut leases = Vec::new();

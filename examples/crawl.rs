@@ -65,14 +65,14 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
             false => profiles,
         });
     }
-    let sessions = builder.build();
+    let sessions = builder.build()?;
     // Members of a pool come and go; what they fetch is counted together.
     let accounts: Arc<[Account]> = match options.pool {
         Some(_) => [Account::default()].into(),
         None => (0..options.sessions).map(|name| Account::new(&sessions, name)).collect(),
     };
     let pool = SessionPool::builder(&sessions).size(options.pool.unwrap_or(1));
-    let pool = if options.exclusive { pool.exclusive() } else { pool }.build();
+    let pool = if options.exclusive { pool.exclusive() } else { pool }.build()?;
 
     let (site, (page_url, login_url)) = match options.urls.clone() {
         Some(urls) => (None, urls),
@@ -104,7 +104,10 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
                 let answer = renewal.send(request).await?;
                 let status = answer.status();
                 renewal
-                    .require(status.is_success() && !renewal.cookies().is_empty())
+                    .ensure(
+                        status.is_success() && !renewal.cookies().is_empty(),
+                        "the login was not accepted",
+                    )
                     .map_err(|error| format!("{error}: {status}, {} cookies", renewal.cookies().len()))?;
                 accounts[name].logged_in()
             }

@@ -106,7 +106,7 @@ fn stack(options: &Options) -> Result<Stack, BoxError> {
     if options.login.is_some() {
         sessions = sessions.login_first();
     }
-    let sessions = sessions.build();
+    let sessions = sessions.build()?;
     let mut renewal =
         RenewalLayer::new(&sessions).expired_when(expired).replay_limit(options.replays).clone_bodies();
     if let Some(uses) = options.max_uses {
@@ -135,7 +135,9 @@ async fn log_in(login: Login, renewal: Renewal<Full<Bytes>>) -> Result<(), BoxEr
     };
     // A redirect leads away from a login that worked.
     let good = (status.is_success() || status.is_redirection()) && has_cookie;
-    renewal.require(good).map_err(|error| format!("{error}: the login was answered with {status}").into())
+    renewal
+        .ensure(good, "the login was not accepted")
+        .map_err(|error| format!("{error}: the login was answered with {status}").into())
 }
 
 struct Gateway {

@@ -32,7 +32,7 @@ async fn main() -> Result<(), BoxError> {
     let login = site.url("/login");
 
     let profile = Profile::builder().user_agent("hyper-example/1.0").build()?;
-    let sessions = Sessions::builder().profiles(Profiles::new([profile])?).login_first().build();
+    let sessions = Sessions::builder().profiles(Profiles::new([profile])?).login_first().build()?;
     let hyper = Client::builder(TokioExecutor::new())
         // Without a timer of its own the pool closes idle connections only when it is asked for one.
         .pool_timer(TokioTimer::new())
@@ -46,7 +46,10 @@ async fn main() -> Result<(), BoxError> {
                         Request::get(format!("{login}?acct={}", renewal.session_id())).body(Body::new());
                     async move {
                         let answer = renewal.send(request?).await?;
-                        renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+                        renewal.ensure(
+                            answer.status().is_success() && renewal.has_cookie("sid"),
+                            "the login was not accepted",
+                        )
                     }
                 })
                 .replay_limit(4),

@@ -71,7 +71,7 @@ async fn measure(identities: usize, kind: &str, stay_open: bool) -> Result<(), B
     let builder = if kind == "tls-http2" { builder } else { builder.http1_only() };
     let client = builder.build::<Empty<Bytes>>()?;
     let sessions =
-        Sessions::builder().profiles(Profiles::new([profile])?).max_sessions(2 * identities).build();
+        Sessions::builder().profiles(Profiles::new([profile])?).max_sessions(2 * identities).build()?;
     let start = resident()?;
     let kept: Vec<_> = (0..identities).map(|name| sessions.session(name)).collect();
     let of_sessions = resident()?;

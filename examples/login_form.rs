@@ -70,7 +70,7 @@ async fn log_in(renewal: Renewal<Body>, login: String) -> Result<(), BoxError> {
         // A second try would be refused like the first, and may lock the account.
         return Err(PermanentError::new("the password is wrong").into());
     }
-    renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+    renewal.ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
 }
 
 /// Starts the site: `/login` and its form, pages for those who have logged in, and `/end`, after which they no more have.

@@ -34,7 +34,7 @@ async fn main() -> Result<(), BoxError> {
             Profile::builder().proxy(Proxy::direct()).user_agent(format!("client-{number}")).build()
         })
         .collect();
-    let sessions = Sessions::builder().profiles(Profiles::new(profiles?)?).build();
+    let sessions = Sessions::builder().profiles(Profiles::new(profiles?)?).build()?;
     let client = ServiceBuilder::new()
         .layer(SessionLayer::new(&sessions))
         .layer(ProfileLayer::new())

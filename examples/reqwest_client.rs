@@ -72,7 +72,7 @@ async fn main() -> Result<(), BoxError> {
     });
 
     let profile = Profile::builder().proxy(Proxy::direct()).user_agent("reqwest-example/1.0").build()?;
-    let sessions = Sessions::builder().profiles(Profiles::new([profile])?).build();
+    let sessions = Sessions::builder().profiles(Profiles::new([profile])?).build()?;
     let clients = Clients::default();
     let stack = ServiceBuilder::new().layer(SessionLayer::new(&sessions)).layer(ProfileLayer::new()).service(
         service_fn(move |request: Request<&'static str>| {

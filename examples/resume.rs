@@ -94,7 +94,7 @@ async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
             sessions
         }
         // A first crawl; any other error is one that somebody should look at.
-        Err(error) if error.kind() == SnapshotErrorKind::Read && !file.exists() => builder().build(),
+        Err(error) if error.kind() == SnapshotErrorKind::Read && !file.exists() => builder().build()?,
         Err(error) => return Err(error.into()),
     };
     // Whatever changes is in the file a hundredth of a second later.
@@ -107,7 +107,10 @@ async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
                 let login = Request::get(format!("{login_url}{}", renewal.session_id())).body(Body::new());
                 async move {
                     let answer = renewal.send(login?).await?;
-                    renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+                    renewal.ensure(
+                        answer.status().is_success() && renewal.has_cookie("sid"),
+                        "the login was not accepted",
+                    )
                 }
             },
         ))

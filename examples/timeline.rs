@@ -33,7 +33,7 @@ const LOGINS: u32 = 3;
 async fn main() -> Result<(), BoxError> {
     let config = SiteConfig { budget: BUDGET, login_ms: 30, latency_ms: 12, ..SiteConfig::default() };
     let site = Site::start(config).await?;
-    let sessions = Sessions::builder().login_first().build();
+    let sessions = Sessions::builder().login_first().build()?;
     let mut events = sessions.events();
     let login = site.url("/login?acct=alice");
     let client = ServiceBuilder::new()
@@ -42,7 +42,10 @@ async fn main() -> Result<(), BoxError> {
                 let login = login.clone();
                 async move {
                     let answer = renewal.send(Request::get(login).body(Empty::new())?).await?;
-                    renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+                    renewal.ensure(
+                        answer.status().is_success() && renewal.has_cookie("sid"),
+                        "the login was not accepted",
+                    )
                 }
             },
         ))

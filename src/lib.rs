@@ -42,7 +42,7 @@
 //!             .renew_with(|renewal: Renewal<_>| async move {
 //!                 let login = Request::get("https://shop.example/login").body(Body::new())?;
 //!                 let answer = renewal.send(login).await?;
-//!                 renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+//!                 renewal.ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
 //!             }),
 //!     )
 //!     // tower-http's redirects, with a policy that keeps the session.

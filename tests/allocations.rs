@@ -44,7 +44,7 @@ impl Service<Request<Body>> for Bare {
 
 fn sessions() -> (Sessions, Session) {
     let profile = Profile::builder().user_agent("Mozilla/5.0").build().unwrap();
-    let sessions = Sessions::builder().profiles(Profiles::new([profile]).unwrap()).build();
+    let sessions = Sessions::builder().profiles(Profiles::new([profile]).unwrap()).build().unwrap();
     let session = sessions.session("alice");
     session.add_cookies([("sid", "1"), ("lang", "en")], URL).unwrap();
     (sessions, session)
@@ -128,7 +128,7 @@ fn is_held<F: Future>(future: std::pin::Pin<&mut F>) {
 fn a_held_request_allocates_nothing_beyond_its_future() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
-    let sessions = Sessions::builder().login_first().build();
+    let sessions = Sessions::builder().login_first().build().unwrap();
     let mut client = RenewalLayer::new(&sessions)
         .renew_with(|_: Renewal<Body>| pending::<Result<(), BoxError>>())
         .layer(SessionLayer::new(&sessions).layer(Bare));

@@ -197,14 +197,14 @@ pub(crate) fn drain(requests: usize, ends: bool) -> Drained {
                 Ok(response)
             }
         });
-        let sessions = Sessions::builder().login_first().build();
+        let sessions = Sessions::builder().login_first().build().unwrap();
         let client = ServiceBuilder::new()
             .layer(
                 RenewalLayer::new(&sessions)
                     .renew_with(|renewal: Renewal<Body>| async move {
                         let login = Request::get("http://site.example/login").body(Body::new())?;
                         renewal.send(login).await?;
-                        renewal.require(renewal.has_cookie("sid"))
+                        renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")
                     })
                     .gate_config(GateConfig::new().max_waiting(requests)),
             )

@@ -158,8 +158,8 @@ pub(crate) fn profiled_sessions(domains: usize, cookies: usize) -> (Sessions, Se
 fn with_profiles(domains: usize, cookies: usize, profiles: Option<Profiles>) -> (Sessions, Session) {
     let builder = Sessions::builder();
     let sessions = match profiles {
-        Some(profiles) => builder.profiles(profiles).build(),
-        None => builder.build(),
+        Some(profiles) => builder.profiles(profiles).build().unwrap(),
+        None => builder.build().unwrap(),
     };
     for name in 0..10_000_u32 {
         sessions.session(name);

@@ -34,8 +34,8 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) async fn work(options: Options, page_url: String, login_url: String) -> Result<(), BoxError> {
     let builder = Sessions::builder().login_first();
     let sessions = match patient_sharing(&options).await? {
-        Some(sharing) => builder.shared(sharing).build(),
-        None => builder.build(),
+        Some(sharing) => builder.shared(sharing).build()?,
+        None => builder.build()?,
     };
     let log_in = move |renewal: Renewal<Body>| {
         let login_url = login_url.clone();
@@ -51,7 +51,10 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
             if token.is_some() && answer.status() == 401 {
                 answer = renewal.send(Request::get(login_url).body(Body::new())?).await?;
             }
-            renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))?;
+            renewal.ensure(
+                answer.status().is_success() && renewal.has_cookie("sid"),
+                "the login was not accepted",
+            )?;
             if let Some(token) = answer.headers().get("x-refresh") {
                 renewal.session().set_data("refresh", token.to_str()?);
             }

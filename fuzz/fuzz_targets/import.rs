@@ -23,7 +23,7 @@ const ALL: [CookieFormat; 6] = [
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(snapshot) = SessionsSnapshot::from_json(data) {
-        let sessions = Sessions::builder().clock(|| NOW.into()).build();
+        let sessions = Sessions::builder().clock(|| NOW.into()).build().unwrap();
         let _ = sessions.restore_all(&snapshot);
         let again = sessions.snapshot().to_json();
         assert!(SessionsSnapshot::from_json(&again).is_ok(), "what is written is read");

@@ -43,7 +43,7 @@
 //!
 //! // Nobody listens there, so nothing is sent: least of all directly.
 //! let profile = Profile::builder().proxy("http://user:secret@127.0.0.1:1").build()?;
-//! let sessions = Sessions::builder().profiles(Profiles::new([profile])?).build();
+//! let sessions = Sessions::builder().profiles(Profiles::new([profile])?).build().unwrap();
 //! let client = ServiceBuilder::new()
 //!     .layer(SessionLayer::new(&sessions))
 //!     .layer(ProfileLayer::new())

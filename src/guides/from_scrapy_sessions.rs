@@ -52,12 +52,12 @@
 //! #     answer.body(Body::new())
 //! # });
 //!
-//! let sessions = Sessions::builder().default_session(0).build();
+//! let sessions = Sessions::builder().default_session(0).build().unwrap();
 //! let client = ServiceBuilder::new()
 //!     .layer(RenewalLayer::new(&sessions).expired_when(Expired::status([403])).renew_with(
 //!         |renewal: Renewal<_>| async move {
 //!             let answer = renewal.send(Request::get("https://shop.example/login").body(Body::new())?).await?;
-//!             renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+//!             renewal.ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
 //!         },
 //!     ))
 //!     .layer(SessionLayer::new(&sessions))
@@ -131,7 +131,7 @@
 //!     proxy = "direct"
 //!     user-agent = "crawler/1.0"
 //! "#).unwrap();
-//! let sessions = Sessions::builder().profiles(profiles).build();
+//! let sessions = Sessions::builder().profiles(profiles).build().unwrap();
 //! let alice = sessions.session("alice");
 //! let first = alice.profile().unwrap();
 //! alice.clear();

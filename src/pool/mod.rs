@@ -14,7 +14,7 @@
 //! use tower_client_sessions::{PoolLayer, SessionLayer, SessionPool, Sessions, pool::Member};
 //!
 //! let sessions = Sessions::new();
-//! let pool = SessionPool::builder(&sessions).size(8).exclusive().max_error_score(3).build();
+//! let pool = SessionPool::builder(&sessions).size(8).exclusive().max_error_score(3).build().unwrap();
 //! let client = ServiceBuilder::new()
 //!     .layer(PoolLayer::new(&pool))
 //!     // Here stands the `RenewalLayer`, if sessions have to log in.

@@ -309,19 +309,10 @@ impl SessionPoolBuilder {
 
     /// Builds the pool.
     ///
-    /// # Panics
-    ///
-    /// If a setting is wrong; [`try_build`](Self::try_build) returns that as an error.
-    pub fn build(self) -> SessionPool {
-        self.try_build().unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Builds the pool.
-    ///
     /// # Errors
     ///
     /// If a bound is zero that lets nothing through then, or another pool on these sessions has the name.
-    pub fn try_build(self) -> Result<SessionPool, PoolConfigError> {
+    pub fn build(self) -> Result<SessionPool, PoolConfigError> {
         ConfigError::unless(self.size > 0, "size")?;
         ConfigError::unless(self.cap != Some(0), "max_in_flight")?;
         ConfigError::unless(self.max_error_score > 0.0, "max_error_score")?;

@@ -57,7 +57,7 @@ impl TriedSessions {
 /// #     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> { Some(request.clone()) }
 /// # }
 ///
-/// let pool = SessionPool::builder(&Sessions::new()).size(8).build();
+/// let pool = SessionPool::builder(&Sessions::new()).size(8).build().unwrap();
 /// let stack = ServiceBuilder::new()
 ///     .layer(TriedSessionsLayer::new())
 ///     .retry(Twice)

@@ -12,7 +12,7 @@
 //!     Profile::builder().user_agent("first/1.0").proxy("http://user:secret@proxy.example:8080").build()?,
 //!     Profile::builder().user_agent("second/1.0").proxy(Proxy::direct()).build()?,
 //! ])?;
-//! let sessions = Sessions::builder().profiles(profiles).build();
+//! let sessions = Sessions::builder().profiles(profiles).build().unwrap();
 //! let client = ServiceBuilder::new()
 //!     .layer(SessionLayer::new(&sessions))
 //!     .layer(ProfileLayer::new())

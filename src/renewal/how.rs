@@ -1,6 +1,7 @@
 //! How a session is renewed.
 
 use std::{
+    borrow::Cow,
     fmt,
     future::Future,
     pin::Pin,
@@ -95,13 +96,15 @@ impl<B> Renewal<B> {
         Ok(sent)
     }
 
-    /// An error unless `success`: what makes a renewal fail whose answers arrived but do not do.
+    /// Returns an error with `message` unless `condition` holds, so that the renewal fails.
+    ///
+    /// A response alone does not mean that a login worked; state here what proves that it did.
     ///
     /// # Errors
     ///
-    /// If `success` is false.
-    pub fn require(&self, success: bool) -> Result<(), BoxError> {
-        if success { Ok(()) } else { Err("the renewal's answer does not do".into()) }
+    /// If `condition` is false.
+    pub fn ensure(&self, condition: bool, message: impl Into<Cow<'static, str>>) -> Result<(), BoxError> {
+        if condition { Ok(()) } else { Err(message.into().into()) }
     }
 
     /// Why the renewal was started.

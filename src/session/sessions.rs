@@ -105,7 +105,7 @@ pub(crate) struct Shared {
 impl Sessions {
     /// Creates sessions without a bound, without profiles and without a default session.
     pub fn new() -> Self {
-        Self::builder().build()
+        Self::builder().build().expect("the defaults are valid")
     }
 
     /// Starts from the defaults that each setter names.
@@ -158,7 +158,7 @@ impl Sessions {
     /// use tower_client_sessions::{Profile, Profiles, Sessions};
     ///
     /// let profile = |port| Profile::builder().proxy(format!("http://127.0.0.1:{port}").as_str()).build();
-    /// let sessions = Sessions::builder().profiles(Profiles::new([profile(8001)?, profile(8002)?])?).build();
+    /// let sessions = Sessions::builder().profiles(Profiles::new([profile(8001)?, profile(8002)?])?).build().unwrap();
     /// let alice = sessions.session("alice");
     ///
     /// // Its proxy does not answer: the next ones get another.
@@ -341,19 +341,10 @@ impl SessionsBuilder {
 
     /// Builds the sessions.
     ///
-    /// # Panics
-    ///
-    /// If `max_sessions` or `event_capacity` is zero; [`try_build`](Self::try_build) returns that as an error.
-    pub fn build(self) -> Sessions {
-        self.try_build().unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Builds the sessions.
-    ///
     /// # Errors
     ///
     /// If `max_sessions` or `event_capacity` is zero.
-    pub fn try_build(self) -> Result<Sessions, ConfigError> {
+    pub fn build(self) -> Result<Sessions, ConfigError> {
         ConfigError::unless(self.max_sessions != Some(0), "max_sessions")?;
         ConfigError::unless(self.event_capacity != 0, "event_capacity")?;
         let share = self.share?;

@@ -26,11 +26,11 @@
 //! // In a fleet: RedisStore::connect("redis://127.0.0.1/", "crawl:").await?
 //! let store = MemoryStore::new();
 //! let process = || {
-//!     let sessions = Sessions::builder().login_first().shared(store.clone()).build();
+//!     let sessions = Sessions::builder().login_first().shared(store.clone()).build().unwrap();
 //!     let renewal = RenewalLayer::new(&sessions).expired_when(Expired::status([401])).renew_with(
 //!         |renewal: Renewal<_>| async move {
 //!             renewal.send(Request::get("https://shop.example/login").body(Body::new())?).await?;
-//!             renewal.require(renewal.has_cookie("sid"))
+//!             renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")
 //!         },
 //!     );
 //!     ServiceBuilder::new().layer(renewal).layer(SessionLayer::new(&sessions)).service(site.clone())

@@ -399,7 +399,7 @@ fn builder() -> IdentityClientBuilder {
 /// Sessions that draw these profiles in turn.
 fn sessions(proxies: impl IntoIterator<Item = Proxy>) -> Sessions {
     let profile = |proxy| Profile::builder().proxy(proxy).user_agent("test/1.0").build().unwrap();
-    Sessions::builder().profiles(Profiles::new(proxies.into_iter().map(profile)).unwrap()).build()
+    Sessions::builder().profiles(Profiles::new(proxies.into_iter().map(profile)).unwrap()).build().unwrap()
 }
 
 fn stack(sessions: &Sessions, client: IdentityClient<Body>) -> Stack {
@@ -524,7 +524,8 @@ async fn a_login_and_the_pages_after_it_share_a_connection_until_the_next_login(
     for origin in [Origin::http().await, Origin::https(&["http/1.1"]).await, Origin::https(&["h2"]).await] {
         let client = builder().add_root_certificates([origin.certificate.clone()]).build::<Body>().unwrap();
         let direct = Profile::builder().proxy(Proxy::direct()).build().unwrap();
-        let sessions = Sessions::builder().profiles(Profiles::new([direct]).unwrap()).login_first().build();
+        let sessions =
+            Sessions::builder().profiles(Profiles::new([direct]).unwrap()).login_first().build().unwrap();
         let login = origin.url("/login");
         let stack = ServiceBuilder::new()
             .layer(RenewalLayer::new(&sessions).renew_with(move |renewal| log_in(renewal, login.clone())))
@@ -605,7 +606,8 @@ async fn identities_that_nobody_holds_are_forgotten() {
     let origin = Origin::http().await;
     let client = builder().build().unwrap();
     let profile = Profile::builder().proxy(Proxy::direct()).build().unwrap();
-    let sessions = Sessions::builder().profiles(Profiles::new([profile]).unwrap()).max_sessions(10).build();
+    let sessions =
+        Sessions::builder().profiles(Profiles::new([profile]).unwrap()).max_sessions(10).build().unwrap();
     let stack = stack(&sessions, client.clone());
     for number in 0..1100 {
         good(get(&stack, &format!("s{number}"), &origin.url("/")).await);
@@ -620,7 +622,7 @@ async fn the_profiles_local_address_is_used() {
         let address: IpAddr = address.parse().unwrap();
         Profile::builder().proxy(Proxy::direct()).local_address(address).build().unwrap()
     });
-    let sessions = Sessions::builder().profiles(Profiles::new(profiles).unwrap()).build();
+    let sessions = Sessions::builder().profiles(Profiles::new(profiles).unwrap()).build().unwrap();
     let stack = stack(&sessions, builder().build().unwrap());
     for session in ["a", "b"] {
         good(get(&stack, session, &origin.url("/")).await);
@@ -634,7 +636,7 @@ async fn the_profiles_local_address_is_used() {
 #[tokio::test]
 async fn without_a_decision_nothing_is_sent() {
     let origin = Origin::http().await;
-    let plain = || Sessions::builder().build();
+    let plain = || Sessions::builder().build().unwrap();
     let closed = stack(&plain(), builder().build().unwrap());
     assert_eq!(error(get(&closed, "a", &origin.url("/")).await).kind(), ClientErrorKind::NoProxy);
     let mut bare = builder().build::<Body>().unwrap();

@@ -163,7 +163,7 @@ async fn an_answer_of_an_older_generation_is_told_as_that_and_why_it_is_sent_aga
 
 #[tokio::test(start_paused = true)]
 async fn requests_that_are_dropped_refused_or_fail_are_told_as_that() {
-    let (site, sessions) = (Site::held_logins(), Sessions::builder().login_first().build());
+    let (site, sessions) = (Site::held_logins(), Sessions::builder().login_first().build().unwrap());
     let mut events = sessions.events();
     let layer = renewing(&sessions).gate_config(
         GateConfig::new().max_waiting(1).max_attempts(1).backoff(Duration::ZERO, Duration::ZERO),
@@ -204,7 +204,7 @@ async fn requests_that_are_dropped_refused_or_fail_are_told_as_that() {
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_fails_says_in_which_way() {
     let kinds = |login| async move {
-        let (site, sessions) = (Site::new(), Sessions::builder().login_first().build());
+        let (site, sessions) = (Site::new(), Sessions::builder().login_first().build().unwrap());
         site.logins_go([login; 9]);
         let mut events = sessions.events();
         let gate = GateConfig::new().max_attempts(2).attempt_timeout(Duration::from_secs(1));
@@ -232,7 +232,7 @@ async fn a_renewal_that_fails_says_in_which_way() {
 
 #[tokio::test(start_paused = true)]
 async fn sessions_are_told_when_they_come_and_go() {
-    let sessions = Sessions::builder().max_sessions(1).build();
+    let sessions = Sessions::builder().max_sessions(1).build().unwrap();
     let mut events = sessions.events();
     drop(sessions.session("a"));
     drop(sessions.session("b"));
@@ -261,7 +261,7 @@ async fn sessions_are_told_when_they_come_and_go() {
 
 #[tokio::test(start_paused = true)]
 async fn a_subscriber_that_does_not_read_loses_the_oldest_events_and_is_told_how_many() {
-    let (site, sessions) = (Site::new(), Sessions::builder().event_capacity(8).build());
+    let (site, sessions) = (Site::new(), Sessions::builder().event_capacity(8).build().unwrap());
     let client = client(&renewing(&sessions), &sessions, site);
     sessions.session("a").renew().await.unwrap();
     let (mut slow, mut quick) = (sessions.events(), sessions.events());
@@ -335,7 +335,7 @@ fn a_subscriber_may_use_the_sessions_while_it_is_woken() {
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
         runtime.unwrap().block_on(async {
-            let (site, sessions) = (Site::new(), Sessions::builder().max_sessions(2).build());
+            let (site, sessions) = (Site::new(), Sessions::builder().max_sessions(2).build().unwrap());
             let mut events = sessions.events();
             let meddler = Arc::new(Meddler(OnceLock::from(sessions.clone())));
             let waker = Waker::from(meddler);
@@ -366,6 +366,6 @@ fn a_subscriber_may_use_the_sessions_while_it_is_woken() {
 
 #[test]
 fn no_room_for_events_is_an_error() {
-    let error = Sessions::builder().event_capacity(0).try_build().unwrap_err();
+    let error = Sessions::builder().event_capacity(0).build().unwrap_err();
     assert_eq!(error.setting(), "event_capacity");
 }

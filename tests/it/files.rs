@@ -227,6 +227,7 @@ fn clocked() -> Sessions {
     Sessions::builder()
         .clock(move || UNIX_EPOCH + Duration::from_secs(1_700_000_000) + start.elapsed())
         .build()
+        .unwrap()
 }
 
 /// The second at which the file was saved, and the cookies of session "a" in it.

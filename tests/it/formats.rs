@@ -153,7 +153,7 @@ fn netscape_files_are_read() {
             "www.shop.example short=; Path=/; Expires=Sun, 17 Mar 2030 17:46:40 GMT Some(Timestamp(1900000000000)) None",
         ],
     );
-    let sessions = Sessions::builder().clock(|| NOW.into()).build();
+    let sessions = Sessions::builder().clock(|| NOW.into()).build().unwrap();
     let session = sessions.session("a");
     assert_eq!(session.import(CookieFormat::Netscape, NETSCAPE).unwrap(), 5, "one has ended");
     assert_eq!(session.cookies().len(), 5);

@@ -314,7 +314,7 @@ async fn a_renewal_that_runs_inside_a_runtime_can_be_awaited_outside() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fork_of_a_session_that_has_logged_in_needs_no_login_and_one_that_waits_waits() {
-    let (site, sessions) = (Site::new(), Sessions::builder().login_first().build());
+    let (site, sessions) = (Site::new(), Sessions::builder().login_first().build().unwrap());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
     assert_eq!(session.fork("early").unwrap().generation(), None);
@@ -343,7 +343,7 @@ async fn data_of_a_session_survives_its_renewals() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_is_renamed_while_its_requests_are_in_flight_and_held() {
-    for sessions in [Sessions::new(), Sessions::builder().max_sessions(3).build()] {
+    for sessions in [Sessions::new(), Sessions::builder().max_sessions(3).build().unwrap()] {
         let site = Site::held_logins();
         let client = client(&renewing(&sessions), &sessions, site.clone());
         let session = sessions.session("a");
@@ -373,7 +373,7 @@ async fn a_session_is_renamed_while_its_requests_are_in_flight_and_held() {
 
 #[tokio::test(start_paused = true)]
 async fn a_renamed_session_can_be_dropped_to_keep_within_the_bound() {
-    let sessions = Sessions::builder().max_sessions(2).build();
+    let sessions = Sessions::builder().max_sessions(2).build().unwrap();
     sessions.session("a").rename("b").unwrap();
     for name in ["c", "d", "e"] {
         sessions.session(name);
@@ -414,7 +414,7 @@ async fn a_profile_of_a_session_that_is_removed_is_free_for_another() {
     use tower_client_sessions::{Profile, Profiles};
     let profile = Profile::builder().user_agent("one").build().unwrap();
     let profiles = Profiles::new([profile]).unwrap().exclusive();
-    let sessions = Sessions::builder().profiles(profiles).build();
+    let sessions = Sessions::builder().profiles(profiles).build().unwrap();
     assert!(sessions.session("a").profile().is_some());
     drop(sessions.remove("a"));
     assert!(sessions.session("b").profile().is_some());

@@ -153,7 +153,7 @@ async fn hazard_19_a_classifier_that_panics_costs_one_attempt_or_one_request() {
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
 
     // And when the one whom it hits leads for the others.
-    let (site, sessions) = (Site::new(), Sessions::builder().login_first().build());
+    let (site, sessions) = (Site::new(), Sessions::builder().login_first().build().unwrap());
     let calls = Arc::new(AtomicU32::new(0));
     let expired = Expired::from_fn(move |answer| {
         assert!(calls.fetch_add(1, Ordering::Relaxed) != 0, "panic in the classifier, wanted by the test");
@@ -171,7 +171,7 @@ async fn hazard_19_a_classifier_that_panics_costs_one_attempt_or_one_request() {
 #[tokio::test(start_paused = true)]
 async fn hazard_44_many_sessions_of_one_age_are_not_renewed_at_once() {
     const AGE: Duration = Duration::from_secs(1000);
-    let sessions = Sessions::builder().jitter_seed(44).build();
+    let sessions = Sessions::builder().jitter_seed(44).build().unwrap();
     let renewed: Arc<Mutex<Vec<Duration>>> = Arc::default();
     let (told, start) = (renewed.clone(), Instant::now());
     let layer = ruleless(&sessions).max_age(AGE).renew_with(move |renewal| {

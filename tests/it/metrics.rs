@@ -36,7 +36,8 @@ fn figures(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
 async fn every_documented_figure_is_there_and_says_what_happened() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
-    let sessions = metrics::with_local_recorder(&recorder, || Sessions::builder().max_sessions(3).build());
+    let sessions =
+        metrics::with_local_recorder(&recorder, || Sessions::builder().max_sessions(3).build().unwrap());
     let site = Site::held();
     let gate = GateConfig::new().max_attempts(9).backoff(Duration::ZERO, Duration::ZERO);
     let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
@@ -111,7 +112,7 @@ async fn a_member_that_its_pool_forgets_is_told_as_removed_and_leaves_the_figure
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let sessions = metrics::with_local_recorder(&recorder, Sessions::new);
-    let pool = SessionPool::builder(&sessions).size(1).build();
+    let pool = SessionPool::builder(&sessions).size(1).build().unwrap();
     let mut events = sessions.events();
     let lease = pool.lease().await.unwrap();
     lease.member().retire();

@@ -128,7 +128,10 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
             let url = format!("{login}/login?acct={}", renewal.session_id());
             async move {
                 let answer = renewal.send(Request::get(url).body(Body::default())?).await?;
-                renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+                renewal.ensure(
+                    answer.status().is_success() && renewal.has_cookie("sid"),
+                    "the login was not accepted",
+                )
             }
         })
         .replay_limit(30)

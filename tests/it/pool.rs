@@ -233,7 +233,7 @@ fn renewing(pool: &SessionPool, sessions: &Sessions, server: &Server) -> Renewin
     let rule = RenewalLayer::new(sessions)
         .renew_with(|renewal: Renewal<Body>| async move {
             let answer = renewal.send(Request::get("http://site/login").body(Body::new())?).await?;
-            renewal.require(answer.status().is_success())
+            renewal.ensure(answer.status().is_success(), "the login was not accepted")
         })
         .gate_config(GateConfig::new().max_attempts(1));
     ServiceBuilder::new()
@@ -279,8 +279,8 @@ fn kind(answer: Answer) -> PoolErrorKind {
 }
 
 fn world(set: impl FnOnce(SessionPoolBuilder) -> SessionPoolBuilder) -> (Sessions, SessionPool, Server) {
-    let sessions = Sessions::builder().jitter_seed(7).build();
-    let pool = set(SessionPool::builder(&sessions)).build();
+    let sessions = Sessions::builder().jitter_seed(7).build().unwrap();
+    let pool = set(SessionPool::builder(&sessions)).build().unwrap();
     (sessions, pool, Server::default())
 }
 
@@ -1128,7 +1128,7 @@ mod with_others {
     #[tokio::test(start_paused = true)]
     async fn without_a_rule_a_cleared_member_is_renewed_by_the_request_that_leads() {
         let sessions = Sessions::new();
-        let pool = SessionPool::builder(&sessions).size(1).build();
+        let pool = SessionPool::builder(&sessions).size(1).build().unwrap();
         let client = ServiceBuilder::new()
             .layer(PoolLayer::new(&pool))
             .layer(RenewalLayer::new(&sessions))
@@ -1144,7 +1144,8 @@ mod with_others {
     async fn pools_share_sessions_under_names_of_their_own() {
         let sessions = Sessions::new();
         let server = Server::default();
-        let pools = ["a", "b"].map(|name| SessionPool::builder(&sessions).name(name).size(2).build());
+        let pools =
+            ["a", "b"].map(|name| SessionPool::builder(&sessions).name(name).size(2).build().unwrap());
         for pool in &pools {
             let client = plain(pool, &sessions, &server);
             for _ in 0..4 {
@@ -1152,7 +1153,7 @@ mod with_others {
             }
         }
         assert_eq!(sessions.len(), 4);
-        let again = || SessionPool::builder(&sessions).name("a").try_build();
+        let again = || SessionPool::builder(&sessions).name("a").build();
         assert_eq!(again().unwrap_err(), PoolConfigError::NameTaken(String::from("a")));
         drop(pools);
         assert!(again().is_ok());
@@ -1162,8 +1163,8 @@ mod with_others {
     async fn each_member_wears_a_profile_of_its_own() {
         let agents =
             ["one", "two", "three"].map(|agent| Profile::builder().user_agent(agent).build().unwrap());
-        let sessions = Sessions::builder().profiles(Profiles::new(agents).unwrap()).build();
-        let pool = SessionPool::builder(&sessions).size(3).exclusive().build();
+        let sessions = Sessions::builder().profiles(Profiles::new(agents).unwrap()).build().unwrap();
+        let pool = SessionPool::builder(&sessions).size(3).exclusive().build().unwrap();
         let client = renewing(&pool, &sessions, &Server::default());
         let mut tasks = JoinSet::new();
         for _ in 0..30 {
@@ -1186,7 +1187,7 @@ mod with_others {
             sessions.session(name).add_cookies([("sid", name)], "http://site/").unwrap();
         }
         let server = Server::default();
-        let pool = SessionPool::builder(&sessions).size(2).exclusive().build();
+        let pool = SessionPool::builder(&sessions).size(2).exclusive().build().unwrap();
         let client = renewing(&pool, &sessions, &server);
         let found: Vec<_> = pool.members().iter().map(|member| member.id().to_string()).collect();
         assert_eq!(found, ["pool-3", "pool-7"]);
@@ -1205,7 +1206,7 @@ mod with_others {
         let path = folder.path().join("sessions.json");
         let server = Server::default();
         let sessions = Sessions::new();
-        let pool = SessionPool::builder(&sessions).size(2).exclusive().build();
+        let pool = SessionPool::builder(&sessions).size(2).exclusive().build().unwrap();
         let client = renewing(&pool, &sessions, &server);
         fetch(&client).await;
         sessions.save(&path).await.unwrap();
@@ -1215,7 +1216,7 @@ mod with_others {
 
         let (sessions, report) = Sessions::load(&path, Sessions::builder()).await.unwrap();
         assert!(report.skipped().is_empty(), "{report:?}");
-        let pool = SessionPool::builder(&sessions).size(1).exclusive().build();
+        let pool = SessionPool::builder(&sessions).size(1).exclusive().build().unwrap();
         let client = renewing(&pool, &sessions, &server);
         fetch(&client).await;
         assert_eq!(server.state().logins.len(), logins, "nobody logs in again");
@@ -1242,7 +1243,7 @@ mod with_others {
         let sessions = Sessions::new();
         let check =
             |set: fn(SessionPoolBuilder) -> SessionPoolBuilder| match set(SessionPool::builder(&sessions))
-                .try_build()
+                .build()
             {
                 Err(PoolConfigError::Zero(error)) => error.setting(),
                 other => panic!("{other:?}"),

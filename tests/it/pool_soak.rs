@@ -393,7 +393,7 @@ fn pool_of(moods: &Moods, flaw: Option<Flaw>, sessions: &Sessions) -> SessionPoo
     if moods.is_sticky {
         pool = pool.sticky_by_host();
     }
-    pool.build()
+    pool.build().unwrap()
 }
 
 fn stack(server: &Server, sessions: &Sessions, pool: &SessionPool) -> Boxed {
@@ -406,7 +406,7 @@ fn stack(server: &Server, sessions: &Sessions, pool: &SessionPool) -> Boxed {
     let rule = RenewalLayer::new(sessions)
         .renew_with(|renewal: Renewal<Body>| async move {
             let answer = renewal.send(Request::get("http://site/login").body(Body::new())?).await?;
-            renewal.require(answer.status().is_success())
+            renewal.ensure(answer.status().is_success(), "the login was not accepted")
         })
         .gate_config(GateConfig::new().max_attempts(2).attempt_timeout(Duration::from_secs(5)));
     BoxCloneService::new(builder.layer(rule).service(below))
@@ -609,7 +609,7 @@ fn run(seed: u64, flaw: Option<Flaw>) -> World {
 
 async fn play(server: &Server, seed: u64, rng: &mut Rng, tally: &mut Tally) {
     let moods = server.moods();
-    let sessions = Sessions::builder().jitter_seed(seed).build();
+    let sessions = Sessions::builder().jitter_seed(seed).build().unwrap();
     let pool = pool_of(moods, server.0.1, &sessions);
     let client = stack(server, &sessions, &pool);
     let mut users = JoinSet::new();

@@ -25,7 +25,7 @@ fn profiles(names: &[&str]) -> Profiles {
 }
 
 fn sessions(profiles: Profiles) -> Sessions {
-    Sessions::builder().profiles(profiles).build()
+    Sessions::builder().profiles(profiles).build().unwrap()
 }
 
 /// A site where every request to `/held` waits for a permit.
@@ -96,8 +96,10 @@ fn the_successor_gets_another_profile_by_whatever_draw() {
 
 #[test]
 fn the_least_used_is_the_one_with_the_fewest_sessions() {
-    let sessions =
-        Sessions::builder().profiles(profiles(&["a", "b", "c"]).strategy(ProfileStrategy::LeastUsed)).build();
+    let sessions = Sessions::builder()
+        .profiles(profiles(&["a", "b", "c"]).strategy(ProfileStrategy::LeastUsed))
+        .build()
+        .unwrap();
     assert_eq!(names(&sessions, &["1", "2", "3", "4"]), ["a", "b", "c", "a"]);
     // Both of `a`'s sessions leave it.
     for session in ["1", "4"] {
@@ -142,7 +144,8 @@ async fn a_profile_is_given_back_with_the_last_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn sessions_get_what_others_give_back_in_the_order_in_which_they_came() {
-    let sessions = Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build();
+    let sessions =
+        Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build().unwrap();
     let held = Arc::new(Semaphore::new(0));
     let client = client(&sessions, &held);
     let first = spawn(&client, "0", "/held");
@@ -178,7 +181,7 @@ async fn sessions_get_what_others_give_back_in_the_order_in_which_they_came() {
 #[tokio::test(start_paused = true)]
 async fn an_evicted_session_gives_its_profile_back_at_once() {
     let list = profiles(&["a", "b"]).exclusive().on_exhausted(OnExhausted::Fail);
-    let sessions = Sessions::builder().profiles(list).max_sessions(2).build();
+    let sessions = Sessions::builder().profiles(list).max_sessions(2).build().unwrap();
     let client = simple(&sessions);
     for session in 0..100 {
         let got = get(&client, &session.to_string()).await.unwrap();
@@ -225,7 +228,8 @@ fn nobody_waits_where_there_is_no_runtime() {
 
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_leaves_the_line() {
-    let sessions = Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build();
+    let sessions =
+        Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build().unwrap();
     let client = simple(&sessions);
     get(&client, "1").await.unwrap();
     let one = sessions.session("1");
@@ -268,7 +272,8 @@ async fn one_who_waits_holds_nothing_of_what_is_below() {
 
 #[tokio::test(start_paused = true)]
 async fn a_profile_layer_alone_waits_as_well() {
-    let sessions = Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build();
+    let sessions =
+        Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build().unwrap();
     let site = service_fn(|request: Request<Body>| async move {
         let identity = Identity::of(request.extensions()).unwrap();
         Ok::<_, BoxError>(Response::new(identity.profile().cloned()))
@@ -314,7 +319,7 @@ async fn a_bad_profile_rests_and_comes_back_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_rest_that_begins_while_somebody_waits_ends_his_wait() {
     let list = profiles(&["a"]).exclusive().cooldown(Duration::from_secs(7));
-    let sessions = Sessions::builder().profiles(list).max_sessions(1).build();
+    let sessions = Sessions::builder().profiles(list).max_sessions(1).build().unwrap();
     let client = simple(&sessions);
     let one = sessions.session("1");
     let waiting = spawn(&client, "2", "/");
@@ -374,7 +379,8 @@ async fn a_session_can_be_pinned_to_a_profile() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pinned_session_waits_for_its_profile_and_for_no_other() {
-    let sessions = Sessions::builder().profiles(profiles(&["a", "b"]).exclusive()).max_sessions(3).build();
+    let sessions =
+        Sessions::builder().profiles(profiles(&["a", "b"]).exclusive()).max_sessions(3).build().unwrap();
     let client = simple(&sessions);
     let one = sessions.session("1");
     let pinned = sessions.pinned_session("2", "a").unwrap();

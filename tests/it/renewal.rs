@@ -871,7 +871,7 @@ async fn hazard_44_a_session_is_renewed_before_the_cookie_it_needs_ends() {
     let passed = Arc::new(AtomicU32::new(0));
     let clock = passed.clone();
     let now = move || begin + Duration::from_secs(clock.load(Ordering::Relaxed).into());
-    let (site, sessions) = (Site::new(), Sessions::builder().clock(now).build());
+    let (site, sessions) = (Site::new(), Sessions::builder().clock(now).build().unwrap());
     let steps = |renewal: tower_client_sessions::Renewal<Body>| async move {
         log_in(renewal.clone()).await?;
         // The login's cookie, with an end.

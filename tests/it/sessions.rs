@@ -58,7 +58,7 @@ async fn a_request_that_names_no_session_is_an_error_unless_there_is_a_default()
     let bare = || Request::get("http://a/?set=x=1").body(Body::default()).unwrap();
     let error = send(&Sessions::new(), bare()).await.unwrap_err();
     assert_eq!(session_error(&error), SessionErrorKind::NoSession);
-    let sessions = Sessions::builder().default_session("main").build();
+    let sessions = Sessions::builder().default_session("main").build().unwrap();
     let (response, _) = send(&sessions, bare()).await.unwrap();
     assert_eq!(response.extensions().get::<SessionInfo>().unwrap().session(), &SessionId::from("main"));
     assert_eq!(sessions.session("main").cookies().len(), 1);
@@ -151,7 +151,7 @@ async fn without_a_renewal_layer_a_cleared_session_starts_anew_at_once() {
 
 #[tokio::test]
 async fn a_session_that_waits_for_a_login_is_adopted_where_nobody_renews() {
-    let sessions = Sessions::builder().login_first().build();
+    let sessions = Sessions::builder().login_first().build().unwrap();
     sessions.session("a").add_cookies([("x", "1")], "http://a/").unwrap();
     assert_eq!(sessions.session("a").generation(), None);
     assert_eq!(sent(&sessions, request("http://a/")).await, "x=1");
@@ -203,7 +203,7 @@ async fn a_fork_has_the_cookies_and_a_name_of_its_own() {
 
 #[tokio::test]
 async fn hazard_10_a_bounded_registry_drops_the_one_used_longest_ago_and_none_in_use() {
-    let sessions = Sessions::builder().max_sessions(3).build();
+    let sessions = Sessions::builder().max_sessions(3).build().unwrap();
     let held = sessions.session("held");
     for name in ["b", "c"] {
         sessions.session(name);
@@ -221,14 +221,12 @@ async fn hazard_10_a_bounded_registry_drops_the_one_used_longest_ago_and_none_in
     drop((held, all_held, over));
     sessions.session("g");
     assert_eq!(sessions.len(), 3);
-    assert!(
-        Sessions::builder().max_sessions(0).try_build().unwrap_err().to_string().contains("max_sessions")
-    );
+    assert!(Sessions::builder().max_sessions(0).build().unwrap_err().to_string().contains("max_sessions"));
 }
 
 #[tokio::test(start_paused = true)]
 async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropped() {
-    let (site, sessions) = (Site::held(), Sessions::builder().max_sessions(1).build());
+    let (site, sessions) = (Site::held(), Sessions::builder().max_sessions(1).build().unwrap());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let task = tokio::spawn(client.clone().oneshot(page("a", "/")));
     settle().await;
@@ -254,7 +252,7 @@ async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropp
 
 #[tokio::test(start_paused = true)]
 async fn hazard_10_a_session_whose_renewal_failed_with_nobody_waiting_can_be_dropped() {
-    let (site, sessions) = (Site::new(), Sessions::builder().max_sessions(1).login_first().build());
+    let (site, sessions) = (Site::new(), Sessions::builder().max_sessions(1).login_first().build().unwrap());
     site.logins_go([Login::Status(500)]);
     let layer = renewing(&sessions).gate_config(GateConfig::new().backoff(HOUR, HOUR));
     let client = client(&layer, &sessions, site.clone());
@@ -270,7 +268,7 @@ async fn hazard_10_a_session_whose_renewal_failed_with_nobody_waiting_can_be_dro
 
 #[test]
 fn hazard_10_two_threads_that_create_and_evict_never_have_two_sessions_of_one_name() {
-    let sessions = Sessions::builder().max_sessions(2).build();
+    let sessions = Sessions::builder().max_sessions(2).build().unwrap();
     let barrier = Arc::new(std::sync::Barrier::new(2));
     let threads: Vec<_> = (0..2)
         .map(|thread| {
@@ -303,7 +301,7 @@ fn profiles() -> Profiles {
 
 #[tokio::test(start_paused = true)]
 async fn a_replay_carries_nothing_of_the_profile_before_the_renewal() {
-    let sessions = Sessions::builder().profiles(profiles()).build();
+    let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let site = Site::new();
     type Worn = (String, String, bool);
     let worn: Arc<std::sync::Mutex<Vec<Worn>>> = Arc::default();
@@ -329,7 +327,7 @@ async fn a_replay_carries_nothing_of_the_profile_before_the_renewal() {
 
 #[tokio::test(start_paused = true)]
 async fn hazard_41_an_attempt_after_a_failed_one_tries_another_profile() {
-    let sessions = Sessions::builder().profiles(profiles()).build();
+    let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let names: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
     let tell = names.clone();
     let layer = ruleless(&sessions).renew_with(move |renewal| {
@@ -337,7 +335,7 @@ async fn hazard_41_an_attempt_after_a_failed_one_tries_another_profile() {
         names.push(renewal.profile().unwrap().name().unwrap().to_owned());
         let fails = names.len() == 1;
         async move {
-            renewal.require(!fails)?;
+            renewal.ensure(!fails, "the login was not accepted")?;
             log_in(renewal).await
         }
     });
@@ -348,7 +346,7 @@ async fn hazard_41_an_attempt_after_a_failed_one_tries_another_profile() {
 
 #[tokio::test(start_paused = true)]
 async fn hazard_41_cookies_profile_and_generation_are_read_as_one() {
-    let sessions = Sessions::builder().profiles(profiles()).build();
+    let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let site = Site::new().budget(7);
     type Snapshot = (Option<String>, String, String);
     let seen: Arc<std::sync::Mutex<BTreeMap<u64, Snapshot>>> = Arc::default();
@@ -384,7 +382,7 @@ async fn hazard_41_cookies_profile_and_generation_are_read_as_one() {
 
 #[tokio::test]
 async fn a_profile_layer_alone_finds_the_session_and_below_nothing_says_so() {
-    let sessions = Sessions::builder().profiles(profiles()).build();
+    let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let agent = service_fn(|request: Request<Body>| async move {
         Ok::<_, BoxError>(Response::new(request.headers()["user-agent"].clone()))
     });
@@ -452,7 +450,10 @@ async fn a_redirect_to_the_login_page_means_expired_though_it_was_followed() {
         let login = login.clone();
         async move {
             let answer = renewal.send(Request::get(login).body(Body::default())?).await?;
-            renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+            renewal.ensure(
+                answer.status().is_success() && renewal.has_cookie("sid"),
+                "the login was not accepted",
+            )
         }
     });
     let client = ServiceBuilder::new()
@@ -485,7 +486,7 @@ async fn a_redirect_to_the_login_page_means_expired_though_it_was_followed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_early_renewal_does_not_bring_the_worn_profile_back() {
-    let sessions = Sessions::builder().profiles(profiles()).build();
+    let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let site = Site::new();
     let client = client(&renewing(&sessions), &sessions, site.clone());
     get(&client, "a", "/").await.unwrap();
@@ -499,7 +500,7 @@ async fn a_failed_early_renewal_does_not_bring_the_worn_profile_back() {
 
 #[tokio::test]
 async fn a_fork_wears_the_same_profile_and_its_successor_another() {
-    let sessions = Sessions::builder().profiles(profiles()).build();
+    let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let alice = sessions.session("alice");
     let fork = alice.fork("fork").unwrap();
     assert_eq!(fork.profile(), alice.profile());
@@ -566,6 +567,6 @@ async fn cookies_are_traced_without_their_values_unless_asked_for() {
         assert!(quiet.contains(told), "{told}: {quiet}");
     }
     assert!(!quiet.contains("hidden"), "{quiet}");
-    let loud = traced(Sessions::builder().trace_cookie_values().build()).await;
+    let loud = traced(Sessions::builder().trace_cookie_values().build().unwrap()).await;
     assert!(loud.contains("hidden"), "{loud}");
 }

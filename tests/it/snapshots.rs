@@ -54,7 +54,7 @@ fn reasons(report: &RestoreReport) -> Vec<(String, usize, SkipReason)> {
 // The clocks stand still, so that the moments do.
 #[tokio::test(start_paused = true)]
 async fn every_session_comes_back_with_cookies_and_data() {
-    let sessions = now().build();
+    let sessions = now().build().unwrap();
     let alice = sessions.session("alice");
     for cookie in [
         "sid=abc==; Path=/; HttpOnly; Secure; SameSite=None; Partitioned",
@@ -68,7 +68,7 @@ async fn every_session_comes_back_with_cookies_and_data() {
     sessions.session("empty");
 
     let text = written(&sessions);
-    let back = now().build();
+    let back = now().build().unwrap();
     let report = back.restore_all(&read(&text));
     assert!(report.is_complete());
     assert_eq!((report.restored(), report.cookies(), report.expired()), (3, 4, 0));
@@ -82,7 +82,7 @@ async fn every_session_comes_back_with_cookies_and_data() {
 #[tokio::test(start_paused = true)]
 async fn generation_age_and_uses_go_on_where_they_were() {
     let (site, seconds) = (Site::new(), Arc::default());
-    let first = at(&seconds).build();
+    let first = at(&seconds).build().unwrap();
     let old = client(&renewing(&first), &first, site.clone());
     for _ in 0..3 {
         get(&old, "a", "/").await.unwrap();
@@ -95,7 +95,7 @@ async fn generation_age_and_uses_go_on_where_they_were() {
 
     // A minute without any program.
     seconds.fetch_add(60, Relaxed);
-    let second = at(&seconds).build();
+    let second = at(&seconds).build().unwrap();
     assert!(second.restore_all(&read(&text)).is_complete());
     let identity = second.session("a").identity().unwrap();
     assert_eq!((identity.generation(), identity.uses(), identity.age().as_secs()), (2, 3, 160));
@@ -112,13 +112,13 @@ async fn generation_age_and_uses_go_on_where_they_were() {
 
 #[tokio::test(start_paused = true)]
 async fn a_session_that_waits_for_its_renewal_comes_back_waiting() {
-    let (site, sessions) = (Site::new(), now().login_first().build());
+    let (site, sessions) = (Site::new(), now().login_first().build().unwrap());
     sessions.session("a").set_cookie("edit=1; Path=/", "http://a/").unwrap();
     let text = written(&sessions);
     assert!(text.contains(r#""current":false"#));
 
     for builder in [now(), now().login_first()] {
-        let back = builder.build();
+        let back = builder.build().unwrap();
         assert!(back.restore_all(&read(&text)).is_complete());
         let session = back.session("a");
         assert_eq!((session.generation(), session.cookies().len()), (None, 1));
@@ -133,10 +133,10 @@ async fn a_session_that_waits_for_its_renewal_comes_back_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restored_session_needs_no_login_though_sessions_begin_with_one() {
-    let (site, sessions) = (Site::new(), now().login_first().build());
+    let (site, sessions) = (Site::new(), now().login_first().build().unwrap());
     let old = client(&renewing(&sessions), &sessions, site.clone());
     get(&old, "a", "/").await.unwrap();
-    let back = now().login_first().build();
+    let back = now().login_first().build().unwrap();
     back.restore(&sessions.session("a").snapshot()).unwrap();
     let client = client(&renewing(&back), &back, site.clone());
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
@@ -145,12 +145,12 @@ async fn a_restored_session_needs_no_login_though_sessions_begin_with_one() {
 
 #[tokio::test(start_paused = true)]
 async fn restoring_a_session_that_is_held_lets_its_requests_go() {
-    let (site, sessions) = (Site::new(), now().build());
+    let (site, sessions) = (Site::new(), now().build().unwrap());
     let old = client(&renewing(&sessions), &sessions, site.clone());
     get(&old, "a", "/").await.unwrap();
     let snapshot = sessions.session("a").snapshot();
 
-    let held = Sessions::builder().login_first().build();
+    let held = Sessions::builder().login_first().build().unwrap();
     site.logins_go([Login::Never]);
     let client = client(&renewing(&held), &held, site.clone());
     let mut waiting = task::spawn(client.clone().oneshot(page("a", "/")));
@@ -173,7 +173,7 @@ async fn restoring_a_session_that_is_held_lets_its_requests_go() {
 async fn a_late_answer_goes_to_the_identity_of_its_request_not_to_the_restored_one() {
     let (answer, answered) = tokio::sync::oneshot::channel::<()>();
     let answered = Arc::new(tokio::sync::Mutex::new(Some(answered)));
-    let sessions = now().build();
+    let sessions = now().build().unwrap();
     let service = SessionLayer::new(&sessions).layer(service_fn(move |_: Request<Body>| {
         let answered = answered.clone();
         async move {
@@ -225,7 +225,7 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
         (&nameless, Full, [made, made, None, None, made]),
         (&plain, Redacted, [made, made, None, made, made]),
     ] {
-        let sessions = now().profiles(Profiles::new([profile.clone()]).unwrap()).build();
+        let sessions = now().profiles(Profiles::new([profile.clone()]).unwrap()).build().unwrap();
         let options = SnapshotOptions::new().profiles(keep);
         let snapshot = sessions.session("a").snapshot_with(&options);
         let text = serde_json::to_string(&snapshot).unwrap();
@@ -237,7 +237,7 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
                 let list = list.iter().map(|&profile| profile.clone());
                 builder = builder.profiles(Profiles::new(list).unwrap());
             }
-            let back = builder.build();
+            let back = builder.build().unwrap();
             let restored = back.restore(&serde_json::from_str::<SessionSnapshot>(&text).unwrap());
             match restored {
                 Err(error) => {
@@ -261,7 +261,7 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
 #[test]
 fn limits_hold_and_the_report_says_what_was_left_out() {
     let seconds = Arc::default();
-    let sessions = at(&seconds).max_sessions(10).build();
+    let sessions = at(&seconds).max_sessions(10).build().unwrap();
     for name in 0..5 {
         let session = sessions.session(name);
         for cookie in 0..4 {
@@ -273,7 +273,7 @@ fn limits_hold_and_the_report_says_what_was_left_out() {
     sessions.session(0);
     let text = written(&sessions);
     seconds.fetch_add(20, Relaxed);
-    let back = at(&seconds).max_sessions(2).cookie_limits(Limits::default().per_domain(2)).build();
+    let back = at(&seconds).max_sessions(2).cookie_limits(Limits::default().per_domain(2)).build().unwrap();
     let report = back.restore_all(&read(&text));
     assert_eq!((report.restored(), report.cookies(), report.expired()), (2, 4, 2));
     assert!(!report.is_complete());
@@ -287,7 +287,7 @@ fn limits_hold_and_the_report_says_what_was_left_out() {
 
 #[test]
 fn session_cookies_are_left_out_only_if_asked_for() {
-    let sessions = now().build();
+    let sessions = now().build().unwrap();
     let session = sessions.session("a");
     session.set_cookie("stays=1; Max-Age=10", "http://a/").unwrap();
     session.set_cookie("goes=1", "http://a/").unwrap();
@@ -299,7 +299,8 @@ fn session_cookies_are_left_out_only_if_asked_for() {
 
 #[test]
 fn what_is_no_snapshot_is_refused_without_a_value_in_the_error() {
-    let sessions = now().profiles(Profiles::new([secret_profile(None, "pass-word")]).unwrap()).build();
+    let sessions =
+        now().profiles(Profiles::new([secret_profile(None, "pass-word")]).unwrap()).build().unwrap();
     let session = sessions.session("a");
     session.set_cookie("sid=top-secret; Path=/", "http://a/").unwrap();
     session.set_data("k", "top-secret");
@@ -332,7 +333,8 @@ fn what_is_no_snapshot_is_refused_without_a_value_in_the_error() {
 
 #[test]
 fn a_snapshot_shows_no_secret() {
-    let sessions = now().profiles(Profiles::new([secret_profile(None, "pass-word")]).unwrap()).build();
+    let sessions =
+        now().profiles(Profiles::new([secret_profile(None, "pass-word")]).unwrap()).build().unwrap();
     let session = sessions.session("a");
     session.set_cookie("sid=top-secret", "http://a/").unwrap();
     session.set_data("k", "top-secret");

@@ -177,7 +177,7 @@ async fn play(moods: &Moods, site: Site, mut rng: Rng, tally: &mut Tally, attic:
     if moods.login_first {
         builder = builder.login_first();
     }
-    let sessions = builder.build();
+    let sessions = builder.build().unwrap();
     // Where few are kept, these are in use all the time: only forks and strangers are dropped.
     let in_use: Vec<Session> = match moods.capacity {
         64 => Vec::new(),

@@ -252,7 +252,7 @@ async fn a_streamed_body_is_read_ahead_and_sent_again() {
         .expired_when(tower_client_sessions::Expired::status([403]))
         .renew_with(|renewal| async move {
             renewal.send(Request::get("http://a/login").body(ReplayBody::default())?).await?;
-            renewal.require(renewal.has_cookie("sid"))
+            renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")
         });
     let bytes = tower::service_fn(move |request: Request<ReplayBody<Full<Bytes>>>| {
         let site = site.clone();

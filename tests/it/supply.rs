@@ -74,7 +74,7 @@ fn supply_error(answer: &Answer) -> SessionSourceErrorKind {
 
 #[tokio::test(start_paused = true)]
 async fn on_each_expiry_the_next_one_is_taken() {
-    let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+    let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
     let (supply, queue) = SessionSource::queue();
     for sid in ["1", "2", "3"] {
         queue.push(jar(sid));
@@ -100,7 +100,7 @@ async fn on_each_expiry_the_next_one_is_taken() {
 
 #[tokio::test(start_paused = true)]
 async fn where_none_is_left_requests_wait_and_go_when_one_comes() {
-    let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+    let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
     let (supply, queue) = SessionSource::queue();
     let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
     let client =
@@ -129,7 +129,7 @@ async fn where_none_is_left_requests_wait_and_go_when_one_comes() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_has_its_bound() {
-    let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+    let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
     let (supply, queue) = SessionSource::queue();
     let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
     let gate = patient().max_attempts(1);
@@ -151,7 +151,7 @@ async fn where_none_is_left_requests_fail_or_are_refused_as_configured() {
     for (on_empty, expected) in
         [(OnEmpty::Fail, RenewalErrorKind::Failed), (OnEmpty::Refuse, RenewalErrorKind::Permanent)]
     {
-        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let (supply, queue) = SessionSource::queue();
         let client =
             client(&ruleless(&sessions).renew_from(supply.on_empty(on_empty)), &sessions, shop.service());
@@ -169,7 +169,7 @@ async fn where_none_is_left_requests_fail_or_are_refused_as_configured() {
 
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_is_ended_while_it_waits_takes_none() {
-    let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+    let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
     let (supply, queue) = SessionSource::queue();
     let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
     let client =
@@ -219,7 +219,7 @@ mod files {
         fs::create_dir(path.join("spent")).unwrap();
         fs::write(path.join("spent/1.txt"), "an older one of this name").unwrap();
 
-        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let client =
             client(&ruleless(&sessions).renew_from(SessionSource::folder(path)), &sessions, shop.service());
         for expected in ["1", "2", "3"] {
@@ -240,7 +240,7 @@ mod files {
     #[tokio::test(start_paused = true)]
     async fn a_folder_is_watched_while_a_renewal_waits() {
         let folder = tempfile::tempdir().unwrap();
-        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let supply = SessionSource::folder(folder.path()).poll_interval(Duration::from_secs(5));
         let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(600)));
         let client =
@@ -260,7 +260,7 @@ mod files {
         for number in 0..20 {
             put(folder.path(), &format!("{number}.txt"), &number.to_string());
         }
-        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let layer = ruleless(&sessions).renew_from(SessionSource::folder(folder.path()));
         let client = client(&layer, &sessions, shop.service());
         let mut tasks = tokio::task::JoinSet::new();
@@ -279,7 +279,7 @@ mod files {
 
     #[tokio::test(start_paused = true)]
     async fn a_folder_that_is_not_there_is_an_error_that_names_it() {
-        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let layer = ruleless(&sessions).renew_from(SessionSource::folder("no/such/folder"));
         let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
         assert_eq!(supply_error(&answer), SessionSourceErrorKind::Folder);
@@ -288,7 +288,7 @@ mod files {
     #[cfg(unix)]
     #[tokio::test]
     async fn a_command_prints_the_cookies_of_the_session_that_asks() {
-        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build());
+        let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let script = r#"printf '# http://a/\nsid=%s-%s; Path=/\n' "$SESSION" "$REASON""#;
         let command = SessionSource::command("sh").arg("-c").arg(script);
         let with_command = client(&ruleless(&sessions).renew_from(command), &sessions, shop.service());
@@ -302,7 +302,7 @@ mod files {
             ("echo no cookies; echo top-secret", SessionSourceErrorKind::Output),
             (r"printf '\377=1'", SessionSourceErrorKind::Output),
         ] {
-            let sessions = Sessions::builder().login_first().build();
+            let sessions = Sessions::builder().login_first().build().unwrap();
             let layer = ruleless(&sessions)
                 .gate_config(GateConfig::new().max_attempts(1))
                 .renew_from(SessionSource::command("sh").arg("-c").arg(script));
@@ -310,7 +310,7 @@ mod files {
             assert_eq!(supply_error(&answer), expected, "{script}");
             assert!(!format!("{answer:?}").contains("top-secret"));
         }
-        let sessions = Sessions::builder().login_first().build();
+        let sessions = Sessions::builder().login_first().build().unwrap();
         let layer = ruleless(&sessions).renew_from(SessionSource::command("no-such-program"));
         let layer = layer.gate_config(GateConfig::new().max_attempts(1));
         let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;

@@ -245,7 +245,7 @@ impl Service<Request<Body>> for Site {
 pub(crate) async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     let url = format!("http://{}/login", renewal.session_id());
     let answer = renewal.send(Request::get(url).body(Body::default())?).await?;
-    renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))
+    renewal.ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
 }
 
 /// A layer whose sessions expire by 401 and 403 and are renewed by [`log_in`].

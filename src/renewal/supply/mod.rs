@@ -48,7 +48,7 @@ use crate::{
 /// jar.set("sid=collected; Path=/", "http://shop.example/", Timestamp::now())?;
 /// queue.push(jar);
 ///
-/// let sessions = Sessions::builder().login_first().build();
+/// let sessions = Sessions::builder().login_first().build().unwrap();
 /// let client = ServiceBuilder::new()
 ///     .layer(RenewalLayer::new(&sessions).supply(supply))
 ///     .layer(SessionLayer::new(&sessions))

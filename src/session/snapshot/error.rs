@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, error::Category};
 
 use super::model::{SnapshotFormat, Version};
+use crate::gate::{BoxError, ConfigError};
 
 /// Why a snapshot could not be read or written: what, and where. Never a value that was written.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ struct Inner {
     place: Option<String>,
     line_and_column: Option<(usize, usize)>,
     detail: String,
-    source: Option<io::Error>,
+    source: Option<BoxError>,
 }
 
 /// What a [`SnapshotError`] is about.
@@ -45,6 +46,8 @@ pub enum SnapshotErrorKind {
     UnsupportedVersion,
     /// Something in it is not as it has to be.
     Invalid,
+    /// The settings of the [`SessionsBuilder`](crate::session::SessionsBuilder) are invalid; the source names the setting.
+    Config,
 }
 
 impl SnapshotError {
@@ -61,7 +64,13 @@ impl SnapshotError {
 
     pub(super) fn io(kind: SnapshotErrorKind, source: io::Error) -> Self {
         let mut error = Self::new(kind);
-        error.0.source = Some(source);
+        error.0.source = Some(source.into());
+        error
+    }
+
+    pub(super) fn config(source: ConfigError) -> Self {
+        let mut error = Self::new(SnapshotErrorKind::Config);
+        error.0.source = Some(source.into());
         error
     }
 
@@ -169,6 +178,7 @@ impl fmt::Display for SnapshotError {
                 "of a later version than this crate reads; read it with a newer one"
             }
             SnapshotErrorKind::Invalid => "not a snapshot that this crate has written",
+            SnapshotErrorKind::Config => "the settings of the sessions are invalid",
         })?;
         if !detail.is_empty() {
             write!(f, ": {detail}")?;
@@ -185,6 +195,6 @@ impl fmt::Display for SnapshotError {
 
 impl Error for SnapshotError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.0.source.as_ref().map(|source| source as _)
+        self.0.source.as_ref().map(|source| source.as_ref() as _)
     }
 }

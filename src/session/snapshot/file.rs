@@ -127,7 +127,7 @@ impl Sessions {
         path: impl AsRef<Path>,
         builder: SessionsBuilder,
     ) -> Result<(Self, RestoreReport), SnapshotError> {
-        let sessions = builder.build();
+        let sessions = builder.build().map_err(SnapshotError::config)?;
         let report = sessions.restore_from(path).await?;
         Ok((sessions, report))
     }

@@ -19,7 +19,7 @@
 //! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
 //! # use std::time::{Duration, UNIX_EPOCH};
 //! # use tower_client_sessions::{Sessions, session::snapshot::SessionSnapshot};
-//! let sessions = Sessions::builder().clock(|| UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)).build();
+//! let sessions = Sessions::builder().clock(|| UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)).build().unwrap();
 //! let alice = sessions.session("alice");
 //! alice.set_cookie("sid=abc; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600", "https://shop.example/")?;
 //! alice.set_data("csrf", "4711");

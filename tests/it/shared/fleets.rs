@@ -307,7 +307,8 @@ async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     let token = renewal.session().data("token").filter(|_| !renewal.follows_interrupted());
     let url = format!("http://a/login?{}", token.unwrap_or_default());
     let answer = renewal.send(Request::get(url).body(Body::new())?).await?;
-    renewal.require(answer.status().is_success() && renewal.has_cookie("sid"))?;
+    renewal
+        .ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")?;
     let cookies = renewal.cookies();
     renewal.session().set_data("token", cookies[0].value().unwrap_or_default());
     Ok(())
@@ -318,7 +319,7 @@ impl Process {
         let life = Life::new();
         let store = Store { life: life.clone(), ..store.clone() };
         let sharing = SharingConfig::new(store).on_unreachable(policy);
-        let sessions = Sessions::builder().login_first().jitter_seed(seed).shared(sharing).build();
+        let sessions = Sessions::builder().login_first().jitter_seed(seed).shared(sharing).build().unwrap();
         let gate = GateConfig::new()
             .max_attempts(1000)
             .backoff(Duration::from_millis(100), Duration::from_secs(2))

@@ -94,7 +94,7 @@ impl Service<Request<Body>> for Site {
 
 async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     renewal.send(Request::get("http://a/login").body(Body::new())?).await?;
-    renewal.require(renewal.has_cookie("sid"))
+    renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")
 }
 
 type Client = BoxCloneService<Request<Body>, Response<()>, BoxError>;
@@ -111,8 +111,8 @@ impl Process {
         sharing: impl Into<SharingConfig>,
         settings: impl FnOnce(SessionPoolBuilder) -> SessionPoolBuilder,
     ) -> Self {
-        let sessions = Sessions::builder().login_first().shared(sharing).build();
-        let pool = settings(SessionPool::builder(&sessions).exclusive()).build();
+        let sessions = Sessions::builder().login_first().shared(sharing).build().unwrap();
+        let pool = settings(SessionPool::builder(&sessions).exclusive()).build().unwrap();
         let client = ServiceBuilder::new()
             .layer(PoolLayer::new(&pool))
             .layer(RenewalLayer::new(&sessions).renew_with(log_in))
@@ -164,8 +164,8 @@ async fn exclusive_holds_for_all_processes_together() {
 #[tokio::test(start_paused = true)]
 async fn requests_ask_the_store_for_nothing() {
     let (site, store) = (Site::open(), MemoryStore::new());
-    let sessions = Sessions::builder().login_first().shared(store).build();
-    let pool = SessionPool::builder(&sessions).size(2).exclusive().build();
+    let sessions = Sessions::builder().login_first().shared(store).build().unwrap();
+    let pool = SessionPool::builder(&sessions).size(2).exclusive().build().unwrap();
     let client = ServiceBuilder::new()
         .layer(PoolLayer::new(&pool))
         .layer(RenewalLayer::new(&sessions).renew_with(log_in))

@@ -41,7 +41,7 @@ impl Process {
     ) -> Self {
         // Cookies change by the paused clock, too.
         let (epoch, origin) = (std::time::SystemTime::now(), tokio::time::Instant::now());
-        let sessions = builder.clock(move || epoch + origin.elapsed()).shared(sharing).build();
+        let sessions = builder.clock(move || epoch + origin.elapsed()).shared(sharing).build().unwrap();
         let client = client(&change(renewing(&sessions)), &sessions, site.clone());
         Self { sessions, client }
     }
@@ -577,7 +577,7 @@ async fn what_is_sealed_is_read_by_the_key_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shared_session_needs_a_renewal_layer() {
-    let sessions = Sessions::builder().shared(MemoryStore::new()).build();
+    let sessions = Sessions::builder().shared(MemoryStore::new()).build().unwrap();
     let layer = tower_client_sessions::SessionLayer::new(&sessions);
     let refused = get(&tower::Layer::layer(&layer, Site::new()), "a", "/").await.unwrap_err();
     let kind = refused.downcast_ref::<SessionError>().unwrap().kind();
@@ -798,7 +798,7 @@ fn times_that_cannot_be_added_to_a_moment_are_refused() {
         for sharing in
             [sharing().lease_ttl(time), sharing().poll_interval(time), sharing().store_timeout(time)]
         {
-            assert!(Sessions::builder().shared(sharing).try_build().is_err(), "{time:?}");
+            assert!(Sessions::builder().shared(sharing).build().is_err(), "{time:?}");
         }
     }
 }
