@@ -15,8 +15,8 @@ fuzz_target!(|text: &[u8]| {
     let mut set_cookie = b"a=1; Expires=".to_vec();
     set_cookie.extend(text.iter().take_while(|&&byte| byte != b';'));
     let mut jar = Jar::default();
-    if let Ok(absorbed) = jar.store_set_cookie(&target, &set_cookie, before)
-        && let Some(cookie) = absorbed.cookie().cloned()
+    if let Ok(stored) = jar.store_set_cookie(&target, &set_cookie, before)
+        && let Some(cookie) = stored.cookie().cloned()
         && let Some(expires) = cookie.expires()
     {
         let written = cookie.to_set_cookie();

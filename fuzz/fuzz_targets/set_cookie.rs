@@ -19,8 +19,8 @@ fuzz_target!(|data: &[u8]| {
     let mut jar = Jar::default();
     for set_cookie in lines {
         let _ = jar.header(&to, || NOW);
-        let Ok(absorbed) = jar.store_set_cookie(&from, set_cookie, NOW) else { continue };
-        let Some(cookie) = absorbed.cookie().cloned() else { continue };
+        let Ok(stored) = jar.store_set_cookie(&from, set_cookie, NOW) else { continue };
+        let Some(cookie) = stored.cookie().cloned() else { continue };
         assert!(cookie.matches(&from) || cookie.path_bytes() != b"/");
         reads_back(&cookie, &from);
     }

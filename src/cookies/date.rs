@@ -82,10 +82,10 @@ fn is_delimiter(byte: u8) -> bool {
     matches!(byte, 0x09 | 0x20..=0x2F | 0x3B..=0x40 | 0x5B..=0x60 | 0x7B..=0x7E)
 }
 
-/// Reads `least` to `most` leading digits; anything but a digit may follow.
-fn read_number(token: &[u8], least: usize, most: usize) -> Option<u32> {
+/// Reads `min` to `max` leading digits; anything but a digit may follow.
+fn read_number(token: &[u8], min: usize, max: usize) -> Option<u32> {
     let digits = token.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if digits < least || digits > most {
+    if digits < min || digits > max {
         return None;
     }
     Some(token[..digits].iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')))

@@ -131,8 +131,8 @@ fn ipv4_part(part: &str) -> Option<u64> {
 
 fn canonical_ipv6(host: &str) -> Option<Cow<'_, str>> {
     /// Takes what is written off the front of a text, so that comparing needs no buffer.
-    struct Rest<'a>(&'a str);
-    impl Write for Rest<'_> {
+    struct PrefixMatcher<'a>(&'a str);
+    impl Write for PrefixMatcher<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {
             self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
             Ok(())
@@ -141,7 +141,7 @@ fn canonical_ipv6(host: &str) -> Option<Cow<'_, str>> {
 
     let inner = host.strip_prefix('[')?.strip_suffix(']')?;
     let address: Ipv6Addr = inner.parse().ok()?;
-    let mut rest = Rest(inner);
+    let mut rest = PrefixMatcher(inner);
     if write!(rest, "{address}").is_ok() && rest.0.is_empty() {
         return Some(Cow::Borrowed(host));
     }

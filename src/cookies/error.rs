@@ -23,10 +23,10 @@ use std::fmt;
 /// );
 /// ```
 #[derive(Clone, Eq, PartialEq)]
-pub struct CookieError(Box<Refusal>);
+pub struct CookieError(Box<Inner>);
 
 #[derive(Clone, Debug, Eq, PartialEq)]
-struct Refusal {
+struct Inner {
     kind: CookieErrorKind,
     name: Option<Box<str>>,
     index: Option<usize>,
@@ -96,7 +96,7 @@ impl CookieErrorKind {
 
 impl CookieError {
     pub(super) fn new(kind: CookieErrorKind) -> Self {
-        Self(Box::new(Refusal { kind, name: None, index: None, url: None }))
+        Self(Box::new(Inner { kind, name: None, index: None, url: None }))
     }
 
     /// Refuses the cookie of this name; a name may be any bytes, and long.

@@ -3,7 +3,7 @@ use http::HeaderValue;
 
 use super::Timestamp;
 use super::domain::is_loopback;
-use super::time::Instant;
+use super::time::EventTime;
 
 /// The `Cookie` header of one host, serialised once and cloned from then on.
 #[derive(Clone)]
@@ -18,23 +18,23 @@ pub(super) struct CompiledHeader {
     /// `None` if nothing of the site goes to this host, which is worth remembering as well.
     pub(super) value: Option<HeaderValue>,
     /// The earliest end among the cookies carried.
-    pub(super) deadline: Timestamp,
-    pub(super) used: Instant,
+    pub(super) expires_at: Timestamp,
+    pub(super) used: EventTime,
     /// Cleared by a change of the site; the place, and the host's name, wait for the next header.
     pub(super) live: bool,
 }
 
 impl CompiledHeader {
     /// A place without a header in it.
-    pub(super) fn spent(host: &str) -> Self {
+    pub(super) fn empty(host: &str) -> Self {
         Self {
             host: Host::new(host),
             secure: false,
             is_loopback: is_loopback(host),
             carried: 0,
             value: None,
-            deadline: Timestamp::MAX,
-            used: Instant::default(),
+            expires_at: Timestamp::MAX,
+            used: EventTime::default(),
             live: false,
         }
     }
@@ -50,10 +50,10 @@ impl CompiledHeader {
     /// What it says, or `None` if its time is up. A clock is only read where it can matter.
     pub(super) fn read(
         &mut self,
-        used: Instant,
+        used: EventTime,
         clock: impl FnOnce() -> Timestamp,
     ) -> Option<Option<HeaderValue>> {
-        if self.deadline != Timestamp::MAX && self.deadline <= clock() {
+        if self.expires_at != Timestamp::MAX && self.expires_at <= clock() {
             return None;
         }
         self.used = used;

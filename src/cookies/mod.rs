@@ -37,15 +37,17 @@
 //!
 //! [draft-ietf-httpbis-rfc6265bis]: https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/
 
+#[cfg(feature = "cookie_store")]
+mod cookie_store;
+mod cookie_url;
 mod date;
 mod domain;
 mod error;
 #[cfg(feature = "formats")]
 mod formats;
-mod given;
 mod header;
-#[cfg(feature = "cookie_store")]
-mod interop;
+mod jar;
+mod new_cookie;
 #[cfg(test)]
 mod oracle;
 mod parse;
@@ -53,23 +55,21 @@ mod path;
 #[cfg(any(feature = "cookie_store", feature = "formats"))]
 mod report;
 #[cfg(feature = "serde")]
-mod serial;
-mod site;
-mod store;
+mod serde_impls;
+mod site_index;
 mod stored;
-mod target;
 #[cfg(test)]
 mod tests;
 mod time;
 
+pub use self::cookie_url::CookieUrl;
 pub use self::date::parse_date;
 pub use self::error::{CookieError, CookieErrorKind};
 #[cfg(feature = "formats")]
 pub use self::formats::{CookieFormat, FormatError, FormatErrorKind, ImportedCookies};
-pub use self::given::NewCookie;
+pub use self::jar::{Jar, Limits, StoreOutcome};
+pub use self::new_cookie::NewCookie;
 #[cfg(any(feature = "cookie_store", feature = "formats"))]
 pub use self::report::{ConversionReport, Loss, LossReason};
-pub use self::store::{Jar, Limits, StoreOutcome};
 pub use self::stored::{SameSite, StoredCookie, StoredCookieBuilder};
-pub use self::target::CookieUrl;
 pub use self::time::Timestamp;

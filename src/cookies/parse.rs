@@ -28,13 +28,13 @@ pub(super) struct SetCookie<'a> {
 
 /// A `Set-Cookie` in its three parts: the name, the value, and all attributes as they are written.
 #[derive(Clone, Copy)]
-pub(super) struct Split<'a> {
+pub(super) struct NameValue<'a> {
     pub(super) name: &'a [u8],
     pub(super) value: &'a [u8],
     pub(super) attributes: Option<&'a [u8]>,
 }
 
-impl<'a> Split<'a> {
+impl<'a> NameValue<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
         let (pair, attributes) = split_at_byte(text, b';');
         // A name is a few letters, which a search of wide steps is not worth.
@@ -48,7 +48,7 @@ impl<'a> Split<'a> {
 
 impl<'a> SetCookie<'a> {
     pub(super) fn parse(text: &'a [u8]) -> Result<Self, (CookieErrorKind, &'a [u8])> {
-        let Split { name, value, mut attributes } = Split::new(text);
+        let NameValue { name, value, mut attributes } = NameValue::new(text);
         if has_control(text) {
             return Err((CookieErrorKind::ControlCharacter, name));
         }
@@ -66,13 +66,13 @@ impl<'a> SetCookie<'a> {
             let (name, value) = split_at_byte(attribute, b'=');
             let value = trimmed(value.unwrap_or_default());
             if value.len() <= MAX_ATTRIBUTE {
-                parts.take_attribute(trimmed(name), value);
+                parts.apply_attribute(trimmed(name), value);
             }
         }
         Ok(parts)
     }
 
-    fn take_attribute(&mut self, name: &[u8], value: &'a [u8]) {
+    fn apply_attribute(&mut self, name: &[u8], value: &'a [u8]) {
         // The length of a name tells all of them apart but two.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"path") => self.path = Some(value),

@@ -34,9 +34,9 @@ pub enum LossReason {
     /// and the other of them, which is narrower, took it.
     HostOnlyTwin,
     /// Left out: `cookie_store` itself refuses it.
-    RefusedByStore,
+    RejectedByStore,
     /// Left out: a rule of ours refuses it.
-    Refused(CookieErrorKind),
+    InvalidCookie(CookieErrorKind),
     /// Left out: a tab, which parts the fields of the other form.
     Tab,
     /// Left out: its path cannot be an attribute.
@@ -65,7 +65,7 @@ impl ConversionReport {
         self.converted
     }
 
-    pub(super) fn convert(&mut self) {
+    pub(super) fn add_converted(&mut self) {
         self.converted += 1;
     }
 
@@ -99,8 +99,8 @@ impl fmt::Display for Loss {
             LossReason::NotUtf8 => "left out, it is not utf-8",
             LossReason::Nameless => "left out, it has no name",
             LossReason::HostOnlyTwin => "left out, the host's own took its place",
-            LossReason::RefusedByStore => "left out, the store refuses it",
-            LossReason::Refused(kind) => {
+            LossReason::RejectedByStore => "left out, the store refuses it",
+            LossReason::InvalidCookie(kind) => {
                 let error = CookieError::named(kind, self.name.as_bytes());
                 return write!(f, "left out, {error}");
             }

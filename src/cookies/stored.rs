@@ -6,7 +6,7 @@ use super::date::write_date;
 use super::domain::{canonical_domain, canonical_host, domain_matches, is_ip, is_public_suffix};
 use super::parse::{MAX_ATTRIBUTE, MAX_PAIR, SetCookie, has_control, is_control, trimmed};
 use super::path::{default_path, path_matches};
-use super::time::Instant;
+use super::time::EventTime;
 use super::{CookieError, CookieErrorKind, CookieUrl, Timestamp};
 
 /// No cookie outlives this, RFC 6265bis §5.5.
@@ -71,8 +71,8 @@ pub struct StoredCookie {
     ///
     /// The pair is the name, `=` and the value; of a nameless cookie the value alone.
     text: Box<[u8]>,
-    created: Instant,
-    used: Instant,
+    created: EventTime,
+    used: EventTime,
     expires: Timestamp,
     /// Keyed hash of all that set this cookie but its value, 0 if that must be read anew every time.
     fingerprint: u64,
@@ -95,7 +95,7 @@ impl Flags {
     pub(super) const HTTP_ONLY: Self = Self(1 << 2);
     pub(super) const PARTITIONED: Self = Self(1 << 3);
     /// Given by the user, not by a response.
-    pub(super) const GIVEN: Self = Self(1 << 4);
+    pub(super) const USER_SET: Self = Self(1 << 4);
     const STRICT: Self = Self(1 << 5);
     const LAX: Self = Self(2 << 5);
     const NONE: Self = Self(3 << 5);
@@ -245,7 +245,7 @@ impl StoredCookie {
 
     /// Returns whether it was given by the user rather than by a response.
     pub fn is_user_set(&self) -> bool {
-        self.flags.has(Flags::GIVEN)
+        self.flags.has(Flags::USER_SET)
     }
 
     /// Returns whether a request to `target` carries it, its expiry aside (§5.8.3).
@@ -336,11 +336,11 @@ impl StoredCookie {
     }
 
     /// Longer paths first, then the older ones: §5.8.3, step 2.
-    pub(super) fn sending_order(&self) -> (std::cmp::Reverse<u16>, Instant) {
+    pub(super) fn sending_order(&self) -> (std::cmp::Reverse<u16>, EventTime) {
         (std::cmp::Reverse(self.path_len), self.created)
     }
 
-    pub(super) fn deadline(&self) -> Timestamp {
+    pub(super) fn expires_at(&self) -> Timestamp {
         self.expires
     }
 
@@ -356,24 +356,24 @@ impl StoredCookie {
         self.fingerprint
     }
 
-    pub(super) fn created_instant(&self) -> Instant {
+    pub(super) fn created_event(&self) -> EventTime {
         self.created
     }
 
-    pub(super) fn set_created(&mut self, created: Instant) {
+    pub(super) fn set_created(&mut self, created: EventTime) {
         self.created = created;
     }
 
-    pub(super) fn used(&self) -> Instant {
+    pub(super) fn used(&self) -> EventTime {
         self.used
     }
 
-    pub(super) fn set_used(&mut self, used: Instant) {
+    pub(super) fn set_used(&mut self, used: EventTime) {
         self.used = used;
     }
 
     /// Whether a value may take the place of this one's without being judged as a part of its `Set-Cookie`.
-    pub(super) fn takes(&self, value: &[u8]) -> bool {
+    pub(super) fn accepts_value(&self, value: &[u8]) -> bool {
         // Of a nameless cookie, the value has to stand for the name before some rules.
         self.name_len > 0 && usize::from(self.name_len) + value.len() <= MAX_PAIR && !has_control(value)
     }
@@ -392,7 +392,7 @@ impl StoredCookie {
     /// Moves the end as reading the same `Set-Cookie` at `now` would.
     ///
     /// Returns `false` where only reading it can tell.
-    pub(super) fn renew(&mut self, now: Timestamp, used: Instant) -> bool {
+    pub(super) fn refresh(&mut self, now: Timestamp, used: EventTime) -> bool {
         let latest = now.saturating_add(MAX_LIFETIME);
         if self.lifetime > 0 {
             self.expires = now.saturating_add(Duration::from_secs(self.lifetime.into()));
@@ -403,7 +403,7 @@ impl StoredCookie {
         true
     }
 
-    pub(super) fn limit_lifetime(&mut self, now: Timestamp) {
+    pub(super) fn cap_lifetime(&mut self, now: Timestamp) {
         if self.expires != Timestamp::MAX {
             self.expires = self.expires.min(now.saturating_add(MAX_LIFETIME));
         }
@@ -438,7 +438,7 @@ impl fmt::Display for StoredCookie {
 impl PartialEq for StoredCookie {
     /// Compares what the cookie is, and not when it was created, used, or by whom.
     fn eq(&self, other: &Self) -> bool {
-        let own = |cookie: &Self| cookie.flags.with(Flags::GIVEN, false);
+        let own = |cookie: &Self| cookie.flags.with(Flags::USER_SET, false);
         self.same_key(other)
             && self.text == other.text
             && own(self) == own(other)
@@ -451,7 +451,7 @@ impl Eq for StoredCookie {}
 #[cfg(feature = "shared")]
 impl StoredCookie {
     /// Whether the two are equal, but that their ends may lie this far apart.
-    pub(crate) fn is_like(&self, other: &Self, drift: std::time::Duration) -> bool {
+    pub(crate) fn eq_within(&self, other: &Self, drift: std::time::Duration) -> bool {
         let (early, late) = (self.expires.min(other.expires), self.expires.max(other.expires));
         if early == late {
             return self == other;
@@ -472,15 +472,15 @@ pub(super) struct Parts<'a> {
     pub(super) expires: Timestamp,
     pub(super) lifetime: u32,
     pub(super) fingerprint: u64,
-    pub(super) created: Instant,
-    pub(super) used: Instant,
+    pub(super) created: EventTime,
+    pub(super) used: EventTime,
 }
 
 impl Parts<'_> {
     /// The rules that need neither the request nor the store: §5.7, steps 19 to 22.
     ///
     /// `path_given` tells an attribute `Path=/` from a default path that happens to be `/`.
-    fn judge(&self, path_given: bool) -> Result<(), CookieErrorKind> {
+    fn validate(&self, path_given: bool) -> Result<(), CookieErrorKind> {
         let secure = self.flags.has(Flags::SECURE);
         if self.flags.same_site() == Some(SameSite::None) && !secure {
             return Err(CookieErrorKind::SameSiteNoneInsecure);
@@ -530,12 +530,12 @@ impl Parts<'_> {
 }
 
 /// Judges a parsed `Set-Cookie` from `target` by §5.7, steps 6 to 22, but for the store's own.
-pub(super) fn judge_set_cookie(
+pub(super) fn validate_set_cookie(
     set_cookie: &SetCookie<'_>,
     target: &CookieUrl<'_>,
     fingerprint: u64,
     now: Timestamp,
-    event: Instant,
+    event: EventTime,
 ) -> Result<StoredCookie, CookieErrorKind> {
     let mut flags = Flags::default()
         .with(Flags::SECURE, set_cookie.secure)
@@ -610,7 +610,7 @@ pub(super) fn judge_set_cookie(
         created: event,
         used: event,
     };
-    parts.judge(set_cookie.path.is_some())?;
+    parts.validate(set_cookie.path.is_some())?;
     parts.pack()
 }
 
@@ -697,7 +697,7 @@ impl StoredCookieBuilder {
     ///
     /// [`Jar::restore`]: super::Jar::restore
     pub fn user_set(mut self, given: bool) -> Self {
-        self.flags = self.flags.with(Flags::GIVEN, given);
+        self.flags = self.flags.with(Flags::USER_SET, given);
         self
     }
 
@@ -716,12 +716,12 @@ impl StoredCookieBuilder {
     ///
     /// The rule that is broken, and the cookie's name.
     pub fn build(self) -> Result<StoredCookie, CookieError> {
-        self.judge().map_err(|kind| CookieError::named(kind, &self.name))
+        self.validate().map_err(|kind| CookieError::named(kind, &self.name))
     }
 
-    fn judge(&self) -> Result<StoredCookie, CookieErrorKind> {
-        judge_pair(&self.name, &self.value)?;
-        judge_path(&self.path)?;
+    fn validate(&self) -> Result<StoredCookie, CookieErrorKind> {
+        validate_pair(&self.name, &self.value)?;
+        validate_path(&self.path)?;
         // A URL's host may be one that no attribute could name; its cookies come back as they were.
         let of_url = || canonical_host(&self.domain).filter(|_| self.flags.has(Flags::HOST_ONLY));
         let domain = canonical_domain(&self.domain).or_else(of_url).ok_or(CookieErrorKind::InvalidDomain)?;
@@ -730,7 +730,7 @@ impl StoredCookieBuilder {
             return Err(CookieErrorKind::ControlCharacter);
         }
         // Without a moment of its own the jar's clock gives it one.
-        let created = self.created.map_or(Instant::default(), Instant::at);
+        let created = self.created.map_or(EventTime::default(), EventTime::at);
         let parts = Parts {
             name: &self.name,
             value: &self.value,
@@ -742,9 +742,9 @@ impl StoredCookieBuilder {
             lifetime: 0,
             fingerprint: 0,
             created,
-            used: self.last_used.map_or(created, Instant::at),
+            used: self.last_used.map_or(created, EventTime::at),
         };
-        parts.judge(true)?;
+        parts.validate(true)?;
         parts.pack()
     }
 }
@@ -761,7 +761,7 @@ impl fmt::Debug for StoredCookieBuilder {
 
 /// Judges a name and a value that did not come through the parser, which would have parted them
 /// elsewhere.
-fn judge_pair(name: &[u8], value: &[u8]) -> Result<(), CookieErrorKind> {
+fn validate_pair(name: &[u8], value: &[u8]) -> Result<(), CookieErrorKind> {
     if name.is_empty() && value.is_empty() {
         return Err(CookieErrorKind::Empty);
     }
@@ -779,7 +779,7 @@ fn judge_pair(name: &[u8], value: &[u8]) -> Result<(), CookieErrorKind> {
 }
 
 /// Judges a path by what a path of a request can be.
-fn judge_path(path: &[u8]) -> Result<(), CookieErrorKind> {
+fn validate_path(path: &[u8]) -> Result<(), CookieErrorKind> {
     if path.iter().copied().any(is_control) {
         return Err(CookieErrorKind::ControlCharacter);
     }

@@ -12,16 +12,16 @@ fn at(secs: i64) -> Timestamp {
     Timestamp::from_secs(1_700_000_000 + secs)
 }
 
-fn target(url: &str) -> CookieUrl<'_> {
+fn cookie_url(url: &str) -> CookieUrl<'_> {
     CookieUrl::parse(url).unwrap()
 }
 
 fn store_set_cookie(jar: &mut Jar, url: &str, set_cookie: &str, now: Timestamp) -> Option<CookieErrorKind> {
-    jar.store_set_cookie(&target(url), set_cookie.as_bytes(), now).err().map(|error| error.kind())
+    jar.store_set_cookie(&cookie_url(url), set_cookie.as_bytes(), now).err().map(|error| error.kind())
 }
 
 fn header(jar: &mut Jar, url: &str, now: Timestamp) -> String {
-    let value = jar.cookie_header(&target(url), || now);
+    let value = jar.cookie_header(&cookie_url(url), || now);
     value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
 }
 
@@ -82,8 +82,8 @@ fn section_5_6_odd_forms_are_cookies_too() {
     check("http://x.example/", &["a=1; Max-Age=x; Expires=never"], "http://x.example/", "a=1");
     check("http://x.example/", &["a=\"b c\""], "http://x.example/", "a=\"b c\"");
     let mut jar = Jar::default();
-    jar.store_set_cookie(&target("http://x.example/"), b"a=\xFF\xFE", NOW).unwrap();
-    let value = jar.cookie_header(&target("http://x.example/"), || NOW).unwrap();
+    jar.store_set_cookie(&cookie_url("http://x.example/"), b"a=\xFF\xFE", NOW).unwrap();
+    let value = jar.cookie_header(&cookie_url("http://x.example/"), || NOW).unwrap();
     assert_eq!(value.as_bytes(), b"a=\xFF\xFE");
     assert_eq!(jar.iter(NOW).next().unwrap().value(), None);
 }
@@ -164,7 +164,7 @@ fn section_5_8_3_longer_paths_go_first_then_older_cookies() {
 #[test]
 fn the_same_bytes_again_only_move_the_end() {
     let mut jar = Jar::default();
-    let here = target("http://x.example/");
+    let here = cookie_url("http://x.example/");
     let first = jar.store_set_cookie(&here, b"a=1; Max-Age=10", NOW).unwrap();
     assert!(matches!(first, StoreOutcome::Stored(_)));
     jar.store_set_cookie(&here, b"b=2", NOW).unwrap();
@@ -179,7 +179,7 @@ fn the_same_bytes_again_only_move_the_end() {
     // Gone, so the same bytes make a new cookie; and other hosts make others of them.
     let anew = jar.store_set_cookie(&here, b"a=1; Max-Age=10", at(20)).unwrap();
     assert!(matches!(anew, StoreOutcome::Stored(cookie) if cookie.created() == at(20)));
-    let other = target("http://y.x.example/");
+    let other = cookie_url("http://y.x.example/");
     let elsewhere = jar.store_set_cookie(&other, b"a=1; Max-Age=10", at(20)).unwrap();
     assert!(matches!(elsewhere, StoreOutcome::Stored(_)));
 }
@@ -187,7 +187,7 @@ fn the_same_bytes_again_only_move_the_end() {
 #[test]
 fn another_value_takes_the_old_ones_place() {
     let mut jar = Jar::default();
-    let here = target("https://x.example/");
+    let here = cookie_url("https://x.example/");
     jar.store_set_cookie(&here, b"a=1; Max-Age=10", NOW).unwrap();
     jar.store_set_cookie(&here, b"b=2", NOW).unwrap();
     for value in ["3", "and longer", ""] {
@@ -260,12 +260,12 @@ fn a_header_at_hand_is_the_header_of_its_uri() {
     for one in &uris {
         for other in &uris {
             let told = jar.cookie_header(&CookieUrl::from_uri(one).unwrap(), || NOW);
-            if let Some(header) = jar.header_at_hand(one, || NOW) {
+            if let Some(header) = jar.cached_header(one, || NOW) {
                 assert_eq!(header, told, "{one}");
                 at_hand += 1;
             }
             // What the last look-up has left behind is no other's.
-            let short = jar.header_at_hand(other, || NOW);
+            let short = jar.cached_header(other, || NOW);
             let told = jar.cookie_header(&CookieUrl::from_uri(other).unwrap(), || NOW);
             assert!(short.is_none_or(|short| short == told), "{one} {other}");
         }
@@ -275,17 +275,17 @@ fn a_header_at_hand_is_the_header_of_its_uri() {
     // A header that has ended is not at hand, nor is one that hangs on the path.
     let uri = http::Uri::from_static("https://x.example/");
     assert!(jar.cookie_header(&CookieUrl::from_uri(&uri).unwrap(), || NOW).is_some());
-    assert!(jar.header_at_hand(&uri, || NOW).is_some());
-    assert!(jar.header_at_hand(&uri, || at(10)).is_none());
+    assert!(jar.cached_header(&uri, || NOW).is_some());
+    assert!(jar.cached_header(&uri, || at(10)).is_none());
     store_set_cookie(&mut jar, "https://x.example/", "p=1; Path=/a", NOW);
     assert!(jar.cookie_header(&CookieUrl::from_uri(&uri).unwrap(), || NOW).is_some());
-    assert!(jar.header_at_hand(&uri, || NOW).is_none());
+    assert!(jar.cached_header(&uri, || NOW).is_none());
 }
 
 #[test]
 fn a_given_cookie_slows_down_its_like_alone() {
     let mut jar = Jar::default();
-    let here = target("http://x.example/");
+    let here = cookie_url("http://x.example/");
     jar.store_set_cookie(&here, b"a=1; Domain=x.example", NOW).unwrap();
     jar.store_set_cookie(&here, b"b=1", NOW).unwrap();
     jar.add([("a", "given")], "http://x.example/", NOW).unwrap();
@@ -302,7 +302,7 @@ fn a_given_cookie_slows_down_its_like_alone() {
 #[test]
 fn a_deletion_returns_what_it_removed() {
     let mut jar = Jar::default();
-    let here = target("http://x.example/");
+    let here = cookie_url("http://x.example/");
     jar.store_set_cookie(&here, b"a=1", NOW).unwrap();
     let gone = jar.store_set_cookie(&here, b"a=; Max-Age=0", NOW).unwrap();
     assert!(matches!(gone, StoreOutcome::Removed(Some(cookie)) if cookie.value() == Some("1")));
@@ -322,12 +322,12 @@ fn the_clock_is_read_only_where_a_cookie_can_end() {
         NOW
     };
     for _ in 0..3 {
-        assert!(jar.cookie_header(&target("http://x.example/"), clock).is_some());
-        assert!(jar.cookie_header(&target("http://z.example/"), clock).is_none());
+        assert!(jar.cookie_header(&cookie_url("http://x.example/"), clock).is_some());
+        assert!(jar.cookie_header(&cookie_url("http://z.example/"), clock).is_none());
     }
     assert_eq!(reads.get(), 0);
     for _ in 0..3 {
-        assert!(jar.cookie_header(&target("http://y.example/"), clock).is_some());
+        assert!(jar.cookie_header(&cookie_url("http://y.example/"), clock).is_some());
     }
     assert_eq!(reads.get(), 3);
 }
@@ -336,7 +336,7 @@ fn the_clock_is_read_only_where_a_cookie_can_end() {
 fn the_header_is_marked_sensitive() {
     let mut jar = Jar::default();
     jar.add([("a", "secret")], "http://x.example/", NOW).unwrap();
-    let here = target("http://x.example/");
+    let here = cookie_url("http://x.example/");
     let own = HeaderValue::from_static("b=own");
     for _ in 0..2 {
         assert!(jar.cookie_header(&here, || NOW).unwrap().is_sensitive());
@@ -349,8 +349,8 @@ fn a_value_shows_nowhere() {
     let mut jar = Jar::default();
     jar.add([("a", "s3cret")], "http://x.example/", NOW).unwrap();
     let refused = jar.add([("a", "s3cret;")], "http://x.example/", NOW).unwrap_err();
-    let absorbed = jar.store_set_cookie(&target("http://x.example/"), b"b=s3cret", NOW).unwrap();
-    let mut shown = format!("{absorbed:?} {refused} {refused:?}");
+    let stored = jar.store_set_cookie(&cookie_url("http://x.example/"), b"b=s3cret", NOW).unwrap();
+    let mut shown = format!("{stored:?} {refused} {refused:?}");
     for cookie in jar.iter(NOW) {
         shown += &format!("{cookie} {cookie:?} {:?}", NewCookie::from(cookie));
     }
@@ -363,7 +363,7 @@ fn a_value_shows_nowhere() {
 #[test]
 fn own_cookies_of_a_request_win_by_name() {
     let mut jar = Jar::default();
-    let here = target("http://x.example/");
+    let here = cookie_url("http://x.example/");
     jar.add([("a", "1"), ("b", "2"), ("c", "3")], "http://x.example/", NOW).unwrap();
     store_set_cookie(&mut jar, "http://x.example/", "nameless", NOW);
     let own = [HeaderValue::from_static("b=own; d=4"), HeaderValue::from_static("c")];
@@ -371,7 +371,7 @@ fn own_cookies_of_a_request_win_by_name() {
     assert_eq!(sent, "b=own; d=4; c; a=1; c=3");
     assert_eq!(header(&mut jar, "http://x.example/", NOW), "a=1; b=2; c=3; nameless");
     // The jar adds nothing elsewhere, and nothing is stored.
-    let elsewhere = target("http://y.example/");
+    let elsewhere = cookie_url("http://y.example/");
     assert_eq!(jar.cookie_header_with(&elsewhere, own.iter(), || NOW).unwrap(), "b=own; d=4; c");
     assert_eq!(jar.cookie_header_with(&elsewhere, [].into_iter(), || NOW), None);
     assert_eq!(jar.len(NOW), 4);
@@ -423,7 +423,7 @@ fn a_broader_cookie_that_gave_way_is_still_sent_elsewhere() {
     jar.add([("a", "www")], "http://www.x.example/", NOW).unwrap();
     assert_eq!(header(&mut jar, "http://www.x.example/", NOW), "a=www");
     assert_eq!(header(&mut jar, "http://x.example/", NOW), "a=all");
-    let here = target("http://www.x.example/");
+    let here = cookie_url("http://www.x.example/");
     let listed: Vec<_> = jar.matching(&here, NOW).iter().map(|cookie| cookie.value()).collect();
     assert_eq!(listed, [Some("www")]);
     assert_eq!(jar.get("a", &here, NOW).unwrap().value(), Some("www"));
@@ -490,7 +490,7 @@ fn a_cookie_of_the_cookie_crate_keeps_every_attribute() {
     aged.set_max_age(Duration::seconds(5));
     jar.add([given, aged], "https://www.bücher.example/", NOW).unwrap();
 
-    let here = target("https://www.bücher.example/shop");
+    let here = cookie_url("https://www.bücher.example/shop");
     let a = jar.get("a", &here, NOW).unwrap();
     assert_eq!((a.value(), a.domain(), a.path()), (Some("ü=\"1\""), "xn--bcher-kva.example", Some("/shop")));
     assert_eq!((a.host_only(), a.secure(), a.http_only()), (false, true, true));
@@ -564,7 +564,7 @@ fn cookies_are_found_listed_and_removed() {
     assert_eq!(names(jar.in_domain(".X.example", NOW).collect()), ["c", "a", "b"]);
     assert_eq!(names(jar.in_domain("example", NOW).collect()), ["c", "a", "b", "d"]);
     assert_eq!(names(jar.with_path("/p", NOW).collect()), ["c"]);
-    assert_eq!(names(jar.matching(&target("http://x.example/p"), NOW)), ["c", "a", "b"]);
+    assert_eq!(names(jar.matching(&cookie_url("http://x.example/p"), NOW)), ["c", "a", "b"]);
     assert_eq!(jar.len(at(10)), 3);
     assert_eq!((jar.earliest_expiry(NOW), jar.earliest_expiry(at(10))), (Some(at(10)), None));
 

@@ -94,9 +94,9 @@ impl From<Timestamp> for SystemTime {
 /// RFC 6265bis §5.8.3 orders cookies by creation and its §5.7 evicts by last use; a clock of
 /// milliseconds leaves ties that these orders must not have.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Instant(i64);
+pub(super) struct EventTime(i64);
 
-impl Instant {
+impl EventTime {
     const COUNTER_BITS: u32 = 10;
 
     /// The next event at `now`: later than `self` even if the clock stands still or steps back.
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn events_of_one_moment_keep_their_order() {
         let now = Timestamp::from_millis(1_700_000_000_000);
-        let first = Instant::default().next(now);
+        let first = EventTime::default().next(now);
         let second = first.next(now);
         let third = second.next(Timestamp::from_millis(1));
 
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn the_ends_of_time_do_not_overflow() {
         for moment in [Timestamp::MIN, Timestamp::MAX] {
-            let _ = Instant::at(moment).next(moment).tick();
+            let _ = EventTime::at(moment).next(moment).tick();
             let _ = SystemTime::from(moment);
             let _ = moment.saturating_add(Duration::MAX);
         }

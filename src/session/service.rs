@@ -126,7 +126,7 @@ fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Resu
     let shared = &identity.session.0.shared;
     let now = || shared.timestamp();
     let mut jar = identity.kept.jar.lock();
-    let cookie = match jar.header_at_hand(uri, now) {
+    let cookie = match jar.cached_header(uri, now) {
         Some(cookie) => cookie,
         None => jar.cookie_header(&target(uri)?, now),
     };

@@ -103,7 +103,7 @@ impl Fleet {
                 let mut jar = kept.jar.lock();
                 let is = jar.by_creation(now);
                 let (set, removed) = merge::steps(&mine, &is, &snapshot.cookies);
-                jar.retain(|cookie| !removed.iter().any(|removed| removed.is_like(cookie, merge::DRIFT)));
+                jar.retain(|cookie| !removed.iter().any(|removed| removed.eq_within(cookie, merge::DRIFT)));
                 for cookie in set {
                     jar.restore(cookie.clone(), now);
                 }

@@ -28,7 +28,7 @@ pub(super) const DRIFT: Duration = Duration::from_secs(60);
 
 fn is_changed(before: Option<&StoredCookie>, after: Option<&StoredCookie>) -> bool {
     match (before, after) {
-        (Some(before), Some(after)) => !before.is_like(after, DRIFT),
+        (Some(before), Some(after)) => !before.eq_within(after, DRIFT),
         (before, after) => before.is_some() || after.is_some(),
     }
 }

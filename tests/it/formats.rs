@@ -326,7 +326,7 @@ fn what_a_format_cannot_hold_is_reported() {
 
 #[test]
 fn the_first_mistake_is_told_with_its_place_and_without_values() {
-    use FormatErrorKind::{Field, MissingField, NoUrl, Refused, Syntax, Unknown};
+    use FormatErrorKind::{Field, InvalidCookie, MissingField, NoUrl, Syntax, Unknown};
     let good = "x.example\tFALSE\t/\tFALSE\t0\tn\tsecret\n";
     let entry = |more: &str| format!(r#"[{{"name": "n", "value": "secret", "domain": "x.example"{more}}}]"#);
     let second = |more: &str| entry("").replace(']', &format!(", {}", &entry(more)[1..]));
@@ -349,7 +349,7 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
             None,
             Some("expires"),
         ),
-        (CookieFormat::Netscape, good.replace("x.example", "x .example"), Refused, Some(1), None, None),
+        (CookieFormat::Netscape, good.replace("x.example", "x .example"), InvalidCookie, Some(1), None, None),
         (CookieFormat::Playwright, "{\"cookies\": {}}".into(), Syntax, None, None, None),
         (CookieFormat::Playwright, "{\"cookies\": [\n".into(), Syntax, Some(2), None, None),
         (CookieFormat::Playwright, "[\"secret\"]".into(), Syntax, None, Some(1), None),
@@ -362,7 +362,7 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
             Some(2),
             Some("sameSite"),
         ),
-        (CookieFormat::DevTools, second(r#", "path": "x""#), Refused, None, Some(2), None),
+        (CookieFormat::DevTools, second(r#", "path": "x""#), InvalidCookie, None, Some(2), None),
         (
             CookieFormat::DevTools,
             second("").replacen("\"name\"", "\"nam\"", 1),
@@ -392,12 +392,12 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
         (
             CookieFormat::SetCookie,
             "# https://x.example\nsid=secret; Domain=y.example".into(),
-            Refused,
+            InvalidCookie,
             Some(2),
             None,
             None,
         ),
-        (CookieFormat::SetCookie, "# https://\nsid=secret".into(), Refused, Some(1), None, None),
+        (CookieFormat::SetCookie, "# https://\nsid=secret".into(), InvalidCookie, Some(1), None, None),
         (CookieFormat::CookieStore, "[{\"raw_cookie\": 1}]".into(), Field, None, Some(1), Some("raw_cookie")),
     ] {
         let sessions = Sessions::new();
@@ -411,7 +411,7 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
             "{text}: {error}"
         );
         let source = std::error::Error::source(&error).map(|source| source.to_string());
-        assert_eq!(source.is_some(), kind == Refused);
+        assert_eq!(source.is_some(), kind == InvalidCookie);
         assert!(!format!("{error} {error:?} {source:?}").contains("secret"), "{error:?}");
         assert_eq!(session.cookies().len(), 1, "all or nothing");
     }

@@ -31,7 +31,7 @@ pub enum FormatErrorKind {
     /// A field is not what it has to be.
     Field,
     /// The cookie breaks a rule; the source says which.
-    Refused,
+    InvalidCookie,
     /// A `Set-Cookie` line comes before any URL.
     NoUrl,
 }
@@ -53,8 +53,8 @@ impl FormatError {
         error
     }
 
-    pub(super) fn refused(source: CookieError) -> Self {
-        let mut error = Self::new(FormatErrorKind::Refused, "");
+    pub(super) fn invalid_cookie(source: CookieError) -> Self {
+        let mut error = Self::new(FormatErrorKind::InvalidCookie, "");
         error.0.source = Some(source);
         error
     }
@@ -112,7 +112,7 @@ impl fmt::Display for FormatError {
             FormatErrorKind::Unknown => f.write_str("no known format of cookies; say which it is"),
             FormatErrorKind::Syntax | FormatErrorKind::Field => write!(f, "expected {expected}"),
             FormatErrorKind::MissingField => f.write_str("is missing"),
-            FormatErrorKind::Refused => f.write_str("cannot be a cookie here"),
+            FormatErrorKind::InvalidCookie => f.write_str("cannot be a cookie here"),
             FormatErrorKind::NoUrl => f.write_str(
                 "no URL is known that sets this; give one, or write it as a comment before: # https://…",
             ),

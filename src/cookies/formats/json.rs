@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    CookieFormat, Draft, LATEST, Losses,
+    CookieDraft, CookieFormat, LATEST, Losses,
     error::{FormatError, FormatErrorKind},
 };
 use crate::cookies::{LossReason, SameSite, StoredCookie, Timestamp};
@@ -83,7 +83,7 @@ fn cookie(format: CookieFormat, entry: &Map<String, Value>) -> Result<StoredCook
         Some(key @ Value::Object(_)) => Some(key.to_string()),
         Some(_) => return Err(FormatError::bad_field("partitionKey", "a string or an object")),
     };
-    let draft = Draft {
+    let draft = CookieDraft {
         name: text(entry, "name")?.ok_or_else(|| FormatError::missing("name"))?,
         value: text(entry, "value")?.unwrap_or_default(),
         domain,
@@ -198,7 +198,11 @@ fn entry(format: CookieFormat, cookie: &StoredCookie, losses: &mut Losses) -> Op
         entry["partitionKey"] = object.unwrap_or_else(|| key.into());
     }
     // These formats tell a partitioned cookie by its key.
-    losses.without(cookie, cookie.partitioned() != cookie.partition_key().is_some(), LossReason::Partitioned);
+    losses.lose_part_if(
+        cookie,
+        cookie.partitioned() != cookie.partition_key().is_some(),
+        LossReason::Partitioned,
+    );
     losses.converted();
     Some(entry)
 }

@@ -1,6 +1,6 @@
 //! Cookies as browsers and their tools exchange them.
 
-mod cookie_store;
+mod cookie_store_json;
 mod error;
 mod json;
 mod netscape;
@@ -39,7 +39,7 @@ use super::{ConversionReport, Jar, LossReason, SameSite, StoredCookie, Timestamp
 ///
 /// let (text, report) = alice.export(CookieFormat::Netscape);
 /// assert_eq!(text, "# Netscape HTTP Cookie File\n\n#HttpOnly_.shop.example\tTRUE\t/\tTRUE\t0\tsid\tabc\n");
-/// assert_eq!(report.losses()[0].to_string(), "cookie `sid` of shop.example: kept without its samesite");
+/// assert_eq!(report.losses()[0].to_string(), "cookie `sid` of shop.example: kept lose_part_if its samesite");
 ///
 /// assert_eq!(alice.import(CookieFormat::Netscape, &text)?, 1);
 /// let error = alice.import(CookieFormat::Netscape, "shop.example\tsecret").unwrap_err();
@@ -68,17 +68,17 @@ impl CookieFormat {
     ///
     /// That it can be read is not said.
     pub fn detect(text: &str) -> Option<Self> {
-        let text = without_mark(text);
+        let text = without_bom(text);
         if text.trim_start().starts_with(['{', '[']) {
             return match json::parse(text) {
                 Ok(value) => json::detect(&value),
-                Err(_) => cookie_store::is_one_a_line(text).then_some(Self::CookieStore),
+                Err(_) => cookie_store_json::is_json_lines(text).then_some(Self::CookieStore),
             };
         }
-        if netscape::is_one(text) {
+        if netscape::is_format(text) {
             return Some(Self::Netscape);
         }
-        set_cookie::is_one(text).then_some(Self::SetCookie)
+        set_cookie::is_format(text).then_some(Self::SetCookie)
     }
 
     /// Writes cookies, their values included, and reports what the format cannot hold.
@@ -87,7 +87,7 @@ impl CookieFormat {
         let text = match self {
             Self::Netscape => netscape::write(cookies, &mut losses),
             Self::SetCookie => set_cookie::write(cookies, &mut losses),
-            Self::CookieStore => cookie_store::write(cookies, &mut losses),
+            Self::CookieStore => cookie_store_json::write(cookies, &mut losses),
             Self::Playwright | Self::DevTools | Self::ChromeCookies => {
                 json::write(self, cookies, &mut losses)
             }
@@ -111,11 +111,11 @@ impl ImportedCookies {
     ///
     /// The first mistake, with its line or entry.
     pub fn read(format: CookieFormat, text: &str, now: Timestamp) -> Result<Self, FormatError> {
-        let text = without_mark(text);
+        let text = without_bom(text);
         let cookies = match format {
             CookieFormat::Netscape => netscape::read(text),
             CookieFormat::SetCookie => set_cookie::read(text, None, now),
-            CookieFormat::CookieStore => cookie_store::read(text),
+            CookieFormat::CookieStore => cookie_store_json::read(text),
             CookieFormat::Playwright | CookieFormat::DevTools | CookieFormat::ChromeCookies => {
                 json::read(format, text)
             }
@@ -176,7 +176,7 @@ impl ImportedCookies {
     ///
     /// The first mistake, with its line; or the URL.
     pub fn from_set_cookie(text: &str, url: &str, now: Timestamp) -> Result<Self, FormatError> {
-        set_cookie::read(without_mark(text), Some(url), now).map(|cookies| Self { cookies })
+        set_cookie::read(without_bom(text), Some(url), now).map(|cookies| Self { cookies })
     }
 
     /// The cookies, in the order of the text.
@@ -222,7 +222,7 @@ impl From<ImportedCookies> for Jar {
 }
 
 /// A text without the mark that some editors put in front.
-fn without_mark(text: &str) -> &str {
+fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
@@ -230,7 +230,7 @@ fn without_mark(text: &str) -> &str {
 const LATEST: Timestamp = Timestamp::from_millis(i64::MAX - 1);
 
 /// A cookie as an entry says it.
-struct Draft<'d> {
+struct CookieDraft<'d> {
     name: &'d str,
     value: &'d str,
     domain: &'d str,
@@ -243,7 +243,7 @@ struct Draft<'d> {
     expires: Option<Timestamp>,
 }
 
-impl Default for Draft<'_> {
+impl Default for CookieDraft<'_> {
     fn default() -> Self {
         Self {
             name: "",
@@ -260,7 +260,7 @@ impl Default for Draft<'_> {
     }
 }
 
-impl Draft<'_> {
+impl CookieDraft<'_> {
     /// Judges it; what has a partition key is partitioned.
     fn build(self) -> Result<StoredCookie, FormatError> {
         let partitioned = self.partition_key.is_some();
@@ -281,7 +281,7 @@ impl Draft<'_> {
             .partition_key(self.partition_key.unwrap_or_default())
             .expires(self.expires)
             .build()
-            .map_err(FormatError::refused)
+            .map_err(FormatError::invalid_cookie)
     }
 }
 
@@ -294,23 +294,23 @@ impl Losses {
     fn texts<'c>(&mut self, cookie: &'c StoredCookie) -> Option<(&'c str, &'c str, &'c str)> {
         let texts = cookie.name().zip(cookie.value()).zip(cookie.path());
         if texts.is_none() {
-            self.leave_out(cookie, LossReason::NotUtf8);
+            self.lose(cookie, LossReason::NotUtf8);
         }
         texts.map(|((name, value), path)| (name, value, path))
     }
 
-    fn leave_out(&mut self, cookie: &StoredCookie, reason: LossReason) {
+    fn lose(&mut self, cookie: &StoredCookie, reason: LossReason) {
         self.0.lose(cookie.name_bytes(), cookie.domain(), reason);
     }
 
     /// Notes that a cookie comes without a part that it has.
-    fn without(&mut self, cookie: &StoredCookie, has: bool, reason: LossReason) {
+    fn lose_part_if(&mut self, cookie: &StoredCookie, has: bool, reason: LossReason) {
         if has {
-            self.leave_out(cookie, reason);
+            self.lose(cookie, reason);
         }
     }
 
     fn converted(&mut self) {
-        self.0.convert();
+        self.0.add_converted();
     }
 }

@@ -1,7 +1,7 @@
 //! `cookies.txt`, as curl, wget and yt-dlp write and read it: seven fields a line, with tabs between them.
 
 use super::{
-    Draft, LATEST, Losses,
+    CookieDraft, LATEST, Losses,
     error::{FormatError, FormatErrorKind},
 };
 use crate::cookies::{LossReason, StoredCookie, Timestamp};
@@ -10,7 +10,7 @@ const HEADER: &str = "# Netscape HTTP Cookie File\n\n";
 const HTTP_ONLY: &str = "#HttpOnly_";
 
 /// Whether the text says of itself that it is one, or its first line looks like it.
-pub(super) fn is_one(text: &str) -> bool {
+pub(super) fn is_format(text: &str) -> bool {
     let says = |line: &str| {
         line.starts_with("# Netscape HTTP Cookie File") || line.starts_with("# HTTP Cookie File")
     };
@@ -45,7 +45,7 @@ fn cookie(line: &str, http_only: bool) -> Result<StoredCookie, FormatError> {
         }
         _ => return Err(FormatError::new(FormatErrorKind::Syntax, "seven fields with tabs between them")),
     };
-    let draft = Draft {
+    let draft = CookieDraft {
         name,
         value,
         domain,
@@ -54,7 +54,7 @@ fn cookie(line: &str, http_only: bool) -> Result<StoredCookie, FormatError> {
         secure: flag(secure, "secure")?,
         http_only,
         expires: moment(expires)?,
-        ..Draft::default()
+        ..CookieDraft::default()
     };
     draft.build()
 }
@@ -90,16 +90,16 @@ pub(super) fn write(cookies: &[StoredCookie], losses: &mut Losses) -> String {
     for cookie in cookies {
         let Some((name, value, path)) = losses.texts(cookie) else { continue };
         if name.is_empty() {
-            losses.leave_out(cookie, LossReason::Nameless);
+            losses.lose(cookie, LossReason::Nameless);
             continue;
         }
         if [name, value, path].iter().any(|part| part.contains('\t')) {
-            losses.leave_out(cookie, LossReason::Tab);
+            losses.lose(cookie, LossReason::Tab);
             continue;
         }
-        losses.without(cookie, cookie.same_site().is_some(), LossReason::SameSite);
-        losses.without(cookie, cookie.partitioned(), LossReason::Partitioned);
-        losses.without(cookie, cookie.partition_key().is_some(), LossReason::PartitionKey);
+        losses.lose_part_if(cookie, cookie.same_site().is_some(), LossReason::SameSite);
+        losses.lose_part_if(cookie, cookie.partitioned(), LossReason::Partitioned);
+        losses.lose_part_if(cookie, cookie.partition_key().is_some(), LossReason::PartitionKey);
         losses.converted();
         let word = |on: bool| if on { "TRUE" } else { "FALSE" };
         // The first second is taken for the end of the session.

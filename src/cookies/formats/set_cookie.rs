@@ -7,12 +7,12 @@ use super::{
 use crate::cookies::{
     CookieError, CookieUrl, LossReason, StoredCookie, Timestamp,
     parse::SetCookie,
-    stored::{is_writable_path, judge_set_cookie},
-    time::Instant,
+    stored::{is_writable_path, validate_set_cookie},
+    time::EventTime,
 };
 
 /// Whether the first line that says something is a cookie or a header of one.
-pub(super) fn is_one(text: &str) -> bool {
+pub(super) fn is_format(text: &str) -> bool {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.find(|line| !line.starts_with('#')).is_some_and(|line| content(line).contains('='))
 }
@@ -28,16 +28,17 @@ fn content(line: &str) -> &str {
 
 /// Reads the lines, as set by `url` as long as no comment names another.
 pub(super) fn read(text: &str, url: Option<&str>, now: Timestamp) -> Result<Vec<StoredCookie>, FormatError> {
-    let refused = |error: CookieError| FormatError::refused(error);
-    let mut target = url.map(CookieUrl::parse).transpose().map_err(refused)?;
+    let invalid_cookie = |error: CookieError| FormatError::invalid_cookie(error);
+    let mut target = url.map(CookieUrl::parse).transpose().map_err(invalid_cookie)?;
     let mut cookies = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_matches([' ', '\t', '\r']);
         if let Some(comment) = line.strip_prefix('#') {
             let comment = comment.trim();
             if comment.starts_with("http://") || comment.starts_with("https://") {
-                let named =
-                    CookieUrl::parse(comment).map_err(refused).map_err(|error| error.at_line(number))?;
+                let named = CookieUrl::parse(comment)
+                    .map_err(invalid_cookie)
+                    .map_err(|error| error.at_line(number))?;
                 target = Some(named);
             }
             continue;
@@ -48,12 +49,12 @@ pub(super) fn read(text: &str, url: Option<&str>, now: Timestamp) -> Result<Vec<
         let Some(target) = &target else {
             return Err(FormatError::new(FormatErrorKind::NoUrl, "").at_line(number));
         };
-        let refused =
-            |kind, name: &[u8]| FormatError::refused(CookieError::named(kind, name)).at_line(number);
+        let invalid_cookie =
+            |kind, name: &[u8]| FormatError::invalid_cookie(CookieError::named(kind, name)).at_line(number);
         let parsed =
-            SetCookie::parse(content(line).as_bytes()).map_err(|(kind, name)| refused(kind, name))?;
-        let cookie = judge_set_cookie(&parsed, target, 0, now, Instant::default())
-            .map_err(|kind| refused(kind, parsed.name))?;
+            SetCookie::parse(content(line).as_bytes()).map_err(|(kind, name)| invalid_cookie(kind, name))?;
+        let cookie = validate_set_cookie(&parsed, target, 0, now, EventTime::default())
+            .map_err(|kind| invalid_cookie(kind, parsed.name))?;
         cookies.push(cookie);
     }
     Ok(cookies)
@@ -66,11 +67,11 @@ pub(super) fn write(cookies: &[StoredCookie], losses: &mut Losses) -> String {
             continue;
         }
         if !is_writable_path(cookie.path_bytes()) {
-            losses.leave_out(cookie, LossReason::Path);
+            losses.lose(cookie, LossReason::Path);
             continue;
         }
         let line = String::from_utf8(cookie.to_set_cookie()).expect("its parts are utf-8");
-        losses.without(cookie, cookie.partition_key().is_some(), LossReason::PartitionKey);
+        losses.lose_part_if(cookie, cookie.partition_key().is_some(), LossReason::PartitionKey);
         losses.converted();
         if host != cookie.domain() {
             host = cookie.domain();

@@ -10,11 +10,11 @@ use smallvec::SmallVec;
 
 use super::domain::{canonical_domain, domain_matches, site_of};
 use super::header::{HeaderWriter, names};
-use super::parse::{SetCookie, Split};
+use super::parse::{NameValue, SetCookie};
 use super::path::default_path;
-use super::site::Site;
-use super::stored::{Flags, judge_set_cookie};
-use super::time::Instant;
+use super::site_index::Site;
+use super::stored::{Flags, validate_set_cookie};
+use super::time::EventTime;
 use super::{CookieError, CookieErrorKind, CookieUrl, NewCookie, StoredCookie, Timestamp};
 
 /// Keys the hashes of bytes that strangers choose; one per process, so that a jar need not
@@ -54,9 +54,9 @@ pub struct Jar {
     /// Where each site is, once there are too many to look through.
     index: Option<Box<Index>>,
     /// The last event, which the next one comes after.
-    event: Instant,
+    event: EventTime,
     /// No cookie ends before this; it may be earlier than the first that does.
-    sweep_at: Sweep,
+    expiry: ExpirySchedule,
     limits: Limits,
     stored: u32,
     /// The site of the last look-up, likely that of the next.
@@ -69,13 +69,13 @@ struct Index(HashMap<Box<str>, u32, RandomState>);
 
 /// When expired cookies of sites that nobody asks for are looked for.
 #[derive(Clone, Copy)]
-struct Sweep {
+struct ExpirySchedule {
     at: Timestamp,
     /// Cookies put in since the last sweep; they pay for the next.
     credit: u32,
 }
 
-impl Default for Sweep {
+impl Default for ExpirySchedule {
     fn default() -> Self {
         Self { at: Timestamp::MAX, credit: 0 }
     }
@@ -180,7 +180,7 @@ impl Jar {
         if self.sites[at].earliest() != Timestamp::MAX {
             let now = clock.read();
             self.event = self.event.next(now);
-            if self.purge_site(at, now) {
+            if self.remove_expired_in(at, now) {
                 return None;
             }
         }
@@ -190,7 +190,7 @@ impl Jar {
     /// The header of a request to `uri` if it is at hand, as it mostly is: told without reading the URI as a target.
     ///
     /// `None`: ask [`header`](Self::header).
-    pub(crate) fn header_at_hand(
+    pub(crate) fn cached_header(
         &mut self,
         uri: &Uri,
         now: impl FnOnce() -> Timestamp,
@@ -250,7 +250,7 @@ impl Jar {
         if self.sites[at].earliest() != Timestamp::MAX {
             let now = now();
             self.event = self.event.next(now);
-            if self.purge_site(at, now) {
+            if self.remove_expired_in(at, now) {
                 return writer.finish();
             }
         }
@@ -277,24 +277,24 @@ impl Jar {
         now: Timestamp,
     ) -> Result<StoreOutcome<'_>, CookieError> {
         self.event = self.event.next(now);
-        let split = Split::new(set_cookie);
+        let split = NameValue::new(set_cookie);
         let fingerprint = fingerprint(target, &split);
         if let Some(site) = self.find(target.host())
-            && let Some((at, is_another)) =
-                self.sites[site].renew(fingerprint, split.value, target, now, self.event)
+            && let Some((at, value_changed)) =
+                self.sites[site].refresh(fingerprint, split.value, target, now, self.event)
         {
             let cookie = &self.sites[site].cookies()[at];
-            self.sweep_at.at = self.sweep_at.at.min(cookie.deadline());
-            return Ok(if is_another {
+            self.expiry.at = self.expiry.at.min(cookie.expires_at());
+            return Ok(if value_changed {
                 StoreOutcome::Stored(cookie)
             } else {
                 StoreOutcome::Refreshed(cookie)
             });
         }
         let cookie = self.read(target, set_cookie, fingerprint, now)?;
-        Ok(match self.put(cookie, now) {
-            Put::At(site, at) => StoreOutcome::Stored(&self.sites[site].cookies()[at]),
-            Put::Gone(old) => StoreOutcome::Removed(old),
+        Ok(match self.insert_cookie(cookie, now) {
+            InsertResult::At(site, at) => StoreOutcome::Stored(&self.sites[site].cookies()[at]),
+            InsertResult::Gone(old) => StoreOutcome::Removed(old),
         })
     }
 
@@ -307,12 +307,12 @@ impl Jar {
         now: Timestamp,
     ) -> Result<StoredCookie, CookieError> {
         let parsed = SetCookie::parse(set_cookie).map_err(|(kind, name)| CookieError::named(kind, name))?;
-        let cookie = judge_set_cookie(&parsed, target, fingerprint, now, self.event)
+        let cookie = validate_set_cookie(&parsed, target, fingerprint, now, self.event)
             .map_err(|kind| CookieError::named(kind, parsed.name))?;
         if !target.is_secure()
             && !cookie.secure()
             && let Some(site) = self.locate(cookie.domain())
-            && !self.purge_site(site, now)
+            && !self.remove_expired_in(site, now)
             && self.sites[site].has_secure_under(&cookie)
         {
             return Err(CookieError::named(CookieErrorKind::OverlaysSecure, parsed.name));
@@ -363,13 +363,13 @@ impl Jar {
         C: Into<NewCookie<'c>>,
     {
         let target = url.try_into().map_err(Into::into)?;
-        let mut judged = Vec::new();
+        let mut validated = Vec::new();
         for (index, cookie) in cookies.into_iter().enumerate() {
-            let cookie = cookie.into().judge(&target, now);
-            judged.push(cookie.map_err(|error| error.at(index))?);
+            let cookie = cookie.into().validate(&target, now);
+            validated.push(cookie.map_err(|error| error.at(index))?);
         }
-        for cookie in judged {
-            self.put_given(cookie, now);
+        for cookie in validated {
+            self.insert_user_set(cookie, now);
         }
         Ok(())
     }
@@ -388,7 +388,7 @@ impl Jar {
         let target = url.try_into().map_err(Into::into)?;
         self.event = self.event.next(now);
         let cookie = self.read(&target, set_cookie.as_bytes(), 0, now)?;
-        self.put_given(cookie, now);
+        self.insert_user_set(cookie, now);
         Ok(())
     }
 
@@ -397,21 +397,21 @@ impl Jar {
     /// It counts as given by the user. Its moments are kept, but that it ends after 400 days at
     /// the latest; one that has expired removes its like.
     pub fn insert(&mut self, cookie: StoredCookie, now: Timestamp) {
-        self.put_given(cookie, now);
+        self.insert_user_set(cookie, now);
     }
 
     /// Puts in a cookie that was in a jar before, as [`insert`](Self::insert) does, but that it
     /// is still given by whoever gave it.
     pub fn restore(&mut self, mut cookie: StoredCookie, now: Timestamp) {
         self.event = self.event.next(now);
-        cookie.limit_lifetime(now);
-        let untold = Instant::default();
-        let told = |moment: Instant, event: Instant| {
+        cookie.cap_lifetime(now);
+        let untold = EventTime::default();
+        let told = |moment: EventTime, event: EventTime| {
             if moment == untold { event } else { moment.ordered_by(event) }
         };
-        cookie.set_created(told(cookie.created_instant(), self.event));
+        cookie.set_created(told(cookie.created_event(), self.event));
         cookie.set_used(told(cookie.used(), self.event));
-        self.put(cookie, now);
+        self.insert_cookie(cookie, now);
     }
 
     /// Puts in the cookies of a jar that was saved, and returns how many of them had expired.
@@ -423,12 +423,12 @@ impl Jar {
         let before = cookies.len();
         cookies.retain(|cookie| !cookie.is_expired(now));
         let expired = before - cookies.len();
-        let latest = Instant::at(now);
-        cookies.sort_by_key(StoredCookie::created_instant);
+        let latest = EventTime::at(now);
+        cookies.sort_by_key(StoredCookie::created_event);
         for cookie in &mut cookies {
-            self.event = cookie.created_instant().min(latest).max(self.event.tick());
+            self.event = cookie.created_event().min(latest).max(self.event.tick());
             cookie.set_created(self.event);
-            cookie.limit_lifetime(now);
+            cookie.cap_lifetime(now);
         }
         cookies.sort_by_key(StoredCookie::used);
         let created_last = std::mem::take(&mut self.event);
@@ -440,7 +440,7 @@ impl Jar {
         // Of two that shadow each other the broader came first, or the narrower would be gone.
         cookies.sort_by_key(|cookie| (cookie.host_only(), cookie.domain().len()));
         for cookie in cookies {
-            self.put(cookie, now);
+            self.insert_cookie(cookie, now);
         }
         expired
     }
@@ -479,11 +479,11 @@ impl Jar {
     ///
     /// The jar does this by itself as it is used; this is for one that is about to rest.
     pub fn remove_expired(&mut self, now: Timestamp) {
-        self.sweep_at = Sweep::default();
+        self.expiry = ExpirySchedule::default();
         for site in (0..self.sites.len()).rev() {
-            if !self.purge_site(site, now) {
+            if !self.remove_expired_in(site, now) {
                 let earliest = self.sites[site].earliest();
-                self.sweep_at.at = self.sweep_at.at.min(earliest);
+                self.expiry.at = self.expiry.at.min(earliest);
             }
         }
     }
@@ -507,7 +507,7 @@ impl Jar {
     #[cfg(feature = "serde")]
     pub(crate) fn by_creation(&self, now: Timestamp) -> Vec<StoredCookie> {
         let mut cookies: Vec<_> = self.iter(now).cloned().collect();
-        cookies.sort_by_key(StoredCookie::created_instant);
+        cookies.sort_by_key(StoredCookie::created_event);
         cookies
     }
 
@@ -568,49 +568,55 @@ impl Jar {
         }
     }
 
-    fn put_given(&mut self, mut cookie: StoredCookie, now: Timestamp) {
-        cookie.set_flags(cookie.flags().with(Flags::GIVEN, true));
+    fn insert_user_set(&mut self, mut cookie: StoredCookie, now: Timestamp) {
+        cookie.set_flags(cookie.flags().with(Flags::USER_SET, true));
         self.restore(cookie, now);
     }
 
-    fn put(&mut self, cookie: StoredCookie, now: Timestamp) -> Put {
-        self.sweep_if_due(now);
+    fn insert_cookie(&mut self, cookie: StoredCookie, now: Timestamp) -> InsertResult {
+        self.remove_expired_if_due(now);
         // Neither the limits nor the rules of the store count what has ended.
-        let site = self.locate(cookie.domain()).filter(|&site| !self.purge_site(site, now));
+        let site = self.locate(cookie.domain()).filter(|&site| !self.remove_expired_in(site, now));
         if site.is_none() && cookie.is_expired(now) {
-            return Put::Gone(None);
+            return InsertResult::Gone(None);
         }
-        let deadline = cookie.deadline();
+        let expires_at = cookie.expires_at();
         let Some(site) = site else {
             let name: Box<str> = site_of(cookie.domain()).into();
             let mut site = Site::new(&name);
-            site.put(cookie);
+            site.insert(cookie);
             self.push_site(site, name);
-            return self.placed(self.sites.len() - 1, 0, deadline, now);
+            return self.enforce_limits(self.sites.len() - 1, 0, expires_at, now);
         };
         if cookie.is_expired(now) {
             let mut old = None;
-            self.shrink_site(site, |site| {
+            self.remove_from_site(site, |site| {
                 let before = site.cookies().len();
                 old = site.remove_like(&cookie);
                 before - site.cookies().len()
             });
-            return Put::Gone(old);
+            return InsertResult::Gone(old);
         }
         let before = self.sites[site].cookies().len();
-        let at = self.sites[site].put(cookie);
+        let at = self.sites[site].insert(cookie);
         let after = self.sites[site].cookies().len();
         self.stored = self.stored + after as u32 - before as u32;
-        self.placed(site, at, deadline, now)
+        self.enforce_limits(site, at, expires_at, now)
     }
 
     /// Holds the limits after a cookie has been put in, and finds it again.
-    fn placed(&mut self, site: usize, at: usize, deadline: Timestamp, now: Timestamp) -> Put {
-        self.sweep_at.at = self.sweep_at.at.min(deadline);
-        self.sweep_at.credit = self.sweep_at.credit.saturating_add(1);
+    fn enforce_limits(
+        &mut self,
+        site: usize,
+        at: usize,
+        expires_at: Timestamp,
+        now: Timestamp,
+    ) -> InsertResult {
+        self.expiry.at = self.expiry.at.min(expires_at);
+        self.expiry.credit = self.expiry.credit.saturating_add(1);
         let crowded = self.sites[site].cookies().len() > self.limits.per_domain as usize;
         if !crowded && self.stored <= self.limits.total {
-            return Put::At(site, at);
+            return InsertResult::At(site, at);
         }
         let cookie = self.sites[site].cookies()[at].clone();
         while self.sites[site].cookies().len() > self.limits.per_domain as usize {
@@ -625,7 +631,7 @@ impl Jar {
         let site = self.locate(cookie.domain()).expect("the newest is not evicted");
         let same = |other: &StoredCookie| other.same_key(&cookie);
         let at = self.sites[site].cookies().iter().position(same);
-        Put::At(site, at.expect("the newest is not evicted"))
+        InsertResult::At(site, at.expect("the newest is not evicted"))
     }
 
     /// Evicts the least recently used cookies of the whole jar.
@@ -636,9 +642,9 @@ impl Jar {
             return;
         };
         let excess = excess.max(self.limits.total / 64) as usize;
-        let mut uses: Vec<Instant> = Vec::with_capacity(self.stored as usize);
+        let mut uses: Vec<EventTime> = Vec::with_capacity(self.stored as usize);
         for site in &mut self.sites {
-            site.forget_headers();
+            site.clear_headers();
             let others = site.cookies().iter().filter(|cookie| !cookie.same_key(spared));
             uses.extend(others.map(StoredCookie::used));
         }
@@ -652,28 +658,28 @@ impl Jar {
         });
     }
 
-    fn sweep_if_due(&mut self, now: Timestamp) {
+    fn remove_expired_if_due(&mut self, now: Timestamp) {
         // A sweep looks at every site, so it waits until a part as many cookies have come.
-        let due = now >= self.sweep_at.at;
-        if due && self.sweep_at.credit as usize >= self.sites.len() / 64 {
+        let due = now >= self.expiry.at;
+        if due && self.expiry.credit as usize >= self.sites.len() / 64 {
             self.remove_expired(now);
         }
     }
 
     /// Removes what has expired in a site, and returns whether the site is gone with it.
-    fn purge_site(&mut self, site: usize, now: Timestamp) -> bool {
+    fn remove_expired_in(&mut self, site: usize, now: Timestamp) -> bool {
         if now < self.sites[site].earliest() {
             return false;
         }
-        self.shrink_site(site, |site| site.purge(now))
+        self.remove_from_site(site, |site| site.remove_expired(now))
     }
 
     fn retain_in(&mut self, site: usize, keep: impl FnMut(&StoredCookie) -> bool) {
-        self.shrink_site(site, |site| site.retain(keep));
+        self.remove_from_site(site, |site| site.retain(keep));
     }
 
     /// Takes cookies out of a site, and the site out of the jar if none is left.
-    fn shrink_site(&mut self, at: usize, shrink: impl FnOnce(&mut Site) -> usize) -> bool {
+    fn remove_from_site(&mut self, at: usize, shrink: impl FnOnce(&mut Site) -> usize) -> bool {
         // A site's name is read off its cookies and goes with the last.
         let name = self.index.is_some().then(|| self.sites[at].name().to_owned());
         self.stored -= shrink(&mut self.sites[at]) as u32;
@@ -719,7 +725,7 @@ impl Jar {
 }
 
 /// Where a cookie came to stand, or what it took with it.
-enum Put {
+enum InsertResult {
     At(usize, usize),
     Gone(Option<StoredCookie>),
 }
@@ -744,7 +750,7 @@ impl<F: FnOnce() -> Timestamp> Clock<F> {
 }
 
 /// Hashes all that decides what a `Set-Cookie` becomes, other than its value, the time and the store.
-fn fingerprint(target: &CookieUrl<'_>, set_cookie: &Split<'_>) -> u64 {
+fn fingerprint(target: &CookieUrl<'_>, set_cookie: &NameValue<'_>) -> u64 {
     let mut hasher = HASHER.build_hasher();
     let attributes = set_cookie.attributes.unwrap_or_default();
     hasher.write(set_cookie.name);

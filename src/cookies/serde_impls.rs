@@ -31,7 +31,7 @@ struct Record<'c> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition_key: Option<Cow<'c, str>>,
     #[serde(default, skip_serializing_if = "is_off")]
-    given: bool,
+    user_set: bool,
     created: Timestamp,
     last_used: Timestamp,
 }
@@ -55,7 +55,7 @@ impl Serialize for StoredCookie {
             same_site: self.same_site(),
             partitioned: self.partitioned(),
             partition_key: self.partition_key().map(Cow::from),
-            given: self.is_user_set(),
+            user_set: self.is_user_set(),
             created: self.created(),
             last_used: self.last_used(),
         };
@@ -81,7 +81,7 @@ impl<'de> Deserialize<'de> for StoredCookie {
             .same_site(record.same_site)
             .partitioned(record.partitioned)
             .partition_key(record.partition_key.unwrap_or_default())
-            .user_set(record.given)
+            .user_set(record.user_set)
             .created(record.created)
             .last_used(record.last_used)
             .build()
@@ -231,10 +231,10 @@ mod tests {
             to in url(),
         ) {
             let (mut jar, mut now) = (Jar::default(), NOW);
-            for (url, set_cookie, later, given) in steps {
+            for (url, set_cookie, later, user_set) in steps {
                 now = Timestamp::from_millis(now.as_millis() + later);
                 let target = CookieUrl::parse(url).unwrap();
-                if given && let Ok(text) = std::str::from_utf8(&set_cookie) {
+                if user_set && let Ok(text) = std::str::from_utf8(&set_cookie) {
                     let _ = jar.set(text, &target, now);
                 } else {
                     let _ = jar.store_set_cookie(&target, &set_cookie, now);

@@ -24,7 +24,11 @@ enum Source<'c> {
 }
 
 impl NewCookie<'_> {
-    pub(super) fn judge(self, target: &CookieUrl<'_>, now: Timestamp) -> Result<StoredCookie, CookieError> {
+    pub(super) fn validate(
+        self,
+        target: &CookieUrl<'_>,
+        now: Timestamp,
+    ) -> Result<StoredCookie, CookieError> {
         match self.0 {
             Source::Stored(cookie) => Ok(cookie),
             Source::Pair(name, value) => on_host(&name, &value, target).build(),

@@ -39,10 +39,10 @@ impl Jar {
             let outcome = if !cookie.host_only() && cookies.iter().any(|other| twin(&other)) {
                 Err(LossReason::HostOnlyTwin)
             } else {
-                give(&mut store, cookie)
+                insert_into(&mut store, cookie)
             };
             match outcome {
-                Ok(()) => report.convert(),
+                Ok(()) => report.add_converted(),
                 Err(reason) => report.lose(cookie.name_bytes(), cookie.domain(), reason),
             }
             if outcome.is_ok() && cookie.partition_key().is_some() {
@@ -67,14 +67,14 @@ impl Jar {
                 CookieDomain::HostOnly(domain) | CookieDomain::Suffix(domain) => domain.as_str(),
                 CookieDomain::NotPresent | CookieDomain::Empty => "",
             };
-            match take(cookie, domain) {
+            match from_store_cookie(cookie, domain) {
                 Ok(taken) if taken.is_expired(now) => {}
                 Ok(taken) => {
                     jar.restore(taken, now);
-                    report.convert();
+                    report.add_converted();
                 }
                 Err(error) => {
-                    let reason = LossReason::Refused(error.kind());
+                    let reason = LossReason::InvalidCookie(error.kind());
                     report.lose(cookie.name().as_bytes(), domain, reason);
                 }
             }
@@ -83,7 +83,7 @@ impl Jar {
     }
 }
 
-fn give(store: &mut CookieStore, cookie: &StoredCookie) -> Result<(), LossReason> {
+fn insert_into(store: &mut CookieStore, cookie: &StoredCookie) -> Result<(), LossReason> {
     let raw = cookie.to_cookie().ok_or(LossReason::NotUtf8)?;
     if raw.name().is_empty() {
         return Err(LossReason::Nameless);
@@ -91,11 +91,11 @@ fn give(store: &mut CookieStore, cookie: &StoredCookie) -> Result<(), LossReason
     // The store takes a cookie only as coming from somewhere it could have come from.
     let scheme = if cookie.secure() { "https" } else { "http" };
     let url = Url::parse(&format!("{scheme}://{}/", cookie.domain()));
-    let url = url.map_err(|_| LossReason::RefusedByStore)?;
-    store.insert_raw(&raw, &url).map(drop).map_err(|_| LossReason::RefusedByStore)
+    let url = url.map_err(|_| LossReason::RejectedByStore)?;
+    store.insert_raw(&raw, &url).map(drop).map_err(|_| LossReason::RejectedByStore)
 }
 
-fn take(cookie: &cookie_store::Cookie<'_>, domain: &str) -> Result<StoredCookie, CookieError> {
+fn from_store_cookie(cookie: &cookie_store::Cookie<'_>, domain: &str) -> Result<StoredCookie, CookieError> {
     let builder = match &cookie.domain {
         CookieDomain::Suffix(_) => StoredCookie::for_domain(cookie.name(), cookie.value(), domain),
         _ => StoredCookie::for_host(cookie.name(), cookie.value(), domain),
@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(
             losses(&report),
             [
-                ("__Host-a", LossReason::Refused(CookieErrorKind::HostPrefix)),
-                ("b", LossReason::Refused(CookieErrorKind::SameSiteNoneInsecure)),
+                ("__Host-a", LossReason::InvalidCookie(CookieErrorKind::HostPrefix)),
+                ("b", LossReason::InvalidCookie(CookieErrorKind::SameSiteNoneInsecure)),
             ],
         );
         assert_eq!(jar.len(now), 1);

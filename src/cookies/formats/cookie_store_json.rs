@@ -9,21 +9,21 @@ use cookie::{
 use serde_json::{Map, Value, json};
 
 use super::{
-    Draft, Losses,
+    CookieDraft, Losses,
     error::{FormatError, FormatErrorKind},
     json,
 };
 use crate::cookies::{LossReason, SameSite, StoredCookie, Timestamp, stored::is_writable_path};
 
 /// Whether the first line is a cookie of the older form.
-pub(super) fn is_one_a_line(text: &str) -> bool {
+pub(super) fn is_json_lines(text: &str) -> bool {
     let first = text.lines().find(|line| !line.trim().is_empty());
     let parsed = first.and_then(|line| serde_json::from_str::<Value>(line).ok());
     parsed.is_some_and(|value| value.get("raw_cookie").is_some())
 }
 
 pub(super) fn read(text: &str) -> Result<Vec<StoredCookie>, FormatError> {
-    if !is_one_a_line(text) {
+    if !is_json_lines(text) {
         return json::read_entries(json::entries(&json::parse(text)?)?, cookie);
     }
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
@@ -68,7 +68,7 @@ fn cookie(entry: &Map<String, Value>) -> Result<StoredCookie, FormatError> {
             Some(Timestamp::from_millis((moment.unix_timestamp_nanos() / 1_000_000) as i64))
         }
     };
-    let draft = Draft {
+    let draft = CookieDraft {
         name: raw.name(),
         value: raw.value(),
         domain,
@@ -105,21 +105,21 @@ pub(super) fn write(cookies: &[StoredCookie], losses: &mut Losses) -> String {
             _ if name.is_empty() => Some(LossReason::Nameless),
             _ if !cookie.host_only() && of_hosts.contains(&key(cookie)) => Some(LossReason::HostOnlyTwin),
             _ if !is_writable_path(cookie.path_bytes()) => Some(LossReason::Path),
-            None => Some(LossReason::RefusedByStore),
+            None => Some(LossReason::RejectedByStore),
             Some(_) => None,
         };
         if let Some(reason) = reason {
-            losses.leave_out(cookie, reason);
+            losses.lose(cookie, reason);
             return None;
         }
         let (mut raw, expires) = written?;
         if cookie.partitioned() && !cookie.secure() {
             // There, `Partitioned` would say that it is.
             raw.set_partitioned(false);
-            losses.leave_out(cookie, LossReason::Partitioned);
+            losses.lose(cookie, LossReason::Partitioned);
         }
         let kind = if cookie.host_only() { "HostOnly" } else { "Suffix" };
-        losses.without(cookie, cookie.partition_key().is_some(), LossReason::PartitionKey);
+        losses.lose_part_if(cookie, cookie.partition_key().is_some(), LossReason::PartitionKey);
         losses.converted();
         Some(json!({
             "raw_cookie": raw.to_string(),

@@ -5,7 +5,7 @@ use super::domain::{domain_matches, is_ip, is_public_suffix};
 use super::header::{CompiledHeader, HeaderWriter};
 use super::path::path_matches;
 use super::stored::Flags;
-use super::time::Instant;
+use super::time::EventTime;
 use super::{CookieUrl, StoredCookie, Timestamp};
 
 /// The cookies of one registrable domain, in the order in which they are sent.
@@ -20,11 +20,11 @@ pub(super) struct Site {
     /// The name is no public suffix, so that it answers for all hosts below.
     shared: bool,
     /// Every path is `/`, so that a request's path makes no difference.
-    rooted: bool,
+    all_root_paths: bool,
     any_secure: bool,
-    any_given: bool,
+    any_user_set: bool,
     /// All have the first one's domain and go to as many hosts, and none was given: where it goes, all go.
-    alike: bool,
+    same_reach: bool,
     /// The bytes of all pairs, each with its separator.
     pairs_len: u32,
 }
@@ -41,10 +41,10 @@ impl Site {
             // A name too long for the field belongs to a cookie that was refused before.
             name_len: u16::try_from(name.len()).unwrap_or(u16::MAX),
             shared: !is_ip(name) && !is_public_suffix(name),
-            rooted: true,
+            all_root_paths: true,
             any_secure: false,
-            any_given: false,
-            alike: true,
+            any_user_set: false,
+            same_reach: true,
             pairs_len: 0,
         }
     }
@@ -78,7 +78,7 @@ impl Site {
     pub(super) fn compiled(
         &mut self,
         target: &CookieUrl<'_>,
-        used: Instant,
+        used: EventTime,
         clock: impl FnOnce() -> Timestamp,
     ) -> Option<Option<HeaderValue>> {
         let at = self.find_header(target)?;
@@ -90,10 +90,10 @@ impl Site {
         &mut self,
         authority: &str,
         encrypted: bool,
-        used: Instant,
+        used: EventTime,
         clock: impl FnOnce() -> Timestamp,
     ) -> Option<Option<HeaderValue>> {
-        if !self.rooted {
+        if !self.all_root_paths {
             return None;
         }
         self.headers.iter_mut().find(|header| header.is_for(authority, encrypted))?.read(used, clock)
@@ -103,7 +103,7 @@ impl Site {
         let same = |header: &CompiledHeader| {
             header.live && header.secure == target.is_secure() && header.host() == target.host().as_bytes()
         };
-        if self.rooted {
+        if self.all_root_paths {
             return self.headers.iter().position(same);
         }
         if !self.headers.iter().any(same) {
@@ -126,40 +126,40 @@ impl Site {
     }
 
     /// Writes the header anew and keeps it.
-    pub(super) fn compile(&mut self, target: &CookieUrl<'_>, used: Instant) -> Option<HeaderValue> {
+    pub(super) fn compile(&mut self, target: &CookieUrl<'_>, used: EventTime) -> Option<HeaderValue> {
         // Exact if all of the site goes there, as it mostly does.
         let mut writer = HeaderWriter::with_capacity(self.pairs_len as usize);
-        let (mut carried, mut deadline) = (0, Timestamp::MAX);
+        let (mut carried, mut expires_at) = (0, Timestamp::MAX);
         match self.together(target) {
             Some(true) => {
                 self.cookies.iter().for_each(|cookie| writer.push(cookie.pair()));
                 carried = u64::MAX;
-                deadline = self.earliest;
+                expires_at = self.earliest;
             }
             Some(false) => {}
             None => {
                 for (at, cookie) in self.cookies.iter().enumerate() {
                     if self.sends(cookie, target, Timestamp::MIN) {
                         writer.push(cookie.pair());
-                        deadline = deadline.min(cookie.deadline());
+                        expires_at = expires_at.min(cookie.expires_at());
                         carried |= 1_u64.checked_shl(at as u32).unwrap_or(0);
                     }
                 }
             }
         }
         let value = writer.finish();
-        if !self.rooted && self.cookies.len() > 64 {
+        if !self.all_root_paths && self.cookies.len() > 64 {
             // Too many to tell one path's from another's.
-            self.note_use_of(target, used);
+            self.record_use_of(target, used);
             return value;
         }
-        let at = self.place_for_header(target);
+        let at = self.header_index(target);
         let header = &mut self.headers[at];
         header.secure = target.is_secure();
         header.carried = carried;
         // Cloned once here, so that the bytes are shared already when the first hit comes.
         header.value = value.clone();
-        header.deadline = deadline;
+        header.expires_at = expires_at;
         header.used = used;
         header.live = true;
         value
@@ -167,12 +167,12 @@ impl Site {
 
     /// Finds a place for the header of a target: its own, a spent one, a new one, or the least
     /// used one's.
-    fn place_for_header(&mut self, target: &CookieUrl<'_>) -> usize {
-        let spent = |header: &CompiledHeader| !header.live && header.host() == target.host().as_bytes();
-        if let Some(at) = self.find_header(target).or_else(|| self.headers.iter().position(spent)) {
+    fn header_index(&mut self, target: &CookieUrl<'_>) -> usize {
+        let empty = |header: &CompiledHeader| !header.live && header.host() == target.host().as_bytes();
+        if let Some(at) = self.find_header(target).or_else(|| self.headers.iter().position(empty)) {
             return at;
         }
-        let new = CompiledHeader::spent(target.host());
+        let new = CompiledHeader::empty(target.host());
         if self.headers.len() < Self::MAX_HEADERS {
             self.headers.reserve_exact(1);
             self.headers.push(new);
@@ -181,7 +181,7 @@ impl Site {
         let least = (0..self.headers.len())
             .min_by_key(|&at| (self.headers[at].live, self.headers[at].used))
             .expect("there are several headers");
-        self.note_use(least);
+        self.record_use(least);
         self.headers[least] = new;
         least
     }
@@ -198,22 +198,22 @@ impl Site {
     /// Whether all of the cookies go to a target or none does; `None` if each has to be asked.
     fn together(&self, target: &CookieUrl<'_>) -> Option<bool> {
         let first = self.cookies.first()?;
-        let alike = self.alike && self.rooted && (target.is_secure() || !self.any_secure);
-        alike.then(|| first.reaches(target.host(), target.is_secure()))
+        let same_reach = self.same_reach && self.all_root_paths && (target.is_secure() || !self.any_secure);
+        same_reach.then(|| first.reaches(target.host(), target.is_secure()))
     }
 
     fn sends(&self, cookie: &StoredCookie, target: &CookieUrl<'_>, now: Timestamp) -> bool {
         let (host, secure) = (target.host(), target.is_secure());
         cookie.reaches(host, secure)
-            && (self.rooted || path_matches(target.path().as_bytes(), cookie.path_bytes()))
+            && (self.all_root_paths || path_matches(target.path().as_bytes(), cookie.path_bytes()))
             && !cookie.is_expired(now)
-            && !(self.any_given && self.is_shadowed(cookie, host, secure, now))
+            && !(self.any_user_set && self.is_shadowed(cookie, host, secure, now))
     }
 
     /// Whether a narrower cookie of the same name and path goes to this host in its place.
     ///
     /// Responses may set such pairs and get both back, as the RFC says. As soon as one of a pair
-    /// was given by the user, only one is sent: `put` has seen to it that the narrower is newer.
+    /// was given by the user, only one is sent: `insert` has seen to it that the narrower is newer.
     fn is_shadowed(&self, cookie: &StoredCookie, host: &str, secure: bool, now: Timestamp) -> bool {
         self.cookies.iter().any(|other| {
             (cookie.is_user_set() || other.is_user_set())
@@ -225,7 +225,7 @@ impl Site {
         })
     }
 
-    fn note_use_of(&mut self, target: &CookieUrl<'_>, used: Instant) {
+    fn record_use_of(&mut self, target: &CookieUrl<'_>, used: EventTime) {
         for cookie in &mut self.cookies {
             if cookie.matches(target) {
                 cookie.set_used(used);
@@ -234,7 +234,7 @@ impl Site {
     }
 
     /// Passes the last use of a header on to the cookies it carries.
-    fn note_use(&mut self, header: usize) {
+    fn record_use(&mut self, header: usize) {
         let header = &self.headers[header];
         if !header.live {
             return;
@@ -252,9 +252,9 @@ impl Site {
     }
 
     /// Drops the compiled headers, as every change of the cookies must.
-    pub(super) fn forget_headers(&mut self) {
+    pub(super) fn clear_headers(&mut self) {
         for at in 0..self.headers.len() {
-            self.note_use(at);
+            self.record_use(at);
             let header = &mut self.headers[at];
             header.live = false;
             header.value = None;
@@ -264,13 +264,13 @@ impl Site {
     /// Sets the cookie again that the same `Set-Cookie` has set, but maybe for the value, if no rule needs it read again.
     ///
     /// Returns the place, and whether the value is another one.
-    pub(super) fn renew(
+    pub(super) fn refresh(
         &mut self,
         fingerprint: u64,
         value: &[u8],
         target: &CookieUrl<'_>,
         now: Timestamp,
-        used: Instant,
+        used: EventTime,
     ) -> Option<(usize, bool)> {
         // The same bytes may have to be refused by now.
         if self.any_secure && !target.is_secure() {
@@ -279,29 +279,32 @@ impl Site {
         let at = self.cookies.iter().position(|cookie| cookie.fingerprint() == fingerprint)?;
         // Or they may have to take a given cookie's place.
         let given = |other: &StoredCookie| other.is_user_set() && other.same_name_and_path(&self.cookies[at]);
-        if self.any_given && self.cookies.iter().any(given) {
+        if self.any_user_set && self.cookies.iter().any(given) {
             return None;
         }
         let cookie = &mut self.cookies[at];
         let before = cookie.value_bytes();
-        let (is_another, before) = (before != value, before.len());
-        if cookie.is_expired(now) || (is_another && !cookie.takes(value)) || !cookie.renew(now, used) {
+        let (value_changed, before) = (before != value, before.len());
+        if cookie.is_expired(now)
+            || (value_changed && !cookie.accepts_value(value))
+            || !cookie.refresh(now, used)
+        {
             return None;
         }
         // Headers may end too early, and are then written again; never too late.
-        let deadline = cookie.deadline();
-        self.earliest = self.earliest.min(deadline);
-        if is_another {
+        let expires_at = cookie.expires_at();
+        self.earliest = self.earliest.min(expires_at);
+        if value_changed {
             // Neither its key nor its place in the order hangs on the value.
             cookie.set_value(value);
             self.pairs_len = self.pairs_len + value.len() as u32 - before as u32;
-            self.forget_headers();
+            self.clear_headers();
         } else {
             for header in &mut self.headers {
-                header.deadline = header.deadline.min(deadline);
+                header.expires_at = header.expires_at.min(expires_at);
             }
         }
-        Some((at, is_another))
+        Some((at, value_changed))
     }
 
     /// Whether a cookie from an insecure connection would hide or replace a `Secure` one:
@@ -321,12 +324,12 @@ impl Site {
     }
 
     /// Puts a cookie in its place, instead of the one with the same key, and returns the place.
-    pub(super) fn put(&mut self, mut cookie: StoredCookie) -> usize {
-        self.forget_headers();
+    pub(super) fn insert(&mut self, mut cookie: StoredCookie) -> usize {
+        self.clear_headers();
         if let Some(at) = self.cookies.iter().position(|old| old.same_key(&cookie)) {
-            cookie.set_created(self.cookies.remove(at).created_instant());
+            cookie.set_created(self.cookies.remove(at).created_event());
         }
-        if self.any_given || cookie.is_user_set() {
+        if self.any_user_set || cookie.is_user_set() {
             self.cookies.retain(|old| !displaces(&cookie, old));
         }
 
@@ -337,7 +340,7 @@ impl Site {
             self.cookies.reserve_exact((self.cookies.len() / 2).max(1));
         }
         self.cookies.insert(at, cookie);
-        self.settle();
+        self.update_summary();
         at
     }
 
@@ -365,22 +368,22 @@ impl Site {
         let gone = kept.iter().filter(|&&kept| !kept).count();
         if gone > 0 {
             // Headers know their cookies by place, so they go first.
-            self.forget_headers();
+            self.clear_headers();
             let mut kept = kept.into_iter();
             self.cookies.retain(|_| kept.next() != Some(false));
-            self.settle();
+            self.update_summary();
         }
         gone
     }
 
     /// Removes expired cookies if there can be some, and returns how many went.
-    pub(super) fn purge(&mut self, now: Timestamp) -> usize {
+    pub(super) fn remove_expired(&mut self, now: Timestamp) -> usize {
         if now < self.earliest {
             return 0;
         }
         let gone = self.retain(|cookie| !cookie.is_expired(now));
         // Nothing may have gone: the bound was too low.
-        self.settle();
+        self.update_summary();
         gone
     }
 
@@ -389,34 +392,35 @@ impl Site {
     ///
     /// The newcomer is spared, or it could not be told what became of it.
     pub(super) fn evict_one(&mut self, spared: &StoredCookie) {
-        self.forget_headers();
+        self.clear_headers();
         let victim = (0..self.cookies.len())
             .filter(|&at| !self.cookies[at].same_key(spared))
             .min_by_key(|&at| (self.cookies[at].secure(), self.cookies[at].used()));
         if let Some(at) = victim {
             self.cookies.remove(at);
-            self.settle();
+            self.update_summary();
         }
     }
 
     /// Brings what is known of all cookies up to date with them.
-    fn settle(&mut self) {
+    fn update_summary(&mut self) {
         self.earliest = Timestamp::MAX;
         self.pairs_len = 0;
-        (self.rooted, self.any_secure, self.any_given) = (true, false, false);
+        (self.all_root_paths, self.any_secure, self.any_user_set) = (true, false, false);
         let reach = |cookie: &StoredCookie| cookie.flags().has(Flags::HOST_ONLY);
-        self.alike = true;
+        self.same_reach = true;
         for cookie in &self.cookies {
             let first = &self.cookies[0];
-            self.alike =
-                self.alike && reach(cookie) == reach(first) && cookie.domain_bytes() == first.domain_bytes();
-            self.earliest = self.earliest.min(cookie.deadline());
-            self.rooted &= cookie.path_bytes() == b"/";
+            self.same_reach = self.same_reach
+                && reach(cookie) == reach(first)
+                && cookie.domain_bytes() == first.domain_bytes();
+            self.earliest = self.earliest.min(cookie.expires_at());
+            self.all_root_paths &= cookie.path_bytes() == b"/";
             self.pairs_len += cookie.pair().len() as u32 + 2;
             self.any_secure |= cookie.secure();
-            self.any_given |= cookie.flags().has(Flags::GIVEN);
+            self.any_user_set |= cookie.flags().has(Flags::USER_SET);
         }
-        self.alike &= !self.any_given;
+        self.same_reach &= !self.any_user_set;
         if self.cookies.capacity() > 8 && self.cookies.len() < self.cookies.capacity() / 4 {
             self.cookies.shrink_to_fit();
         }
