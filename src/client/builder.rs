@@ -4,7 +4,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
 
 use super::{
-    clients::{Clients, Label, Limits},
+    cache::{ClientCache, Label, Limits},
     connector::Settings,
     error::{ClientError, ClientErrorKind},
     service::{IdentityClient, Shared},
@@ -207,7 +207,7 @@ impl IdentityClientBuilder {
             idle_per_host: self.max_idle_per_host,
         };
         Ok(IdentityClient::from_shared(Shared {
-            clients: Clients::new(settings, limits, self.label),
+            cache: ClientCache::new(settings, limits, self.label),
             allow_direct: self.allow_direct,
             allow_anonymous: self.allow_anonymous,
         }))

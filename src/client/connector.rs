@@ -23,10 +23,10 @@ use tokio::{net::TcpStream, time::timeout};
 use tower_service::Service;
 
 use super::{
-    clients::MakeRoom,
+    cache::EvictIdle,
+    connection_count::{ConnectionCount, OpenGuard},
     error::{ClientError, ClientErrorKind},
     handshake,
-    meter::{Meter, OpenGuard},
 };
 use crate::{
     gate::BoxError,
@@ -75,15 +75,15 @@ impl Egress {
     }
 
     /// Opens the way: up to the origin, or to a proxy that takes `http` requests as they are.
-    async fn way(&self, origin: &Uri) -> Result<Way, ClientError> {
+    async fn open_tunnel(&self, origin: &Uri) -> Result<Tunnel, ClientError> {
         let Some(server) = self.proxy.server() else {
-            let stream = self.hop(tcp_uri(origin)?, ClientErrorKind::OriginUnreachable).await?;
-            return Ok(Way { stream, forwards: false });
+            let stream = self.connect_hop(tcp_uri(origin)?, ClientErrorKind::OriginUnreachable).await?;
+            return Ok(Tunnel { stream, forwards: false });
         };
-        let stream = self.hop(proxy_uri(server)?, ClientErrorKind::ProxyUnreachable).await?;
+        let stream = self.connect_hop(proxy_uri(server)?, ClientErrorKind::ProxyUnreachable).await?;
         let http = matches!(server.scheme(), ProxyScheme::Http | ProxyScheme::Https);
         if http && origin.scheme() == Some(&Scheme::HTTP) {
-            return Ok(Way { stream, forwards: true });
+            return Ok(Tunnel { stream, forwards: true });
         }
         let host = origin.host().ok_or_else(|| ClientError::new(ClientErrorKind::BadUri))?;
         let (port, credentials) = (port(origin), server.credentials());
@@ -103,11 +103,11 @@ impl Egress {
                 return Err(error.saying("it did not open the tunnel in time"));
             }
         }
-        Ok(Way { stream: stream.into_inner(), forwards: false })
+        Ok(Tunnel { stream: stream.into_inner(), forwards: false })
     }
 
     /// Connects to the next host, by TLS if it is an `https` proxy.
-    async fn hop(&self, to: Uri, unreachable: ClientErrorKind) -> Result<Hop, ClientError> {
+    async fn connect_hop(&self, to: Uri, unreachable: ClientErrorKind) -> Result<Hop, ClientError> {
         let mut tcp = self.settings.tcp.clone();
         tcp.set_local_address(self.local_address);
         let connecting = if to.scheme() == Some(&Scheme::HTTPS) {
@@ -132,29 +132,29 @@ impl Egress {
     }
 
     async fn connect(self: Arc<Self>, origin: Uri, guard: OpenGuard) -> Result<EgressStream, ClientError> {
-        let way = self.way(&origin).await?;
-        let forwards = way.forwards;
+        let tunnel = self.open_tunnel(&origin).await?;
+        let forwards = tunnel.forwards;
         let stream = if origin.scheme() == Some(&Scheme::HTTPS) {
-            let handshake = HttpsConnector::from((Opened(Some(way)), self.origin_tls())).call(origin);
+            let handshake = HttpsConnector::from((Established(Some(tunnel)), self.origin_tls())).call(origin);
             let failed = |error: BoxError| ClientError::new(ClientErrorKind::OriginTls).caused_by(error);
             timeout(self.settings.connect_timeout, handshake)
                 .await
                 .map_err(|late| failed(late.into()))?
                 .map_err(failed)?
         } else {
-            MaybeHttpsStream::Http(way)
+            MaybeHttpsStream::Http(tunnel)
         };
         Ok(EgressStream { stream, forwards, _guard: guard })
     }
 }
 
 /// The service that hands out a way which is open already.
-struct Opened(Option<Way>);
+struct Established(Option<Tunnel>);
 
-impl Service<Uri> for Opened {
-    type Response = Way;
+impl Service<Uri> for Established {
+    type Response = Tunnel;
     type Error = io::Error;
-    type Future = std::future::Ready<io::Result<Way>>;
+    type Future = std::future::Ready<io::Result<Tunnel>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
@@ -195,9 +195,9 @@ fn port(origin: &Uri) -> u16 {
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) egress: Arc<Egress>,
-    pub(super) meter: Arc<Meter>,
+    pub(super) count: Arc<ConnectionCount>,
     /// Where room is made for a connection; gone with the last handle to the client.
-    pub(super) room: Weak<dyn MakeRoom>,
+    pub(super) evictor: Weak<dyn EvictIdle>,
 }
 
 impl Service<Uri> for Connector {
@@ -210,9 +210,9 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, origin: Uri) -> Self::Future {
-        let guard = self.meter.open();
-        if let Some(room) = self.room.upgrade() {
-            room.make_room(&self.meter);
+        let guard = self.count.open();
+        if let Some(evictor) = self.evictor.upgrade() {
+            evictor.evict_idle(&self.count);
         }
         let egress = self.egress.clone();
         Box::pin(async move {
@@ -226,19 +226,19 @@ impl Service<Uri> for Connector {
 type Hop = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// The bytes to the origin, or to a proxy that forwards.
-pub(super) struct Way {
+pub(super) struct Tunnel {
     stream: Hop,
     forwards: bool,
 }
 
 /// A connection as hyper sees it.
 pub(super) struct EgressStream {
-    stream: MaybeHttpsStream<Way>,
+    stream: MaybeHttpsStream<Tunnel>,
     forwards: bool,
     _guard: OpenGuard,
 }
 
-impl Connection for Way {
+impl Connection for Tunnel {
     fn connected(&self) -> Connected {
         match &self.stream {
             MaybeHttpsStream::Http(stream) => stream.connected(),
@@ -299,7 +299,7 @@ macro_rules! pass_bytes {
     };
 }
 
-pass_bytes!(Way);
+pass_bytes!(Tunnel);
 pass_bytes!(EgressStream);
 
 /// The [`ClientError`] in the chain of a hyper error, if the connector made one.

@@ -74,12 +74,12 @@
 //! - axum's `Router` knows no connections: in tests it stands for the site itself. Requests need a `Host` header or a whole URI.
 
 mod builder;
-mod clients;
+mod cache;
+mod connection_count;
 mod connector;
 mod error;
 mod future;
 mod handshake;
-mod meter;
 mod service;
 
 pub use self::{

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::{
     builder::IdentityClientBuilder,
-    clients::Clients,
+    cache::ClientCache,
     connector,
     error::{ClientError, ClientErrorKind},
     future::ResponseFuture,
@@ -34,7 +34,7 @@ pub struct IdentityClient<B> {
 }
 
 pub(super) struct Shared<B> {
-    pub(super) clients: Arc<Clients<B>>,
+    pub(super) cache: Arc<ClientCache<B>>,
     pub(super) allow_direct: bool,
     pub(super) allow_anonymous: bool,
 }
@@ -57,12 +57,12 @@ where
 
     /// How many connections are open or being opened, of all identities.
     pub fn connections(&self) -> usize {
-        self.shared.clients.totals.open()
+        self.shared.cache.totals.open()
     }
 
     /// How many identities have a client of their own at this moment.
     pub fn identities(&self) -> usize {
-        self.shared.clients.len()
+        self.shared.cache.len()
     }
 
     /// By which way the request goes out.
@@ -93,7 +93,7 @@ where
         }
         // For the proxy alone: what comes from above would reach the origin, or be another identity's.
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
-        let found = self.shared.clients.client(identity.as_ref(), &proxy)?;
+        let found = self.shared.cache.client(identity.as_ref(), &proxy)?;
         let proxy = &found.egress.proxy;
         let forwarding = connector::forwarding(proxy, request.uri());
         let forwarded = forwarding.is_some().then(|| capture_connection(&mut request));
@@ -152,7 +152,7 @@ impl<B> Clone for IdentityClient<B> {
 
 impl<B> fmt::Debug for IdentityClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = self.shared.clients.totals.open();
+        let open = self.shared.cache.totals.open();
         f.debug_struct("IdentityClient").field("connections", &open).finish_non_exhaustive()
     }
 }

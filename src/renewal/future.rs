@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{ReplayBudget, ResponseView, StaleResponse, layer::Config, told::Told};
+use super::{ReplayBudget, ResponseView, StaleResponse, config::Config, observer::RequestObserver};
 use crate::{
     gate::{
         BoxError, RenewalError,
@@ -56,9 +56,9 @@ pin_project! {
         // Nothing is held; the gate is asked next.
         Admit,
         // Held by the gate.
-        Wait { #[pin] wait: Wait<SessionInner>, held: Held, span: Scope },
+        Wait { #[pin] wait: Wait<SessionInner>, held: WaitTimer, span: Scope },
         // Admitted; a clone of the service below is being made ready.
-        Ready { service: S, permit: Option<RawPermit<SessionInner>>, place: Place },
+        Ready { service: S, permit: Option<RawPermit<SessionInner>>, waker_slot: WakerSlot },
         // On its way.
         Sent { #[pin] future: F, under: Option<(RawPermit<SessionInner>, SendLog)>, span: Scope },
         // Answered.
@@ -80,7 +80,7 @@ struct Call<S, B> {
     admitted: bool,
     replays: u32,
     held: Duration,
-    told: Told,
+    observer: RequestObserver,
 }
 
 /// How often the request may be sent again: by itself, or together with its other calls.
@@ -109,12 +109,12 @@ impl ReplaysLeft {
 }
 
 /// Counts one held request for as long as it is held.
-struct Held {
+struct WaitTimer {
     session: Session,
     since: Instant,
 }
 
-impl Held {
+impl WaitTimer {
     fn new(session: &Session) -> Self {
         session.0.counters.seldom().held.add();
         session.0.shared.held.enter();
@@ -125,7 +125,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for WaitTimer {
     fn drop(&mut self) {
         self.session.0.shared.held.leave();
         let meters = &self.session.0.shared.meters;
@@ -135,18 +135,18 @@ impl Drop for Held {
 }
 
 /// A place in the line of those who are woken when the gate shuts, taken when there is something to wait for.
-struct Place {
+struct WakerSlot {
     session: Session,
     ticket: Option<Ticket>,
 }
 
-impl Place {
+impl WakerSlot {
     fn take(&mut self, waker: &Waker) {
         Gate::queue(&self.session.0, &mut self.ticket, waker);
     }
 }
 
-impl Drop for Place {
+impl Drop for WakerSlot {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             Gate::unqueue(&self.session.0, ticket);
@@ -170,11 +170,11 @@ where
             None => ReplaysLeft::Own(config.replay_limit),
         };
         let span = Scope::new(trace::request(session.id(), request.method(), request.uri()));
-        let told = span.in_scope(|| Told::begin(&session));
+        let observer = span.in_scope(|| RequestObserver::begin(&session));
         let call = Call {
             inner,
             _lane: lane,
-            told,
+            observer,
             session,
             replays_left,
             request: Some(request),
@@ -229,7 +229,7 @@ where
                     call.held += held.since.elapsed();
                     match permit {
                         Ok(permit) => {
-                            call.told.released();
+                            call.observer.released();
                             call.ready(permit)
                         }
                         Err(error) => {
@@ -238,13 +238,13 @@ where
                         }
                     }
                 }
-                StateProjection::Ready { service, permit, place } => {
+                StateProjection::Ready { service, permit, waker_slot } => {
                     let call = this.call.as_mut().expect("polled after completion");
                     let gate = &call.session.0.gate;
                     let ready = match service.poll_ready(context) {
                         Poll::Ready(ready) => ready.map_err(Into::into),
                         Poll::Pending => {
-                            place.take(context.waker());
+                            waker_slot.take(context.waker());
                             // Looked at after the place was taken, so that a gate that shuts in between is seen or wakes.
                             if gate.still_good(permit.as_ref().expect("it is taken with the state")) {
                                 return Poll::Pending;
@@ -257,7 +257,7 @@ where
                     let permit = permit.take().expect("it is taken with the state");
                     if let Err(error) = ready {
                         Gate::report_error(&call.session.0, permit);
-                        call.told.failed();
+                        call.observer.failed();
                         this.state.set(State::Done);
                         return Poll::Ready(Err(error));
                     }
@@ -265,7 +265,7 @@ where
                         call.renew_in_time(&permit);
                         let (request, log) = call.stamp(&permit);
                         let generation = permit.value.life.generation;
-                        call.told.sent(generation);
+                        call.observer.sent(generation);
                         let span = Scope::new(trace::send(generation));
                         let future = span.in_scope(|| service.call(request));
                         State::Sent { future, under: Some((permit, log)), span }
@@ -279,9 +279,9 @@ where
                     // The finished future goes first: it may hold a permit that the renewal needs.
                     this.state.set(State::Done);
                     let call = this.call.as_mut().expect("polled after completion");
-                    match call.judge(answer, permit, &log) {
-                        Judgement::Deliver(answer) => return Poll::Ready(answer),
-                        Judgement::Replay => State::Admit,
+                    match call.decide(answer, permit, &log) {
+                        ResponseDecision::Deliver(answer) => return Poll::Ready(answer),
+                        ResponseDecision::Replay => State::Admit,
                     }
                 }
                 StateProjection::Done => panic!("polled after completion"),
@@ -292,7 +292,7 @@ where
 }
 
 /// What becomes of an answer.
-enum Judgement<R> {
+enum ResponseDecision<R> {
     Deliver(Result<Response<R>, BoxError>),
     Replay,
 }
@@ -303,20 +303,20 @@ where
 {
     fn ready(&mut self, permit: RawPermit<SessionInner>) -> State<S, S::Future> {
         self.admitted = true;
-        let place = Place { session: self.session.clone(), ticket: None };
-        State::Ready { service: self.inner.clone(), permit: Some(permit), place }
+        let waker_slot = WakerSlot { session: self.session.clone(), ticket: None };
+        State::Ready { service: self.inner.clone(), permit: Some(permit), waker_slot }
     }
 
     fn wait(&self, ticket: Ticket) -> Result<State<S, S::Future>, RenewalError> {
         // The deadline is the request's: what it has waited before counts.
         let hold = self.config.gate.hold.saturating_sub(self.held);
         let wait = Wait::new(self.session.0.clone(), ticket, hold)?;
-        self.told.held();
-        Ok(State::Wait { wait, held: Held::new(&self.session), span: Scope::new(trace::hold()) })
+        self.observer.held();
+        Ok(State::Wait { wait, held: WaitTimer::new(&self.session), span: Scope::new(trace::hold()) })
     }
 
     fn refused(&mut self, error: RenewalError) -> BoxError {
-        self.told.refused(error.kind());
+        self.observer.refused(error.kind());
         error.into()
     }
 
@@ -324,7 +324,7 @@ where
     fn stamp(&mut self, permit: &RawPermit<SessionInner>) -> (Request<B>, SendLog) {
         let mut request = self.request.take().expect("it is sent once per admission");
         if self.replays_left.any() {
-            self.request = self.config.clone_bodies_with.copy(&request);
+            self.request = self.config.clone_body.clone_request(&request);
         }
         let log = match &self.request {
             Some(copy) => SendLog::new(copy.method().is_safe(), None),
@@ -339,19 +339,19 @@ where
     /// Starts an early renewal if a cookie that the session needs is near its end.
     fn renew_in_time(&self, permit: &RawPermit<SessionInner>) {
         let now = || self.session.0.shared.timestamp();
-        if let Some(expiring) = &self.config.expiring
-            && expiring.is_near(&permit.value, now)
+        if let Some(expiry_watch) = &self.config.expiry_watch
+            && expiry_watch.is_near(&permit.value, now)
         {
             Gate::due(&self.session.0, &permit.value.life);
         }
     }
 
-    fn judge<R>(
+    fn decide<R>(
         &mut self,
         answer: Result<Response<R>, BoxError>,
         mut permit: RawPermit<SessionInner>,
         log: &SendLog,
-    ) -> Judgement<R> {
+    ) -> ResponseDecision<R> {
         let session = self.session.0.clone();
         let generation = permit.value.life.generation;
         let response = match answer {
@@ -360,11 +360,11 @@ where
                 let retired = is_retired(&error);
                 Gate::report_error(&session, permit);
                 if retired && self.replay() {
-                    self.told.replayed(&session, generation, ReplayCause::EndedMidRedirect);
-                    return Judgement::Replay;
+                    self.observer.replayed(&session, generation, ReplayCause::EndedMidRedirect);
+                    return ResponseDecision::Replay;
                 }
-                self.told.failed();
-                return Judgement::Deliver(Err(error));
+                self.observer.failed();
+                return ResponseDecision::Deliver(Err(error));
             }
         };
         // Taken out for the user's test, which runs under no lock of ours.
@@ -372,8 +372,8 @@ where
             log.with(|log| (mem::take(&mut log.cookies), log.uri.take(), log.requested.take()));
         let copied = self.request.as_ref().map(Request::uri);
         let requested = copied.or(requested.as_ref()).expect("a request that is not copied leaves its uri");
-        if let Some(expiring) = &self.config.expiring {
-            expiring.note(&permit.value, &cookies);
+        if let Some(expiry_watch) = &self.config.expiry_watch {
+            expiry_watch.note(&permit.value, &cookies);
         }
         let expired = self.config.expired.matches(&ResponseView {
             status: response.status(),
@@ -384,7 +384,7 @@ where
             cookies: &cookies,
         });
         let tell = |call: &mut Self, mut response: Response<R>| {
-            call.told.answered(generation, response.status());
+            call.observer.answered(generation, response.status());
             response.extensions_mut().insert(SessionInfo {
                 session: call.session.id().clone(),
                 generation,
@@ -402,21 +402,21 @@ where
                 && self.may_repeat(Method::is_safe);
             Gate::report_good(&session, &mut permit);
             if late && self.replay() {
-                self.told.replayed(&session, generation, ReplayCause::Stale);
-                return Judgement::Replay;
+                self.observer.replayed(&session, generation, ReplayCause::Stale);
+                return ResponseDecision::Replay;
             }
-            return Judgement::Deliver(Ok(tell(self, response)));
+            return ResponseDecision::Deliver(Ok(tell(self, response)));
         }
         let news = Gate::report_expired(&session, permit);
         let wanted = news || self.config.late != StaleResponse::Deliver;
         if wanted && self.may_repeat(|method| self.config.replay_methods.allow(method)) && self.replay() {
             let cause = if news { ReplayCause::Expired } else { ReplayCause::Stale };
-            self.told.replayed(&session, generation, cause);
+            self.observer.replayed(&session, generation, cause);
             // The response goes with its body before the wait: a held request holds no connection.
             drop(response);
-            return Judgement::Replay;
+            return ResponseDecision::Replay;
         }
-        Judgement::Deliver(Ok(tell(self, response)))
+        ResponseDecision::Deliver(Ok(tell(self, response)))
     }
 
     /// Whether the request can be had again, with a method that may be sent again.

@@ -1,9 +1,6 @@
-use std::{
-    fmt,
-    future::Future,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+//! `RenewalLayer`: the settings of a renewal layer.
+
+use std::{fmt, future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -12,13 +9,15 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    Expired, Renewal, RenewalService, ReplayMethods, ResponseView, SessionSource, StaleResponse, how::Rule,
+    Expired, Renewal, RenewalService, ReplayMethods, ResponseView, SessionSource, StaleResponse,
+    config::{Config, ExpiryWatch},
     replay::CloneBody,
+    rule::Rule,
 };
 use crate::{
-    cookies::{Jar, StoredCookie, Timestamp},
+    cookies::Jar,
     gate::{BoxError, ConfigError, GateConfig, RenewalReason, keeper::Budget},
-    session::{Kept, Sessions},
+    session::Sessions,
 };
 
 /// [`Layer`] that applies [`RenewalService`]: requests wait while their session is renewed, and are sent again when it had
@@ -37,59 +36,6 @@ pub struct RenewalLayer<B> {
     config: Arc<Config<B>>,
 }
 
-/// The settings of a layer.
-pub(crate) struct Config<B> {
-    pub(crate) expired: Expired,
-    pub(crate) rule: Option<Arc<Rule<B>>>,
-    pub(crate) renewed: Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>,
-    pub(crate) budget: Budget,
-    pub(crate) expiring: Option<Expiring>,
-    pub(crate) replay_limit: u32,
-    pub(crate) replay_methods: ReplayMethods,
-    pub(crate) clone_bodies_with: CloneBody<B>,
-    pub(crate) empty_body: Option<fn() -> B>,
-    pub(crate) late: StaleResponse,
-    pub(crate) gate: GateConfig,
-    /// The first setting that lets nothing through. It is told to every request, since a layer cannot fail.
-    pub(crate) invalid: Option<ConfigError>,
-}
-
-/// The cookie that a session needs, and how long before its end it is renewed.
-#[derive(Clone, Debug)]
-pub(crate) struct Expiring {
-    name: String,
-    margin: Duration,
-}
-
-impl Expiring {
-    /// Notes when `kept` is to be renewed, if one of these cookies is the one.
-    pub(crate) fn note<'c>(&self, kept: &Kept, cookies: impl IntoIterator<Item = &'c StoredCookie>) {
-        if let Some(due) = self.due(kept, cookies) {
-            kept.due.store(due, Ordering::Relaxed);
-        }
-    }
-
-    fn due<'c>(&self, kept: &Kept, cookies: impl IntoIterator<Item = &'c StoredCookie>) -> Option<i64> {
-        let named = cookies.into_iter().filter(|cookie| cookie.name() == Some(&*self.name));
-        let cookie = named.last()?;
-        let margin = self.margin.as_secs_f64() * (1.0 + kept.life.jitter());
-        let due = |end: Timestamp| end.as_millis().saturating_sub((margin * 1000.0) as i64);
-        Some(cookie.expires().map_or(i64::MAX, due))
-    }
-
-    /// Whether `kept` is to be renewed now.
-    pub(crate) fn is_near(&self, kept: &Kept, now: impl FnOnce() -> Timestamp) -> bool {
-        let mut due = kept.due.load(Ordering::Relaxed);
-        if due == Kept::UNKNOWN {
-            // No answer has set its cookies: it was restored, forked or given.
-            due = self.due(kept, kept.jar.lock().iter(Timestamp::MIN)).unwrap_or(i64::MAX);
-            let noted = kept.due.compare_exchange(Kept::UNKNOWN, due, Ordering::Relaxed, Ordering::Relaxed);
-            due = noted.map_or_else(|due| due, |_| due);
-        }
-        due != i64::MAX && now().as_millis() >= due
-    }
-}
-
 impl<B> RenewalLayer<B> {
     /// Creates a layer without a rule: sessions that expire are renewed by the next request, which goes ahead alone.
     ///
@@ -98,7 +44,7 @@ impl<B> RenewalLayer<B> {
     where
         B: Body + Default,
     {
-        Self::with_clone_body(sessions, CloneBody::empty(), Some(B::default))
+        Self::with_clone_body(sessions, CloneBody::empty_only(), Some(B::default))
     }
 
     /// As [`new`](Self::new) for bodies that are not `Default`: `clone` says how a body can be had again, or that it cannot.
@@ -106,14 +52,10 @@ impl<B> RenewalLayer<B> {
         sessions: &Sessions,
         clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_clone_body(sessions, CloneBody::by(clone), None)
+        Self::with_clone_body(sessions, CloneBody::from_fn(clone), None)
     }
 
-    fn with_clone_body(
-        sessions: &Sessions,
-        clone_bodies_with: CloneBody<B>,
-        empty_body: Option<fn() -> B>,
-    ) -> Self {
+    fn with_clone_body(sessions: &Sessions, clone_body: CloneBody<B>, empty_body: Option<fn() -> B>) -> Self {
         Self {
             sessions: sessions.clone(),
             config: Arc::new(Config {
@@ -124,10 +66,10 @@ impl<B> RenewalLayer<B> {
                         && !answer.cookies.is_empty()
                 }),
                 budget: Budget::default(),
-                expiring: None,
+                expiry_watch: None,
                 replay_limit: 2,
                 replay_methods: ReplayMethods::default(),
-                clone_bodies_with,
+                clone_body,
                 empty_body,
                 late: StaleResponse::default(),
                 gate: GateConfig::new(),
@@ -164,10 +106,10 @@ impl<B> RenewalLayer<B> {
     where
         B: Send + 'static,
     {
-        let clone_bodies_with = self.config.clone_bodies_with.clone();
+        let clone_body = self.config.clone_body.clone();
         // A request's body need not be `Sync`; its copies are made one at a time.
         let request = parking_lot::Mutex::new(request);
-        self.rule(Rule::Request(Box::new(move || clone_bodies_with.copy(&request.lock()))))
+        self.rule(Rule::Request(Box::new(move || clone_body.clone_request(&request.lock()))))
     }
 
     /// Renews by the next session of a [`SessionSource`]: nothing is sent. Default: no rule.
@@ -232,8 +174,8 @@ impl<B> RenewalLayer<B> {
     /// together are not renewed together. A cookie without an end is never near it.
     #[must_use]
     pub fn renew_before_expiry(self, name: impl Into<String>, margin: Duration) -> Self {
-        let expiring = Expiring { name: name.into(), margin };
-        self.set(|config| config.expiring = Some(expiring))
+        let expiry_watch = ExpiryWatch { name: name.into(), margin };
+        self.set(|config| config.expiry_watch = Some(expiry_watch))
     }
 
     /// Sets how often a request may be sent again; 0 turns replays off. Default: 2.
@@ -257,7 +199,7 @@ impl<B> RenewalLayer<B> {
     /// it came. Default: only empty bodies.
     #[must_use]
     pub fn clone_bodies_with(self, clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
-        self.set(|config| config.clone_bodies_with = CloneBody::by(clone))
+        self.set(|config| config.clone_body = CloneBody::from_fn(clone))
     }
 
     /// Sets which methods may be sent again. Default: [`ReplayMethods::All`].
@@ -328,25 +270,6 @@ where
 impl<B> Clone for RenewalLayer<B> {
     fn clone(&self) -> Self {
         Self { sessions: self.sessions.clone(), config: self.config.clone() }
-    }
-}
-
-impl<B> Clone for Config<B> {
-    fn clone(&self) -> Self {
-        Self {
-            expired: self.expired.clone(),
-            rule: self.rule.clone(),
-            renewed: self.renewed.clone(),
-            budget: self.budget,
-            expiring: self.expiring.clone(),
-            replay_limit: self.replay_limit,
-            replay_methods: self.replay_methods,
-            clone_bodies_with: self.clone_bodies_with.clone(),
-            empty_body: self.empty_body,
-            late: self.late,
-            gate: self.gate.clone(),
-            invalid: self.invalid.clone(),
-        }
     }
 }
 

@@ -45,28 +45,31 @@
 //! that tower's own layers with boxed errors meet as well. Box the whole client, as a `BoxCloneService`, or spawn the future of
 //! `oneshot` itself.
 
+mod config;
+mod expired;
 mod future;
-mod how;
-mod lane;
 mod layer;
+mod observer;
 mod peek;
 mod prebuffer;
+#[expect(clippy::module_inception, reason = "the file is about the type of this name")]
+mod renewal;
 mod replay;
+mod rule;
 mod service;
-mod supply;
-mod told;
-mod when;
+mod source;
+mod stack;
 
 #[cfg(feature = "formats")]
-pub use self::supply::{SessionCommand, SessionDirectory};
+pub use self::source::{SessionCommand, SessionDirectory};
 pub use self::{
+    expired::{Expired, ResponseView},
     future::ResponseFuture,
-    how::{Renewal, RenewalBody},
     layer::RenewalLayer,
     peek::{PeekBody, PeekFuture, PeekLayer, PeekService, PeekedBody},
     prebuffer::{PrebufferFuture, PrebufferLayer, PrebufferService, ReplayBody},
+    renewal::{Renewal, RenewalBody},
     replay::{ReplayBudget, ReplayBudgetLayer, ReplayBudgetService, ReplayMethods, StaleResponse},
     service::RenewalService,
-    supply::{OnEmpty, SessionQueue, SessionSource, SessionSourceError, SessionSourceErrorKind},
-    when::{Expired, ResponseView},
+    source::{OnEmpty, SessionQueue, SessionSource, SessionSourceError, SessionSourceErrorKind},
 };

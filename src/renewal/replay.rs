@@ -132,25 +132,25 @@ where
 }
 
 /// How the body of a request can be had a second time.
-pub(crate) struct CloneBody<B>(Arc<Copying<B>>);
+pub(crate) struct CloneBody<B>(Arc<CloneBodyFn<B>>);
 
-type Copying<B> = dyn Fn(&B) -> Option<B> + Send + Sync;
+type CloneBodyFn<B> = dyn Fn(&B) -> Option<B> + Send + Sync;
 
 impl<B> CloneBody<B> {
-    pub(crate) fn by(clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
+    pub(crate) fn from_fn(clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
         Self(Arc::new(clone))
     }
 
     /// Only bodies that are empty.
-    pub(crate) fn empty() -> Self
+    pub(crate) fn empty_only() -> Self
     where
         B: Body + Default,
     {
-        Self::by(|body| body.is_end_stream().then(B::default))
+        Self::from_fn(|body| body.is_end_stream().then(B::default))
     }
 
     /// A second request like this one, or `None` if its body cannot be had again.
-    pub(crate) fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
+    pub(crate) fn clone_request(&self, request: &Request<B>) -> Option<Request<B>> {
         let mut copy = Request::new((self.0)(request.body())?);
         copy.method_mut().clone_from(request.method());
         copy.uri_mut().clone_from(request.uri());

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use http_body::Body;
 use tower_service::Service;
 
-use super::{ResponseFuture, lane::StackLane, layer::Config};
+use super::{ResponseFuture, config::Config, stack::StackBackend};
 use crate::{
     gate::{BoxError, RenewalError, RenewalErrorKind, driver},
     session::{Sessions, lane::Lane, request::named_session},
@@ -44,7 +44,7 @@ impl<S, B> RenewalService<S, B> {
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let lane: Arc<dyn Lane> = Arc::new(StackLane::new(inner.clone(), config.clone()));
+        let lane: Arc<dyn Lane> = Arc::new(StackBackend::new(inner.clone(), config.clone()));
         sessions.registry.shared.add_lane(Arc::downgrade(&lane));
         Self { inner, sessions, config, lane }
     }

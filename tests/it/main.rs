@@ -21,6 +21,7 @@ mod pool;
 mod pool_soak;
 mod profiles;
 mod renewal;
+mod session_sources;
 mod sessions;
 #[cfg(feature = "shared")]
 mod shared;
@@ -29,6 +30,5 @@ mod site;
 mod snapshots;
 mod soak;
 mod stacks;
-mod supply;
 mod support;
 mod traces;

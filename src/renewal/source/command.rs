@@ -12,7 +12,7 @@ use super::{Demand, OnEmpty, SessionSource, SessionSourceError, SessionSourceErr
 use crate::{
     cookies::{ImportedCookies, Jar, Timestamp},
     gate::BoxError,
-    renewal::how::Boxed,
+    renewal::rule::BoxFuture,
 };
 
 /// A supply out of a command that prints the cookies of one session, in any [format](crate::cookies::CookieFormat).
@@ -68,7 +68,7 @@ impl From<SessionCommand> for SessionSource {
 }
 
 impl Source for SessionCommand {
-    fn next(self: Arc<Self>, demand: Demand, wait: bool) -> Boxed<Option<Jar>> {
+    fn next(self: Arc<Self>, demand: Demand, wait: bool) -> BoxFuture<Option<Jar>> {
         Box::pin(async move {
             loop {
                 let text = self.run(&demand).await?;
@@ -88,7 +88,7 @@ impl Source for SessionCommand {
 impl SessionCommand {
     async fn run(&self, demand: &Demand) -> Result<String, BoxError> {
         /// No list of cookies is longer.
-        const MOST: u64 = 1 << 26;
+        const MAX_OUTPUT: u64 = 1 << 26;
         let failed = |error: BoxError| SessionSourceError::caused_by(SessionSourceErrorKind::Command, error);
         let mut child = Command::new(&self.program)
             .args(&self.args)
@@ -101,8 +101,8 @@ impl SessionCommand {
             .map_err(|error| failed(error.into()))?;
         let output = child.stdout.take().expect("it is piped");
         let mut text = Vec::new();
-        output.take(MOST + 1).read_to_end(&mut text).await.map_err(|error| failed(error.into()))?;
-        if text.len() as u64 > MOST {
+        output.take(MAX_OUTPUT + 1).read_to_end(&mut text).await.map_err(|error| failed(error.into()))?;
+        if text.len() as u64 > MAX_OUTPUT {
             return Err(failed("it prints more than 64 MiB".into()).into());
         }
         let status = child.wait().await.map_err(|error| failed(error.into()))?;

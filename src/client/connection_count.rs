@@ -25,16 +25,16 @@ impl Totals {
 }
 
 /// The connections of one identity.
-pub(super) struct Meter {
+pub(super) struct ConnectionCount {
     totals: Arc<Totals>,
     /// Far below nought once the identity was let go, and its connections count no more.
     open: AtomicIsize,
 }
 
 /// More connections than there can be.
-const LET_GO: isize = isize::MIN / 2;
+const CLOSING: isize = isize::MIN / 2;
 
-impl Meter {
+impl ConnectionCount {
     pub(super) fn new(totals: &Arc<Totals>) -> Arc<Self> {
         Arc::new(Self { totals: totals.clone(), open: AtomicIsize::new(0) })
     }
@@ -48,8 +48,8 @@ impl Meter {
     }
 
     /// Takes the connections out of the living ones.
-    pub(super) fn let_go(&self) {
-        let open = self.open.swap(LET_GO, SeqCst);
+    pub(super) fn close_when_idle(&self) {
+        let open = self.open.swap(CLOSING, SeqCst);
         if open > 0 {
             self.totals.live.fetch_sub(open, SeqCst);
         }
@@ -57,11 +57,11 @@ impl Meter {
 }
 
 /// A connection, from before it is opened until after it is closed.
-pub(super) struct OpenGuard(Arc<Meter>);
+pub(super) struct OpenGuard(Arc<ConnectionCount>);
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        let Meter { totals, open } = &*self.0;
+        let ConnectionCount { totals, open } = &*self.0;
         totals.open.fetch_sub(1, SeqCst);
         if open.fetch_sub(1, SeqCst) > 0 {
             totals.live.fetch_sub(1, SeqCst);
@@ -76,10 +76,10 @@ mod tests {
     #[test]
     fn those_let_go_are_open_and_count_no_more() {
         let totals = Arc::<Totals>::default();
-        let (a, b) = (Meter::new(&totals), Meter::new(&totals));
+        let (a, b) = (ConnectionCount::new(&totals), ConnectionCount::new(&totals));
         let (first, second, third) = (a.open(), a.open(), b.open());
         assert_eq!((totals.open(), totals.live()), (3, 3));
-        a.let_go();
+        a.close_when_idle();
         assert_eq!((totals.open(), totals.live()), (3, 1));
         drop(first);
         let late = a.open();

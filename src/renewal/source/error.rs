@@ -21,7 +21,7 @@ pub enum SessionSourceErrorKind {
     /// There is none left.
     Empty,
     /// The folder cannot be read, or a file cannot be moved aside.
-    Folder,
+    Directory,
     /// The command cannot be started, or has failed.
     Command,
     /// What the command printed is no list of cookies.
@@ -62,7 +62,7 @@ impl fmt::Display for SessionSourceError {
         }
         f.write_str(match self.kind {
             SessionSourceErrorKind::Empty => "the supply of sessions is empty",
-            SessionSourceErrorKind::Folder => "the folder of sessions cannot be used",
+            SessionSourceErrorKind::Directory => "the folder of sessions cannot be used",
             SessionSourceErrorKind::Command => "the command that prints cookies has failed",
             SessionSourceErrorKind::Output => "the command printed no list of cookies",
         })

@@ -191,15 +191,15 @@ mod files {
 
     use super::*;
 
-    fn put(folder: &Path, name: &str, sid: &str) {
-        let part = folder.join(".part");
+    fn put(directory: &Path, name: &str, sid: &str) {
+        let part = directory.join(".part");
         fs::write(&part, format!("# Netscape HTTP Cookie File\na\tFALSE\t/\tFALSE\t0\tsid\t{sid}\n"))
             .unwrap();
-        fs::rename(part, folder.join(name)).unwrap();
+        fs::rename(part, directory.join(name)).unwrap();
     }
 
-    fn names(folder: &Path) -> Vec<String> {
-        let entries = fs::read_dir(folder).into_iter().flatten();
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten();
         let mut names: Vec<_> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -208,8 +208,8 @@ mod files {
 
     #[tokio::test(start_paused = true)]
     async fn each_file_of_a_folder_is_used_once_and_moved_aside() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
         for (name, sid) in [("2.txt", "2"), ("1.txt", "1"), ("3.txt", "3")] {
             put(path, name, sid);
         }
@@ -220,8 +220,11 @@ mod files {
         fs::write(path.join("spent/1.txt"), "an older one of this name").unwrap();
 
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-        let client =
-            client(&ruleless(&sessions).renew_from(SessionSource::folder(path)), &sessions, shop.service());
+        let client = client(
+            &ruleless(&sessions).renew_from(SessionSource::directory(path)),
+            &sessions,
+            shop.service(),
+        );
         for expected in ["1", "2", "3"] {
             assert_eq!(sid(get(&client, "a", "/").await).await, format!("sid={expected}"));
             shop.spend(expected);
@@ -239,9 +242,9 @@ mod files {
 
     #[tokio::test(start_paused = true)]
     async fn a_folder_is_watched_while_a_renewal_waits() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-        let supply = SessionSource::folder(folder.path()).poll_interval(Duration::from_secs(5));
+        let supply = SessionSource::directory(directory.path()).poll_interval(Duration::from_secs(5));
         let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(600)));
         let client =
             client(&ruleless(&sessions).gate_config(patient()).renew_from(supply), &sessions, shop.service());
@@ -249,19 +252,19 @@ mod files {
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert!(!waiting.is_finished());
         let began = tokio::time::Instant::now();
-        put(folder.path(), "1.txt", "1");
+        put(directory.path(), "1.txt", "1");
         assert_eq!(sid(waiting.await.unwrap()).await, "sid=1");
         assert!(began.elapsed() <= Duration::from_secs(6));
     }
 
     #[tokio::test]
     async fn sessions_that_start_together_take_a_file_each() {
-        let folder = tempfile::tempdir().unwrap();
+        let directory = tempfile::tempdir().unwrap();
         for number in 0..20 {
-            put(folder.path(), &format!("{number}.txt"), &number.to_string());
+            put(directory.path(), &format!("{number}.txt"), &number.to_string());
         }
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-        let layer = ruleless(&sessions).renew_from(SessionSource::folder(folder.path()));
+        let layer = ruleless(&sessions).renew_from(SessionSource::directory(directory.path()));
         let client = client(&layer, &sessions, shop.service());
         let mut tasks = tokio::task::JoinSet::new();
         for name in 0..20 {
@@ -274,15 +277,15 @@ mod files {
             sids.insert(sid(answer).await);
         }
         assert_eq!(sids.len(), 20);
-        assert_eq!(names(folder.path()), ["spent"]);
+        assert_eq!(names(directory.path()), ["spent"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_folder_that_is_not_there_is_an_error_that_names_it() {
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-        let layer = ruleless(&sessions).renew_from(SessionSource::folder("no/such/folder"));
+        let layer = ruleless(&sessions).renew_from(SessionSource::directory("no/such/folder"));
         let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
-        assert_eq!(supply_error(&answer), SessionSourceErrorKind::Folder);
+        assert_eq!(supply_error(&answer), SessionSourceErrorKind::Directory);
     }
 
     #[cfg(unix)]

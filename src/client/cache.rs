@@ -13,9 +13,9 @@ use hyper_util::{
 use parking_lot::Mutex;
 
 use super::{
+    connection_count::{ConnectionCount, Totals},
     connector::{Connector, Egress, Settings},
     error::{ClientError, ClientErrorKind},
-    meter::{Meter, Totals},
 };
 use crate::{
     profile::{Proxy, ProxyServer},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// What a whole client has, and all handles to it share.
-pub(super) struct Clients<B> {
+pub(super) struct ClientCache<B> {
     pub(super) settings: Arc<Settings>,
     pub(super) limits: Limits,
     label: Option<Label>,
@@ -31,7 +31,7 @@ pub(super) struct Clients<B> {
     /// Held for the choice alone: clients are dropped after it was let go, since that wakes their connections.
     state: Mutex<State<B>>,
     /// This, for the connectors.
-    room: Weak<dyn MakeRoom>,
+    evictor: Weak<dyn EvictIdle>,
 }
 
 /// What makes the user name for a proxy out of the profile's and the identity.
@@ -51,9 +51,9 @@ pub(super) struct Limits {
 }
 
 /// Where connections that are not used give way to one that is.
-pub(super) trait MakeRoom: Send + Sync {
-    /// A connection counted by `meter` is about to be opened.
-    fn make_room(&self, meter: &Arc<Meter>);
+pub(super) trait EvictIdle: Send + Sync {
+    /// A connection counted by `count` is about to be opened.
+    fn evict_idle(&self, count: &Arc<ConnectionCount>);
 }
 
 struct State<B> {
@@ -69,20 +69,20 @@ struct State<B> {
 /// One identity and its client.
 struct Entry<B> {
     used: u64,
-    whose: Whose,
+    key: CacheKey,
     /// As requests name it, without the label.
     proxy: Proxy,
     client: Client<Connector, B>,
     egress: Arc<Egress>,
-    meter: Arc<Meter>,
+    count: Arc<ConnectionCount>,
 }
 
 /// The identity, unless the client serves requests that have none.
 ///
 /// The addresses stand for the identity and cannot come to mean another one while these are here.
-struct Whose(Option<(Weak<Kept>, Weak<SessionInner>, u64)>);
+struct CacheKey(Option<(Weak<Kept>, Weak<SessionInner>, u64)>);
 
-impl Whose {
+impl CacheKey {
     fn is(&self, identity: Option<&Identity>) -> bool {
         match (&self.0, identity) {
             (Some((kept, ..)), Some(identity)) => std::ptr::eq(kept.as_ptr(), Arc::as_ptr(&identity.kept)),
@@ -106,9 +106,9 @@ impl Whose {
     }
 }
 
-const NOBODY: usize = 0;
+const ANONYMOUS: usize = 0;
 
-impl<B> Clients<B>
+impl<B> ClientCache<B>
 where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
@@ -125,7 +125,7 @@ where
                 clock: 0,
                 sweep_at: FIRST_SWEEP,
             }),
-            room: this.clone(),
+            evictor: this.clone(),
         })
     }
 
@@ -153,13 +153,13 @@ where
         current: Option<u64>,
         entry: impl FnOnce() -> Option<Entry<B>>,
     ) -> Option<Found<B>> {
-        let session = identity.map_or(NOBODY, |identity| Arc::as_ptr(&identity.session.0).addr());
+        let session = identity.map_or(ANONYMOUS, |identity| Arc::as_ptr(&identity.session.0).addr());
         let mut gone = Vec::new();
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.clock += 1;
         let now = state.clock;
-        let is_own = |entry: &Entry<B>| entry.whose.is(identity) && entry.proxy == *proxy;
+        let is_own = |entry: &Entry<B>| entry.key.is(identity) && entry.proxy == *proxy;
         let known = state.sessions.get(&session).is_some_and(|entries| entries.iter().any(is_own));
         if !known {
             let mut entry = entry()?;
@@ -169,7 +169,7 @@ where
         let entries = state.sessions.get_mut(&session).expect("it is there by now");
         // A renewal's connections come to an end with their last response, not when they have been idle for long.
         let order = &mut state.order;
-        let over = |entry: &mut Entry<B>| !entry.whose.is(identity) && entry.whose.is_over(current);
+        let over = |entry: &mut Entry<B>| !entry.key.is(identity) && entry.key.is_over(current);
         gone.extend(entries.extract_if(.., over).inspect(|entry| _ = order.remove(&entry.used)));
         let entry = entries.iter_mut().find(|entry| is_own(entry)).expect("it is there by now");
         order.remove(&entry.used);
@@ -183,7 +183,7 @@ where
             gone.extend(state.oldest(None));
         }
         drop(guard);
-        let_go(gone);
+        close_when_idle(gone);
         Some(found)
     }
 
@@ -199,22 +199,22 @@ where
         };
         let local_address = identity.and_then(|identity| identity.profile()?.local_address());
         let egress = Arc::new(Egress::new(self.settings.clone(), labelled, local_address));
-        let meter = Meter::new(&self.totals);
-        let whose = identity.map(|identity| {
+        let count = ConnectionCount::new(&self.totals);
+        let key = identity.map(|identity| {
             (Arc::downgrade(&identity.kept), Arc::downgrade(&identity.session.0), identity.generation())
         });
-        let client = self.build(egress.clone(), meter.clone());
-        Ok(Entry { used: 0, whose: Whose(whose), proxy: proxy.clone(), client, egress, meter })
+        let client = self.build(egress.clone(), count.clone());
+        Ok(Entry { used: 0, key: CacheKey(key), proxy: proxy.clone(), client, egress, count })
     }
 
-    fn build(&self, egress: Arc<Egress>, meter: Arc<Meter>) -> Client<Connector, B> {
+    fn build(&self, egress: Arc<Egress>, count: Arc<ConnectionCount>) -> Client<Connector, B> {
         Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             // Without a timer of its own the pool closes idle connections only when it is asked for one.
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.limits.idle_timeout)
             .pool_max_idle_per_host(self.limits.idle_per_host)
-            .build(Connector { egress, meter, room: self.room.clone() })
+            .build(Connector { egress, count, evictor: self.evictor.clone() })
     }
 }
 
@@ -222,9 +222,9 @@ where
 const FIRST_SWEEP: usize = 1024;
 
 impl<B> State<B> {
-    /// Takes out the entry that was used longest ago, other than the one that `meter` counts for.
-    fn oldest(&mut self, meter: Option<&Arc<Meter>>) -> Option<Entry<B>> {
-        let is_own = |entry: &Entry<B>| meter.is_some_and(|meter| Arc::ptr_eq(&entry.meter, meter));
+    /// Takes out the entry that was used longest ago, other than the one that `count` counts for.
+    fn oldest(&mut self, count: Option<&Arc<ConnectionCount>>) -> Option<Entry<B>> {
+        let is_own = |entry: &Entry<B>| count.is_some_and(|count| Arc::ptr_eq(&entry.count, count));
         let (used, session, position) = self.order.iter().find_map(|(used, session)| {
             let entries = self.sessions.get(session)?;
             let position = entries.iter().position(|entry| entry.used == *used)?;
@@ -243,7 +243,7 @@ impl<B> State<B> {
     fn sweep(&mut self, gone: &mut Vec<Entry<B>>) {
         let order = &mut self.order;
         self.sessions.retain(|_, entries| {
-            let dead = entries.extract_if(.., |entry| entry.whose.is_dead());
+            let dead = entries.extract_if(.., |entry| entry.key.is_dead());
             gone.extend(dead.inspect(|entry| _ = order.remove(&entry.used)));
             !entries.is_empty()
         });
@@ -251,12 +251,12 @@ impl<B> State<B> {
     }
 }
 
-impl<B> MakeRoom for Clients<B>
+impl<B> EvictIdle for ClientCache<B>
 where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    fn make_room(&self, meter: &Arc<Meter>) {
+    fn evict_idle(&self, count: &Arc<ConnectionCount>) {
         if self.totals.live() <= self.limits.connections {
             return;
         }
@@ -264,31 +264,31 @@ where
         let mut pool = None;
         let mut state = self.state.lock();
         while self.totals.live() > self.limits.connections {
-            if let Some(entry) = state.oldest(Some(meter)) {
-                entry.meter.let_go();
+            if let Some(entry) = state.oldest(Some(count)) {
+                entry.count.close_when_idle();
                 gone.push(entry);
                 continue;
             }
             // There is nobody but the identity that asks: it gets another pool, and what is idle in the old one goes with it.
             // Its TLS sessions stay.
             let mut entries = state.sessions.values_mut().flatten();
-            if let Some(entry) = entries.find(|entry| Arc::ptr_eq(&entry.meter, meter)) {
-                entry.meter = Meter::new(&self.totals);
-                let client = self.build(entry.egress.clone(), entry.meter.clone());
+            if let Some(entry) = entries.find(|entry| Arc::ptr_eq(&entry.count, count)) {
+                entry.count = ConnectionCount::new(&self.totals);
+                let client = self.build(entry.egress.clone(), entry.count.clone());
                 pool = Some(std::mem::replace(&mut entry.client, client));
             }
-            meter.let_go();
+            count.close_when_idle();
             break;
         }
         drop(state);
         drop(pool);
-        let_go(gone);
+        close_when_idle(gone);
     }
 }
 
 /// Closes what is idle; what is in use closes when it is done.
-fn let_go<B>(entries: Vec<Entry<B>>) {
+fn close_when_idle<B>(entries: Vec<Entry<B>>) {
     for entry in entries {
-        entry.meter.let_go();
+        entry.count.close_when_idle();
     }
 }

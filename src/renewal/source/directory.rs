@@ -13,7 +13,7 @@ use super::{Demand, OnEmpty, SessionSource, SessionSourceError, SessionSourceErr
 use crate::{
     cookies::{ImportedCookies, Jar, Timestamp},
     gate::BoxError,
-    renewal::how::Boxed,
+    renewal::rule::BoxFuture,
 };
 
 /// A supply out of the files of a folder, each with the cookies of one session in any [format](crate::cookies::CookieFormat).
@@ -48,39 +48,44 @@ impl SessionDirectory {
 }
 
 impl From<SessionDirectory> for SessionSource {
-    fn from(folder: SessionDirectory) -> Self {
-        let SessionDirectory { path, interval } = folder;
-        Self::new(Arc::new(Folder { path, interval, taken: Mutex::default(), refused: Mutex::default() }))
+    fn from(directory: SessionDirectory) -> Self {
+        let SessionDirectory { path, interval } = directory;
+        Self::new(Arc::new(Directory {
+            path,
+            interval,
+            claimed: Mutex::default(),
+            unreadable: Mutex::default(),
+        }))
     }
 }
 
-struct Folder {
+struct Directory {
     path: PathBuf,
     interval: Duration,
     /// The files that renewals of this program are about to use.
-    taken: Mutex<HashSet<PathBuf>>,
+    claimed: Mutex<HashSet<PathBuf>>,
     /// The files that could not be read, as they were then.
-    refused: Mutex<HashMap<PathBuf, Stamp>>,
+    unreadable: Mutex<HashMap<PathBuf, FileStamp>>,
 }
 
 /// Tells a file that has changed from one that has not.
-type Stamp = (u64, Option<SystemTime>);
+type FileStamp = (u64, Option<SystemTime>);
 
 /// A file that nobody else of this program takes meanwhile.
-struct Taken {
-    folder: Arc<Folder>,
+struct ClaimedFile {
+    directory: Arc<Directory>,
     path: PathBuf,
-    stamp: Stamp,
+    stamp: FileStamp,
 }
 
-impl Drop for Taken {
+impl Drop for ClaimedFile {
     fn drop(&mut self) {
-        self.folder.taken.lock().remove(&self.path);
+        self.directory.claimed.lock().remove(&self.path);
     }
 }
 
-impl Source for Folder {
-    fn next(self: Arc<Self>, _demand: Demand, wait: bool) -> Boxed<Option<Jar>> {
+impl Source for Directory {
+    fn next(self: Arc<Self>, _demand: Demand, wait: bool) -> BoxFuture<Option<Jar>> {
         Box::pin(async move {
             loop {
                 while let Some(file) = self.clone().take_first().await? {
@@ -97,38 +102,38 @@ impl Source for Folder {
     }
 }
 
-impl Folder {
+impl Directory {
     fn error(&self, error: impl Into<BoxError>) -> BoxError {
-        SessionSourceError::caused_by(SessionSourceErrorKind::Folder, error).at(&self.path).into()
+        SessionSourceError::caused_by(SessionSourceErrorKind::Directory, error).at(&self.path).into()
     }
 
-    async fn take_first(self: Arc<Self>) -> Result<Option<Taken>, BoxError> {
-        let folder = self.clone();
-        let files = spawn_blocking(move || files(&folder.path)).await;
+    async fn take_first(self: Arc<Self>) -> Result<Option<ClaimedFile>, BoxError> {
+        let directory = self.clone();
+        let files = spawn_blocking(move || files(&directory.path)).await;
         let files = files.map_err(|error| self.error(error))?.map_err(|error| self.error(error))?;
-        self.refused.lock().retain(|path, stamp| files.contains(&(path.clone(), *stamp)));
+        self.unreadable.lock().retain(|path, stamp| files.contains(&(path.clone(), *stamp)));
         for (path, stamp) in files {
-            let refused = self.refused.lock().contains_key(&path);
-            if !refused && self.taken.lock().insert(path.clone()) {
-                return Ok(Some(Taken { folder: self, path, stamp }));
+            let unreadable = self.unreadable.lock().contains_key(&path);
+            if !unreadable && self.claimed.lock().insert(path.clone()) {
+                return Ok(Some(ClaimedFile { directory: self, path, stamp }));
             }
         }
         Ok(None)
     }
 }
 
-impl Taken {
+impl ClaimedFile {
     /// Reads the file and moves it aside; `None` if another program was faster, or it cannot be read.
     async fn spend(self) -> Result<Option<Jar>, BoxError> {
         let path = self.path.clone();
-        let read = spawn_blocking(move || read(&path)).await.map_err(|error| self.folder.error(error))?;
+        let read = spawn_blocking(move || read(&path)).await.map_err(|error| self.directory.error(error))?;
         let cookies = match read {
             Ok(cookies) => cookies,
             Err(error) => {
                 let gone = error.downcast_ref::<io::Error>().is_some_and(is_gone);
                 if !gone {
                     tracing::warn!(file = %self.path.display(), %error, "not the cookies of a session");
-                    self.folder.refused.lock().insert(self.path.clone(), self.stamp);
+                    self.directory.unreadable.lock().insert(self.path.clone(), self.stamp);
                 }
                 return Ok(None);
             }
@@ -137,7 +142,7 @@ impl Taken {
         match move_aside(&self.path) {
             Ok(()) => Ok(Some(cookies.into())),
             Err(error) if is_gone(&error) => Ok(None),
-            Err(error) => Err(self.folder.error(error)),
+            Err(error) => Err(self.directory.error(error)),
         }
     }
 }
@@ -147,9 +152,9 @@ fn is_gone(error: &io::Error) -> bool {
 }
 
 /// The files that may be used, by name.
-fn files(folder: &Path) -> io::Result<Vec<(PathBuf, Stamp)>> {
+fn files(directory: &Path) -> io::Result<Vec<(PathBuf, FileStamp)>> {
     let mut files = Vec::new();
-    for entry in fs::read_dir(folder)? {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let name = entry.file_name();
         let name = name.as_encoded_bytes();
@@ -173,8 +178,8 @@ fn read(path: &Path) -> Result<ImportedCookies, BoxError> {
 
 fn move_aside(path: &Path) -> io::Result<()> {
     let missing = || io::Error::from(io::ErrorKind::InvalidFilename);
-    let (folder, name) = (path.parent().ok_or_else(missing)?, path.file_name().ok_or_else(missing)?);
-    let spent = folder.join("spent");
+    let (directory, name) = (path.parent().ok_or_else(missing)?, path.file_name().ok_or_else(missing)?);
+    let spent = directory.join("spent");
     fs::create_dir_all(&spent)?;
     let mut to = spent.join(name);
     for number in 1.. {
@@ -188,7 +193,7 @@ fn move_aside(path: &Path) -> io::Result<()> {
     fs::rename(path, to)
 }
 
-impl fmt::Debug for Folder {
+impl fmt::Debug for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Folder").field("path", &self.path).finish_non_exhaustive()
     }

@@ -9,20 +9,20 @@ use crate::{
 };
 
 /// One request as its watchers see it, from its beginning or not at all.
-pub(crate) struct Told(Option<Box<Watched>>);
+pub(crate) struct RequestObserver(Option<Box<ObserverState>>);
 
 /// A request that began while somebody had subscribed to events.
-struct Watched {
+struct ObserverState {
     session: Session,
     number: u64,
     has_ended: bool,
 }
 
-impl Told {
+impl RequestObserver {
     pub(crate) fn begin(session: &Session) -> Self {
         let events = &session.0.shared.events;
         let watched = events.is_watched().then(|| {
-            Box::new(Watched { session: session.clone(), number: events.number(), has_ended: false })
+            Box::new(ObserverState { session: session.clone(), number: events.number(), has_ended: false })
         });
         if let Some(watched) = &watched {
             watched.tell(RequestPhase::Started);
@@ -87,14 +87,14 @@ impl Told {
     }
 }
 
-impl Watched {
+impl ObserverState {
     fn tell(&self, step: RequestPhase) {
         let kind = EventKind::Request { number: self.number, step };
         self.session.0.shared.tell(self.session.id(), kind);
     }
 }
 
-impl Drop for Watched {
+impl Drop for ObserverState {
     fn drop(&mut self) {
         if !self.has_ended {
             self.tell(RequestPhase::Dropped);

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::{Demand, Source};
-use crate::{cookies::Jar, renewal::how::Boxed};
+use crate::{cookies::Jar, renewal::rule::BoxFuture};
 
 /// The end of a [`SessionSource::queue`](super::SessionSource::queue) that the program feeds.
 ///
@@ -47,7 +47,7 @@ impl SessionQueue {
 }
 
 impl Source for Queue {
-    fn next(self: Arc<Self>, _demand: Demand, wait: bool) -> Boxed<Option<Jar>> {
+    fn next(self: Arc<Self>, _demand: Demand, wait: bool) -> BoxFuture<Option<Jar>> {
         Box::pin(async move {
             let permit = match wait {
                 true => self.filled.acquire().await.ok(),

@@ -2,9 +2,9 @@
 
 #[cfg(feature = "formats")]
 mod command;
-mod error;
 #[cfg(feature = "formats")]
-mod folder;
+mod directory;
+mod error;
 mod queue;
 
 #[cfg(feature = "formats")]
@@ -14,12 +14,12 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 #[cfg(feature = "formats")]
-pub use self::{command::SessionCommand, folder::SessionDirectory};
+pub use self::{command::SessionCommand, directory::SessionDirectory};
 pub use self::{
     error::{SessionSourceError, SessionSourceErrorKind},
     queue::SessionQueue,
 };
-use super::how::Boxed;
+use super::rule::BoxFuture;
 use crate::{
     cookies::Jar,
     gate::{BoxError, PermanentError, RenewalReason},
@@ -99,7 +99,7 @@ pub(super) trait Source: Send + Sync {
     /// Takes the next one; `None` if there is none. With `wait`, waits until there is.
     ///
     /// Dropped before it is ready, it has taken nothing.
-    fn next(self: Arc<Self>, demand: Demand, wait: bool) -> Boxed<Option<Jar>>;
+    fn next(self: Arc<Self>, demand: Demand, wait: bool) -> BoxFuture<Option<Jar>>;
 }
 
 impl SessionSource {
@@ -111,7 +111,7 @@ impl SessionSource {
 
     /// The files of a folder, each used once: see [`SessionDirectory`].
     #[cfg(feature = "formats")]
-    pub fn folder(path: impl Into<PathBuf>) -> SessionDirectory {
+    pub fn directory(path: impl Into<PathBuf>) -> SessionDirectory {
         SessionDirectory::new(path.into())
     }
 

@@ -1,9 +1,8 @@
-//! How a session is renewed.
+//! `Renewal`: one running renewal, as its rule sees it.
 
 use std::{
     borrow::Cow,
     fmt,
-    future::Future,
     pin::Pin,
     sync::{
         Arc,
@@ -17,33 +16,19 @@ use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
+use super::rule::BoxFuture;
 use crate::{
-    cookies::{Jar, StoredCookie},
+    cookies::StoredCookie,
     gate::{BoxError, RenewalReason},
     profile::Profile,
     session::{Identity, Session, SessionId},
 };
 
-/// A future of user code, boxed since a layer cannot name it.
-pub(crate) type Boxed<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
-
-/// Brings cookies from elsewhere for this session.
-pub(crate) type Supplying = dyn Fn(&SessionId, RenewalReason) -> Boxed<Jar> + Send + Sync;
-
-/// The rule that a renewal layer was given.
-pub(crate) enum Rule<B> {
-    /// Steps of the user's own.
-    Steps(Box<dyn Fn(Renewal<B>) -> Boxed<()> + Send + Sync>),
-    /// One request, made anew for each attempt.
-    Request(Box<dyn Fn() -> Option<Request<B>> + Send + Sync>),
-    /// Cookies from elsewhere; nothing is sent.
-    SessionSource(Box<Supplying>),
-}
-
 /// What a renewal sends through: the stack below the gate, erased.
-pub(crate) trait Below<B>: Send + Sync {
+pub(crate) trait Downstream<B>: Send + Sync {
     /// Sends one request under `identity`. `Sent::expired` says how the layer would classify its answer.
-    fn send(&self, identity: Identity, request: Request<B>) -> Boxed<(Response<RenewalBody>, Classified)>;
+    fn send(&self, identity: Identity, request: Request<B>)
+    -> BoxFuture<(Response<RenewalBody>, Classified)>;
 }
 
 /// What the layer thinks of an answer to a renewal's request.
@@ -67,13 +52,13 @@ pub(crate) struct Classified {
 pub struct Renewal<B> {
     identity: Identity,
     reason: RenewalReason,
-    below: Arc<dyn Below<B>>,
+    downstream: Arc<dyn Downstream<B>>,
     last_expired: Arc<AtomicBool>,
 }
 
 impl<B> Renewal<B> {
-    pub(crate) fn new(identity: Identity, reason: RenewalReason, below: Arc<dyn Below<B>>) -> Self {
-        Self { identity, reason, below, last_expired: Arc::default() }
+    pub(crate) fn new(identity: Identity, reason: RenewalReason, downstream: Arc<dyn Downstream<B>>) -> Self {
+        Self { identity, reason, downstream, last_expired: Arc::default() }
     }
 
     /// Sends a request under the candidate identity: with its cookies and its profile, storing what the answer sets.
@@ -91,7 +76,7 @@ impl<B> Renewal<B> {
         &self,
         request: Request<B>,
     ) -> Result<(Response<RenewalBody>, Classified), BoxError> {
-        let sent = self.below.send(self.identity.clone(), request).await?;
+        let sent = self.downstream.send(self.identity.clone(), request).await?;
         self.last_expired.store(sent.1.expired, Ordering::Relaxed);
         Ok(sent)
     }
@@ -161,7 +146,7 @@ impl<B> Clone for Renewal<B> {
         Self {
             identity: self.identity.clone(),
             reason: self.reason,
-            below: self.below.clone(),
+            downstream: self.downstream.clone(),
             last_expired: self.last_expired.clone(),
         }
     }

@@ -11,8 +11,9 @@ use tracing::Instrument;
 
 use super::{
     Renewal, RenewalBody, ResponseView,
-    how::{Below, Boxed, Classified, Rule},
-    layer::Config,
+    config::Config,
+    renewal::{Classified, Downstream},
+    rule::{BoxFuture, Rule},
 };
 use crate::{
     gate::{
@@ -30,19 +31,19 @@ use crate::{
 };
 
 /// A stack and the settings of the layer above it.
-pub(crate) struct StackLane<S, B> {
+pub(crate) struct StackBackend<S, B> {
     /// Behind a lock only because services need not be `Sync`; it is held for a clone.
     inner: Mutex<S>,
     config: Arc<Config<B>>,
 }
 
-impl<S, B> StackLane<S, B> {
+impl<S, B> StackBackend<S, B> {
     pub(crate) fn new(inner: S, config: Arc<Config<B>>) -> Self {
         Self { inner: Mutex::new(inner), config }
     }
 }
 
-impl<S, B, R> Below<B> for StackLane<S, B>
+impl<S, B, R> Downstream<B> for StackBackend<S, B>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
@@ -55,7 +56,7 @@ where
         &self,
         identity: Identity,
         mut request: Request<B>,
-    ) -> Boxed<(Response<RenewalBody>, Classified)> {
+    ) -> BoxFuture<(Response<RenewalBody>, Classified)> {
         let mut service = self.inner.lock().clone();
         let config = self.config.clone();
         let span = trace::send(identity.generation());
@@ -97,7 +98,7 @@ where
     }
 }
 
-impl<S, B, R> Lane for StackLane<S, B>
+impl<S, B, R> Lane for StackBackend<S, B>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
@@ -141,7 +142,7 @@ where
                 Some(once) => {
                     let request = *once.downcast::<Request<B>>().expect("`accept` has checked it");
                     // The next attempt sends it again, if this one fails and it can be had again.
-                    let copy = self.config.clone_bodies_with.copy(&request);
+                    let copy = self.config.clone_body.clone_request(&request);
                     let repeatable = copy.is_some();
                     if let Some(copy) = copy {
                         Gate::keep_request(&identity.session.0, drive.attempt, Box::new(copy));
@@ -155,8 +156,8 @@ where
                     Err(failure("the renewed session was answered as expired".into()))
                 }
                 Ok(()) => {
-                    if let Some(expiring) = &self.config.expiring {
-                        expiring.note(&identity.kept, &renewal.cookies());
+                    if let Some(expiry_watch) = &self.config.expiry_watch {
+                        expiry_watch.note(&identity.kept, &renewal.cookies());
                     }
                     Ok(None)
                 }
@@ -169,7 +170,7 @@ where
     }
 }
 
-impl<S, B> StackLane<S, B> {
+impl<S, B> StackBackend<S, B> {
     async fn by_rule(&self, renewal: &Renewal<B>, identity: &Identity) -> Result<(), BoxError> {
         match self.config.rule.as_deref() {
             Some(Rule::Steps(steps)) => steps(renewal.clone()).await,
