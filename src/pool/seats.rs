@@ -25,7 +25,7 @@ use crate::{
     gate::{BoxError, RenewalError, RenewalErrorKind, keeper::Outlook},
     session::{
         Session, SessionId,
-        share::{Hold, Share},
+        share::{SharingBackend, SlotLease},
     },
 };
 
@@ -40,7 +40,7 @@ const IDLE_LOOK: Duration = Duration::from_secs(10);
 const IDLE_ROUNDS: u32 = 9;
 
 pub(crate) struct Seats {
-    share: Arc<dyn Share>,
+    share: Arc<dyn SharingBackend>,
     pool: Arc<str>,
     most: Option<u32>,
     /// Held by the one member that looks for a seat.
@@ -59,7 +59,7 @@ struct State {
 
 struct Seat {
     id: SessionId,
-    hold: Hold,
+    hold: SlotLease,
     since: Instant,
     /// The member's leases when it was last looked at, and how often they have not changed since.
     leases: u64,
@@ -70,7 +70,7 @@ struct Seat {
 struct Taken<'s> {
     seats: &'s Seats,
     id: SessionId,
-    hold: Option<Hold>,
+    hold: Option<SlotLease>,
 }
 
 impl Drop for Taken<'_> {
@@ -82,7 +82,7 @@ impl Drop for Taken<'_> {
 }
 
 impl Seats {
-    pub(crate) fn new(share: Arc<dyn Share>, pool: &Arc<str>, most: Option<u32>) -> Arc<Self> {
+    pub(crate) fn new(share: Arc<dyn SharingBackend>, pool: &Arc<str>, most: Option<u32>) -> Arc<Self> {
         Arc::new(Self {
             share,
             pool: pool.clone(),
@@ -159,7 +159,7 @@ impl Seats {
             if is_mine {
                 continue;
             }
-            if let Some(hold) = self.share.clone().sit(id.to_string()).await? {
+            if let Some(hold) = self.share.clone().acquire_slot(id.to_string()).await? {
                 return Ok(Some(Taken { seats: self, id, hold: Some(hold) }));
             }
         }
@@ -171,18 +171,18 @@ impl Seats {
     }
 
     /// Lets all who have seats know that one is wanted for.
-    async fn want(&self, wanted: Option<Hold>) -> Option<Hold> {
+    async fn want(&self, wanted: Option<SlotLease>) -> Option<SlotLease> {
         let asked = match wanted {
-            Some(hold) => self.share.clone().stay(self.wish(), hold).await,
-            None => self.share.clone().sit(self.wish()).await,
+            Some(hold) => self.share.clone().extend_slot(self.wish(), hold).await,
+            None => self.share.clone().acquire_slot(self.wish()).await,
         };
         // Another one may want for one too, or the store be away: then seats are looked for as they come.
         asked.ok().flatten()
     }
 
-    fn unwant(&self, wanted: Option<Hold>) {
+    fn unwant(&self, wanted: Option<SlotLease>) {
         if let (Some(hold), Ok(runtime)) = (wanted, Handle::try_current()) {
-            runtime.spawn(self.share.clone().rise(self.wish(), hold));
+            runtime.spawn(self.share.clone().release_slot(self.wish(), hold));
         }
     }
 
@@ -213,7 +213,7 @@ impl Seats {
         let Ok(runtime) = Handle::try_current() else { return };
         let seats = self.clone();
         runtime.spawn(async move {
-            while seats.share.clone().settled(session.clone()).await.is_err() && seats.is_taken(key) {
+            while seats.share.clone().flushed(session.clone()).await.is_err() && seats.is_taken(key) {
                 sleep(LAST_LOOK).await;
             }
             seats.rise_at_once(key);
@@ -231,10 +231,10 @@ impl Seats {
         }
     }
 
-    fn leave(&self, id: &SessionId, hold: Hold) {
+    fn leave(&self, id: &SessionId, hold: SlotLease) {
         if let Ok(runtime) = Handle::try_current() {
             // If it is not heard, the lease runs out.
-            runtime.spawn(self.share.clone().rise(id.to_string(), hold));
+            runtime.spawn(self.share.clone().release_slot(id.to_string(), hold));
         }
     }
 }
@@ -287,7 +287,7 @@ impl Steward {
         let seats = self.seats.upgrade()?;
         let mut state = seats.state.lock();
         let now = Instant::now();
-        let rest = |hold: Hold| hold.rest.min(hold.until.saturating_duration_since(now));
+        let rest = |hold: SlotLease| hold.extend_after.min(hold.until.saturating_duration_since(now));
         let rest = state.taken.values().map(|seat| rest(seat.hold)).min();
         if rest.is_none() {
             state.steward = None;
@@ -296,11 +296,11 @@ impl Steward {
     }
 
     async fn extend(&self, seats: &Arc<Seats>) {
-        let held: Vec<(Key, SessionId, Hold)> =
+        let held: Vec<(Key, SessionId, SlotLease)> =
             seats.state.lock().taken.iter().map(|(key, seat)| (*key, seat.id.clone(), seat.hold)).collect();
         let mut asked = JoinSet::new();
         for (key, id, hold) in held {
-            let stay = seats.share.clone().stay(id.to_string(), hold);
+            let stay = seats.share.clone().extend_slot(id.to_string(), hold);
             asked.spawn(async move {
                 match timeout_at(hold.until, stay).await {
                     Ok(Ok(held)) => (key, held),
@@ -342,7 +342,7 @@ impl Seats {
         if self.state.lock().taken.is_empty() {
             return false;
         }
-        match self.share.clone().sit(self.wish()).await {
+        match self.share.clone().acquire_slot(self.wish()).await {
             Ok(Some(hold)) => {
                 self.unwant(Some(hold));
                 false

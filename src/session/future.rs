@@ -146,9 +146,9 @@ impl Sent {
                     session.counters.cookies_stored.add();
                     session.shared.changed();
                     if is_refreshed {
-                        session.touched_lightly(now);
+                        session.cookies_changed_lazily(now);
                     } else if self.identity.kept.life.is_current() {
-                        session.touched(now);
+                        session.cookies_changed(now);
                     }
                     session.shared.meters.cookies_stored.add();
                     cookies.extend(cookie);

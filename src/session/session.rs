@@ -21,7 +21,7 @@ use super::{
     EventKind, Identity, Kept, SessionId, Stats,
     lane::Once,
     sessions::Shared,
-    share::{Debt, Ties},
+    share::{PendingWrite, ShareState},
     stats::Counters,
     trace,
 };
@@ -62,7 +62,7 @@ pub(crate) struct SessionInner {
     /// Draws the profiles, if there are any.
     pub(super) wearer: Option<Arc<Wearer>>,
     /// What ties it to other processes, if it is shared.
-    pub(super) ties: Option<Box<Ties>>,
+    pub(super) share_state: Option<Box<ShareState>>,
     /// When the registry last gave this session out, by its own count.
     pub(crate) last_used: AtomicU64,
     /// Set while the registry decides whether to drop this session, and from then on if it does.
@@ -179,7 +179,7 @@ impl Session {
         let jitter = Jitter::seeded(shared.jitter.draw());
         let last = beginning.generation;
         let Beginning { jar, wear, data, current, age, uses, .. } = beginning;
-        let ties = shared.share.as_ref().map(|_| Box::new(Ties::new(current)));
+        let share_state = shared.share.as_ref().map(|_| Box::new(ShareState::new(current)));
         let (born, random) = (shared.now().saturating_sub(age), jitter.draw());
         let life = match current {
             true => Life::current(last, born, random),
@@ -198,7 +198,7 @@ impl Session {
             counters: Counters::default(),
             aside: Mutex::new(Aside::with(data)),
             wearer,
-            ties,
+            share_state,
             last_used: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
         }))
@@ -326,12 +326,12 @@ impl Session {
     /// After this has returned, no request that starts carries anything of the old identity.
     pub fn clear(&self) {
         // A closed gate has nothing left to clear.
-        let _ = match (self.0.shared.lane(), &self.0.ties) {
-            (_, Some(ties)) => {
+        let _ = match (self.0.shared.lane(), &self.0.share_state) {
+            (_, Some(share_state)) => {
                 // Before anything can start that would look into the store.
-                ties.owe(Debt::End);
+                share_state.enqueue(PendingWrite::End);
                 let cleared = Gate::clear(&self.0);
-                self.0.settle();
+                self.0.flush();
                 cleared
             }
             (Some(_), None) => Gate::clear(&self.0),
@@ -392,7 +392,7 @@ impl Session {
             kept
         });
         self.0.shared.changed();
-        self.0.owe_identity();
+        self.0.enqueue_identity();
     }
 
     /// Makes this session what `beginning` says, whatever is under way.
@@ -420,7 +420,7 @@ impl Session {
         });
         self.0.keep_data(data);
         self.0.shared.changed();
-        self.0.owe_identity();
+        self.0.enqueue_identity();
     }
 
     /// Copies the session under another name: its cookies, its profile and its data, but neither its counters nor what is under
@@ -520,7 +520,7 @@ impl Session {
             None => self.0.gate.edit(|kept| edit(&mut kept.jar.lock())).unwrap_or(Ok(())),
         };
         self.0.shared.changed();
-        self.0.touched(self.0.shared.timestamp());
+        self.0.cookies_changed(self.0.shared.timestamp());
         edited
     }
 }
@@ -662,15 +662,15 @@ impl Keeper for SessionInner {
     }
 
     fn carry_over(&self, pending: &Kept, value: &Kept) {
-        if self.ties.is_some() {
+        if self.share_state.is_some() {
             self.add_edits(pending, value);
-            self.touched_lightly(self.shared.timestamp());
+            self.cookies_changed_lazily(self.shared.timestamp());
         }
     }
 
     fn running_out(self: &Arc<Self>, value: &Arc<Kept>) {
         if let Some(share) = &self.shared.share {
-            share.clone().running_out(Session::of(self.clone()), value);
+            share.clone().on_allowance_low(Session::of(self.clone()), value);
         }
     }
 

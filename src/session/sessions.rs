@@ -22,7 +22,7 @@ use super::{
     lane::Lane,
     meters::Meters,
     session::SessionInner,
-    share::Share,
+    share::SharingBackend,
     stats::{Counter, Counters, Gauge},
 };
 use crate::{
@@ -82,7 +82,7 @@ pub(crate) struct Shared {
     pub(crate) login_first: bool,
     pub(crate) default_session: Option<SessionId>,
     /// What shares the sessions with other processes.
-    pub(crate) share: Option<Arc<dyn Share>>,
+    pub(crate) share: Option<Arc<dyn SharingBackend>>,
     pub(crate) show_values: bool,
     /// Seeds the jitter of each session.
     pub(crate) jitter: Jitter,
@@ -265,7 +265,7 @@ pub struct SessionsBuilder {
     clock: Box<dyn Fn() -> SystemTime + Send + Sync>,
     login_first: bool,
     default_session: Option<SessionId>,
-    pub(crate) share: Result<Option<Arc<dyn Share>>, ConfigError>,
+    pub(crate) share: Result<Option<Arc<dyn SharingBackend>>, ConfigError>,
     show_values: bool,
     event_capacity: usize,
     jitter: Jitter,

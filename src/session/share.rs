@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// What shares the sessions of one registry with other processes.
-pub(crate) trait Share: Any + Send + Sync {
+pub(crate) trait SharingBackend: Any + Send + Sync {
     /// Where its jitter is drawn from; said once, before anything else.
     fn seed(&self, seed: u64);
 
@@ -38,64 +38,64 @@ pub(crate) trait Share: Any + Send + Sync {
     ) -> Renewing<Kept>;
 
     /// Lets the others know what has happened here.
-    fn settle(self: Arc<Self>, session: Session);
+    fn flush(self: Arc<Self>, session: Session);
 
     /// A cookie of this session has changed, by an answer or by hand, and none has since the others were told last.
-    fn touched(self: Arc<Self>, session: Session);
+    fn cookies_changed(self: Arc<Self>, session: Session);
 
     /// Half of a block of uses is used up.
-    fn running_out(self: Arc<Self>, session: Session, kept: &Arc<Kept>);
+    fn on_allowance_low(self: Arc<Self>, session: Session, kept: &Arc<Kept>);
 
     /// Takes a seat, which one process holds at a time. `None`: another one holds it.
-    fn sit(self: Arc<Self>, seat: String) -> Answer<Option<Hold>>;
+    fn acquire_slot(self: Arc<Self>, slot: String) -> SharingFuture<Option<SlotLease>>;
 
     /// Holds a seat for longer. `None`: it is lost.
-    fn stay(self: Arc<Self>, seat: String, hold: Hold) -> Answer<Option<Hold>>;
+    fn extend_slot(self: Arc<Self>, slot: String, hold: SlotLease) -> SharingFuture<Option<SlotLease>>;
 
     /// Lets another process have the seat.
-    fn rise(self: Arc<Self>, seat: String, hold: Hold) -> Answer<()>;
+    fn release_slot(self: Arc<Self>, slot: String, hold: SlotLease) -> SharingFuture<()>;
 
     /// Ready when the others know what has happened to this session here.
-    fn settled(self: Arc<Self>, session: Session) -> Answer<()>;
+    fn flushed(self: Arc<Self>, session: Session) -> SharingFuture<()>;
 }
 
 /// What a store is asked.
-pub(crate) type Answer<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+pub(crate) type SharingFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
 /// A seat as it is held.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Hold {
+pub(crate) struct SlotLease {
     pub(crate) fence: u64,
     /// From then on another process may have it, unless it is held for longer.
     pub(crate) until: Instant,
     /// How long from now on the hold is to be asked to last longer.
-    pub(crate) rest: Duration,
+    pub(crate) extend_after: Duration,
 }
 
 /// What ties a session to its store.
-pub(crate) struct Ties {
+pub(crate) struct ShareState {
     /// Held by whoever brings something into the store or out of it: an attempt, a settling of debts, the news.
-    pub(crate) busy: tokio::sync::Mutex<()>,
+    pub(crate) sync_lock: tokio::sync::Mutex<()>,
     /// There may be a newer version than is known here.
-    pub(crate) news: Notify,
-    pub(crate) known: Mutex<Known>,
-    pub(crate) touch: Touch,
+    pub(crate) remote_change: Notify,
+    pub(crate) known: Mutex<KnownRecord>,
+    pub(crate) dirty: Dirty,
 }
 
 /// Whether cookies have changed here, or with the others, since they were last brought together.
 #[derive(Default)]
-pub(crate) struct Touch {
+pub(crate) struct Dirty {
     state: AtomicU8,
     /// When they have changed here for the last time, in milliseconds.
     at: AtomicI64,
 }
 
-impl Touch {
+impl Dirty {
     const LIGHT: u8 = 1;
     const FIRM: u8 = 2;
 
     /// They have changed here.
-    pub(crate) fn happens(&self, now: Timestamp) {
+    pub(crate) fn changed_at(&self, now: Timestamp) {
         self.at.store(now.as_millis(), Ordering::Relaxed);
     }
 
@@ -104,28 +104,28 @@ impl Touch {
     }
 
     /// It is early enough to see to it when the sessions are next compared with the store.
-    pub(crate) fn lightly(&self) {
+    pub(crate) fn mark_lazy(&self) {
         let _ = self.state.compare_exchange(0, Self::LIGHT, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// Somebody is to see to it. `true`: nobody was told so before.
-    pub(crate) fn firmly(&self) -> bool {
+    pub(crate) fn mark_urgent(&self) -> bool {
         self.state.swap(Self::FIRM, Ordering::Relaxed) != Self::FIRM
     }
 
-    pub(crate) fn is_there(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.state.load(Ordering::Relaxed) != 0
     }
 
     /// Somebody is about to see to it.
-    pub(crate) fn lower(&self) {
+    pub(crate) fn clear(&self) {
         self.state.store(0, Ordering::Relaxed);
     }
 }
 
 /// What is known here of a session's record.
 #[derive(Default)]
-pub(crate) struct Known {
+pub(crate) struct KnownRecord {
     /// The version of the identity that is current here, or was last. 0: of none yet.
     pub(crate) version: u64,
     /// The version that the session's data here came from, if that is a newer one.
@@ -135,36 +135,36 @@ pub(crate) struct Known {
     /// The cookies of that revision.
     pub(crate) cookies: Vec<StoredCookie>,
     /// Versions up to this one have ended.
-    pub(crate) dead: u64,
+    pub(crate) ended_up_to: u64,
     /// The generation here that has this version.
     pub(crate) generation: Generation,
-    pub(crate) debt: Debt,
-    pub(crate) asked: Asked,
+    pub(crate) pending: PendingWrite,
+    pub(crate) epoch: WriteEpoch,
     /// What is current is to be looked up anew, though it has not ended.
     pub(crate) reload: bool,
     /// A renewal was begun here with what is here, and nothing has come of it.
-    pub(crate) begun: bool,
+    pub(crate) in_progress: bool,
     /// Whoever renewed last was stopped in the middle.
     pub(crate) interrupted: bool,
     /// How many uses of this version were taken by everybody, as far as is known here.
     pub(crate) taken: u64,
     /// The identity of this version, if its uses are taken in blocks: it may go on when one is through.
-    pub(crate) rationed: Option<Arc<Kept>>,
+    pub(crate) limited: Option<Arc<Kept>>,
 }
 
 /// How often something was asked for here that the store is to be told: what is told afterwards may not be all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Asked {
-    debts: u64,
+pub(crate) struct WriteEpoch {
+    writes: u64,
     /// How many other names the session was given.
     pub(crate) names: u64,
 }
 
-impl Known {
+impl KnownRecord {
     /// The store was told of what had been asked for until then.
-    pub(crate) fn pay(&mut self, asked: Asked) {
-        if self.asked == asked {
-            self.debt = Debt::None;
+    pub(crate) fn mark_flushed(&mut self, epoch: WriteEpoch) {
+        if self.epoch == epoch {
+            self.pending = PendingWrite::None;
         }
     }
 
@@ -176,7 +176,7 @@ impl Known {
 
 /// What the store has yet to be told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Debt {
+pub(crate) enum PendingWrite {
     #[default]
     None,
     /// The session was cleared.
@@ -187,27 +187,27 @@ pub(crate) enum Debt {
     Renewed,
 }
 
-impl Ties {
+impl ShareState {
     pub(crate) fn new(has_identity: bool) -> Self {
-        let debt = if has_identity { Debt::Identity } else { Debt::None };
+        let pending = if has_identity { PendingWrite::Identity } else { PendingWrite::None };
         Self {
-            busy: tokio::sync::Mutex::default(),
-            news: Notify::new(),
-            known: Mutex::new(Known { debt, ..Known::default() }),
-            touch: Touch::default(),
+            sync_lock: tokio::sync::Mutex::default(),
+            remote_change: Notify::new(),
+            known: Mutex::new(KnownRecord { pending, ..KnownRecord::default() }),
+            dirty: Dirty::default(),
         }
     }
 
-    pub(crate) fn asked(&self) -> Asked {
-        self.known.lock().asked
+    pub(crate) fn epoch(&self) -> WriteEpoch {
+        self.known.lock().epoch
     }
 
     /// What was asked for here has to reach the store.
-    pub(crate) fn owe(&self, debt: Debt) {
+    pub(crate) fn enqueue(&self, pending: PendingWrite) {
         let mut known = self.known.lock();
-        known.debt = debt;
-        known.asked.debts += 1;
-        known.rationed = None;
+        known.pending = pending;
+        known.epoch.writes += 1;
+        known.limited = None;
     }
 }
 
@@ -220,46 +220,47 @@ impl Shared {
 
 impl SessionInner {
     /// Lets the others know what has happened here, if there are others.
-    pub(super) fn settle(self: &Arc<Self>) {
+    pub(super) fn flush(self: &Arc<Self>) {
         if let Some(share) = &self.shared.share {
-            share.clone().settle(Session::of(self.clone()));
+            share.clone().flush(Session::of(self.clone()));
         }
     }
 
     /// The identity that is current came about here, and is for the others too.
-    pub(super) fn owe_identity(self: &Arc<Self>) {
-        if let Some(ties) = &self.ties {
-            ties.owe(Debt::Identity);
-            self.settle();
+    pub(super) fn enqueue_identity(self: &Arc<Self>) {
+        if let Some(share_state) = &self.share_state {
+            share_state.enqueue(PendingWrite::Identity);
+            self.flush();
         }
     }
 
     /// The session has another name, under which the others know nothing of it.
     pub(super) fn renamed(self: &Arc<Self>) {
-        if let Some(ties) = &self.ties {
+        if let Some(share_state) = &self.share_state {
             {
-                let mut known = ties.known.lock();
-                let Asked { debts, names } = known.asked;
-                *known = Known { asked: Asked { debts, names: names + 1 }, ..Known::default() };
+                let mut known = share_state.known.lock();
+                let WriteEpoch { writes, names } = known.epoch;
+                *known =
+                    KnownRecord { epoch: WriteEpoch { writes, names: names + 1 }, ..KnownRecord::default() };
             }
-            self.owe_identity();
+            self.enqueue_identity();
         }
     }
 
     /// A cookie has changed, by an answer or by hand.
-    pub(super) fn touched(self: &Arc<Self>, now: Timestamp) {
-        let (Some(ties), Some(share)) = (&self.ties, &self.shared.share) else { return };
-        ties.touch.happens(now);
-        if ties.touch.firmly() {
-            share.clone().touched(Session::of(self.clone()));
+    pub(super) fn cookies_changed(self: &Arc<Self>, now: Timestamp) {
+        let (Some(share_state), Some(share)) = (&self.share_state, &self.shared.share) else { return };
+        share_state.dirty.changed_at(now);
+        if share_state.dirty.mark_urgent() {
+            share.clone().cookies_changed(Session::of(self.clone()));
         }
     }
 
     /// A cookie has changed, and it is early enough if the others know when the sessions are next compared with the store.
-    pub(super) fn touched_lightly(&self, now: Timestamp) {
-        if let Some(ties) = &self.ties {
-            ties.touch.happens(now);
-            ties.touch.lightly();
+    pub(super) fn cookies_changed_lazily(&self, now: Timestamp) {
+        if let Some(share_state) = &self.share_state {
+            share_state.dirty.changed_at(now);
+            share_state.dirty.mark_lazy();
         }
     }
 
@@ -275,10 +276,10 @@ impl SessionInner {
 }
 
 #[cfg(feature = "shared")]
-mod taking {
+mod adoption {
     use std::sync::Arc;
 
-    use super::{SessionInner, Ties};
+    use super::{SessionInner, ShareState};
     use crate::{
         gate::{
             core::Generation,
@@ -292,13 +293,13 @@ mod taking {
     };
 
     impl SessionInner {
-        pub(crate) fn ties(&self) -> &Ties {
-            self.ties.as_deref().expect("the session is shared")
+        pub(crate) fn share_state(&self) -> &ShareState {
+            self.share_state.as_deref().expect("the session is shared")
         }
 
         /// Whether somebody was stopped in the middle of renewing what is renewed now.
         pub(crate) fn is_interrupted(&self) -> bool {
-            self.ties.as_ref().is_some_and(|ties| ties.known.lock().interrupted)
+            self.share_state.as_ref().is_some_and(|share_state| share_state.known.lock().interrupted)
         }
 
         /// What the program keeps with the session is what a record has.
@@ -307,7 +308,7 @@ mod taking {
         }
 
         /// The identity of a snapshot, in the place of `candidate`, and the session's data with it.
-        pub(crate) fn taken_over(
+        pub(crate) fn adopt(
             &self,
             candidate: &Kept,
             snapshot: &SessionSnapshot,
@@ -330,7 +331,7 @@ mod taking {
             snapshot: &SessionSnapshot,
         ) -> Result<Option<Arc<Kept>>, RestoreError> {
             let Some(before) = self.gate.current() else { return Ok(None) };
-            let made = self.taken_over(&before, snapshot)?;
+            let made = self.adopt(&before, snapshot)?;
             let is_limited = self.shared.lane().is_some_and(|lane| lane.budget().uses.is_some());
             let mut installed = None;
             Gate::replace_if(self, current, |generation| {
@@ -348,7 +349,7 @@ mod taking {
         }
 
         /// The same identity as another generation, allowed so many uses more.
-        pub(crate) fn carried_on(&self, spent: &Kept, generation: Generation, uses: u64) -> Arc<Kept> {
+        pub(crate) fn continue_version(&self, spent: &Kept, generation: Generation, uses: u64) -> Arc<Kept> {
             let life = Life::new(generation, spent.life.born, self.gate.random());
             life.ration.begin();
             life.ration.allow(uses);

@@ -12,13 +12,13 @@ use crate::{gate::ConfigError, session::snapshot::ProfileDetail};
 #[must_use = "settings do nothing until sessions are built with them"]
 pub struct SharingConfig {
     pub(super) store: Arc<dyn SharedStore>,
-    pub(super) lease: Duration,
-    pub(super) poll: Duration,
-    pub(super) deadline: Duration,
-    pub(super) unreachable: OnUnreachable,
+    pub(super) lease_ttl: Duration,
+    pub(super) poll_interval: Duration,
+    pub(super) store_timeout: Duration,
+    pub(super) on_unreachable: OnUnreachable,
     pub(super) stale_after: Option<Duration>,
-    pub(super) block: u64,
-    pub(super) seal: Option<EncryptionKey>,
+    pub(super) use_batch_size: u64,
+    pub(super) encryption_key: Option<EncryptionKey>,
     pub(super) profiles: ProfileDetail,
     pub(super) cookie_sync: CookieSync,
     pub(super) sync_debounce: Duration,
@@ -55,13 +55,13 @@ impl SharingConfig {
     pub fn new(store: impl SharedStore) -> Self {
         Self {
             store: Arc::new(store),
-            lease: Duration::from_secs(10),
-            poll: Duration::from_secs(5),
-            deadline: Duration::from_secs(2),
-            unreachable: OnUnreachable::default(),
+            lease_ttl: Duration::from_secs(10),
+            poll_interval: Duration::from_secs(5),
+            store_timeout: Duration::from_secs(2),
+            on_unreachable: OnUnreachable::default(),
             stale_after: None,
-            block: 64,
-            seal: None,
+            use_batch_size: 64,
+            encryption_key: None,
             profiles: ProfileDetail::NameOnly,
             cookie_sync: CookieSync::default(),
             sync_debounce: Duration::from_secs(1),
@@ -71,28 +71,28 @@ impl SharingConfig {
     /// Sets for how long a process that says nothing more keeps others from renewing. Default: 10 seconds.
     ///
     /// Its holder extends it three times as often. If it cannot, it gives its renewal up before the lease ends.
-    pub fn lease_ttl(mut self, lease: Duration) -> Self {
-        self.lease = lease;
+    pub fn lease_ttl(mut self, ttl: Duration) -> Self {
+        self.lease_ttl = ttl;
         self
     }
 
     /// Sets how often all sessions are compared with the store, whether or not it tells of changes. Default: every 5 seconds.
     ///
     /// A process is never further behind than this and the [store's deadline](Self::deadline), as long as the store answers.
-    pub fn poll_interval(mut self, poll: Duration) -> Self {
-        self.poll = poll;
+    pub fn poll_interval(mut self, interval: Duration) -> Self {
+        self.poll_interval = interval;
         self
     }
 
     /// Sets how long the store may take for one answer. Default: 2 seconds.
-    pub fn store_timeout(mut self, deadline: Duration) -> Self {
-        self.deadline = deadline;
+    pub fn store_timeout(mut self, timeout: Duration) -> Self {
+        self.store_timeout = timeout;
         self
     }
 
     /// Sets what happens to renewals while the store cannot be asked. Default: [`OnUnreachable::Fail`].
-    pub fn on_unreachable(mut self, unreachable: OnUnreachable) -> Self {
-        self.unreachable = unreachable;
+    pub fn on_unreachable(mut self, policy: OnUnreachable) -> Self {
+        self.on_unreachable = policy;
         self
     }
 
@@ -109,13 +109,13 @@ impl SharingConfig {
     ///
     /// What a process has taken and not used when it ends is lost to the others.
     pub fn use_batch_size(mut self, uses: u64) -> Self {
-        self.block = uses;
+        self.use_batch_size = uses;
         self
     }
 
     /// Seals what is put into the store. Default: it is readable there.
     pub fn encrypt_with(mut self, key: EncryptionKey) -> Self {
-        self.seal = Some(key);
+        self.encryption_key = Some(key);
         self
     }
 
@@ -126,8 +126,8 @@ impl SharingConfig {
     }
 
     /// Sets what becomes of cookies that change while a version lasts. Default: [`CookieSync::Merged`].
-    pub fn cookie_sync(mut self, changes: CookieSync) -> Self {
-        self.cookie_sync = changes;
+    pub fn cookie_sync(mut self, sync: CookieSync) -> Self {
+        self.cookie_sync = sync;
         self
     }
 
@@ -144,11 +144,11 @@ impl SharingConfig {
         /// Longer than anybody waits, and short enough to be added to any moment.
         const MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
         let is_good = |time: Duration| !time.is_zero() && time <= MOST;
-        ConfigError::unless(is_good(self.lease), "lease")?;
-        ConfigError::unless(is_good(self.poll), "poll")?;
-        ConfigError::unless(is_good(self.deadline), "deadline")?;
+        ConfigError::unless(is_good(self.lease_ttl), "lease_ttl")?;
+        ConfigError::unless(is_good(self.poll_interval), "poll_interval")?;
+        ConfigError::unless(is_good(self.store_timeout), "store_timeout")?;
         ConfigError::unless(self.stale_after.is_none_or(|silence| !silence.is_zero()), "stale_after")?;
-        ConfigError::unless(self.block > 0, "use_batch_size")
+        ConfigError::unless(self.use_batch_size > 0, "use_batch_size")
     }
 }
 

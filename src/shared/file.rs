@@ -14,7 +14,7 @@ use fs4::{FileExt, TryLockError};
 use super::{
     Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, RecordVersion, SharedStore, StoreError,
     StoreErrorKind, StoreFuture, UseGrant,
-    entry::{Entry, Lease},
+    record_entry::{Lease, RecordEntry},
 };
 
 /// A store in a folder, for the processes of one machine.
@@ -30,7 +30,7 @@ pub struct FileStore {
 }
 
 /// How long a change waits for another process to end its own.
-const PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl FileStore {
     /// A store in this folder, which is created if it is not there.
@@ -52,7 +52,7 @@ impl FileStore {
     fn change<'a, T: Send + 'static>(
         &'a self,
         key: &'a str,
-        act: impl FnOnce(&mut Entry, Duration) -> (T, Keep) + Send + 'static,
+        act: impl FnOnce(&mut RecordEntry, Duration) -> (T, EntryWrite) + Send + 'static,
     ) -> StoreFuture<'a, T> {
         let (path, key) = (self.path(key), key.to_owned());
         Box::pin(blocking(move || {
@@ -60,9 +60,9 @@ impl FileStore {
             let mut entry = read(&path, &key)?;
             let (answer, keep) = act(&mut entry, now());
             match keep {
-                Keep::AsItWas => {}
-                Keep::Changed => write(&path, &key, &entry, false)?,
-                Keep::Durable => write(&path, &key, &entry, true)?,
+                EntryWrite::Unchanged => {}
+                EntryWrite::Changed => write(&path, &key, &entry, false)?,
+                EntryWrite::Durable => write(&path, &key, &entry, true)?,
             }
             Ok(answer)
         }))
@@ -93,20 +93,20 @@ impl FileStore {
 }
 
 /// What is to be done about an entry after it was looked at.
-enum Keep {
-    AsItWas,
+enum EntryWrite {
+    Unchanged,
     Changed,
     /// Written so that it outlasts a loss of power.
     Durable,
 }
 
-impl Keep {
+impl EntryWrite {
     fn changed_if(changed: bool) -> Self {
-        if changed { Self::Changed } else { Self::AsItWas }
+        if changed { Self::Changed } else { Self::Unchanged }
     }
 
     fn committed(committed: &CommitOutcome) -> Self {
-        if matches!(committed, CommitOutcome::Written(_)) { Self::Durable } else { Self::AsItWas }
+        if matches!(committed, CommitOutcome::Written(_)) { Self::Durable } else { Self::Unchanged }
     }
 }
 
@@ -158,7 +158,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         match FileExt::try_lock(&file) {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(unreachable(error)),
-            Err(TryLockError::WouldBlock) if begun.elapsed() > PATIENCE => {
+            Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_TIMEOUT => {
                 return Err(StoreError::new(StoreErrorKind::TimedOut));
             }
             // A lock cannot be waited for with a bound; it is held for the length of a write.
@@ -172,10 +172,10 @@ const HEADER: &str = "tower-client-sessions shared 1";
 /// What every version of the header begins with.
 const MAGIC: &str = "tower-client-sessions shared ";
 
-fn read(path: &Path, key: &str) -> Result<Entry, StoreError> {
+fn read(path: &Path, key: &str) -> Result<RecordEntry, StoreError> {
     match fs::read(with_extension(path, "session")) {
         Ok(bytes) => parse(&bytes, key).map_err(|kind| StoreError::new(kind).at_key(key)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Entry::absent()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(RecordEntry::absent()),
         Err(error) => Err(unreachable(error).at_key(key)),
     }
 }
@@ -189,7 +189,7 @@ fn private() -> fs::OpenOptions {
 }
 
 /// Puts a file in the place of the one that is there, in one step.
-fn write(path: &Path, key: &str, entry: &Entry, durable: bool) -> Result<(), StoreError> {
+fn write(path: &Path, key: &str, entry: &RecordEntry, durable: bool) -> Result<(), StoreError> {
     let (temporary, path) = (with_extension(path, "new"), with_extension(path, "session"));
     // Under the lock: no other process writes this file.
     let put = || {
@@ -209,14 +209,14 @@ fn write(path: &Path, key: &str, entry: &Entry, durable: bool) -> Result<(), Sto
 }
 
 /// Lines of a name and a value, an empty line, and the payload as it is.
-fn format(key: &str, entry: &Entry) -> Vec<u8> {
-    let Record { mark, writer, interrupted, payload } = &entry.record;
+fn format(key: &str, entry: &RecordEntry) -> Vec<u8> {
+    let Record { version, writer, interrupted, payload } = &entry.record;
     let mut text = format!(
         "{HEADER}\nkey {}\nversion {}\nrevision {}\nended {}\ninterrupted {}\nfence {}\nuses {}\nlength {}\n",
         key.escape_default(),
-        mark.version,
-        mark.revision,
-        mark.ended,
+        version.number,
+        version.revision,
+        version.ended,
         interrupted,
         entry.fence,
         entry.uses,
@@ -234,7 +234,7 @@ fn format(key: &str, entry: &Entry) -> Vec<u8> {
     bytes
 }
 
-fn parse(bytes: &[u8], key: &str) -> Result<Entry, StoreErrorKind> {
+fn parse(bytes: &[u8], key: &str) -> Result<RecordEntry, StoreErrorKind> {
     const DAMAGED: StoreErrorKind = StoreErrorKind::Corrupt;
     fn number<T: std::str::FromStr>(value: &str) -> Result<T, StoreErrorKind> {
         value.parse().map_err(|_| DAMAGED)
@@ -248,16 +248,16 @@ fn parse(bytes: &[u8], key: &str) -> Result<Entry, StoreErrorKind> {
         Some(line) if line.starts_with(MAGIC) => return Err(StoreErrorKind::UnsupportedFormat),
         _ => return Err(DAMAGED),
     }
-    let mut entry = Entry::absent();
+    let mut entry = RecordEntry::absent();
     let record = &mut entry.record;
     let (mut is_its_own, mut length) = (false, None);
     for line in lines {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));
         match name {
             "key" => is_its_own = value == key.escape_default().to_string(),
-            "version" => record.mark.version = number(value)?,
-            "revision" => record.mark.revision = number(value)?,
-            "ended" => record.mark.ended = number(value)?,
+            "version" => record.version.number = number(value)?,
+            "revision" => record.version.revision = number(value)?,
+            "ended" => record.version.ended = number(value)?,
             "interrupted" => record.interrupted = number(value)?,
             "fence" => entry.fence = number(value)?,
             "uses" => entry.uses = number(value)?,
@@ -289,13 +289,15 @@ impl SharedStore for FileStore {
 
     fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
         let files: Vec<_> = keys.iter().map(|key| (self.path(key), key.clone())).collect();
-        Box::pin(blocking(move || files.iter().map(|(path, key)| Ok(read(path, key)?.record.mark)).collect()))
+        Box::pin(blocking(move || {
+            files.iter().map(|(path, key)| Ok(read(path, key)?.record.version)).collect()
+        }))
     }
 
     fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
         self.change(key, move |entry, now| {
             let leased = entry.lease(owner, ttl, now);
-            (leased, Keep::changed_if(matches!(leased, LeaseOutcome::Granted(_))))
+            (leased, EntryWrite::changed_if(matches!(leased, LeaseOutcome::Granted(_))))
         })
     }
 
@@ -308,7 +310,7 @@ impl SharedStore for FileStore {
     ) -> StoreFuture<'a, bool> {
         self.change(key, move |entry, now| {
             let is_held = entry.extend(owner, fence, ttl, now);
-            (is_held, Keep::changed_if(is_held))
+            (is_held, EntryWrite::changed_if(is_held))
         })
     }
 
@@ -316,7 +318,7 @@ impl SharedStore for FileStore {
         self.change(key, move |entry, now| {
             let before = entry.lease;
             entry.release(owner, fence, now);
-            ((), Keep::changed_if(entry.lease != before))
+            ((), EntryWrite::changed_if(entry.lease != before))
         })
     }
 
@@ -327,15 +329,15 @@ impl SharedStore for FileStore {
         fence: FencingToken,
     ) -> StoreFuture<'a, bool> {
         self.change(key, move |entry, now| {
-            let is_held = entry.begin(owner, fence, now);
-            (is_held, if is_held { Keep::Durable } else { Keep::AsItWas })
+            let is_held = entry.mark_in_progress(owner, fence, now);
+            (is_held, if is_held { EntryWrite::Durable } else { EntryWrite::Unchanged })
         })
     }
 
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         self.change(key, move |entry, now| {
             let committed = entry.commit(commit, now);
-            let keep = Keep::committed(&committed);
+            let keep = EntryWrite::committed(&committed);
             (committed, keep)
         })
     }
@@ -343,13 +345,13 @@ impl SharedStore for FileStore {
     fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: RecordVersion,
+        version: RecordVersion,
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
         self.change(key, move |entry, _| {
-            let committed = entry.amend(mark, owner, payload);
-            let keep = Keep::committed(&committed);
+            let committed = entry.update(version, owner, payload);
+            let keep = EntryWrite::committed(&committed);
             (committed, keep)
         })
     }
@@ -362,8 +364,8 @@ impl SharedStore for FileStore {
         limit: u64,
     ) -> StoreFuture<'a, UseGrant> {
         self.change(key, move |entry, _| {
-            let taken = entry.take(version, want, limit);
-            (taken, Keep::changed_if(taken.granted > 0))
+            let taken = entry.take_uses(version, want, limit);
+            (taken, EntryWrite::changed_if(taken.granted > 0))
         })
     }
 }
@@ -378,11 +380,11 @@ impl fmt::Debug for FileStore {
 mod tests {
     use super::*;
 
-    fn entry() -> Entry {
+    fn entry() -> RecordEntry {
         let owner = Owner::random();
-        let mark = RecordVersion { version: 3, revision: 2, ended: false };
-        let mut entry = Entry::absent();
-        entry.record = Record::new(mark, Some(owner), Bytes::from_static(b"\n\npayload\n\n"));
+        let version = RecordVersion { number: 3, revision: 2, ended: false };
+        let mut entry = RecordEntry::absent();
+        entry.record = Record::new(version, Some(owner), Bytes::from_static(b"\n\npayload\n\n"));
         entry.record.interrupted = true;
         entry.fence = 9;
         entry.uses = 4;
@@ -392,7 +394,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for entry in [entry(), Entry::absent()] {
+        for entry in [entry(), RecordEntry::absent()] {
             let read = parse(&format("a\nkey", &entry), "a\nkey").unwrap();
             assert_eq!(format!("{read:?}"), format!("{entry:?}"));
             assert_eq!(read.record.payload, entry.record.payload);

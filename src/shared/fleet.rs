@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     FencingToken, Owner, Record, SharingConfig, StoreError, StoreErrorKind,
-    payload::{self, Content},
+    payload::{self, Payload},
 };
 use crate::{
     gate::{
@@ -30,7 +30,7 @@ use crate::{
         Kept, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
         lane::Lane,
         sessions::Registry,
-        share::{Answer, Debt, Hold, Share},
+        share::{PendingWrite, SharingBackend, SharingFuture, SlotLease},
     },
 };
 
@@ -39,17 +39,17 @@ pub(crate) struct Fleet {
     pub(super) config: SharingConfig,
     pub(super) owner: Owner,
     jitter: OnceLock<Jitter>,
-    pub(super) counted: Counted,
+    pub(super) counters: Counters,
     /// Whether the store tells of changes at this moment.
-    pub(super) is_told: AtomicBool,
+    pub(super) is_watching: AtomicBool,
     pub(super) versions: broadcast::Sender<VersionEvent>,
     /// Looks out for news, on the runtime of whoever needed it last.
-    lookout: Mutex<Option<JoinHandle<()>>>,
+    watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
 /// What is counted.
 #[derive(Default)]
-pub(super) struct Counted {
+pub(super) struct Counters {
     pub(super) requests: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) commits: AtomicU64,
@@ -121,15 +121,15 @@ impl Fleet {
             config,
             owner: Owner::random(),
             jitter: OnceLock::new(),
-            counted: Counted::default(),
-            is_told: AtomicBool::new(false),
+            counters: Counters::default(),
+            is_watching: AtomicBool::new(false),
             versions: broadcast::channel(1024).0,
-            lookout: Mutex::new(None),
+            watcher: Mutex::new(None),
         }
     }
 
     pub(super) fn stats(&self) -> SharingStats {
-        let Counted { requests, failures, commits, conflicts, versions_adopted, updates } = &self.counted;
+        let Counters { requests, failures, commits, conflicts, versions_adopted, updates } = &self.counters;
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         SharingStats {
             requests: read(requests),
@@ -146,13 +146,13 @@ impl Fleet {
         &self,
         request: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        count(&self.counted.requests);
-        let answer = match timeout(self.config.deadline, request).await {
+        count(&self.counters.requests);
+        let answer = match timeout(self.config.store_timeout, request).await {
             Ok(answer) => answer,
             Err(_) => Err(StoreError::new(StoreErrorKind::TimedOut)),
         };
         if answer.is_err() {
-            count(&self.counted.failures);
+            count(&self.counters.failures);
         }
         answer
     }
@@ -181,22 +181,22 @@ impl Fleet {
     }
 
     /// Sees to it that somebody looks out for news, as long as the sessions are there.
-    pub(super) fn look_out(self: &Arc<Self>, registry: &Arc<Registry>) {
+    pub(super) fn spawn_watcher(self: &Arc<Self>, registry: &Arc<Registry>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let mut lookout = self.lookout.lock();
-        if lookout.as_ref().is_none_or(JoinHandle::is_finished) {
+        let mut watcher = self.watcher.lock();
+        if watcher.as_ref().is_none_or(JoinHandle::is_finished) {
             let registry = Arc::downgrade(registry);
-            *lookout = Some(runtime.spawn(self.clone().watch(registry)));
+            *watcher = Some(runtime.spawn(self.clone().watch(registry)));
         }
     }
 
     /// Reads a record that has a session.
-    pub(super) fn open(&self, key: &str, record: &Record) -> Result<Content, StoreError> {
-        payload::read(self.config.seal.as_ref(), key, record.mark.version, &record.payload)
+    pub(super) fn open(&self, key: &str, record: &Record) -> Result<Payload, StoreError> {
+        payload::read(self.config.encryption_key.as_ref(), key, record.version.number, &record.payload)
     }
 }
 
-impl Share for Fleet {
+impl SharingBackend for Fleet {
     fn seed(&self, seed: u64) {
         let _ = self.jitter.set(Jitter::seeded(seed));
     }
@@ -209,25 +209,25 @@ impl Share for Fleet {
     ) -> Renewing<Kept> {
         Box::pin(async move {
             if let Some(registry) = session.0.shared.registry() {
-                self.look_out(&registry);
+                self.spawn_watcher(&registry);
             }
             self.attempt(&session, lane, drive).await
         })
     }
 
-    fn settle(self: Arc<Self>, session: Session) {
+    fn flush(self: Arc<Self>, session: Session) {
         // Outside a runtime the next attempt settles it.
         let Ok(runtime) = Handle::try_current() else { return };
         if let Some(registry) = session.0.shared.registry() {
-            self.look_out(&registry);
+            self.spawn_watcher(&registry);
         }
         let registry = session.0.shared.registry().map(|registry| Arc::downgrade(&registry));
         // Until it is told, also of a session that is forgotten here meanwhile.
         runtime.spawn(async move {
             loop {
                 {
-                    let _busy = session.0.ties().busy.lock().await;
-                    match self.pay(&session).await {
+                    let _guard = session.0.share_state().sync_lock.lock().await;
+                    match self.flush_pending(&session).await {
                         Ok(()) => return,
                         Err(error) => {
                             tracing::warn!(session = %session.id(), %error, "the store of shared sessions is yet to be told");
@@ -237,89 +237,91 @@ impl Share for Fleet {
                 if registry.as_ref().is_none_or(|registry| registry.strong_count() == 0) {
                     return;
                 }
-                sleep(self.jittered(self.config.poll)).await;
+                sleep(self.jittered(self.config.poll_interval)).await;
             }
         });
     }
 
-    fn touched(self: Arc<Self>, session: Session) {
-        self.exchange_later(&session);
+    fn cookies_changed(self: Arc<Self>, session: Session) {
+        self.sync_cookies_later(&session);
     }
 
-    fn running_out(self: Arc<Self>, session: Session, kept: &Arc<Kept>) {
+    fn on_allowance_low(self: Arc<Self>, session: Session, kept: &Arc<Kept>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let kept = Arc::downgrade(kept);
         runtime.spawn(async move {
             // Before any attempt, which then has something to go on with.
-            let _busy = session.0.ties().busy.lock().await;
+            let _guard = session.0.share_state().sync_lock.lock().await;
             if let Some(kept) = kept.upgrade() {
-                self.refill(&session, &kept).await;
+                self.refill_allowance(&session, &kept).await;
             }
         });
     }
 
-    fn sit(self: Arc<Self>, seat: String) -> Answer<Option<Hold>> {
+    fn acquire_slot(self: Arc<Self>, slot: String) -> SharingFuture<Option<SlotLease>> {
         Box::pin(async move {
-            let lease = self.lease(&seat_key(&seat)).await?.ok();
+            let lease = self.lease(&slot_key(&slot)).await?.ok();
             Ok(lease.map(|lease| {
                 let (fence, asked) = lease.keep();
-                self.hold(fence, asked)
+                self.slot_lease(fence, asked)
             }))
         })
     }
 
-    fn stay(self: Arc<Self>, seat: String, hold: Hold) -> Answer<Option<Hold>> {
+    fn extend_slot(self: Arc<Self>, slot: String, slot_lease: SlotLease) -> SharingFuture<Option<SlotLease>> {
         Box::pin(async move {
-            let (key, asked) = (seat_key(&seat), Instant::now());
-            let extend = self.config.store.extend(&key, self.owner, hold.fence, self.config.lease);
-            Ok(self.ask(extend).await?.then(|| self.hold(hold.fence, asked)))
+            let (key, asked) = (slot_key(&slot), Instant::now());
+            let extend = self.config.store.extend(&key, self.owner, slot_lease.fence, self.config.lease_ttl);
+            Ok(self.ask(extend).await?.then(|| self.slot_lease(slot_lease.fence, asked)))
         })
     }
 
-    fn rise(self: Arc<Self>, seat: String, hold: Hold) -> Answer<()> {
+    fn release_slot(self: Arc<Self>, slot: String, slot_lease: SlotLease) -> SharingFuture<()> {
         Box::pin(async move {
-            let key = seat_key(&seat);
-            Ok(self.ask(self.config.store.release(&key, self.owner, hold.fence)).await?)
+            let key = slot_key(&slot);
+            Ok(self.ask(self.config.store.release(&key, self.owner, slot_lease.fence)).await?)
         })
     }
 
-    fn settled(self: Arc<Self>, session: Session) -> Answer<()> {
+    fn flushed(self: Arc<Self>, session: Session) -> SharingFuture<()> {
         Box::pin(async move {
             {
-                let _busy = session.0.ties().busy.lock().await;
-                self.pay(&session).await?;
+                let _guard = session.0.share_state().sync_lock.lock().await;
+                self.flush_pending(&session).await?;
             }
-            self.exchange_now(&session).await;
+            self.sync_cookies_now(&session).await;
             Ok(())
         })
     }
 }
 
 /// What a seat is called in the store, beside the sessions.
-fn seat_key(seat: &str) -> String {
-    format!("{seat} seat")
+fn slot_key(slot: &str) -> String {
+    format!("{slot} seat")
 }
 
 /// For how much of a lease its holder is sure of it: the store's clock may run a little faster than this one.
-pub(super) fn sure(ttl: Duration) -> Duration {
+pub(super) fn safe_ttl(ttl: Duration) -> Duration {
     ttl - ttl / 8
 }
 
 impl Fleet {
     /// A lease that was asked for at this moment, and is had.
-    fn hold(&self, fence: FencingToken, asked: Instant) -> Hold {
-        let ttl = self.config.lease;
-        Hold { fence, until: asked + sure(ttl), rest: ttl / 3 }
+    fn slot_lease(&self, fence: FencingToken, asked: Instant) -> SlotLease {
+        let ttl = self.config.lease_ttl;
+        SlotLease { fence, until: asked + safe_ttl(ttl), extend_after: ttl / 3 }
     }
 
     /// Tells the store what it is owed. Whoever calls this is the one that is busy with the session.
-    pub(super) async fn pay(&self, session: &Session) -> Result<(), StoreError> {
+    pub(super) async fn flush_pending(&self, session: &Session) -> Result<(), StoreError> {
         loop {
-            let debt = session.0.ties().known.lock().debt;
-            match debt {
-                Debt::None => return Ok(()),
-                Debt::End => self.tell_end(session).await?,
-                Debt::Identity | Debt::Renewed => self.tell_identity(session, debt).await?,
+            let pending = session.0.share_state().known.lock().pending;
+            match pending {
+                PendingWrite::None => return Ok(()),
+                PendingWrite::End => self.publish_end(session).await?,
+                PendingWrite::Identity | PendingWrite::Renewed => {
+                    self.publish_identity(session, pending).await?
+                }
             }
         }
     }
@@ -332,7 +334,7 @@ impl SessionsBuilder {
     /// used, and needs a [`RenewalLayer`](crate::RenewalLayer) for that.
     pub fn shared(mut self, sharing: impl Into<SharingConfig>) -> Self {
         let sharing = sharing.into();
-        self.share = sharing.check().map(|()| Some(Arc::new(Fleet::new(sharing)) as Arc<dyn Share>));
+        self.share = sharing.check().map(|()| Some(Arc::new(Fleet::new(sharing)) as Arc<dyn SharingBackend>));
         self
     }
 }

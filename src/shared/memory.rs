@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{
     Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, RecordVersion, SharedStore, StoreEvent,
-    StoreFuture, UseGrant, entry::Entry,
+    StoreFuture, UseGrant, record_entry::RecordEntry,
 };
 
 /// A store in the memory of one process: for tests, and for several `Sessions` of one program that share.
@@ -25,7 +25,7 @@ pub struct MemoryStore {
 }
 
 struct Shared {
-    entries: Mutex<HashMap<String, Entry>>,
+    entries: Mutex<HashMap<String, RecordEntry>>,
     changes: broadcast::Sender<StoreEvent>,
     origin: Instant,
 }
@@ -53,13 +53,13 @@ impl MemoryStore {
     fn at_once<'a, T: 'a>(
         &'a self,
         key: &'a str,
-        act: impl FnOnce(&mut Entry, Duration) -> T + Send + 'a,
+        act: impl FnOnce(&mut RecordEntry, Duration) -> T + Send + 'a,
     ) -> StoreFuture<'a, T> {
         Box::pin(async move {
             let now = self.shared.origin.elapsed();
             let mut entries = self.shared.entries.lock();
             if !entries.contains_key(key) {
-                entries.insert(key.to_owned(), Entry::absent());
+                entries.insert(key.to_owned(), RecordEntry::absent());
             }
             Ok(act(entries.get_mut(key).expect("it was just put there"), now))
         })
@@ -70,13 +70,14 @@ impl MemoryStore {
         &'a self,
         key: &'a str,
         writer: Owner,
-        act: impl FnOnce(&mut Entry, Duration) -> CommitOutcome + Send + 'a,
+        act: impl FnOnce(&mut RecordEntry, Duration) -> CommitOutcome + Send + 'a,
     ) -> StoreFuture<'a, CommitOutcome> {
         self.at_once(key, move |entry, now| {
             let committed = act(entry, now);
-            if let CommitOutcome::Written(mark) = committed {
+            if let CommitOutcome::Written(version) = committed {
                 // Nobody need be listening. Told under the lock, so that changes are told in their order.
-                let _ = self.shared.changes.send(StoreEvent::Updated { key: key.to_owned(), mark, writer });
+                let _ =
+                    self.shared.changes.send(StoreEvent::Updated { key: key.to_owned(), version, writer });
             }
             committed
         })
@@ -97,10 +98,10 @@ impl SharedStore for MemoryStore {
     fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
         Box::pin(async move {
             let entries = self.shared.entries.lock();
-            let mark = |key: &String| {
-                entries.get(key).map_or_else(RecordVersion::default, |entry| entry.record.mark)
+            let version = |key: &String| {
+                entries.get(key).map_or_else(RecordVersion::default, |entry| entry.record.version)
             };
-            Ok(keys.iter().map(mark).collect())
+            Ok(keys.iter().map(version).collect())
         })
     }
 
@@ -128,7 +129,7 @@ impl SharedStore for MemoryStore {
         owner: Owner,
         fence: FencingToken,
     ) -> StoreFuture<'a, bool> {
-        self.at_once(key, move |entry, now| entry.begin(owner, fence, now))
+        self.at_once(key, move |entry, now| entry.mark_in_progress(owner, fence, now))
     }
 
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
@@ -138,11 +139,11 @@ impl SharedStore for MemoryStore {
     fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: RecordVersion,
+        version: RecordVersion,
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
-        self.told(key, owner, move |entry, _| entry.amend(mark, owner, payload))
+        self.told(key, owner, move |entry, _| entry.update(version, owner, payload))
     }
 
     fn take_uses<'a>(
@@ -152,7 +153,7 @@ impl SharedStore for MemoryStore {
         want: u64,
         limit: u64,
     ) -> StoreFuture<'a, UseGrant> {
-        self.at_once(key, move |entry, _| entry.take(version, want, limit))
+        self.at_once(key, move |entry, _| entry.take_uses(version, want, limit))
     }
 
     fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {

@@ -12,7 +12,7 @@ use crate::cookies::{StoredCookie, Timestamp};
 /// When a cookie of this version was changed last, after the version was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Touch {
+pub(super) struct CookieChange {
     cookie: Key,
     at: Timestamp,
 }
@@ -52,44 +52,45 @@ fn by_key(cookies: &[StoredCookie]) -> HashMap<Key, &StoredCookie> {
 }
 
 /// Brings into `theirs` what has changed between `base` and `mine`, unless it was changed there after `at`. `true`: something was.
-pub(super) fn bring(
+pub(super) fn apply(
     theirs: &mut Vec<StoredCookie>,
-    touched: &mut Vec<Touch>,
+    changes: &mut Vec<CookieChange>,
     base: &[StoredCookie],
     mine: &[StoredCookie],
     at: Timestamp,
 ) -> bool {
     let (base, mine) = (by_key(base), by_key(mine));
-    let touches: HashMap<Key, Timestamp> = touched.iter().map(|touch| (touch.cookie, touch.at)).collect();
-    let mut news: HashMap<Key, Option<&StoredCookie>> = HashMap::new();
+    let changed_at: HashMap<Key, Timestamp> =
+        changes.iter().map(|change| (change.cookie, change.at)).collect();
+    let mut wanted: HashMap<Key, Option<&StoredCookie>> = HashMap::new();
     for key in base.keys().chain(mine.keys()) {
         let (before, after) = (base.get(key).copied(), mine.get(key).copied());
-        if is_changed(before, after) && touches.get(key).is_none_or(|touched| *touched <= at) {
-            news.insert(*key, after);
+        if is_changed(before, after) && changed_at.get(key).is_none_or(|last| *last <= at) {
+            wanted.insert(*key, after);
         }
     }
     // What is there already needs no writing.
     let there = by_key(theirs);
-    news.retain(|key, cookie| is_changed(there.get(key).copied(), *cookie));
-    if news.is_empty() {
+    wanted.retain(|key, cookie| is_changed(there.get(key).copied(), *cookie));
+    if wanted.is_empty() {
         return false;
     }
-    let replaced: HashSet<Key> = news.keys().copied().collect();
+    let replaced: HashSet<Key> = wanted.keys().copied().collect();
     theirs.retain(|cookie| !replaced.contains(&key(cookie)));
-    touched.retain(|touch| !replaced.contains(&touch.cookie));
-    for (cookie, news) in news {
-        theirs.extend(news.cloned());
-        touched.push(Touch { cookie, at });
+    changes.retain(|change| !replaced.contains(&change.cookie));
+    for (cookie, wanted) in wanted {
+        theirs.extend(wanted.cloned());
+        changes.push(CookieChange { cookie, at });
     }
-    if touched.len() > REMEMBERED {
-        touched.sort_by_key(|touch| std::cmp::Reverse(touch.at));
-        touched.truncate(REMEMBERED);
+    if changes.len() > REMEMBERED {
+        changes.sort_by_key(|change| std::cmp::Reverse(change.at));
+        changes.truncate(REMEMBERED);
     }
     true
 }
 
 /// What a jar has to do to become `merged`, as far as it is still what it was: cookies to set, and cookies to remove.
-pub(super) fn steps<'c>(
+pub(super) fn diff<'c>(
     was: &[StoredCookie],
     is: &'c [StoredCookie],
     merged: &'c [StoredCookie],
@@ -125,26 +126,26 @@ mod tests {
     #[test]
     fn changes_of_different_cookies_are_all_kept() {
         let base = [cookie("a", "0"), cookie("b", "0"), cookie("c", "0")];
-        let (mut stored, mut touched) = (base.to_vec(), Vec::new());
+        let (mut stored, mut changes) = (base.to_vec(), Vec::new());
         let one = [cookie("a", "1"), cookie("b", "0"), cookie("c", "0"), cookie("new", "1")];
         let other = [cookie("a", "0"), cookie("b", "2")];
-        assert!(bring(&mut stored, &mut touched, &base, &one, at(1)));
-        assert!(bring(&mut stored, &mut touched, &base, &other, at(2)));
+        assert!(apply(&mut stored, &mut changes, &base, &one, at(1)));
+        assert!(apply(&mut stored, &mut changes, &base, &other, at(2)));
         assert_eq!(shown(&stored), ["a=1", "b=2", "new=1"]);
-        assert!(!bring(&mut stored, &mut touched, &base, &other, at(3)), "nothing is written twice");
+        assert!(!apply(&mut stored, &mut changes, &base, &other, at(3)), "nothing is written twice");
     }
 
     #[test]
     fn of_two_changes_of_one_cookie_the_later_wins_whichever_comes_first() {
         for late_first in [false, true] {
             let base = [cookie("a", "0")];
-            let (mut stored, mut touched) = (base.to_vec(), Vec::new());
-            let mut changes = [(vec![cookie("a", "early")], at(1)), (vec![cookie("a", "late")], at(2))];
+            let (mut stored, mut changes) = (base.to_vec(), Vec::new());
+            let mut edits = [(vec![cookie("a", "early")], at(1)), (vec![cookie("a", "late")], at(2))];
             if late_first {
-                changes.reverse();
+                edits.reverse();
             }
-            for (mine, at) in changes {
-                bring(&mut stored, &mut touched, &base, &mine, at);
+            for (mine, at) in edits {
+                apply(&mut stored, &mut changes, &base, &mine, at);
             }
             assert_eq!(shown(&stored), ["a=late"]);
         }
@@ -153,11 +154,11 @@ mod tests {
     #[test]
     fn a_removal_is_a_change_like_any_other() {
         let base = [cookie("a", "0"), cookie("b", "0")];
-        let (mut stored, mut touched) = (base.to_vec(), Vec::new());
-        assert!(bring(&mut stored, &mut touched, &base, &[cookie("b", "0")], at(5)));
-        assert!(!bring(&mut stored, &mut touched, &base, &[cookie("a", "old"), cookie("b", "0")], at(4)));
+        let (mut stored, mut changes) = (base.to_vec(), Vec::new());
+        assert!(apply(&mut stored, &mut changes, &base, &[cookie("b", "0")], at(5)));
+        assert!(!apply(&mut stored, &mut changes, &base, &[cookie("a", "old"), cookie("b", "0")], at(4)));
         assert_eq!(shown(&stored), ["b=0"]);
-        assert!(bring(&mut stored, &mut touched, &base, &[cookie("a", "new"), cookie("b", "0")], at(6)));
+        assert!(apply(&mut stored, &mut changes, &base, &[cookie("a", "new"), cookie("b", "0")], at(6)));
         assert_eq!(shown(&stored), ["a=new", "b=0"]);
     }
 
@@ -165,26 +166,26 @@ mod tests {
     fn a_cookie_that_only_lasts_longer_is_not_changed() {
         let until =
             |second| StoredCookie::for_host("a", "0", "shop.example").expires(at(second)).build().unwrap();
-        let (mut stored, mut touched) = (vec![until(1000)], Vec::new());
-        assert!(!bring(&mut stored, &mut touched, &[until(1000)], &[until(1060)], at(1)));
-        assert!(bring(&mut stored, &mut touched, &[until(1000)], &[until(1061)], at(1)));
+        let (mut stored, mut changes) = (vec![until(1000)], Vec::new());
+        assert!(!apply(&mut stored, &mut changes, &[until(1000)], &[until(1060)], at(1)));
+        assert!(apply(&mut stored, &mut changes, &[until(1000)], &[until(1061)], at(1)));
         assert_eq!(stored[0].expires(), Some(at(1061)));
         assert!(
-            bring(&mut stored, &mut touched, &[until(1061)], &[cookie("a", "0")], at(2)),
+            apply(&mut stored, &mut changes, &[until(1061)], &[cookie("a", "0")], at(2)),
             "it ends no more"
         );
     }
 
     #[test]
     fn what_is_remembered_is_bounded_and_the_latest() {
-        let (mut stored, mut touched) = (Vec::new(), Vec::new());
+        let (mut stored, mut changes) = (Vec::new(), Vec::new());
         for second in 0..3 {
             let mine: Vec<_> = (0..600).map(|number| cookie(&format!("{second}-{number}"), "x")).collect();
-            bring(&mut stored, &mut touched, &[], &mine, at(second));
+            apply(&mut stored, &mut changes, &[], &mine, at(second));
         }
-        assert_eq!(touched.len(), REMEMBERED);
-        assert!(touched.iter().filter(|touch| touch.at == at(2)).count() == 600);
-        assert!(touched.iter().all(|touch| touch.at >= at(1)));
+        assert_eq!(changes.len(), REMEMBERED);
+        assert!(changes.iter().filter(|change| change.at == at(2)).count() == 600);
+        assert!(changes.iter().all(|change| change.at >= at(1)));
     }
 
     #[test]
@@ -192,7 +193,7 @@ mod tests {
         let was = [cookie("a", "0"), cookie("b", "0"), cookie("c", "0")];
         let is = [cookie("a", "0"), cookie("b", "mine"), cookie("c", "0")];
         let merged = [cookie("a", "1"), cookie("b", "theirs"), cookie("d", "1")];
-        let (set, removed) = steps(&was, &is, &merged);
+        let (set, removed) = diff(&was, &is, &merged);
         let owned = |cookies: Vec<&StoredCookie>| cookies.into_iter().cloned().collect::<Vec<_>>();
         assert_eq!(shown(&owned(set)), ["a=1", "d=1"]);
         assert_eq!(shown(&owned(removed)), ["c=0"]);

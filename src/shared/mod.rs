@@ -87,26 +87,26 @@
 
 mod attempt;
 mod config;
-mod contract;
-mod entry;
+mod conformance;
+mod cookie_sync;
 mod error;
-mod exchange;
 mod file;
 mod fleet;
 mod memory;
 mod merge;
-mod news;
 mod payload;
+mod record_entry;
 #[cfg(feature = "redis")]
 mod redis;
 mod store;
-mod uses;
+mod use_allowance;
+mod watch;
 
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::{
     config::{CookieSync, OnUnreachable, SharingConfig},
-    contract::test_conformance,
+    conformance::test_conformance,
     error::{StoreError, StoreErrorKind},
     file::FileStore,
     fleet::{SharingStats, VersionEvent, VersionEvents},

@@ -5,21 +5,21 @@ use std::fmt;
 use bytes::Bytes;
 use chacha20poly1305::{
     XChaCha20Poly1305, XNonce,
-    aead::{Aead, Generate, KeyInit, Payload},
+    aead::{Aead, Generate, KeyInit, Payload as AeadPayload},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{StoreError, StoreErrorKind, merge::Touch};
+use super::{StoreError, StoreErrorKind, merge::CookieChange};
 use crate::session::snapshot::SessionSnapshot;
 
 /// What a record holds.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Content {
+pub(super) struct Payload {
     pub(super) session: SessionSnapshot,
     /// Which of its cookies were changed since it was committed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) touched: Vec<Touch>,
+    pub(super) changes: Vec<CookieChange>,
 }
 
 /// The key that a fleet's records are sealed by, with XChaCha20-Poly1305.
@@ -59,11 +59,16 @@ fn bond(key: &str, version: u64) -> Vec<u8> {
     bond
 }
 
-pub(super) fn write(seal: Option<&EncryptionKey>, key: &str, version: u64, content: &Content) -> Bytes {
+pub(super) fn write(
+    encryption_key: Option<&EncryptionKey>,
+    key: &str,
+    version: u64,
+    content: &Payload,
+) -> Bytes {
     let json = serde_json::to_vec(content).expect("a snapshot is JSON");
     let mut payload = Vec::with_capacity(json.len() + 64);
     payload.extend_from_slice(MAGIC);
-    match seal {
+    match encryption_key {
         None => {
             payload.push(OPEN);
             payload.extend_from_slice(&json);
@@ -71,7 +76,7 @@ pub(super) fn write(seal: Option<&EncryptionKey>, key: &str, version: u64, conte
         Some(EncryptionKey(cipher)) => {
             let nonce = XNonce::generate();
             let sealed = cipher
-                .encrypt(&nonce, Payload { msg: &json, aad: &bond(key, version) })
+                .encrypt(&nonce, AeadPayload { msg: &json, aad: &bond(key, version) })
                 .expect("a snapshot is not too long to be sealed");
             payload.push(SEALED);
             payload.extend_from_slice(&nonce);
@@ -82,24 +87,24 @@ pub(super) fn write(seal: Option<&EncryptionKey>, key: &str, version: u64, conte
 }
 
 pub(super) fn read(
-    seal: Option<&EncryptionKey>,
+    encryption_key: Option<&EncryptionKey>,
     key: &str,
     version: u64,
     payload: &[u8],
-) -> Result<Content, StoreError> {
+) -> Result<Payload, StoreError> {
     let refuse = |kind| Err(StoreError::new(kind).at_key(key));
     let Some((&format, rest)) = payload.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
         return refuse(StoreErrorKind::Corrupt);
     };
     let opened;
-    let json = match (format, seal) {
+    let json = match (format, encryption_key) {
         (OPEN, None) => rest,
         (SEALED, Some(EncryptionKey(cipher))) => {
             let Some((nonce, sealed)) = rest.split_at_checked(NONCE) else {
                 return refuse(StoreErrorKind::Corrupt);
             };
             let nonce = XNonce::try_from(nonce).expect("it is as long as a nonce");
-            match cipher.decrypt(&nonce, Payload { msg: sealed, aad: &bond(key, version) }) {
+            match cipher.decrypt(&nonce, AeadPayload { msg: sealed, aad: &bond(key, version) }) {
                 Ok(json) => opened = json,
                 Err(_) => return refuse(StoreErrorKind::DecryptionFailed),
             }

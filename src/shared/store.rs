@@ -73,13 +73,13 @@ pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
     /// the writer has a [fence](Commit::fence) and a later lease was granted since.
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome>;
 
-    /// Puts another payload in the place of the one at `mark`, under the same version and the next revision.
+    /// Puts another payload in the place of the one at `version`, under the same version and the next revision.
     ///
     /// Nothing is written, and the answer is what is there instead, if the record stands elsewhere or has ended.
     fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: RecordVersion,
+        version: RecordVersion,
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome>;
@@ -147,7 +147,7 @@ pub type FencingToken = u64;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordVersion {
     /// 0: there is no record.
-    pub version: u64,
+    pub number: u64,
     /// 0 for the payload that the version was committed with.
     pub revision: u64,
     /// The version was [ended](Commit::ended): it has no session.
@@ -159,7 +159,7 @@ pub struct RecordVersion {
 #[non_exhaustive]
 pub struct Record {
     /// Where it stands.
-    pub mark: RecordVersion,
+    pub version: RecordVersion,
     /// Who wrote it last.
     pub writer: Option<Owner>,
     /// Somebody [began](SharedStore::begin) to renew this version and has not committed: what it holds may be used up.
@@ -175,8 +175,8 @@ impl Record {
     }
 
     /// A record that nobody is about to renew.
-    pub fn new(mark: RecordVersion, writer: Option<Owner>, payload: Bytes) -> Self {
-        Self { mark, writer, interrupted: false, payload }
+    pub fn new(version: RecordVersion, writer: Option<Owner>, payload: Bytes) -> Self {
+        Self { version, writer, interrupted: false, payload }
     }
 }
 
@@ -184,7 +184,7 @@ impl Record {
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record")
-            .field("mark", &self.mark)
+            .field("version", &self.version)
             .field("writer", &self.writer)
             .field("interrupted", &self.interrupted)
             .field("len", &self.payload.len())
@@ -262,7 +262,7 @@ pub enum StoreEvent {
         /// Whose record.
         key: String,
         /// Where it stands now.
-        mark: RecordVersion,
+        version: RecordVersion,
         /// Who moved it.
         writer: Owner,
     },

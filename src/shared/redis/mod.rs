@@ -47,14 +47,14 @@ struct Scripts {
     lease: Script,
     extend: Script,
     release: Script,
-    begin: Script,
+    mark_in_progress: Script,
     commit: Script,
-    amend: Script,
-    take: Script,
+    update: Script,
+    take_uses: Script,
 }
 
 /// How long a connection may take, and an answer of a watch to a ping.
-const DEADLINE: Duration = Duration::from_secs(5);
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a watch makes sure that its connection is alive.
 const PING: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ impl RedisStore {
     ///
     /// If the address is none, or no server answers there.
     pub async fn connect(address: &str, prefix: impl Into<String>) -> Result<Self, StoreError> {
-        let store = Self::lazy(Client::open(address).map_err(told)?, prefix.into())?;
+        let store = Self::lazy(Client::open(address).map_err(store_error)?, prefix.into())?;
         store.ask::<()>(redis::cmd("PING")).await?;
         Ok(store)
     }
@@ -92,7 +92,7 @@ impl RedisStore {
             }),
             root_cert: root.map(<[u8]>::to_vec),
         };
-        let client = Client::build_with_tls(address, certificates).map_err(told)?;
+        let client = Client::build_with_tls(address, certificates).map_err(store_error)?;
         let store = Self::lazy(client, prefix.into())?;
         store.ask::<()>(redis::cmd("PING")).await?;
         Ok(store)
@@ -102,17 +102,18 @@ impl RedisStore {
         // Who asks has a deadline and a back-off of its own: nothing is to be tried again below it.
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
-            .set_connection_timeout(Some(DEADLINE))
-            .set_response_timeout(Some(DEADLINE));
-        let connection = ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(told)?;
+            .set_connection_timeout(Some(CONNECTION_TIMEOUT))
+            .set_response_timeout(Some(CONNECTION_TIMEOUT));
+        let connection =
+            ConnectionManager::new_lazy_with_config(client.clone(), config).map_err(store_error)?;
         let scripts = Scripts {
             lease: Script::new(include_str!("lease.lua")),
             extend: Script::new(include_str!("extend.lua")),
             release: Script::new(include_str!("release.lua")),
-            begin: Script::new(include_str!("begin.lua")),
+            mark_in_progress: Script::new(include_str!("mark_in_progress.lua")),
             commit: Script::new(include_str!("commit.lua")),
-            amend: Script::new(include_str!("amend.lua")),
-            take: Script::new(include_str!("take.lua")),
+            update: Script::new(include_str!("update.lua")),
+            take_uses: Script::new(include_str!("take_uses.lua")),
         };
         let channel = format!("{prefix} changes");
         Ok(Self { shared: Arc::new(Shared { client, prefix, channel, scripts }), connection })
@@ -127,7 +128,7 @@ impl RedisStore {
     }
 
     async fn ask<T: FromRedisValue>(&self, command: redis::Cmd) -> Result<T, StoreError> {
-        command.query_async(&mut self.connection.clone()).await.map_err(told)
+        command.query_async(&mut self.connection.clone()).await.map_err(store_error)
     }
 
     async fn run<T: FromRedisValue>(
@@ -136,7 +137,7 @@ impl RedisStore {
         script: &ScriptInvocation<'_>,
     ) -> Result<T, StoreError> {
         let answer = script.invoke_async(&mut self.connection.clone()).await;
-        answer.map_err(|error| told(error).at_key(key))
+        answer.map_err(|error| store_error(error).at_key(key))
     }
 }
 
@@ -146,7 +147,7 @@ type Fields = (Option<u64>, Option<u64>, Option<u8>, Option<u8>, Option<String>,
 fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
     let (version, revision, ended, interrupted, writer, payload) = fields;
     let interrupted = interrupted.unwrap_or(0) != 0;
-    let Some(version) = version else {
+    let Some(number) = version else {
         // A lease was given out before there was anything, and perhaps used.
         return Ok(Record { interrupted, ..Record::absent() });
     };
@@ -155,9 +156,9 @@ fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
     else {
         return Err(damaged());
     };
-    let mark = RecordVersion { version, revision, ended: ended != 0 };
+    let version = RecordVersion { number, revision, ended: ended != 0 };
     let writer = Owner::parse(&writer).ok_or_else(damaged)?;
-    let mut record = Record::new(mark, Some(writer), payload.into());
+    let mut record = Record::new(version, Some(writer), payload.into());
     record.interrupted = interrupted;
     Ok(record)
 }
@@ -165,13 +166,13 @@ fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
 /// What a script answers that has written, or has not: a one, or a zero and the fields.
 type Written = Vec<redis::Value>;
 
-fn committed(key: &str, mark: RecordVersion, written: Written) -> Result<CommitOutcome, StoreError> {
+fn committed(key: &str, version: RecordVersion, written: Written) -> Result<CommitOutcome, StoreError> {
     let mut values = written.into_iter();
     match values.next() {
-        Some(redis::Value::Int(1)) => Ok(CommitOutcome::Written(mark)),
+        Some(redis::Value::Int(1)) => Ok(CommitOutcome::Written(version)),
         _ => {
             let fields = Fields::from_redis_value(redis::Value::Array(values.collect()))
-                .map_err(|error| told(error.into()).at_key(key))?;
+                .map_err(|error| store_error(error.into()).at_key(key))?;
             Ok(CommitOutcome::Conflict(record(key, fields)?))
         }
     }
@@ -182,7 +183,7 @@ fn millis(ttl: Duration) -> u64 {
 }
 
 /// The kinds of a client's error as a store has them.
-fn told(error: RedisError) -> StoreError {
+fn store_error(error: RedisError) -> StoreError {
     let kind = match error.kind() {
         _ if error.is_timeout() => StoreErrorKind::TimedOut,
         ErrorKind::InvalidClientConfig => StoreErrorKind::BadAddress,
@@ -219,13 +220,14 @@ impl SharedStore for RedisStore {
                 pipe.cmd("HMGET").arg(self.record_key(key)).arg(&["v", "r", "e"]);
             }
             let versions: Vec<(Option<u64>, Option<u64>, Option<u8>)> =
-                pipe.query_async(&mut self.connection.clone()).await.map_err(told)?;
-            let mark = |(version, revision, ended): (Option<u64>, Option<u64>, Option<u8>)| RecordVersion {
-                version: version.unwrap_or(0),
-                revision: revision.unwrap_or(0),
-                ended: ended.unwrap_or(0) != 0,
-            };
-            Ok(versions.into_iter().map(mark).collect())
+                pipe.query_async(&mut self.connection.clone()).await.map_err(store_error)?;
+            let version =
+                |(version, revision, ended): (Option<u64>, Option<u64>, Option<u8>)| RecordVersion {
+                    number: version.unwrap_or(0),
+                    revision: revision.unwrap_or(0),
+                    ended: ended.unwrap_or(0) != 0,
+                };
+            Ok(versions.into_iter().map(version).collect())
         })
     }
 
@@ -272,7 +274,7 @@ impl SharedStore for RedisStore {
         fence: FencingToken,
     ) -> StoreFuture<'a, bool> {
         Box::pin(async move {
-            let mut script = self.shared.scripts.begin.prepare_invoke();
+            let mut script = self.shared.scripts.mark_in_progress.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{fence}"));
             self.run(key, &script).await
         })
@@ -280,29 +282,29 @@ impl SharedStore for RedisStore {
 
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         Box::pin(async move {
-            let mark = RecordVersion { version: commit.version, revision: 0, ended: commit.ended };
+            let version = RecordVersion { number: commit.version, revision: 0, ended: commit.ended };
             let mut script = self.shared.scripts.commit.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key));
             script.arg(commit.expected).arg(commit.version);
             script.arg(commit.fence.map_or_else(String::new, |fence| fence.to_string()));
             script.arg(commit.owner.to_string()).arg(u8::from(commit.ended)).arg(&commit.payload[..]);
             script.arg(&self.shared.channel).arg(key).arg(u8::from(commit.interrupted));
-            committed(key, mark, self.run(key, &script).await?)
+            committed(key, version, self.run(key, &script).await?)
         })
     }
 
     fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: RecordVersion,
+        version: RecordVersion,
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
         Box::pin(async move {
-            let next = RecordVersion { revision: mark.revision + 1, ..mark };
-            let mut script = self.shared.scripts.amend.prepare_invoke();
+            let next = RecordVersion { revision: version.revision + 1, ..version };
+            let mut script = self.shared.scripts.update.prepare_invoke();
             script.key(self.record_key(key));
-            script.arg(mark.version).arg(mark.revision).arg(next.revision);
+            script.arg(version.number).arg(version.revision).arg(next.revision);
             script.arg(owner.to_string()).arg(&payload[..]);
             script.arg(&self.shared.channel).arg(key);
             committed(key, next, self.run(key, &script).await?)
@@ -317,7 +319,7 @@ impl SharedStore for RedisStore {
         limit: u64,
     ) -> StoreFuture<'a, UseGrant> {
         Box::pin(async move {
-            let mut script = self.shared.scripts.take.prepare_invoke();
+            let mut script = self.shared.scripts.take_uses.prepare_invoke();
             script.key(self.record_key(key)).arg(version).arg(want).arg(limit);
             let (granted, total) = self.run(key, &script).await?;
             Ok(UseGrant { granted, total })
@@ -333,7 +335,8 @@ impl SharedStore for RedisStore {
                 subscription.subscribe(&self.shared.channel).await?;
                 Ok::<_, RedisError>(subscription)
             };
-            let subscription = timeout(DEADLINE, subscribe).await.map_err(late)?.map_err(told)?;
+            let subscription =
+                timeout(CONNECTION_TIMEOUT, subscribe).await.map_err(late)?.map_err(store_error)?;
             let (mut sink, mut messages) = subscription.split();
             let mut change = Some(StoreEvent::Lagged);
             let mut ping_at = Instant::now() + PING;
@@ -351,7 +354,7 @@ impl SharedStore for RedisStore {
                     // A connection whose other end is gone without a word says nothing at all.
                     () = sleep_until(ping_at) => {
                         ping_at = Instant::now() + PING;
-                        timeout(DEADLINE, sink.ping::<()>()).await.map_err(late)?.map_err(told)?;
+                        timeout(CONNECTION_TIMEOUT, sink.ping::<()>()).await.map_err(late)?.map_err(store_error)?;
                     }
                     () = changes.closed() => return Ok(()),
                 }
@@ -369,7 +372,7 @@ fn parse_change(message: &[u8]) -> StoreEvent {
         let ended = part()? == "1";
         let writer = Owner::parse(part()?)?;
         let key = part()?.to_owned();
-        Some(StoreEvent::Updated { key, mark: RecordVersion { version, revision, ended }, writer })
+        Some(StoreEvent::Updated { key, version: RecordVersion { number: version, revision, ended }, writer })
     };
     read().unwrap_or(StoreEvent::Lagged)
 }

@@ -266,11 +266,11 @@ impl SharedStore for Store {
     fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: RecordVersion,
+        version: RecordVersion,
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
-        Box::pin(self.asked(self.inner.update(key, mark, owner, payload)))
+        Box::pin(self.asked(self.inner.update(key, version, owner, payload)))
     }
     fn take_uses<'a>(
         &'a self,

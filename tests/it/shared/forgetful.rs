@@ -261,7 +261,7 @@ async fn what_is_asked_for_while_the_store_is_being_told_is_told_as_well() {
     one.session().clear();
     go_on.notify_one();
     a_poll_later().await;
-    assert!(store.load("a").await.unwrap().mark.ended);
+    assert!(store.load("a").await.unwrap().version.ended);
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,7 +277,7 @@ async fn a_clear_is_told_though_the_session_is_forgotten_here_before_the_store_i
     store.go_away(false);
     a_poll_later().await;
     a_poll_later().await;
-    assert!(store.load("a").await.unwrap().mark.ended);
+    assert!(store.load("a").await.unwrap().version.ended);
     assert_eq!(other.session().generation(), None);
 }
 
@@ -295,9 +295,9 @@ async fn a_commit_that_was_given_up_and_is_written_does_not_pass_for_the_clear_t
     cleared.notified().await;
     write.notify_one();
     settle().await;
-    assert!(!store.load("a").await.unwrap().mark.ended);
+    assert!(!store.load("a").await.unwrap().version.ended);
     end.notify_one();
     a_poll_later().await;
-    assert!(store.load("a").await.unwrap().mark.ended);
+    assert!(store.load("a").await.unwrap().version.ended);
     drop(renewing);
 }

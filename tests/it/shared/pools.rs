@@ -268,7 +268,7 @@ async fn a_session_that_is_retired_is_ended_for_all() {
     settle().await;
     drop(one);
     settle().await;
-    assert!(store.load("pool-1").await.unwrap().mark.ended || site.state().logins == 2);
+    assert!(store.load("pool-1").await.unwrap().version.ended || site.state().logins == 2);
     other.get().await;
     let pages = site.state().pages.clone();
     assert_eq!(pages.get("sid=1"), Some(&1), "nobody uses it again: {pages:?}");

@@ -757,11 +757,11 @@ impl SharedStore for Tampered {
     fn update<'a>(
         &'a self,
         key: &'a str,
-        mark: RecordVersion,
+        version: RecordVersion,
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
-        Box::pin(self.tamper(Op::Amend, self.inner.update(key, mark, owner, payload)))
+        Box::pin(self.tamper(Op::Amend, self.inner.update(key, version, owner, payload)))
     }
 
     fn take_uses<'a>(

@@ -40,21 +40,21 @@ async fn hazard_49_a_record_is_never_read_torn() {
                     interrupted: false,
                     payload: payload(version),
                 };
-                let mark = RecordVersion { version, revision: 0, ended: false };
-                assert_eq!(store.commit("a", commit).await.unwrap(), CommitOutcome::Written(mark));
+                let version = RecordVersion { number: version, revision: 0, ended: false };
+                assert_eq!(store.commit("a", commit).await.unwrap(), CommitOutcome::Written(version));
             }
         }
     });
     let mut last = 0;
     while !writing.is_finished() {
         let record = store.load("a").await.unwrap();
-        let version = record.mark.version;
+        let version = record.version.number;
         assert!(version >= last, "it never goes back");
         assert!(version == 0 || record.payload == payload(version), "version {version} is whole");
         last = version;
     }
     writing.await.unwrap();
-    assert_eq!(store.load("a").await.unwrap().mark.version, 60);
+    assert_eq!(store.load("a").await.unwrap().version.number, 60);
 }
 
 #[cfg(feature = "redis")]
@@ -126,7 +126,7 @@ mod redis {
             }
         };
         assert_eq!(refused.kind(), StoreErrorKind::Rejected);
-        assert_eq!(store.load("session 1").await.unwrap().mark.version, 1, "it is still read");
+        assert_eq!(store.load("session 1").await.unwrap().version.number, 1, "it is still read");
     }
 
     #[tokio::test]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use super::{Record, fleet::Fleet};
 use crate::{
     gate::{core::Generation, keeper::Gate},
-    session::{Kept, Session, share::Debt},
+    session::{Kept, Session, share::PendingWrite},
 };
 
 impl Fleet {
     /// Takes the next block of uses for an identity that has spent its last one. `Some`: the identity goes on, as another
     /// generation of the same version.
-    pub(super) async fn go_on(
+    pub(super) async fn continue_version(
         &self,
         session: &Session,
         generation: Generation,
@@ -24,49 +24,49 @@ impl Fleet {
         let is_too_old =
             || budget.age.is_some_and(|age| session.now().saturating_sub(spent.life.born) >= age);
         let version = {
-            let known = session.0.ties().known.lock();
+            let known = session.0.share_state().known.lock();
             (known.generation == spent.life.generation).then_some(known.version)?
         };
-        if found.mark.ended || found.mark.version != version || is_too_old() {
+        if found.version.ended || found.version.number != version || is_too_old() {
             return None;
         }
         let granted = match spent.life.take_rest() {
-            0 => self.take(session, key, version, limit).await?,
+            0 => self.take_batch(session, key, version, limit).await?,
             // The next block has come just after the last one was through.
             rest => rest,
         };
         if granted == 0 {
             return None;
         }
-        let kept = session.0.carried_on(spent, generation, granted);
+        let kept = session.0.continue_version(spent, generation, granted);
         // The version is not dead: only its uses here were spent.
-        let mut known = session.0.ties().known.lock();
-        known.dead = version - 1;
+        let mut known = session.0.share_state().known.lock();
+        known.ended_up_to = version - 1;
         known.generation = kept.life.generation;
-        known.rationed = Some(kept.clone());
+        known.limited = Some(kept.clone());
         drop(known);
         Some(kept)
     }
 
     /// Lets each use of an identity that the store knows be one of those that this process has taken, if uses are limited.
-    pub(super) async fn ration(&self, session: &Session, kept: &Arc<Kept>) {
+    pub(super) async fn take_allowance(&self, session: &Session, kept: &Arc<Kept>) {
         let is_limited = session.0.shared.lane().is_some_and(|lane| lane.budget().uses.is_some());
         let is_known = {
-            let known = session.0.ties().known.lock();
-            known.generation == kept.life.generation && known.debt == Debt::None
+            let known = session.0.share_state().known.lock();
+            known.generation == kept.life.generation && known.pending == PendingWrite::None
         };
         if is_limited && is_known && !kept.life.ration.allows_some() {
             kept.life.ration.begin();
-            session.0.ties().known.lock().rationed = Some(kept.clone());
-            self.refill(session, kept).await;
+            session.0.share_state().known.lock().limited = Some(kept.clone());
+            self.refill_allowance(session, kept).await;
         }
     }
 
     /// Takes the next block of uses before this one is through.
-    pub(super) async fn refill(&self, session: &Session, kept: &Arc<Kept>) {
+    pub(super) async fn refill_allowance(&self, session: &Session, kept: &Arc<Kept>) {
         let Some(limit) = session.0.shared.lane().and_then(|lane| lane.budget().uses) else { return };
         let version = {
-            let known = session.0.ties().known.lock();
+            let known = session.0.share_state().known.lock();
             if known.generation != kept.life.generation {
                 return;
             }
@@ -74,18 +74,18 @@ impl Fleet {
         };
         let key = session.id().to_string();
         // If it is not answered, the requests ask for themselves when the block is through.
-        let Some(granted) = self.take(session, &key, version, limit).await else { return };
+        let Some(granted) = self.take_batch(session, &key, version, limit).await else { return };
         kept.life.ration.allow(granted);
-        if session.0.ties().known.lock().taken >= limit - limit / 10 {
+        if session.0.share_state().known.lock().taken >= limit - limit / 10 {
             Gate::due(&session.0, &kept.life);
         }
     }
 
     /// Takes a block of uses: the smaller, the fewer are left, so that few are left over when all are taken.
-    async fn take(&self, session: &Session, key: &str, version: u64, limit: u64) -> Option<u64> {
-        let known = &session.0.ties().known;
+    async fn take_batch(&self, session: &Session, key: &str, version: u64, limit: u64) -> Option<u64> {
+        let known = &session.0.share_state().known;
         let left = limit.saturating_sub(known.lock().taken);
-        let want = self.config.block.min(left / 4).max(1);
+        let want = self.config.use_batch_size.min(left / 4).max(1);
         let taken = self.ask(self.config.store.take_uses(key, version, want, limit)).await.ok()?;
         let mut known = known.lock();
         if known.version == version {

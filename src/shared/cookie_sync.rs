@@ -8,27 +8,27 @@ use super::{
     CommitOutcome, CookieSync, StoreError,
     fleet::{Fleet, count},
     merge,
-    payload::{self, Content},
+    payload::{self, Payload},
 };
-use crate::session::{Session, share::Debt};
+use crate::session::{Session, share::PendingWrite};
 
 /// How often a batch is tried when others write at the same time; what is left goes with the next one.
 const TRIES: usize = 4;
 
 impl Fleet {
     /// A cookie has changed here: the others are told with whatever else changes within the delay.
-    pub(super) fn exchange_later(self: &Arc<Self>, session: &Session) {
-        self.exchange_after(session, self.config.sync_debounce);
+    pub(super) fn sync_cookies_later(self: &Arc<Self>, session: &Session) {
+        self.sync_cookies_after(session, self.config.sync_debounce);
     }
 
     /// The others have changed cookies.
-    pub(super) fn take_news(self: &Arc<Self>, session: &Session) {
-        if session.0.ties().touch.firmly() {
-            self.exchange_after(session, Duration::ZERO);
+    pub(super) fn apply_remote_changes(self: &Arc<Self>, session: &Session) {
+        if session.0.share_state().dirty.mark_urgent() {
+            self.sync_cookies_after(session, Duration::ZERO);
         }
     }
 
-    fn exchange_after(self: &Arc<Self>, session: &Session, delay: Duration) {
+    fn sync_cookies_after(self: &Arc<Self>, session: &Session, delay: Duration) {
         if self.config.cookie_sync == CookieSync::Local {
             return;
         }
@@ -38,84 +38,85 @@ impl Fleet {
         runtime.spawn(async move {
             sleep(delay).await;
             if let Some(session) = session.upgrade() {
-                fleet.exchange_now(&Session::of(session)).await;
+                fleet.sync_cookies_now(&Session::of(session)).await;
             }
         });
     }
 
     /// Gives and takes, if there is anything to.
-    pub(super) async fn exchange_now(&self, session: &Session) {
-        let ties = session.0.ties();
-        if ties.touch.is_there() {
-            let _busy = ties.busy.lock().await;
-            self.exchange_if_touched(session).await;
+    pub(super) async fn sync_cookies_now(&self, session: &Session) {
+        let share_state = session.0.share_state();
+        if share_state.dirty.is_set() {
+            let _guard = share_state.sync_lock.lock().await;
+            self.sync_cookies_if_dirty(session).await;
         }
     }
 
     /// The same. Whoever calls this is the one that is busy with the session.
-    pub(super) async fn exchange_if_touched(&self, session: &Session) {
-        let ties = session.0.ties();
-        if self.config.cookie_sync == CookieSync::Local || !ties.touch.is_there() {
+    pub(super) async fn sync_cookies_if_dirty(&self, session: &Session) {
+        let share_state = session.0.share_state();
+        if self.config.cookie_sync == CookieSync::Local || !share_state.dirty.is_set() {
             return;
         }
         // Lowered before anything is looked at, so that a change that is not seen raises it again.
-        ties.touch.lower();
-        if let Err(error) = self.exchange(session).await {
-            ties.touch.lightly();
+        share_state.dirty.clear();
+        if let Err(error) = self.sync_cookies(session).await {
+            share_state.dirty.mark_lazy();
             tracing::debug!(session = %session.id(), %error, "changed cookies are yet to be shared");
         }
     }
 
-    async fn exchange(&self, session: &Session) -> Result<(), StoreError> {
-        let ties = session.0.ties();
+    async fn sync_cookies(&self, session: &Session) -> Result<(), StoreError> {
+        let share_state = session.0.share_state();
         let key = session.id().to_string();
         for _ in 0..TRIES {
             let found = self.load(&key).await?;
             let (version, generation, is_owing, mut base) = {
-                let known = ties.known.lock();
-                (known.version, known.generation, known.debt != Debt::None, known.cookies.clone())
+                let known = share_state.known.lock();
+                (known.version, known.generation, known.pending != PendingWrite::None, known.cookies.clone())
             };
             let current = session.0.gate.published().filter(|kept| kept.life.generation == generation);
-            let (Some(kept), true) = (current, found.mark.version == version && !found.mark.ended) else {
+            let (Some(kept), true) = (current, found.version.number == version && !found.version.ended)
+            else {
                 // Another version is on its way, here or there, and has cookies of its own.
                 return Ok(());
             };
             if is_owing {
                 return Ok(());
             }
-            let Content { session: mut snapshot, mut touched } = self.open(&key, &found)?;
-            let (now, at) = (session.0.shared.timestamp(), ties.touch.last());
+            let Payload { session: mut snapshot, mut changes } = self.open(&key, &found)?;
+            let (now, at) = (session.0.shared.timestamp(), share_state.dirty.last());
             let mine = kept.jar.lock().by_creation(now);
             // That a cookie's time is over needs no telling.
             base.retain(|cookie| !cookie.is_expired(now));
-            let mut mark = found.mark;
-            if merge::bring(&mut snapshot.cookies, &mut touched, &base, &mine, at) {
-                let content = Content { session: snapshot, touched };
-                let payload = payload::write(self.config.seal.as_ref(), &key, version, &content);
-                match self.ask(self.config.store.update(&key, mark, self.owner, payload)).await? {
-                    CommitOutcome::Written(stands) => mark = stands,
+            let mut stored = found.version;
+            if merge::apply(&mut snapshot.cookies, &mut changes, &base, &mine, at) {
+                let payload = Payload { session: snapshot, changes };
+                let bytes = payload::write(self.config.encryption_key.as_ref(), &key, version, &payload);
+                match self.ask(self.config.store.update(&key, stored, self.owner, bytes)).await? {
+                    CommitOutcome::Written(written) => stored = written,
                     CommitOutcome::Conflict(_) => continue,
                 }
-                count(&self.counted.updates);
-                snapshot = content.session;
+                count(&self.counters.updates);
+                snapshot = payload.session;
             }
             {
                 let mut jar = kept.jar.lock();
                 let is = jar.by_creation(now);
-                let (set, removed) = merge::steps(&mine, &is, &snapshot.cookies);
+                let (set, removed) = merge::diff(&mine, &is, &snapshot.cookies);
                 jar.retain(|cookie| !removed.iter().any(|removed| removed.eq_within(cookie, merge::DRIFT)));
                 for cookie in set {
                     jar.restore(cookie.clone(), now);
                 }
             }
             session.0.shared.changed();
-            let mut known = ties.known.lock();
-            known.revision = mark.revision;
+            let mut known = share_state.known.lock();
+            known.revision = stored.revision;
             known.cookies = snapshot.cookies;
             return Ok(());
         }
         // Many write at once.
-        ties.touch.lightly();
+        share_state.dirty.mark_lazy();
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use super::{Commit, CommitOutcome, FencingToken, LeaseOutcome, Owner, Record, Re
 
 /// A record with its lease and its uses. Times are since an origin of the store's choice.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct RecordEntry {
     pub(super) record: Record,
     /// The greatest fence that was given out.
     pub(super) fence: FencingToken,
@@ -24,7 +24,7 @@ pub(super) struct Lease {
     pub(super) until: Duration,
 }
 
-impl Entry {
+impl RecordEntry {
     pub(super) fn absent() -> Self {
         Self { record: Record::absent(), fence: 0, lease: None, uses: 0 }
     }
@@ -56,7 +56,7 @@ impl Entry {
         }
     }
 
-    pub(super) fn begin(&mut self, owner: Owner, fence: FencingToken, now: Duration) -> bool {
+    pub(super) fn mark_in_progress(&mut self, owner: Owner, fence: FencingToken, now: Duration) -> bool {
         let is_held = self.is_leased(owner, fence, now);
         self.record.interrupted |= is_held;
         is_held
@@ -64,32 +64,32 @@ impl Entry {
 
     pub(super) fn commit(&mut self, commit: Commit, now: Duration) -> CommitOutcome {
         let is_late = commit.fence.is_some_and(|fence| fence < self.fence);
-        if is_late || self.record.mark.version != commit.expected {
+        if is_late || self.record.version.number != commit.expected {
             return CommitOutcome::Conflict(self.record.clone());
         }
-        let mark = RecordVersion { version: commit.version, revision: 0, ended: commit.ended };
+        let version = RecordVersion { number: commit.version, revision: 0, ended: commit.ended };
         let interrupted = commit.interrupted || (commit.fence.is_none() && self.record.interrupted);
-        self.record = Record { interrupted, ..Record::new(mark, Some(commit.owner), commit.payload) };
+        self.record = Record { interrupted, ..Record::new(version, Some(commit.owner), commit.payload) };
         self.uses = 0;
         if let Some(fence) = commit.fence {
             self.release(commit.owner, fence, now);
         }
-        CommitOutcome::Written(mark)
+        CommitOutcome::Written(version)
     }
 
-    pub(super) fn amend(&mut self, mark: RecordVersion, owner: Owner, payload: Bytes) -> CommitOutcome {
-        let stands = self.record.mark;
-        if stands != mark || stands.ended || stands.version == 0 {
+    pub(super) fn update(&mut self, version: RecordVersion, owner: Owner, payload: Bytes) -> CommitOutcome {
+        let stands = self.record.version;
+        if stands != version || stands.ended || stands.number == 0 {
             return CommitOutcome::Conflict(self.record.clone());
         }
-        self.record.mark.revision += 1;
+        self.record.version.revision += 1;
         self.record.writer = Some(owner);
         self.record.payload = payload;
-        CommitOutcome::Written(self.record.mark)
+        CommitOutcome::Written(self.record.version)
     }
 
-    pub(super) fn take(&mut self, version: u64, want: u64, limit: u64) -> UseGrant {
-        if self.record.mark.version != version {
+    pub(super) fn take_uses(&mut self, version: u64, want: u64, limit: u64) -> UseGrant {
+        if self.record.version.number != version {
             return UseGrant { granted: 0, total: limit };
         }
         let granted = want.min(limit.saturating_sub(self.uses));

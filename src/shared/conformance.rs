@@ -23,7 +23,7 @@ use super::{
 ///
 /// If the store breaks the contract; the message says where.
 pub async fn test_conformance(store: &dyn SharedStore, pushes: bool) -> Result<(), StoreError> {
-    let check = Check { store, prefix: format!("check {}", Owner::random()) };
+    let check = Conformance { store, prefix: format!("check {}", Owner::random()) };
     check.what_is_absent().await?;
     check.commits_are_compared().await?;
     check.amendments_are_compared().await?;
@@ -44,13 +44,13 @@ pub async fn test_conformance(store: &dyn SharedStore, pushes: bool) -> Result<(
 /// Long enough for any of the moves below, on a slow machine too.
 const TTL: Duration = Duration::from_secs(30);
 
-struct Check<'a> {
+struct Conformance<'a> {
     store: &'a dyn SharedStore,
     prefix: String,
 }
 
 fn mark(version: u64, revision: u64) -> RecordVersion {
-    RecordVersion { version, revision, ended: false }
+    RecordVersion { number: version, revision, ended: false }
 }
 
 fn commit(owner: Owner, expected: u64, version: u64, payload: &'static str) -> Commit {
@@ -65,7 +65,7 @@ fn commit(owner: Owner, expected: u64, version: u64, payload: &'static str) -> C
     }
 }
 
-impl Check<'_> {
+impl Conformance<'_> {
     fn key(&self, name: &str) -> String {
         format!("{} {name}", self.prefix)
     }
@@ -329,8 +329,8 @@ impl Check<'_> {
             for expected in [mark(1, 0), mark(1, 1), RecordVersion { ended: true, ..mark(2, 0) }] {
                 loop {
                     match changes.recv().await.expect("the watch goes on") {
-                        StoreEvent::Updated { key: moved, mark, writer } if moved == key => {
-                            assert_eq!((mark, writer), (expected, owner));
+                        StoreEvent::Updated { key: moved, version, writer } if moved == key => {
+                            assert_eq!((version, writer), (expected, owner));
                             break;
                         }
                         _ => {}
