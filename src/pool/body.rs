@@ -9,7 +9,7 @@ use std::{
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
-use super::{Lease, judge::Outcome};
+use super::{Lease, classify::Outcome};
 
 pin_project! {
     /// The body of a response that came through a [`PoolService`](super::PoolService): as it came, and with it the lease of its
@@ -62,7 +62,7 @@ impl<R: Body> Body for LeasedBody<R> {
                 if let Some(lease) = this.lease.take() {
                     let pool = &lease.member().pool;
                     let now = || pool.sessions.registry.shared.timestamp();
-                    lease.member().mark((pool.settings.judge)(&Outcome::broken_off(&now)));
+                    lease.member().mark((pool.settings.classify)(&Outcome::body_error(&now)));
                 }
             }
         }

@@ -32,7 +32,7 @@ impl PoolError {
         Self { kind, pool: pool.clone(), source: None }
     }
 
-    pub(crate) fn broken(pool: &Arc<str>, cause: RenewalError) -> Self {
+    pub(crate) fn unavailable(pool: &Arc<str>, cause: RenewalError) -> Self {
         Self { kind: PoolErrorKind::Unavailable, pool: pool.clone(), source: Some(cause) }
     }
 

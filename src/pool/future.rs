@@ -13,10 +13,10 @@ use tower_service::Service;
 
 use super::{
     Lease, LeasedBody, PoolError, TriedSessions, UnusedSession,
-    choose::{self, Asked},
-    core::{Ask, Want},
-    judge::Outcome,
-    keeper::Pool,
+    affinity::{self, Acquisition},
+    classify::Outcome,
+    runtime::Pool,
+    state::{LeaseRequest, Preference},
     strategy::RequestView,
     wait::Wait,
 };
@@ -67,7 +67,7 @@ impl<S, B> ResponseFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(crate) fn pass_by(service: S, request: Request<B>) -> Self {
+    pub(crate) fn bypass(service: S, request: Request<B>) -> Self {
         Self { state: State::Ready, call: Some(Call { service, request }), lease: None }
     }
 
@@ -91,11 +91,11 @@ where
                 StateProjection::Ask { pool } => {
                     let request = &this.call.as_ref().expect("it is there until it is sent").request;
                     match ask_for(pool, request) {
-                        Ok(Asked::Leased(lease)) => {
+                        Ok(Acquisition::Leased(lease)) => {
                             *this.lease = Some(lease);
                             State::Ready
                         }
-                        Ok(Asked::Wait(wait)) => State::Wait { wait },
+                        Ok(Acquisition::Wait(wait)) => State::Wait { wait },
                         Err(error) => {
                             this.state.set(State::Done);
                             return Poll::Ready(Err(error.into()));
@@ -141,7 +141,7 @@ where
                         );
                     };
                     // Taken only when it was judged by code that may panic; until then the future ends it.
-                    judge(lease, &answer);
+                    classify(lease, &answer);
                     let lease = this.lease.take();
                     return Poll::Ready(answer.map(|mut response| {
                         if let Some(lease) = &lease {
@@ -158,25 +158,25 @@ where
 }
 
 /// Asks the pool for what this request needs.
-fn ask_for<B>(pool: &Arc<Pool>, request: &Request<B>) -> Result<Asked, PoolError> {
+fn ask_for<B>(pool: &Arc<Pool>, request: &Request<B>) -> Result<Acquisition, PoolError> {
     let extensions = request.extensions();
     let avoid = extensions.get::<TriedSessions>().map(TriedSessions::numbers).unwrap_or_default();
-    let want = match extensions.get::<UnusedSession>() {
-        Some(UnusedSession) => Want::Unused,
-        None => choose::want(pool, &RequestView::of(request)),
+    let preference = match extensions.get::<UnusedSession>() {
+        Some(UnusedSession) => Preference::Unused,
+        None => affinity::preference(pool, &RequestView::of(request)),
     };
-    choose::ask(pool, &Ask { want, avoid })
+    affinity::ask(pool, &LeaseRequest { preference, avoid })
 }
 
 /// Tells the pool what an answer, or none, says about the session.
-fn judge<R>(lease: &Lease, answer: &Result<Response<R>, BoxError>) {
+fn classify<R>(lease: &Lease, answer: &Result<Response<R>, BoxError>) {
     let pool = &lease.member().pool;
     let now = || pool.sessions.registry.shared.timestamp();
     let outcome = match answer {
-        Ok(response) => Outcome::answered(response, &now),
+        Ok(response) => Outcome::response(response, &now),
         Err(error) => Outcome::failed(&**error, &now),
     };
-    lease.member().mark((pool.settings.judge)(&outcome));
+    lease.member().mark((pool.settings.classify)(&outcome));
 }
 
 impl<S, B> fmt::Debug for ResponseFuture<S, B>

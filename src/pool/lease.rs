@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{core::Key, judge::Verdict, keeper::Pool};
+use super::{classify::Verdict, runtime::Pool, state::Key};
 use crate::session::{Session, SessionId};
 
 /// One use of a pool's session, until it is dropped.

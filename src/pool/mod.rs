@@ -84,36 +84,36 @@
 //! Members are sessions like any other and are saved with them. A pool that is built on loaded sessions finds its members by
 //! their names, up to its size; their scores and uses start anew.
 
+mod affinity;
 mod body;
-mod choose;
-mod core;
+mod classify;
 mod error;
 mod future;
-mod judge;
-mod keeper;
 mod layer;
 mod lease;
 #[expect(clippy::module_inception, reason = "the file is about the type of this name")]
 mod pool;
 mod ready;
-mod seats;
+mod runtime;
 mod service;
+mod slot_leases;
+mod state;
 mod stats;
 mod strategy;
-mod tried;
+mod tried_sessions;
 mod wait;
-mod warm;
+mod warm_up;
 
 pub use self::{
     body::LeasedBody,
+    classify::{Outcome, Verdict},
     error::{PoolConfigError, PoolError, PoolErrorKind},
     future::ResponseFuture,
-    judge::{Outcome, Verdict},
     layer::PoolLayer,
     lease::{Lease, Member},
     pool::{SessionPool, SessionPoolBuilder},
     service::PoolService,
     stats::{MemberSnapshot, MemberState, PoolSnapshot, PoolStats},
     strategy::{MemberView, Picker, RequestView, Strategy},
-    tried::{TriedSessions, TriedSessionsLayer, TriedSessionsService, UnusedSession},
+    tried_sessions::{TriedSessions, TriedSessionsLayer, TriedSessionsService, UnusedSession},
 };

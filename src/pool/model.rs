@@ -34,7 +34,7 @@ enum Flaw {
     LeaseLostInLeave,
     LeaseLost,
     WakeLost,
-    AlarmLost,
+    TimerLost,
     OldestSentBack,
     ShutIgnored,
     OpeningUnseen,
@@ -44,36 +44,36 @@ enum Flaw {
 }
 
 #[derive(Clone, Default)]
-struct Notes {
-    orders: Vec<Key>,
+struct Effects {
+    warm_ups: Vec<Key>,
     gone: Vec<Key>,
     woken: Vec<usize>,
     shut: BTreeSet<Number>,
-    cannot_order: bool,
+    cannot_start_warm_up: bool,
     open_anyway: bool,
     random: u64,
 }
 
-impl Host for Notes {
+impl EffectSink for Effects {
     type Waker = usize;
     type Cause = u64;
 
-    fn order(&mut self, member: Key) {
-        self.orders.push(member);
+    fn start_warm_up(&mut self, member: Key) {
+        self.warm_ups.push(member);
     }
-    fn gone(&mut self, member: Key, _end: End) {
+    fn removed(&mut self, member: Key, _end: MemberEnd) {
         self.gone.push(member);
     }
     fn is_open(&mut self, member: Key) -> bool {
         self.open_anyway || !self.shut.contains(&member.number)
     }
-    fn can_order(&mut self) -> bool {
-        !self.cannot_order
+    fn can_start_warm_up(&mut self) -> bool {
+        !self.cannot_start_warm_up
     }
     fn wake(&mut self, waker: usize) {
         self.woken.push(waker);
     }
-    fn forget(&mut self, _waker: Option<usize>, _cause: Option<u64>) {}
+    fn discard(&mut self, _waker: Option<usize>, _cause: Option<u64>) {}
     fn random(&mut self) -> u64 {
         self.random = crate::gate::jitter::spread(self.random.wrapping_add(1));
         self.random
@@ -83,7 +83,7 @@ impl Host for Notes {
 /// How a request stands.
 #[derive(Clone, Debug, PartialEq)]
 enum At {
-    Waiting { place: Place, ask: Ask, arrival: u64, woken: bool },
+    Waiting { place: WaiterRef, ask: LeaseRequest, arrival: u64, woken: bool },
     Leased(Key),
     Over,
 }
@@ -101,8 +101,8 @@ struct Book {
 
 #[derive(Clone)]
 struct World {
-    core: Core<Notes>,
-    host: Notes,
+    core: PoolState<Effects>,
+    effects: Effects,
     limits: Limits,
     flaw: Option<Flaw>,
     now: Duration,
@@ -118,13 +118,13 @@ struct World {
 /// What can happen. Numbers choose among those to whom it can happen.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Ask(Want, bool),
+    Ask(Preference, bool),
     Look(usize),
     Leave(usize),
     End(usize, bool),
     Warmed(usize, bool),
     Lost(usize),
-    Mark(usize, Mark),
+    Mark(usize, Feedback),
     Shut(usize),
     Open(usize, bool),
     Pass(u32),
@@ -136,26 +136,26 @@ enum Event {
 type Judged = Result<(), String>;
 
 impl World {
-    fn new(size: u32, order: Order, flaw: Option<Flaw>) -> Self {
+    fn new(size: u32, order: SelectionOrder, flaw: Option<Flaw>) -> Self {
         let limits = Limits {
             size,
-            cap: CAP,
-            delay: DELAY,
+            max_in_flight: CAP,
+            min_delay: DELAY,
             delay_jitter: 500,
-            max_score: 2 * BAD,
-            heal: BAD / 2,
+            max_score: 2 * BAD_MARK_MILLIS,
+            score_decrement: BAD_MARK_MILLIS / 2,
             max_uses: Some(MAX_USES),
             max_age: Some(MAX_AGE),
-            waiting: WAITING,
-            failures: FAILURES,
-            rest: 10 * MS,
-            rest_most: 40 * MS,
+            max_waiting: WAITING,
+            max_failures: FAILURES,
+            backoff: 10 * MS,
+            backoff_max: 40 * MS,
             order,
         };
-        let core = Core::new(&limits, 1);
+        let core = PoolState::new(&limits, 1);
         let mut world = Self {
             core,
-            host: Notes::default(),
+            effects: Effects::default(),
             limits,
             flaw,
             now: Duration::ZERO,
@@ -168,13 +168,13 @@ impl World {
         };
         let limits = &mut world.limits;
         match flaw {
-            Some(Flaw::NoCap) => limits.cap = CAP + 1,
-            Some(Flaw::NoDelay) => limits.delay = Duration::ZERO,
+            Some(Flaw::NoCap) => limits.max_in_flight = CAP + 1,
+            Some(Flaw::NoDelay) => limits.min_delay = Duration::ZERO,
             Some(Flaw::NoUses) => limits.max_uses = None,
             Some(Flaw::NoAge) => limits.max_age = None,
-            Some(Flaw::NoBudget) => limits.failures = u32::MAX,
-            Some(Flaw::NoBound) => limits.waiting = usize::MAX,
-            Some(Flaw::ShutIgnored) => world.host.open_anyway = true,
+            Some(Flaw::NoBudget) => limits.max_failures = u32::MAX,
+            Some(Flaw::NoBound) => limits.max_waiting = usize::MAX,
+            Some(Flaw::ShutIgnored) => world.effects.open_anyway = true,
             _ => {}
         }
         world
@@ -184,8 +184,8 @@ impl World {
         self.flaw == Some(flaw)
     }
 
-    fn step<R>(&mut self, event: impl FnOnce(&mut Core<Notes>, &mut Step<'_, Notes>) -> R) -> R {
-        event(&mut self.core, &mut Step { host: &mut self.host, limits: &self.limits, now: self.now })
+    fn step<R>(&mut self, event: impl FnOnce(&mut PoolState<Effects>, &mut Step<'_, Effects>) -> R) -> R {
+        event(&mut self.core, &mut Step { effects: &mut self.effects, limits: &self.limits, now: self.now })
     }
 
     fn all(&self, is: impl Fn(&At) -> bool) -> Vec<usize> {
@@ -200,7 +200,7 @@ impl World {
     fn apply(&mut self, event: Event) -> Judged {
         let pick = |from: Vec<usize>, which: usize| (!from.is_empty()).then(|| from[which % from.len()]);
         match event {
-            Event::Ask(want, avoids) => self.ask(want, avoids)?,
+            Event::Ask(preference, avoids) => self.ask(preference, avoids)?,
             Event::Look(which) => {
                 if let Some(index) = pick(self.all(|at| matches!(at, At::Waiting { woken: true, .. })), which)
                 {
@@ -213,7 +213,7 @@ impl World {
                     else {
                         unreachable!()
                     };
-                    let granted = self.core.line(place.line).has_outcome(place.ticket);
+                    let granted = self.core.queue(place.queue).has_outcome(place.ticket);
                     if !(granted && self.has(Flaw::LeaseLostInLeave)) {
                         self.step(|core, step| core.leave(step, place));
                     }
@@ -225,14 +225,14 @@ impl World {
                 }
             }
             Event::Warmed(which, well) => {
-                if !self.host.orders.is_empty() {
-                    let key = self.host.orders.remove(which % self.host.orders.len());
+                if !self.effects.warm_ups.is_empty() {
+                    let key = self.effects.warm_ups.remove(which % self.effects.warm_ups.len());
                     self.warmed(key, well);
                 }
             }
             Event::Lost(which) => {
-                if !self.host.orders.is_empty() {
-                    let key = self.host.orders.remove(which % self.host.orders.len());
+                if !self.effects.warm_ups.is_empty() {
+                    let key = self.effects.warm_ups.remove(which % self.effects.warm_ups.len());
                     if !self.has(Flaw::OrderLostUnheard) {
                         self.step(|core, step| core.lost(step, key));
                     }
@@ -241,11 +241,11 @@ impl World {
             Event::Mark(which, mark) => {
                 if let Some(index) = pick(self.all(|at| matches!(at, At::Leased(_))), which) {
                     let At::Leased(key) = self.requests[index] else { unreachable!() };
-                    if let Mark::Rest(rest) = mark {
+                    if let Feedback::CoolDown(rest) = mark {
                         let book = self.books.get_mut(&key.number).unwrap();
                         book.rest = book.rest.max(self.now + rest);
                     }
-                    self.step(|core, step| core.mark(step, key, mark));
+                    self.step(|core, step| core.apply_feedback(step, key, mark));
                 }
             }
             Event::Shut(which) => {
@@ -253,7 +253,7 @@ impl World {
                     self.core.members().filter(|(_, member)| member.phase == Phase::Serving).collect();
                 if !serving.is_empty() {
                     let number = serving[which % serving.len()].0.number;
-                    self.host.shut.insert(number);
+                    self.effects.shut.insert(number);
                 }
             }
             Event::Open(which, well) => {
@@ -261,39 +261,43 @@ impl World {
                 if !shut.is_empty() {
                     let key = shut[which % shut.len()];
                     self.open(key, well);
-                } else if let Some(number) = self.host.shut.first().copied() {
-                    self.host.shut.remove(&number);
+                } else if let Some(number) = self.effects.shut.first().copied() {
+                    self.effects.shut.remove(&number);
                 }
             }
             Event::Pass(ms) => self.pass(self.now + ms * MS)?,
             Event::Late(ms) => self.now += ms * MS,
-            Event::Runtime(there) => self.host.cannot_order = !there,
+            Event::Runtime(there) => self.effects.cannot_start_warm_up = !there,
         }
         self.judge()
     }
 
-    fn ask(&mut self, want: Want, avoids: bool) -> Judged {
+    fn ask(&mut self, preference: Preference, avoids: bool) -> Judged {
         if self.requests.iter().filter(|at| **at != At::Over).count() >= 6 {
             return Ok(());
         }
         let used = self.core.members().find(|(_, member)| member.uses > 0).map(|(key, _)| key.number);
         let avoid: Vec<_> = used.filter(|_| avoids).into_iter().collect();
-        let ask = Ask { want, avoid };
-        let told = if self.has(Flaw::AvoidIgnored) { Ask { want, avoid: Vec::new() } } else { ask.clone() };
-        let hopeless = self.core.broken.is_some() && self.core.serving == 0;
+        let ask = LeaseRequest { preference, avoid };
+        let told = if self.has(Flaw::AvoidIgnored) {
+            LeaseRequest { preference, avoid: Vec::new() }
+        } else {
+            ask.clone()
+        };
+        let hopeless = self.core.unavailable.is_some() && self.core.serving == 0;
         let avoided = self.avoids(&ask);
         let answer = self.step(|core, step| core.ask(step, &told));
         match answer {
-            Answer::Leased(key) => {
+            LeaseDecision::Leased(key) => {
                 self.requests.push(At::Leased(key));
                 if avoided.contains(&key.number) {
                     return Err(format!("avoids: {key:?} was given to one that avoids it"));
                 }
             }
-            Answer::Wait(place) => {
+            LeaseDecision::Wait(place) => {
                 self.arrivals += 1;
                 self.waited.insert(self.requests.len(), self.arrivals);
-                let ask = Ask { want, avoid: avoided };
+                let ask = LeaseRequest { preference, avoid: avoided };
                 self.requests.push(At::Waiting { place, ask, arrival: self.arrivals, woken: true });
                 let waiting = self.core.waiting();
                 if waiting > WAITING {
@@ -303,25 +307,25 @@ impl World {
                     self.send_oldest_back();
                 }
             }
-            Answer::Refuse(Refusal::Broken(_)) => {
-                if self.core.serving > 0 && want == Want::Any {
+            LeaseDecision::Refuse(Refusal::Unavailable(_)) => {
+                if self.core.serving > 0 && preference == Preference::Any {
                     return Err(String::from("broken: refused though somebody serves"));
                 }
-                if !hopeless && want == Want::Any {
+                if !hopeless && preference == Preference::Any {
                     return Err(String::from("broken: refused though the pool is not"));
                 }
             }
-            Answer::Refuse(Refusal::Overloaded) => {}
+            LeaseDecision::Refuse(Refusal::QueueFull) => {}
         }
         Ok(())
     }
 
     /// Whom this request must not get.
-    fn avoids(&self, ask: &Ask) -> Vec<Number> {
+    fn avoids(&self, ask: &LeaseRequest) -> Vec<Number> {
         let serving: Vec<_> =
             self.core.slots.iter().map(|slot| slot.serving.map(|index| self.core.at(index).number)).collect();
         if serving.iter().all(|number| number.is_some_and(|number| ask.avoid.contains(&number)))
-            || !matches!(ask.want, Want::Any | Want::Prefer(_))
+            || !matches!(ask.preference, Preference::Any | Preference::Prefer(_))
         {
             return Vec::new();
         }
@@ -337,7 +341,7 @@ impl World {
         *self.core.any.waker_mut(ticket) = role;
         for request in &mut self.requests {
             if let At::Waiting { place, .. } = request
-                && place.line == Line::Any
+                && place.queue == QueueKey::Any
                 && place.ticket == oldest
             {
                 place.ticket = ticket;
@@ -349,7 +353,7 @@ impl World {
         let At::Waiting { place, ask, .. } = self.requests[index].clone() else { unreachable!() };
         let outcome = self.step(|core, step| core.poll(step, place));
         match outcome {
-            None if self.host.cannot_order && self.core.is_starved() => {
+            None if self.effects.cannot_start_warm_up && self.core.needs_runtime() => {
                 // Outside a runtime, with something to do that needs one.
                 self.step(|core, step| core.leave(step, place));
                 self.requests[index] = At::Over;
@@ -400,7 +404,7 @@ impl World {
     }
 
     fn open(&mut self, key: Key, well: bool) {
-        self.host.shut.remove(&key.number);
+        self.effects.shut.remove(&key.number);
         if self.has(Flaw::OpeningUnseen) {
             return;
         }
@@ -412,12 +416,12 @@ impl World {
 
     /// Time passes; on its way the alarm goes off.
     fn pass(&mut self, to: Duration) -> Judged {
-        while let Some(at) = self.core.alarm().filter(|at| *at <= to && !self.has(Flaw::AlarmLost)) {
+        while let Some(at) = self.core.next_timer().filter(|at| *at <= to && !self.has(Flaw::TimerLost)) {
             self.now = self.now.max(at);
-            let before = self.core.alarm();
+            let before = self.core.next_timer();
             self.step(|core, step| core.tick(step));
             self.judge()?;
-            if self.core.alarm() == before {
+            if self.core.next_timer() == before {
                 break;
             }
         }
@@ -428,27 +432,27 @@ impl World {
     /// Judges the core by the books.
     fn judge(&mut self) -> Judged {
         let is_heard = !self.has(Flaw::WakeLost);
-        for index in std::mem::take(&mut self.host.woken) {
+        for index in std::mem::take(&mut self.effects.woken) {
             if let At::Waiting { woken, .. } = &mut self.requests[index] {
                 *woken = is_heard;
             }
         }
         // Who has a lease now: those who took it, and those to whom it was given.
         let mut now: BTreeMap<Number, BTreeSet<usize>> = BTreeMap::new();
-        let mut in_line = Vec::new();
+        let mut in_queue = Vec::new();
         for index in 0..self.requests.len() {
             match self.requests[index].clone() {
                 At::Leased(key) => {
                     now.entry(key.number).or_default().insert(index);
                 }
                 At::Waiting { place, ask, arrival, .. } => {
-                    let line = self.core.line(place.line);
-                    if !line.has_outcome(place.ticket) {
-                        in_line.push((arrival, ask, place));
+                    let queue = self.core.queue(place.queue);
+                    if !queue.has_outcome(place.ticket) {
+                        in_queue.push((arrival, ask, place));
                         continue;
                     }
                     // Looked at without taking it.
-                    let mut copy = line.clone();
+                    let mut copy = queue.clone();
                     if let (_, Some(Ok(key))) = copy.remove(place.ticket) {
                         now.entry(key.number).or_default().insert(index);
                     }
@@ -465,7 +469,7 @@ impl World {
                 if book.born.is_none() {
                     return Err(format!("cold: {number} was leased before it was warm"));
                 }
-                if self.host.shut.contains(number) && !matches!(self.requests[index], At::Over) {
+                if self.effects.shut.contains(number) && !matches!(self.requests[index], At::Over) {
                     let was_open = self.core.members().any(|(key, _)| key.number == *number);
                     if was_open && self.flaw == Some(Flaw::ShutIgnored) {
                         return Err(format!("shut: {number} was leased while it was shut"));
@@ -481,10 +485,10 @@ impl World {
                     return Err(format!("age: {number} was leased though it is too old"));
                 }
                 book.last = Some(self.now);
-                // One who came later was served; nobody older who could have been is in line.
+                // One who came later was served; nobody older who could have been is in queue.
                 let arrival = self.waited.get(&index).copied().unwrap_or(u64::MAX);
-                if let Some((older, ..)) = in_line.iter().find(|(older, ask, place)| {
-                    *older < arrival && place.line == Line::Any && !ask.avoid.contains(number)
+                if let Some((older, ..)) = in_queue.iter().find(|(older, ask, place)| {
+                    *older < arrival && place.queue == QueueKey::Any && !ask.avoid.contains(number)
                 }) {
                     return Err(format!("order: {older} was passed over for {arrival}"));
                 }
@@ -496,7 +500,7 @@ impl World {
             if book.leases.len() > CAP {
                 return Err(format!("cap: {number} has {} leases", book.leases.len()));
             }
-            if book.uses > MAX_USES + self.core.tally.unused {
+            if book.uses > MAX_USES + self.core.counters.unused {
                 return Err(format!("uses: {number} was used {} times", book.uses));
             }
         }
@@ -505,39 +509,39 @@ impl World {
                 book.leases.retain(|index| *index > usize::MAX / 2);
             }
         }
-        for key in std::mem::take(&mut self.host.gone) {
+        for key in std::mem::take(&mut self.effects.gone) {
             let book = self.books.entry(key.number).or_default();
             if std::mem::replace(&mut book.gone, true) || !book.leases.is_empty() {
                 return Err(format!("gone: {key:?} with {:?}", book.leases));
             }
         }
-        self.judge_pairs(&in_line)?;
+        self.judge_pairs(&in_queue)?;
         let core = &self.core;
-        if core.waiting != in_line.len() && self.flaw.is_none() {
-            return Err(format!("waiting: {} by the core, {} by the books", core.waiting, in_line.len()));
+        if core.waiting != in_queue.len() && self.flaw.is_none() {
+            return Err(format!("waiting: {} by the core, {} by the books", core.waiting, in_queue.len()));
         }
-        if self.failures >= FAILURES && core.broken.is_none() && !self.has(Flaw::ColdServes) {
+        if self.failures >= FAILURES && core.unavailable.is_none() && !self.has(Flaw::ColdServes) {
             return Err(format!("broken: not after {} failures", self.failures));
         }
         self.judge_slots()
     }
 
     /// Nobody waits who could be served.
-    fn judge_pairs(&self, in_line: &[(u64, Ask, Place)]) -> Judged {
+    fn judge_pairs(&self, in_queue: &[(u64, LeaseRequest, WaiterRef)]) -> Judged {
         for (key, member) in self.core.members() {
             let can_serve = member.phase == Phase::Serving
-                && member.in_use < self.limits.cap
+                && member.in_use < self.limits.max_in_flight
                 && member.ready_at <= self.now
-                && !self.has(Flaw::AlarmLost);
-            for (arrival, ask, place) in in_line {
-                let fits = match place.line {
-                    Line::Any => !ask.avoid.contains(&key.number),
-                    Line::Slot(slot) => slot == member.slot,
-                    Line::Unused => member.uses == 0 && member.in_use == 0,
+                && !self.has(Flaw::TimerLost);
+            for (arrival, ask, place) in in_queue {
+                let fits = match place.queue {
+                    QueueKey::Any => !ask.avoid.contains(&key.number),
+                    QueueKey::Slot(slot) => slot == member.slot,
+                    QueueKey::Unused => member.uses == 0 && member.in_use == 0,
                 };
                 // A rest that ends at this moment is noticed by the alarm, or by the next event.
-                let noticed = !matches!(member.queue, Queue::CoolingDown(_))
-                    || self.core.alarm().is_none_or(|alarm| alarm > member.ready_at);
+                let noticed = !matches!(member.readiness, Readiness::CoolingDown(_))
+                    || self.core.next_timer().is_none_or(|alarm| alarm > member.ready_at);
                 if can_serve && fits && noticed && !self.has(Flaw::AvoidIgnored) {
                     return Err(format!("idle: {key:?} can serve, and {arrival} waits"));
                 }
@@ -551,13 +555,13 @@ impl World {
         let count = |is: &dyn Fn(&Member) -> bool| core.members().filter(|(_, member)| is(member)).count();
         let serving = count(&|member| matches!(member.phase, Phase::Serving | Phase::Shut));
         let slots = core.slots.iter().filter(|slot| slot.serving.is_some()).count();
-        let ordered = count(&|member| member.phase == Phase::Ordered);
+        let warming = count(&|member| member.phase == Phase::Warming);
         let unserved = core.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_some()).count();
         let empty = core.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_none()).count();
         let books = [
             (core.serving, serving),
             (serving, slots),
-            (core.ordered, ordered),
+            (core.warming, warming),
             (core.filling, unserved),
             (core.empty.len(), empty),
         ];
@@ -584,19 +588,19 @@ impl World {
                 self.look(index)?;
                 self.judge()?;
             }
-            while !self.host.orders.is_empty() {
+            while !self.effects.warm_ups.is_empty() {
                 self.apply(Event::Warmed(0, true))?;
             }
             while !self.shut_ones().is_empty() && !self.has(Flaw::OpeningUnseen) {
                 self.apply(Event::Open(0, true))?;
             }
-            self.host.shut.clear();
+            self.effects.shut.clear();
             for index in self.all(|at| matches!(at, At::Leased(_))) {
                 self.end(index, true);
                 self.judge()?;
             }
             // Only as far as somebody asked for.
-            match self.core.alarm() {
+            match self.core.next_timer() {
                 Some(at) => self.pass(at.max(self.now))?,
                 None if self.all(|at| matches!(at, At::Waiting { .. })).is_empty() => break,
                 None => {}
@@ -627,13 +631,13 @@ impl Rng {
         let which = self.below(8) as usize;
         match self.below(100) {
             0..26 => {
-                let want = match self.below(6) {
-                    0 => Want::Key(self.below(3)),
-                    1 => Want::Unused,
-                    2 => Want::Prefer(self.below(6)),
-                    _ => Want::Any,
+                let preference = match self.below(6) {
+                    0 => Preference::Key(self.below(3)),
+                    1 => Preference::Unused,
+                    2 => Preference::Prefer(self.below(6)),
+                    _ => Preference::Any,
                 };
-                Event::Ask(want, self.below(5) == 0)
+                Event::Ask(preference, self.below(5) == 0)
             }
             26..46 => Event::Look(which),
             46..50 => Event::Leave(which),
@@ -643,11 +647,11 @@ impl Rng {
             77..84 => Event::Mark(
                 which,
                 match self.below(5) {
-                    0 | 1 => Mark::Bad,
-                    2 => Mark::Good,
-                    3 => Mark::Rest(7 * MS),
-                    4 => Mark::GiveBack,
-                    _ => Mark::Retire,
+                    0 | 1 => Feedback::Bad,
+                    2 => Feedback::Good,
+                    3 => Feedback::CoolDown(7 * MS),
+                    4 => Feedback::Release,
+                    _ => Feedback::Retire,
                 },
             ),
             84..87 => Event::Shut(which),
@@ -659,7 +663,12 @@ impl Rng {
     }
 }
 
-const ORDERS: [Order; 4] = [Order::RoundRobin, Order::LeastLoaded, Order::FillFirst, Order::Random];
+const ORDERS: [SelectionOrder; 4] = [
+    SelectionOrder::RoundRobin,
+    SelectionOrder::LeastLoaded,
+    SelectionOrder::FillFirst,
+    SelectionOrder::Random,
+];
 
 /// Walks at random; the first thing that is wrong, with the way to it.
 fn walks(seeds: std::ops::Range<u64>, flaw: Option<Flaw>) -> Judged {
@@ -681,18 +690,18 @@ fn walks(seeds: std::ops::Range<u64>, flaw: Option<Flaw>) -> Judged {
 
 /// What may come next on a short way.
 const EVENTS: [Event; 14] = [
-    Event::Ask(Want::Any, false),
-    Event::Ask(Want::Any, true),
-    Event::Ask(Want::Key(0), false),
-    Event::Ask(Want::Unused, false),
+    Event::Ask(Preference::Any, false),
+    Event::Ask(Preference::Any, true),
+    Event::Ask(Preference::Key(0), false),
+    Event::Ask(Preference::Unused, false),
     Event::Look(0),
     Event::Leave(0),
     Event::End(0, true),
     Event::Warmed(0, true),
     Event::Warmed(0, false),
-    Event::Mark(0, Mark::Bad),
-    Event::Mark(0, Mark::Retire),
-    Event::Mark(0, Mark::GiveBack),
+    Event::Mark(0, Feedback::Bad),
+    Event::Mark(0, Feedback::Retire),
+    Event::Mark(0, Feedback::Release),
     Event::Shut(0),
     Event::Pass(3),
 ];
@@ -714,11 +723,11 @@ fn search(world: &World, depth: u32, ways: &mut u64) -> Judged {
 
 #[test]
 fn every_short_way_holds() {
-    for order in [Order::RoundRobin, Order::FillFirst] {
+    for order in [SelectionOrder::RoundRobin, SelectionOrder::FillFirst] {
         let mut ways = 0;
         let mut world = World::new(2, order, None);
         // One serves, so that short ways lead somewhere.
-        world.apply(Event::Ask(Want::Any, false)).unwrap();
+        world.apply(Event::Ask(Preference::Any, false)).unwrap();
         world.apply(Event::Warmed(0, true)).unwrap();
         search(&world, 4, &mut ways).unwrap_or_else(|why| panic!("{order:?}: {why}"));
         assert_eq!(ways, (0..=4).map(|depth| (EVENTS.len() as u64).pow(depth)).sum::<u64>());
@@ -755,7 +764,7 @@ fn broken_variants_of_the_lines_are_caught() {
     is_caught(Flaw::OldestSentBack, &["order"]);
     is_caught(Flaw::AvoidIgnored, &["avoids"]);
     is_caught(Flaw::WakeLost, &["stuck"]);
-    is_caught(Flaw::AlarmLost, &["stuck"]);
+    is_caught(Flaw::TimerLost, &["stuck"]);
     is_caught(Flaw::LeaseLostInLeave, &["stuck", "leases"]);
     is_caught(Flaw::LeaseLost, &["stuck", "leases"]);
 }

@@ -4,10 +4,10 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     Lease, Member, MemberSnapshot, Outcome, PoolConfigError, PoolError, PoolSnapshot, PoolStats, Verdict,
-    choose::{self, Asked},
-    core::{Ask, BAD, Key, Limits, Phase},
-    keeper::{Judge, Pool, Settings, StickyKey},
-    ready::Order,
+    affinity::{self, Acquisition},
+    ready::SelectionOrder,
+    runtime::{Classify, Pool, Settings, StickyKey},
+    state::{BAD_MARK_MILLIS, Key, LeaseRequest, Limits, Phase},
     strategy::{Picker, RequestView, Strategy},
 };
 use crate::{
@@ -33,7 +33,7 @@ impl SessionPool {
             sessions: sessions.clone(),
             name: String::from("pool"),
             size: 8,
-            cap: None,
+            max_in_flight: None,
             min_delay: Duration::ZERO,
             delay_jitter: 0.5,
             max_error_score: 3.0,
@@ -43,13 +43,13 @@ impl SessionPool {
             max_wait: Duration::from_secs(120),
             max_waiting: 1 << 17,
             max_cooldown: Duration::from_secs(3600),
-            seats: None,
+            slots: None,
             max_failed_warm_ups: 8,
             unavailable_backoff: (Duration::from_secs(1), Duration::from_secs(60)),
             strategy: Strategy::default(),
             sticky: None,
-            choose: None,
-            judge: Arc::new(Verdict::standard),
+            picker: None,
+            classify: Arc::new(Verdict::standard),
         }
     }
 
@@ -68,10 +68,10 @@ impl SessionPool {
     ///
     /// Dropping the future gives its place up and nothing else.
     pub async fn lease(&self) -> Result<Lease, PoolError> {
-        let want = choose::want(&self.0, &RequestView::none());
-        match choose::ask(&self.0, &Ask { want, avoid: Vec::new() })? {
-            Asked::Leased(lease) => Ok(lease),
-            Asked::Wait(wait) => wait.await,
+        let preference = affinity::preference(&self.0, &RequestView::none());
+        match affinity::ask(&self.0, &LeaseRequest { preference, avoid: Vec::new() })? {
+            Acquisition::Leased(lease) => Ok(lease),
+            Acquisition::Wait(wait) => wait.await,
         }
     }
 
@@ -101,12 +101,12 @@ impl SessionPool {
     /// Why the pool is broken, or `None` if it is not: too many sessions in a row could not be warmed up. It recovers when one
     /// can; one is tried when a request comes after a rest.
     pub fn unavailable(&self) -> Option<RenewalError> {
-        self.0.inspect(|core, _| core.broken().cloned())
+        self.0.inspect(|core, _| core.unavailable().cloned())
     }
 
     /// What happened so far.
     pub fn stats(&self) -> PoolStats {
-        self.0.inspect(|core, _| PoolStats::from(core.tally()))
+        self.0.inspect(|core, _| PoolStats::from(core.counters()))
     }
 
     /// The pool with all its members as it is now, to look at or to print.
@@ -120,8 +120,8 @@ impl SessionPool {
                 name: self.name().to_owned(),
                 size: self.0.settings.limits.size as usize,
                 waiting: core.waiting(),
-                unavailable: core.broken().cloned(),
-                stats: PoolStats::from(core.tally()),
+                unavailable: core.unavailable().cloned(),
+                stats: PoolStats::from(core.counters()),
                 members: MemberSnapshot::of(core, now, id),
             }
         })
@@ -140,7 +140,7 @@ pub struct SessionPoolBuilder {
     sessions: Sessions,
     name: String,
     size: u32,
-    cap: Option<usize>,
+    max_in_flight: Option<usize>,
     min_delay: Duration,
     delay_jitter: f64,
     max_error_score: f64,
@@ -150,13 +150,13 @@ pub struct SessionPoolBuilder {
     max_wait: Duration,
     max_waiting: usize,
     max_cooldown: Duration,
-    seats: Option<u32>,
+    slots: Option<u32>,
     max_failed_warm_ups: u32,
     unavailable_backoff: (Duration, Duration),
     strategy: Strategy,
     sticky: Option<StickyKey>,
-    choose: Option<Arc<dyn Picker>>,
-    judge: Judge,
+    picker: Option<Arc<dyn Picker>>,
+    classify: Classify,
 }
 
 impl SessionPoolBuilder {
@@ -179,7 +179,7 @@ impl SessionPoolBuilder {
 
     /// Bounds how many requests of one session are on their way at once. Default: no bound.
     pub fn max_in_flight(mut self, requests: usize) -> Self {
-        self.cap = Some(requests);
+        self.max_in_flight = Some(requests);
         self
     }
 
@@ -253,7 +253,7 @@ impl SessionPoolBuilder {
     /// Bounds how many sessions the pools of this name have in all processes together, where sessions are shared. Default: each
     /// process has up to its pool's `size`, and their sum is not bounded.
     pub fn slots(mut self, sessions: u32) -> Self {
-        self.seats = Some(sessions);
+        self.slots = Some(sessions);
         self
     }
 
@@ -277,8 +277,8 @@ impl SessionPoolBuilder {
     }
 
     /// Chooses by a strategy of your own. Default: by [`strategy`](Self::strategy).
-    pub fn pick_with(mut self, choose: impl Picker) -> Self {
-        self.choose = Some(Arc::new(choose));
+    pub fn pick_with(mut self, picker: impl Picker) -> Self {
+        self.picker = Some(Arc::new(picker));
         self
     }
 
@@ -295,15 +295,18 @@ impl SessionPoolBuilder {
         mut self,
         key: impl Fn(&RequestView<'_>) -> Option<K> + Send + Sync + 'static,
     ) -> Self {
-        self.sticky = Some(Arc::new(move |request| Some(choose::key_of(key(request)?.as_ref()))));
+        self.sticky = Some(Arc::new(move |request| Some(affinity::key_of(key(request)?.as_ref()))));
         self
     }
 
     /// Sets what answers and errors say about the session. Default: [`Verdict::standard`].
     ///
     /// It runs in the task of the request and under no lock.
-    pub fn classify_with(mut self, judge: impl Fn(&Outcome<'_>) -> Verdict + Send + Sync + 'static) -> Self {
-        self.judge = Arc::new(judge);
+    pub fn classify_with(
+        mut self,
+        classify: impl Fn(&Outcome<'_>) -> Verdict + Send + Sync + 'static,
+    ) -> Self {
+        self.classify = Arc::new(classify);
         self
     }
 
@@ -314,13 +317,13 @@ impl SessionPoolBuilder {
     /// If a bound is zero that lets nothing through then, or another pool on these sessions has the name.
     pub fn build(self) -> Result<SessionPool, PoolConfigError> {
         ConfigError::unless(self.size > 0, "size")?;
-        ConfigError::unless(self.cap != Some(0), "max_in_flight")?;
+        ConfigError::unless(self.max_in_flight != Some(0), "max_in_flight")?;
         ConfigError::unless(self.max_error_score > 0.0, "max_error_score")?;
         ConfigError::unless(self.max_uses != Some(0), "max_uses")?;
         ConfigError::unless(self.max_age != Some(Duration::ZERO), "max_age")?;
         ConfigError::unless(self.max_wait > Duration::ZERO, "max_wait")?;
         ConfigError::unless(self.max_waiting > 0, "max_waiting")?;
-        ConfigError::unless(self.seats != Some(0), "seats")?;
+        ConfigError::unless(self.slots != Some(0), "slots")?;
         ConfigError::unless(self.max_failed_warm_ups > 0, "max_failed_warm_ups")?;
         ConfigError::unless(self.unavailable_backoff.0 > Duration::ZERO, "unavailable_backoff")?;
         if !self.sessions.registry.shared.claim_pool(&self.name) {
@@ -331,30 +334,30 @@ impl SessionPoolBuilder {
             Some(_) => (Vec::new(), 1),
             None => members_before(&self.sessions, &self.name, self.size as usize),
         };
-        let thousandths = |share: f64| (share.max(0.0) * BAD as f64) as u64;
+        let thousandths = |share: f64| (share.max(0.0) * BAD_MARK_MILLIS as f64) as u64;
         let settings = Settings {
             name: self.name.into(),
             limits: Limits {
                 size: self.size,
-                cap: self.cap.unwrap_or(usize::MAX),
-                delay: self.min_delay,
+                max_in_flight: self.max_in_flight.unwrap_or(usize::MAX),
+                min_delay: self.min_delay,
                 delay_jitter: thousandths(self.delay_jitter),
                 max_score: thousandths(self.max_error_score),
-                heal: thousandths(self.error_score_decrement),
+                score_decrement: thousandths(self.error_score_decrement),
                 max_uses: self.max_uses,
                 max_age: self.max_age,
-                waiting: self.max_waiting,
-                failures: self.max_failed_warm_ups,
-                rest: self.unavailable_backoff.0,
-                rest_most: self.unavailable_backoff.1,
-                order: Order::from(self.strategy),
+                max_waiting: self.max_waiting,
+                max_failures: self.max_failed_warm_ups,
+                backoff: self.unavailable_backoff.0,
+                backoff_max: self.unavailable_backoff.1,
+                order: SelectionOrder::from(self.strategy),
             },
             max_wait: self.max_wait,
             max_cooldown: self.max_cooldown,
-            seats: self.seats,
+            slots: self.slots,
             sticky: self.sticky,
-            choose: self.choose,
-            judge: self.judge,
+            picker: self.picker,
+            classify: self.classify,
         };
         Ok(SessionPool(Pool::new(self.sessions, settings, members, first)))
     }
@@ -381,7 +384,7 @@ impl fmt::Debug for SessionPoolBuilder {
         f.debug_struct("SessionPoolBuilder")
             .field("name", &self.name)
             .field("size", &self.size)
-            .field("max_in_flight", &self.cap)
+            .field("max_in_flight", &self.max_in_flight)
             .field("strategy", &self.strategy)
             .finish_non_exhaustive()
     }

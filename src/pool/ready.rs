@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 /// By what those who can serve are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub(crate) enum SelectionOrder {
     /// The one that was leased longest ago comes first.
     RoundRobin,
     /// The one with the fewest requests on their way comes first, and among equals the one leased longest ago.
@@ -21,7 +21,7 @@ pub(crate) type Rank = (u64, u64);
 /// The members that can serve. One is taken, entered or removed in logarithmic time, or in constant time if the order is random.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
-    by: Order,
+    by: SelectionOrder,
     ranked: BTreeSet<(Rank, u32)>,
     /// In the place of `ranked` if the order is random, with the position of each.
     listed: Vec<u32>,
@@ -29,12 +29,12 @@ pub(crate) struct Ready {
 }
 
 impl Ready {
-    pub(crate) fn new(by: Order) -> Self {
+    pub(crate) fn new(by: SelectionOrder) -> Self {
         Self { by, ranked: BTreeSet::new(), listed: Vec::new(), positions: Vec::new() }
     }
 
     pub(crate) fn insert(&mut self, index: u32, rank: Rank) {
-        if self.by != Order::Random {
+        if self.by != SelectionOrder::Random {
             self.ranked.insert((rank, index));
             return;
         }
@@ -46,7 +46,7 @@ impl Ready {
 
     /// Removes one that is there, entered with this rank.
     pub(crate) fn remove(&mut self, index: u32, rank: Rank) {
-        if self.by != Order::Random {
+        if self.by != SelectionOrder::Random {
             self.ranked.remove(&(rank, index));
             return;
         }
@@ -59,7 +59,7 @@ impl Ready {
 
     /// The first that is accepted. `random` is used if the order is.
     pub(crate) fn first(&self, random: u64, accepts: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.by != Order::Random {
+        if self.by != SelectionOrder::Random {
             return self.ranked.iter().map(|(_, index)| *index).find(|index| accepts(*index));
         }
         if self.listed.is_empty() {
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn the_least_rank_comes_first() {
-        let mut ready = Ready::new(Order::RoundRobin);
+        let mut ready = Ready::new(SelectionOrder::RoundRobin);
         for (index, rank) in [(0, (0, 5)), (1, (0, 3)), (2, (0, 4))] {
             ready.insert(index, rank);
         }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_random_order_takes_all_evenly_whoever_comes_and_goes() {
-        let mut ready = Ready::new(Order::Random);
+        let mut ready = Ready::new(SelectionOrder::Random);
         (0..6).for_each(|index| ready.insert(index, (0, 0)));
         ready.remove(0, (0, 0));
         ready.remove(5, (0, 0));

@@ -56,7 +56,7 @@ where
         // Made ready in the future, once there is a session.
         let service = self.inner.clone();
         if names_session(request.extensions()) {
-            return ResponseFuture::pass_by(service, request);
+            return ResponseFuture::bypass(service, request);
         }
         ResponseFuture::lease(service, request, self.pool.0.clone())
     }

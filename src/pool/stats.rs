@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::core::{BAD, Core, Phase, Tally};
+use super::state::{BAD_MARK_MILLIS, Counters, Phase, PoolState};
 use crate::{gate::RenewalError, session::SessionId};
 
 /// What happened to a pool so far: a snapshot.
@@ -65,30 +65,30 @@ impl PoolStats {
     }
 }
 
-impl From<&Tally> for PoolStats {
-    fn from(tally: &Tally) -> Self {
+impl From<&Counters> for PoolStats {
+    fn from(counters: &Counters) -> Self {
         Self {
-            leases: tally.leases,
-            leases_unused: tally.unused,
-            waited: tally.waited,
-            waiting_peak: tally.waiting_peak,
-            abandoned: tally.left,
-            timed_out: tally.timed_out,
-            rejected_queue_full: tally.overloaded,
-            rejected_unavailable: tally.broken,
-            created: tally.ordered,
-            warmed: tally.warmed,
-            warm_ups_failed: tally.failed,
-            good: tally.good,
-            bad: tally.bad,
-            cooldowns: tally.rests,
-            retired_errors: tally.retired_errors,
-            retired_uses: tally.retired_uses,
-            retired_age: tally.retired_age,
-            retired_manually: tally.retired_hand,
-            retired_replaced: tally.retired_replaced,
-            retired_failed: tally.retired_failed,
-            released: tally.released,
+            leases: counters.leases,
+            leases_unused: counters.unused,
+            waited: counters.waited,
+            waiting_peak: counters.waiting_peak,
+            abandoned: counters.abandoned,
+            timed_out: counters.timed_out,
+            rejected_queue_full: counters.rejected_queue_full,
+            rejected_unavailable: counters.rejected_unavailable,
+            created: counters.created,
+            warmed: counters.warmed,
+            warm_ups_failed: counters.warm_ups_failed,
+            good: counters.good,
+            bad: counters.bad,
+            cooldowns: counters.cooldowns,
+            retired_errors: counters.retired_errors,
+            retired_uses: counters.retired_uses,
+            retired_age: counters.retired_age,
+            retired_manually: counters.retired_manually,
+            retired_replaced: counters.retired_replaced,
+            retired_failed: counters.retired_failed,
+            released: counters.released,
         }
     }
 }
@@ -168,17 +168,17 @@ pub struct PoolSnapshot {
 
 impl MemberSnapshot {
     /// All members of a pool but for their names, by number.
-    pub(crate) fn of<H: super::core::Host>(
-        core: &Core<H>,
+    pub(crate) fn of<H: super::state::EffectSink>(
+        core: &PoolState<H>,
         now: Duration,
-        id: impl Fn(super::core::Key) -> SessionId,
+        id: impl Fn(super::state::Key) -> SessionId,
     ) -> Vec<Self> {
         let mut members: Vec<_> = core.members().collect();
         members.sort_by_key(|(key, _)| key.number);
         let shown = members.into_iter().map(|(key, member)| Self {
             id: id(key),
             state: match member.phase {
-                Phase::Ordered => MemberState::Warming,
+                Phase::Warming => MemberState::Warming,
                 Phase::Standby => MemberState::Standby,
                 Phase::Serving if member.ready_at > now => MemberState::CoolingDown,
                 Phase::Serving => MemberState::Serving,
@@ -187,14 +187,14 @@ impl MemberSnapshot {
             },
             in_use: member.in_use,
             uses: member.uses,
-            score: member.score as f64 / BAD as f64,
+            score: member.score as f64 / BAD_MARK_MILLIS as f64,
             good: member.good,
             bad: member.bad,
-            cooldowns: member.rests,
-            age: if member.phase == Phase::Ordered {
+            cooldowns: member.cooldowns,
+            age: if member.phase == Phase::Warming {
                 Duration::ZERO
             } else {
-                now.saturating_sub(member.born)
+                now.saturating_sub(member.warmed_at)
             },
         });
         shown.collect()

@@ -4,7 +4,7 @@ use std::fmt;
 
 use http::{Extensions, HeaderMap, Method, Request, Uri};
 
-use super::ready::Order;
+use super::ready::SelectionOrder;
 use crate::session::SessionId;
 
 /// How a pool chooses among the sessions that can serve at once.
@@ -22,7 +22,7 @@ pub enum Strategy {
     FillFirst,
 }
 
-impl From<Strategy> for Order {
+impl From<Strategy> for SelectionOrder {
     fn from(strategy: Strategy) -> Self {
         match strategy {
             Strategy::RoundRobin => Self::RoundRobin,

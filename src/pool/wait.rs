@@ -12,10 +12,10 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
 
 use super::{
-    core::Place,
     error::{PoolError, PoolErrorKind},
-    keeper::{Pool, Seen},
     lease::Lease,
+    runtime::{PollResult, Pool},
+    state::WaiterRef,
 };
 use crate::gate::driver;
 
@@ -28,7 +28,7 @@ pin_project! {
     /// It holds nothing but its place. Dropping it gives the place up, and with it a session that may have been given to it.
     pub(crate) struct Wait {
         pool: Arc<Pool>,
-        place: Option<Place>,
+        place: Option<WaiterRef>,
         #[pin]
         sleep: Sleep,
     }
@@ -49,7 +49,7 @@ impl Wait {
     /// # Errors
     ///
     /// Outside a runtime, where nothing would bound the wait.
-    pub(crate) fn new(pool: Arc<Pool>, place: Place) -> Result<Self, PoolError> {
+    pub(crate) fn new(pool: Arc<Pool>, place: WaiterRef) -> Result<Self, PoolError> {
         if !driver::is_in_runtime() {
             pool.leave(place);
             return Err(PoolError::new(PoolErrorKind::NoRuntime, &pool.settings.name));
@@ -68,15 +68,15 @@ impl Future for Wait {
         let this = self.project();
         let place = this.place.expect("a wait is not polled after it has ended");
         match this.pool.poll(place, context.waker()) {
-            Seen::Leased(key, session) => {
+            PollResult::Leased(key, session) => {
                 *this.place = None;
                 Poll::Ready(Ok(Lease::new(this.pool.clone(), key, session)))
             }
-            Seen::Refused(error) => {
+            PollResult::Rejected(error) => {
                 *this.place = None;
                 Poll::Ready(Err(error))
             }
-            Seen::Nothing => this.sleep.poll(context).map(|()| {
+            PollResult::Pending => this.sleep.poll(context).map(|()| {
                 let place = this.place.take().expect("it was there a line ago");
                 this.pool.time_out(place);
                 Err(PoolError::new(PoolErrorKind::TimedOut, &this.pool.settings.name))

@@ -58,7 +58,7 @@ impl ProfileError {
         self
     }
 
-    pub(super) fn into_mistakes(self) -> Vec<ProfileIssue> {
+    pub(super) fn into_issues(self) -> Vec<ProfileIssue> {
         self.issues
     }
 

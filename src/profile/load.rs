@@ -266,7 +266,7 @@ fn read(root: Node) -> Result<Profiles, ProfileError> {
         match read_profile(node, &mut names) {
             Ok(profile) => profiles.push(profile),
             Err(error) => {
-                issues.extend(error.into_mistakes().into_iter().map(|issue| issue.at_entry(position + 1)));
+                issues.extend(error.into_issues().into_iter().map(|issue| issue.at_entry(position + 1)));
             }
         }
     }
@@ -287,7 +287,7 @@ fn read_profile(node: Node, names: &mut Names) -> Result<Profile, ProfileError> 
         other => builder.issue(wrong_type(&other, "a table of fields")),
     }
     builder.build().map_err(|error| {
-        let issues = error.into_mistakes().into_iter().map(|issue| issue.at_line(node.line));
+        let issues = error.into_issues().into_iter().map(|issue| issue.at_line(node.line));
         ProfileError::new(issues.collect())
     })
 }
@@ -360,7 +360,7 @@ fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Opti
             ("url", Value::Text(url)) => match url.parse::<Proxy>() {
                 Ok(parsed) => proxy = Some(parsed),
                 Err(error) => {
-                    error.into_mistakes().into_iter().for_each(|m| builder.issue(m.at_field("proxy.url")));
+                    error.into_issues().into_iter().for_each(|m| builder.issue(m.at_field("proxy.url")));
                 }
             },
             ("username", Value::Text(text)) => username = Some((text, field.line)),
@@ -392,7 +392,7 @@ fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Opti
     match proxy.with_credentials(username, password) {
         Ok(proxy) => Some(proxy),
         Err(error) => {
-            error.into_mistakes().into_iter().for_each(|issue| builder.issue(issue.at_line(line)));
+            error.into_issues().into_iter().for_each(|issue| builder.issue(issue.at_line(line)));
             None
         }
     }

@@ -70,6 +70,7 @@
 //! A [`ProfileError`] holds every mistake of a file or a builder, not only the first, and names the file, the entry and
 //! the field of each. User names, passwords and header values appear in no error and no `Debug`.
 
+mod assignment;
 mod error;
 #[cfg(feature = "profile-files")]
 mod load;
@@ -78,10 +79,9 @@ mod profile;
 mod profiles;
 mod proxy;
 mod rotation;
-mod worn;
 
+pub(crate) use assignment::{Place, PollProfile, ProfileAssignment, ProfilePicker};
 pub use error::{ProfileError, ProfileErrorKind, ProfileIssue, UnknownProfile};
 pub use profile::{Profile, ProfileBuilder};
 pub use profiles::{OnExhausted, ProfileStrategy, Profiles};
 pub use proxy::{Credentials, Proxy, ProxyScheme, ProxyServer};
-pub(crate) use worn::{Looked, Place, Wearer, Worn};

@@ -126,7 +126,7 @@ impl ProfileBuilder {
     {
         match proxy.try_into() {
             Ok(proxy) => self.inner.proxy = Some(proxy),
-            Err(error) => self.issues.extend(error.into().into_mistakes()),
+            Err(error) => self.issues.extend(error.into().into_issues()),
         }
         self
     }

@@ -9,10 +9,10 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
+    assignment::AssignmentWaker,
     error::{ProfileError, ProfileErrorKind, ProfileIssue, UnknownProfile},
     profile::Profile,
     rotation::Rotation,
-    worn::Waits,
 };
 
 /// The profiles that identities draw from.
@@ -57,7 +57,7 @@ pub(super) struct Shared {
     /// The first place with an equal profile, for each place.
     pub(super) kinds: Box<[usize]>,
     /// Held for the choice alone, never across code that is not ours.
-    pub(super) rotation: Mutex<Rotation<Waits>>,
+    pub(super) rotation: Mutex<Rotation<AssignmentWaker>>,
 }
 
 impl Profiles {
@@ -87,11 +87,11 @@ impl Profiles {
     }
 
     /// Sets which of the free profiles is drawn. Default: [`ProfileStrategy::RoundRobin`].
-    pub fn strategy(self, draw: ProfileStrategy) -> Self {
-        self.shared.rotation.lock().draw = match draw {
+    pub fn strategy(self, strategy: ProfileStrategy) -> Self {
+        self.shared.rotation.lock().strategy = match strategy {
             // The standard library's hasher keys are random; that is all that a seed needs.
             ProfileStrategy::Random => ProfileStrategy::Seeded(RandomState::new().build_hasher().finish()),
-            draw => draw,
+            strategy => strategy,
         };
         self
     }
@@ -109,8 +109,8 @@ impl Profiles {
     /// Sets what happens when no profile is free. Default: [`OnExhausted::Reuse`]; for an [exclusive](Self::exclusive) list,
     /// [`OnExhausted::Wait`] for 30 seconds.
     pub fn on_exhausted(self, exhausted: OnExhausted) -> Self {
-        self.shared.rotation.lock().set_exhausted(exhausted);
-        self.rouse();
+        self.shared.rotation.lock().set_on_exhausted(exhausted);
+        self.wake_all();
         self
     }
 
@@ -118,8 +118,8 @@ impl Profiles {
     ///
     /// Then it comes back by itself. A list that begins again because all of its profiles rest takes the one whose rest is over
     /// first.
-    pub fn cooldown(self, rest: Duration) -> Self {
-        self.shared.rotation.lock().rest = rest;
+    pub fn cooldown(self, cooldown: Duration) -> Self {
+        self.shared.rotation.lock().cooldown = cooldown;
         self
     }
 
@@ -139,7 +139,7 @@ impl Profiles {
     }
 
     /// The place of the profile of this name.
-    pub(super) fn named(&self, name: &str) -> Result<usize, UnknownProfile> {
+    pub(super) fn index_of(&self, name: &str) -> Result<usize, UnknownProfile> {
         let place = self.iter().position(|profile| profile.name() == Some(name));
         place.ok_or_else(|| UnknownProfile::new(name))
     }
@@ -151,17 +151,17 @@ impl Profiles {
         };
         {
             let mut rotation = self.shared.rotation.lock();
-            rotation.tell(now);
+            rotation.advance(now);
             rotation.mark_bad(self.shared.kinds[place]);
         }
-        self.rouse();
+        self.wake_all();
         true
     }
 
     /// Lets all who wait look again: when the next rest ends may have changed, or what happens meanwhile.
-    fn rouse(&self) {
-        let waiting: Vec<Waits> = self.shared.rotation.lock().waiting().cloned().collect();
-        waiting.iter().for_each(Waits::wake);
+    fn wake_all(&self) {
+        let waiting: Vec<AssignmentWaker> = self.shared.rotation.lock().waiting().cloned().collect();
+        waiting.iter().for_each(AssignmentWaker::wake);
     }
 }
 
@@ -207,10 +207,10 @@ impl OnExhausted {
     pub(super) const WAIT: Self = Self::Wait(Duration::from_secs(30));
 
     /// For how long a request waits.
-    pub(crate) fn patience(self) -> Duration {
+    pub(crate) fn max_wait(self) -> Duration {
         match self {
             Self::Reuse | Self::Fail => Duration::ZERO,
-            Self::Wait(patience) => patience,
+            Self::Wait(max_wait) => max_wait,
         }
     }
 }

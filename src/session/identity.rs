@@ -13,7 +13,7 @@ use super::{Session, SessionId, request};
 use crate::{
     cookies::Jar,
     gate::keeper::Life,
-    profile::{Profile, Worn},
+    profile::{Profile, ProfileAssignment},
 };
 
 /// Who a session is for one generation: its cookies and its profile, which never mix with those of another generation.
@@ -36,7 +36,7 @@ pub(crate) struct Kept {
     pub(crate) life: Life,
     pub(crate) jar: Mutex<Jar>,
     /// Nothing where the sessions have no profiles.
-    pub(crate) worn: Option<Arc<Worn>>,
+    pub(crate) worn: Option<Arc<ProfileAssignment>>,
     /// From when on a cookie that the session needs is too near its end, in milliseconds since the Unix epoch.
     pub(crate) due: AtomicI64,
 }
@@ -45,7 +45,7 @@ impl Kept {
     /// Nobody has looked yet when a cookie that the session needs is near its end.
     pub(crate) const UNKNOWN: i64 = i64::MIN;
 
-    pub(crate) fn new(life: Life, jar: Jar, worn: Option<Arc<Worn>>) -> Self {
+    pub(crate) fn new(life: Life, jar: Jar, worn: Option<Arc<ProfileAssignment>>) -> Self {
         Self { life, jar: Mutex::new(jar), worn, due: AtomicI64::new(Self::UNKNOWN) }
     }
 
@@ -54,7 +54,7 @@ impl Kept {
     }
 
     /// What it wears, if it has yet to wait for its profile.
-    pub(crate) fn undressed(&self) -> Option<&Arc<Worn>> {
+    pub(crate) fn undressed(&self) -> Option<&Arc<ProfileAssignment>> {
         self.worn.as_ref().filter(|worn| worn.profile().is_none())
     }
 }

@@ -34,7 +34,7 @@ use crate::{
         jitter::Jitter,
         keeper::{Asker, Change, Drive, Gate, Keeper, Life, Renewing, Standing},
     },
-    profile::{Profile, UnknownProfile, Wearer, Worn},
+    profile::{Profile, ProfileAssignment, ProfilePicker, UnknownProfile},
 };
 
 /// A handle to one session.
@@ -60,7 +60,7 @@ pub(crate) struct SessionInner {
     /// What most sessions never have.
     aside: Mutex<Option<Box<Aside>>>,
     /// Draws the profiles, if there are any.
-    pub(super) wearer: Option<Arc<Wearer>>,
+    pub(super) wearer: Option<Arc<ProfilePicker>>,
     /// What ties it to other processes, if it is shared.
     pub(super) share_state: Option<Box<ShareState>>,
     /// When the registry last gave this session out, by its own count.
@@ -104,7 +104,7 @@ pub(crate) enum Wear {
     /// The next of the list, if there is one.
     Next,
     /// What another one wears.
-    Same(Arc<Worn>),
+    Same(Arc<ProfileAssignment>),
     /// The profile at this place of the list.
     #[cfg(feature = "serde")]
     Place(usize),
@@ -114,7 +114,11 @@ pub(crate) enum Wear {
 }
 
 impl Wear {
-    pub(super) fn put_on(self, wearer: Option<&Arc<Wearer>>, now: std::time::Instant) -> Option<Arc<Worn>> {
+    pub(super) fn put_on(
+        self,
+        wearer: Option<&Arc<ProfilePicker>>,
+        now: std::time::Instant,
+    ) -> Option<Arc<ProfileAssignment>> {
         match self {
             Self::Next => wearer.map(|wearer| wearer.draw(None, now)),
             Self::Same(worn) => {
@@ -128,7 +132,7 @@ impl Wear {
             #[cfg(feature = "serde")]
             Self::Place(place) => wearer.map(|wearer| wearer.draw_place(place, now)),
             #[cfg(feature = "serde")]
-            Self::Other(profiles) => Some(Wearer::new(profiles).draw(None, now)),
+            Self::Other(profiles) => Some(ProfilePicker::new(profiles).draw(None, now)),
         }
     }
 }
@@ -156,7 +160,7 @@ impl Session {
         self.1.upgrade()
     }
 
-    pub(crate) fn create(id: SessionId, shared: Arc<Shared>, wearer: Option<Arc<Wearer>>) -> Self {
+    pub(crate) fn create(id: SessionId, shared: Arc<Shared>, wearer: Option<Arc<ProfilePicker>>) -> Self {
         let beginning = Beginning::new(shared.jar(), Wear::Next, Data::new(), shared.starts_current());
         Self::with(id, shared, wearer, beginning)
     }
@@ -173,7 +177,7 @@ impl Session {
     pub(crate) fn with(
         id: SessionId,
         shared: Arc<Shared>,
-        wearer: Option<Arc<Wearer>>,
+        wearer: Option<Arc<ProfilePicker>>,
         beginning: Beginning,
     ) -> Self {
         let jitter = Jitter::seeded(shared.jitter.draw());
@@ -618,7 +622,7 @@ impl SessionInner {
     }
 
     /// Another profile than the one that is worn now, or was worn last.
-    fn draw(&self) -> Option<Arc<Worn>> {
+    fn draw(&self) -> Option<Arc<ProfileAssignment>> {
         let wearer = self.wearer.as_ref()?;
         let current = self.gate.published();
         let worn = current.as_ref().and_then(|kept| kept.worn.as_deref());

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     cookies::{self, Jar},
     gate::{ConfigError, GateConfig, core::Limits, jitter::Jitter, keeper::Gate},
-    profile::{Profile, Profiles, UnknownProfile, Wearer},
+    profile::{Profile, ProfilePicker, Profiles, UnknownProfile},
 };
 
 /// All sessions of one program: created on first use, found by name, bounded in number if a bound is set.
@@ -493,7 +493,7 @@ impl Registry {
         }
         let session = make(id.clone(), self.shared.clone());
         let mut evicted = Vec::new();
-        // Looked at before anybody else can change it.
+        // PollProfile at before anybody else can change it.
         let first = self.shared.events.is_watched().then(|| session.generation()).flatten();
         if let Some(max_sessions) = self.max_sessions {
             let now = self.epoch.fetch_add(2, Ordering::Relaxed) + 2;
@@ -651,8 +651,8 @@ impl Shared {
     }
 
     /// One who draws profiles, if there are any.
-    pub(crate) fn wearer(&self) -> Option<Arc<Wearer>> {
-        self.profiles.clone().map(Wearer::new)
+    pub(crate) fn wearer(&self) -> Option<Arc<ProfilePicker>> {
+        self.profiles.clone().map(ProfilePicker::new)
     }
 
     pub(crate) fn mark_profile_bad(&self, profile: &Profile) -> bool {

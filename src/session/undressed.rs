@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::{Identity, SessionError, SessionErrorKind};
 use crate::{
     gate::{BoxError, driver},
-    profile::{Looked, Place},
+    profile::{Place, PollProfile},
 };
 
 /// Holds no readiness of anything while it waits, and no profile that others could wear.
@@ -52,7 +52,7 @@ impl<S, B> Undressed<S, B> {
 
 impl Wait {
     fn new(identity: Identity) -> Self {
-        let patience = identity.kept.worn.as_ref().map(|worn| worn.exhausted().patience());
+        let patience = identity.kept.worn.as_ref().map(|worn| worn.exhausted().max_wait());
         let until = Instant::now().checked_add(patience.unwrap_or_default());
         Self { identity, place: None, until, alarm: None }
     }
@@ -64,8 +64,8 @@ impl Wait {
         loop {
             let now = Instant::now();
             let rest_ends = match worn.look(&mut self.place, context.waker(), now.into_std()) {
-                Looked::Here => return Poll::Ready(Ok(())),
-                Looked::Waits(rest_ends) => rest_ends.map(Instant::from_std),
+                PollProfile::Ready => return Poll::Ready(Ok(())),
+                PollProfile::Waiting(rest_ends) => rest_ends.map(Instant::from_std),
             };
             // Without a runtime, nothing would end the wait.
             if self.until.is_some_and(|until| until <= now) || !driver::is_in_runtime() {

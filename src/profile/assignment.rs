@@ -17,11 +17,11 @@ use super::{
     error::UnknownProfile,
     profile::Profile,
     profiles::{OnExhausted, Profiles},
-    rotation::{Ticket, Wish},
+    rotation::{DrawRequest, QueuePos},
 };
 
 /// One who draws profiles: a session.
-pub(crate) struct Wearer {
+pub(crate) struct ProfilePicker {
     profiles: Profiles,
     /// The kind that was drawn last, and the place that the next identities are to have; or `NONE`.
     last: AtomicUsize,
@@ -34,7 +34,7 @@ fn some(number: usize) -> Option<usize> {
     (number != NONE).then_some(number)
 }
 
-impl Wearer {
+impl ProfilePicker {
     pub(crate) fn new(profiles: Profiles) -> Arc<Self> {
         Arc::new(Self { profiles, last: AtomicUsize::new(NONE), pin: AtomicUsize::new(NONE) })
     }
@@ -42,39 +42,43 @@ impl Wearer {
     /// Draws for a new identity. What `worn` has drawn, or else what was drawn last, is avoided.
     ///
     /// If there is nothing to be had at this moment, the first request under the identity waits for it.
-    pub(crate) fn draw(self: &Arc<Self>, worn: Option<&Worn>, now: Instant) -> Arc<Worn> {
+    pub(crate) fn draw(
+        self: &Arc<Self>,
+        replaced: Option<&ProfileAssignment>,
+        now: Instant,
+    ) -> Arc<ProfileAssignment> {
         let shared = &self.profiles.shared;
-        let kind = worn.and_then(|worn| Some(shared.kinds[worn.drawn.get()?.place]));
-        let wish = Wish {
-            wearer: Arc::as_ptr(self).addr(),
+        let kind = replaced.and_then(|worn| Some(shared.kinds[worn.drawn.get()?.place]));
+        let request = DrawRequest {
+            owner: Arc::as_ptr(self).addr(),
             avoid: kind.or_else(|| some(self.last.load(Ordering::Relaxed))),
             pin: some(self.pin.load(Ordering::Relaxed)),
         };
-        self.draw_for(wish, now)
+        self.draw_for(request, now)
     }
 
     /// Draws the profile at `place` and no other: the one that an identity had which comes back.
     #[cfg(feature = "serde")]
-    pub(crate) fn draw_place(self: &Arc<Self>, place: usize, now: Instant) -> Arc<Worn> {
-        self.draw_for(Wish { wearer: Arc::as_ptr(self).addr(), avoid: None, pin: Some(place) }, now)
+    pub(crate) fn draw_place(self: &Arc<Self>, place: usize, now: Instant) -> Arc<ProfileAssignment> {
+        self.draw_for(DrawRequest { owner: Arc::as_ptr(self).addr(), avoid: None, pin: Some(place) }, now)
     }
 
-    fn draw_for(self: &Arc<Self>, wish: Wish, now: Instant) -> Arc<Worn> {
+    fn draw_for(self: &Arc<Self>, request: DrawRequest, now: Instant) -> Arc<ProfileAssignment> {
         let drawn = {
             let mut rotation = self.profiles.shared.rotation.lock();
-            rotation.tell(now);
-            rotation.draw_now(wish)
+            rotation.advance(now);
+            rotation.draw_now(request)
         };
-        Arc::new(Worn {
-            wearer: self.clone(),
-            wish,
+        Arc::new(ProfileAssignment {
+            picker: self.clone(),
+            request,
             drawn: drawn.map_or_else(OnceLock::new, |place| OnceLock::from(self.drawn(place))),
             line: Mutex::default(),
         })
     }
 
     /// Avoids what another one wears, from the next identity on.
-    pub(crate) fn follow(&self, worn: &Worn) {
+    pub(crate) fn follow(&self, worn: &ProfileAssignment) {
         if let Some(drawn) = worn.drawn.get() {
             self.last.store(self.profiles.shared.kinds[drawn.place], Ordering::Relaxed);
         }
@@ -82,7 +86,7 @@ impl Wearer {
 
     /// Lets the next identities have the profile of this name and no other.
     pub(crate) fn pin(&self, name: &str) -> Result<(), UnknownProfile> {
-        self.pin.store(self.profiles.named(name)?, Ordering::Relaxed);
+        self.pin.store(self.profiles.index_of(name)?, Ordering::Relaxed);
         Ok(())
     }
 
@@ -105,9 +109,9 @@ impl Wearer {
 /// What one identity wears, and the successors that take it over.
 ///
 /// Gives its profile back, or leaves the line, when it is dropped.
-pub(crate) struct Worn {
-    wearer: Arc<Wearer>,
-    wish: Wish,
+pub(crate) struct ProfileAssignment {
+    picker: Arc<ProfilePicker>,
+    request: DrawRequest,
     drawn: OnceLock<Drawn>,
     line: Mutex<Line>,
 }
@@ -120,19 +124,19 @@ struct Drawn {
 /// The requests that wait for one identity's profile: one in the line of all, whoever of them comes and goes.
 #[derive(Default)]
 struct Line {
-    ticket: Option<Ticket>,
+    ticket: Option<QueuePos>,
     wakers: BTreeMap<u64, Waker>,
     next: u64,
 }
 
 /// One who waits, as the line of all knows it.
 #[derive(Clone)]
-pub(super) struct Waits {
-    worn: Weak<Worn>,
-    wish: Wish,
+pub(super) struct AssignmentWaker {
+    worn: Weak<ProfileAssignment>,
+    request: DrawRequest,
 }
 
-impl Waits {
+impl AssignmentWaker {
     pub(super) fn wake(&self) {
         if let Some(worn) = self.worn.upgrade() {
             worn.wake();
@@ -144,14 +148,14 @@ impl Waits {
 pub(crate) type Place = u64;
 
 /// How it stands with a profile that a request waits for.
-pub(crate) enum Looked {
+pub(crate) enum PollProfile {
     /// It is there.
-    Here,
+    Ready,
     /// The waker was stored. Without being woken, look again when the next rest ends.
-    Waits(Option<Instant>),
+    Waiting(Option<Instant>),
 }
 
-impl Worn {
+impl ProfileAssignment {
     /// The profile, if there is one already.
     pub(crate) fn profile(&self) -> Option<&Profile> {
         self.drawn.get().map(|drawn| &drawn.profile)
@@ -159,23 +163,28 @@ impl Worn {
 
     /// What happens while there is none.
     pub(crate) fn exhausted(&self) -> OnExhausted {
-        self.wearer.profiles.shared.rotation.lock().exhausted()
+        self.picker.profiles.shared.rotation.lock().on_exhausted()
     }
 
     /// The name of the profile that it is pinned to.
     pub(crate) fn pinned_to(&self) -> Option<&str> {
-        self.wearer.profiles.shared.list[self.wish.pin?].name()
+        self.picker.profiles.shared.list[self.request.pin?].name()
     }
 
     /// Looks whether there is a profile by now; if not, waits in the line, at `place` among those with the same identity.
-    pub(crate) fn look(self: &Arc<Self>, place: &mut Option<Place>, waker: &Waker, now: Instant) -> Looked {
+    pub(crate) fn look(
+        self: &Arc<Self>,
+        place: &mut Option<Place>,
+        waker: &Waker,
+        now: Instant,
+    ) -> PollProfile {
         if self.drawn.get().is_some() {
-            return Looked::Here;
+            return PollProfile::Ready;
         }
         let waker = waker.clone();
-        let (old, served, next_rest_end) = {
-            let mut rotation = self.wearer.profiles.shared.rotation.lock();
-            rotation.tell(now);
+        let (old, served, next_cooldown_end) = {
+            let mut rotation = self.picker.profiles.shared.rotation.lock();
+            rotation.advance(now);
             let old = {
                 let mut line = self.line.lock();
                 let place = *place.get_or_insert_with(|| {
@@ -183,22 +192,22 @@ impl Worn {
                     line.next
                 });
                 if line.ticket.is_none() && self.drawn.get().is_none() {
-                    let waits = Waits { worn: Arc::downgrade(self), wish: self.wish };
-                    line.ticket = Some(rotation.join(self.wish, waits));
+                    let waits = AssignmentWaker { worn: Arc::downgrade(self), request: self.request };
+                    line.ticket = Some(rotation.join(self.request, waits));
                 }
                 line.wakers.insert(place, waker)
             };
-            (old, rotation.serve(), rotation.next_rest_end())
+            (old, rotation.serve(), rotation.next_cooldown_end())
         };
         drop(old);
-        self.wearer.profiles.deliver(served);
-        if self.drawn.get().is_some() { Looked::Here } else { Looked::Waits(next_rest_end) }
+        self.picker.profiles.deliver(served);
+        if self.drawn.get().is_some() { PollProfile::Ready } else { PollProfile::Waiting(next_cooldown_end) }
     }
 
     /// A request no longer waits. The last of them gives their place in the line of all up.
     pub(crate) fn leave(&self, place: Place) {
         let gone = {
-            let mut rotation = self.wearer.profiles.shared.rotation.lock();
+            let mut rotation = self.picker.profiles.shared.rotation.lock();
             let mut line = self.line.lock();
             let waker = line.wakers.remove(&place);
             let ticket = if line.wakers.is_empty() { line.ticket.take() } else { None };
@@ -213,10 +222,10 @@ impl Worn {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    fn put_on(&self, place: usize) {
-        let profiles = &self.wearer.profiles;
-        if self.drawn.set(self.wearer.drawn(place)).is_err() {
-            return profiles.give_back(place, self.wish);
+    fn assign(&self, place: usize) {
+        let profiles = &self.picker.profiles;
+        if self.drawn.set(self.picker.drawn(place)).is_err() {
+            return profiles.give_back(place, self.request);
         }
         let gone = {
             let mut rotation = profiles.shared.rotation.lock();
@@ -228,13 +237,13 @@ impl Worn {
     }
 }
 
-impl Drop for Worn {
+impl Drop for ProfileAssignment {
     fn drop(&mut self) {
         match self.drawn.take() {
-            Some(drawn) => self.wearer.profiles.give_back(drawn.place, self.wish),
+            Some(drawn) => self.picker.profiles.give_back(drawn.place, self.request),
             None => {
                 if let Some(ticket) = self.line.get_mut().ticket {
-                    let gone = self.wearer.profiles.shared.rotation.lock().leave(ticket);
+                    let gone = self.picker.profiles.shared.rotation.lock().leave(ticket);
                     drop(gone);
                 }
             }
@@ -244,28 +253,28 @@ impl Drop for Worn {
 
 impl Profiles {
     /// Gives those who were served what they have got; what nobody is there for any more goes to the next.
-    fn deliver(&self, served: Vec<(Waits, usize)>) {
+    fn deliver(&self, served: Vec<(AssignmentWaker, usize)>) {
         for (waits, place) in served {
             match waits.worn.upgrade() {
-                Some(worn) => worn.put_on(place),
-                None => self.give_back(place, waits.wish),
+                Some(worn) => worn.assign(place),
+                None => self.give_back(place, waits.request),
             }
         }
     }
 
-    fn give_back(&self, place: usize, wish: Wish) {
+    fn give_back(&self, place: usize, request: DrawRequest) {
         let served = {
             let mut rotation = self.shared.rotation.lock();
-            rotation.give_back(place, wish.wearer);
+            rotation.give_back(place, request.owner);
             rotation.serve()
         };
         self.deliver(served);
     }
 }
 
-impl fmt::Debug for Worn {
+impl fmt::Debug for ProfileAssignment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Worn").field("profile", &self.profile()).finish_non_exhaustive()
+        f.debug_struct("ProfileAssignment").field("profile", &self.profile()).finish_non_exhaustive()
     }
 }
 
@@ -290,10 +299,10 @@ mod tests {
     fn check(list: &[&str], draws: &[(&str, &str)]) {
         let profiles = profiles(list);
         for (turn, (avoid, expected)) in draws.iter().enumerate() {
-            let wearer = Wearer::new(profiles.clone());
+            let picker = ProfilePicker::new(profiles.clone());
             let avoided = profiles.iter().position(|profile| agent(profile) == *avoid);
-            wearer.last.store(avoided.unwrap_or(NONE), Ordering::Relaxed);
-            let worn = wearer.draw(None, Instant::now());
+            picker.last.store(avoided.unwrap_or(NONE), Ordering::Relaxed);
+            let worn = picker.draw(None, Instant::now());
             assert_eq!(agent(worn.profile().unwrap()), *expected, "draw {turn}");
         }
     }
@@ -324,7 +333,7 @@ mod tests {
     fn clones_share_the_turn() {
         let profiles = profiles(&["a", "b"]);
         let clone = profiles.clone().on_exhausted(OnExhausted::Reuse);
-        let draw = |profiles: &Profiles| Wearer::new(profiles.clone()).draw(None, Instant::now());
+        let draw = |profiles: &Profiles| ProfilePicker::new(profiles.clone()).draw(None, Instant::now());
         assert_eq!(agent(draw(&profiles).profile().unwrap()), "a");
         assert_eq!(agent(draw(&clone).profile().unwrap()), "b");
         assert_eq!(profiles.iter().map(agent).collect::<Vec<_>>(), ["a", "b"]);
@@ -334,8 +343,8 @@ mod tests {
     fn concurrent_draws_are_spread_evenly() {
         let profiles = profiles(&["a", "b", "c", "d"]);
         let draw = |_| {
-            let wearer = Wearer::new(profiles.clone());
-            let draw = move || (0..100).map(|_| wearer.draw(None, Instant::now())).collect::<Vec<_>>();
+            let picker = ProfilePicker::new(profiles.clone());
+            let draw = move || (0..100).map(|_| picker.draw(None, Instant::now())).collect::<Vec<_>>();
             thread::spawn(draw)
         };
         let threads: Vec<_> = (0..4).map(draw).collect();
@@ -355,11 +364,11 @@ mod tests {
         }
     }
 
-    /// Waits as a task would, and gives up if nobody wakes it.
-    fn wait(worn: &Arc<Worn>) {
+    /// AssignmentWaker as a task would, and gives up if nobody wakes it.
+    fn wait(worn: &Arc<ProfileAssignment>) {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut place = None;
-        while let Looked::Waits(_) = worn.look(&mut place, &waker, Instant::now()) {
+        while let PollProfile::Waiting(_) = worn.look(&mut place, &waker, Instant::now()) {
             let began = Instant::now();
             thread::park_timeout(Duration::from_secs(20));
             assert!(began.elapsed() < Duration::from_secs(20), "nobody wakes those who wait");
@@ -377,9 +386,9 @@ mod tests {
             .map(|number| {
                 let (profiles, in_use) = (profiles.clone(), in_use.clone());
                 thread::spawn(move || {
-                    let wearer = Wearer::new(profiles);
+                    let picker = ProfilePicker::new(profiles);
                     for round in 0..300_u32 {
-                        let worn = wearer.draw(None, Instant::now());
+                        let worn = picker.draw(None, Instant::now());
                         if (round + number).is_multiple_of(7) {
                             // One who joins the line and is gone.
                             let mut place = None;
@@ -403,10 +412,11 @@ mod tests {
     #[test]
     fn one_place_in_the_line_serves_all_requests_of_an_identity() {
         let profiles = profiles(&["a"]).exclusive();
-        let first = Wearer::new(profiles.clone()).draw(None, Instant::now());
-        let [second, third] = [(); 2].map(|()| Wearer::new(profiles.clone()).draw(None, Instant::now()));
-        let look = |worn: &Arc<Worn>, place: &mut Option<Place>| {
-            matches!(worn.look(place, Waker::noop(), Instant::now()), Looked::Here)
+        let first = ProfilePicker::new(profiles.clone()).draw(None, Instant::now());
+        let [second, third] =
+            [(); 2].map(|()| ProfilePicker::new(profiles.clone()).draw(None, Instant::now()));
+        let look = |worn: &Arc<ProfileAssignment>, place: &mut Option<Place>| {
+            matches!(worn.look(place, Waker::noop(), Instant::now()), PollProfile::Ready)
         };
         let mut places = [None; 3];
         assert!(!look(&second, &mut places[0]) && !look(&third, &mut places[2]));
@@ -416,7 +426,7 @@ mod tests {
         drop(first);
         assert!(look(&second, &mut places[1]) && !look(&third, &mut places[2]));
         // All leave, and come again: at the end of the line.
-        let fourth = Wearer::new(profiles.clone()).draw(None, Instant::now());
+        let fourth = ProfilePicker::new(profiles.clone()).draw(None, Instant::now());
         assert!(!look(&fourth, &mut None));
         third.leave(places[2].unwrap());
         assert!(!look(&third, &mut None));

@@ -4,21 +4,21 @@ use std::{hash::Hasher, sync::Arc};
 
 use super::{
     Lease, PoolError,
-    core::{Ask, BAD, Number, Want},
-    keeper::{Got, Pool},
+    runtime::{AskResult, Pool},
+    state::{BAD_MARK_MILLIS, LeaseRequest, Number, Preference},
     strategy::{MemberView, RequestView},
     wait::Wait,
 };
 
 /// What the settings of the pool make of a request.
-pub(crate) fn want(pool: &Pool, asking: &RequestView<'_>) -> Want {
+pub(crate) fn preference(pool: &Pool, request: &RequestView<'_>) -> Preference {
     if let Some(sticky) = &pool.settings.sticky
-        && let Some(key) = sticky(asking)
+        && let Some(key) = sticky(request)
     {
-        return Want::Key(key);
+        return Preference::Key(key);
     }
-    let Some(choose) = &pool.settings.choose else {
-        return Want::Any;
+    let Some(picker) = &pool.settings.picker else {
+        return Preference::Any;
     };
     let (numbers, candidates): (Vec<Number>, Vec<MemberView>) = pool.inspect(|core, session| {
         let known = core.candidates().filter_map(|(key, member)| {
@@ -26,29 +26,29 @@ pub(crate) fn want(pool: &Pool, asking: &RequestView<'_>) -> Want {
                 id: session(key)?.id().clone(),
                 in_use: member.in_use,
                 uses: member.uses,
-                score: member.score as f64 / BAD as f64,
+                score: member.score as f64 / BAD_MARK_MILLIS as f64,
             };
             Some((key.number, candidate))
         });
         known.unzip()
     });
     if candidates.len() < 2 {
-        return Want::Any;
+        return Preference::Any;
     }
-    let chosen = choose.pick(asking, &candidates).and_then(|index| numbers.get(index));
-    chosen.map_or(Want::Any, |number| Want::Prefer(*number))
+    let chosen = picker.pick(request, &candidates).and_then(|index| numbers.get(index));
+    chosen.map_or(Preference::Any, |number| Preference::Prefer(*number))
 }
 
 /// What a request got at once.
-pub(crate) enum Asked {
+pub(crate) enum Acquisition {
     Leased(Lease),
     Wait(Wait),
 }
 
-pub(crate) fn ask(pool: &Arc<Pool>, ask: &Ask) -> Result<Asked, PoolError> {
+pub(crate) fn ask(pool: &Arc<Pool>, ask: &LeaseRequest) -> Result<Acquisition, PoolError> {
     match pool.ask(ask)? {
-        Got::Leased(key, session) => Ok(Asked::Leased(Lease::new(pool.clone(), key, session))),
-        Got::Wait(place) => Wait::new(pool.clone(), place).map(Asked::Wait),
+        AskResult::Leased(key, session) => Ok(Acquisition::Leased(Lease::new(pool.clone(), key, session))),
+        AskResult::Wait(place) => Wait::new(pool.clone(), place).map(Acquisition::Wait),
     }
 }
 

@@ -15,12 +15,15 @@ use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::{
-    core::{Answer, Ask, Core, End, Host, Key, Limits, Mark, Place, Refusal, Step},
+    classify::{Outcome, Verdict},
     error::{PoolError, PoolErrorKind},
-    judge::{Outcome, Verdict},
-    seats::Seats,
+    slot_leases::SlotLeases,
+    state::{
+        EffectSink, Feedback, Key, LeaseDecision, LeaseRequest, Limits, MemberEnd, PoolState, Refusal, Step,
+        WaiterRef,
+    },
     strategy::{Picker, RequestView},
-    warm,
+    warm_up,
 };
 use crate::{
     gate::{
@@ -36,7 +39,7 @@ use crate::{
 pub(crate) type StickyKey = Arc<dyn Fn(&RequestView<'_>) -> Option<u64> + Send + Sync>;
 
 /// How outcomes are judged.
-pub(crate) type Judge = Arc<dyn Fn(&Outcome<'_>) -> Verdict + Send + Sync>;
+pub(crate) type Classify = Arc<dyn Fn(&Outcome<'_>) -> Verdict + Send + Sync>;
 
 /// The settings of a pool beside those of its core.
 pub(crate) struct Settings {
@@ -45,10 +48,10 @@ pub(crate) struct Settings {
     pub(crate) max_wait: Duration,
     pub(crate) max_cooldown: Duration,
     /// How many sessions the pools of this name have in all processes, if they are shared.
-    pub(crate) seats: Option<u32>,
+    pub(crate) slots: Option<u32>,
     pub(crate) sticky: Option<StickyKey>,
-    pub(crate) choose: Option<Arc<dyn Picker>>,
-    pub(crate) judge: Judge,
+    pub(crate) picker: Option<Arc<dyn Picker>>,
+    pub(crate) classify: Classify,
 }
 
 /// What all handles of a pool share.
@@ -56,74 +59,74 @@ pub(crate) struct Pool {
     pub(crate) sessions: Sessions,
     pub(crate) settings: Settings,
     /// What its sessions sit on, if they are shared with other processes.
-    pub(crate) seats: Option<Arc<Seats>>,
+    pub(crate) slots: Option<Arc<SlotLeases>>,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
-    core: Core<Notes>,
-    notes: Notes,
-    alarm: Alarm,
+    core: PoolState<Effects>,
+    effects: Effects,
+    timer: Timer,
 }
 
 /// When the pool is to be ticked though nobody asks.
 #[derive(Default)]
-struct Alarm {
+struct Timer {
     at: Option<Duration>,
     /// Tells one setting from the next.
     number: u64,
     handle: Option<AbortHandle>,
 }
 
-/// The core's host: the sessions by the place of their members, and what is to be done after the step.
-pub(crate) struct Notes {
+/// The core's effects: the sessions by the place of their members, and what is to be done after the step.
+pub(crate) struct Effects {
     sessions: Vec<Option<Session>>,
     /// Whether a rule was there when it was last asked for. Without one, a session whose gate stands still is opened by the next
     /// request that is sent under it.
     has_rule: bool,
     jitter: Jitter,
-    after: After,
+    deferred: Deferred,
 }
 
 /// What is left to do once the lock is released.
 #[derive(Default)]
-struct After {
-    orders: Vec<Key>,
-    gone: Vec<(Key, Option<Session>, End)>,
+struct Deferred {
+    warm_ups: Vec<Key>,
+    removed: Vec<(Key, Option<Session>, MemberEnd)>,
     /// Gates that move; who waits for them is to be told.
     moving: Vec<(Key, Session)>,
     /// Gates that nobody works on.
     still: Vec<(Key, Session)>,
     woken: Vec<Waker>,
-    forgotten: Vec<Waker>,
+    discarded: Vec<Waker>,
     causes: Vec<RenewalError>,
-    alarm: Option<(Duration, u64, Option<AbortHandle>)>,
+    timer: Option<(Duration, u64, Option<AbortHandle>)>,
 }
 
-impl After {
-    fn is_nothing(&self) -> bool {
-        let Self { orders, gone, moving, still, woken, forgotten, causes, alarm } = self;
-        orders.is_empty()
-            && gone.is_empty()
+impl Deferred {
+    fn is_empty(&self) -> bool {
+        let Self { warm_ups, removed, moving, still, woken, discarded, causes, timer } = self;
+        warm_ups.is_empty()
+            && removed.is_empty()
             && moving.is_empty()
             && still.is_empty()
             && woken.is_empty()
-            && forgotten.is_empty()
+            && discarded.is_empty()
             && causes.is_empty()
-            && alarm.is_none()
+            && timer.is_none()
     }
 }
 
-impl Host for Notes {
+impl EffectSink for Effects {
     type Waker = Waker;
     type Cause = RenewalError;
 
-    fn order(&mut self, member: Key) {
-        self.after.orders.push(member);
+    fn start_warm_up(&mut self, member: Key) {
+        self.deferred.warm_ups.push(member);
     }
-    fn gone(&mut self, member: Key, end: End) {
+    fn removed(&mut self, member: Key, end: MemberEnd) {
         let session = self.session_mut(member).take();
-        self.after.gone.push((member, session, end));
+        self.deferred.removed.push((member, session, end));
     }
     fn is_open(&mut self, member: Key) -> bool {
         let Some(session) = self.session(member) else {
@@ -134,34 +137,34 @@ impl Host for Notes {
             Outlook::Still if !self.has_rule => true,
             Outlook::Still => {
                 let session = session.clone();
-                self.after.still.push((member, session));
+                self.deferred.still.push((member, session));
                 false
             }
             Outlook::Moving => {
                 let session = session.clone();
-                self.after.moving.push((member, session));
+                self.deferred.moving.push((member, session));
                 false
             }
         }
     }
-    fn can_order(&mut self) -> bool {
+    fn can_start_warm_up(&mut self) -> bool {
         driver::is_in_runtime()
     }
     fn wake(&mut self, waker: Waker) {
-        self.after.woken.push(waker);
+        self.deferred.woken.push(waker);
     }
-    fn forget(&mut self, waker: Option<Waker>, cause: Option<RenewalError>) {
-        self.after.forgotten.extend(waker);
-        self.after.causes.extend(cause);
+    fn discard(&mut self, waker: Option<Waker>, cause: Option<RenewalError>) {
+        self.deferred.discarded.extend(waker);
+        self.deferred.causes.extend(cause);
     }
     fn random(&mut self) -> u64 {
         self.jitter.draw()
     }
 }
 
-impl Notes {
+impl Effects {
     fn new(jitter: Jitter) -> Self {
-        Self { sessions: Vec::new(), has_rule: true, jitter, after: After::default() }
+        Self { sessions: Vec::new(), has_rule: true, jitter, deferred: Deferred::default() }
     }
 
     fn session(&self, member: Key) -> Option<&Session> {
@@ -177,30 +180,30 @@ impl Notes {
     }
 
     /// Takes what is to be done, if there is anything.
-    fn take(&mut self) -> Option<After> {
-        if self.after.is_nothing() {
+    fn take(&mut self) -> Option<Deferred> {
+        if self.deferred.is_empty() {
             return None;
         }
-        let mut after = std::mem::take(&mut self.after);
+        let mut deferred = std::mem::take(&mut self.deferred);
         if !driver::is_in_runtime() {
             // What nobody can work on here stays noted until somebody in a runtime passes.
-            self.after.still = std::mem::take(&mut after.still);
+            self.deferred.still = std::mem::take(&mut deferred.still);
         }
-        Some(after)
+        Some(deferred)
     }
 }
 
 /// What a request got.
-pub(crate) enum Got {
+pub(crate) enum AskResult {
     Leased(Key, Session),
-    Wait(Place),
+    Wait(WaiterRef),
 }
 
 /// What a waiter sees.
-pub(crate) enum Seen {
+pub(crate) enum PollResult {
     Leased(Key, Session),
-    Refused(PoolError),
-    Nothing,
+    Rejected(PoolError),
+    Pending,
 }
 
 impl Pool {
@@ -211,15 +214,15 @@ impl Pool {
         first: u64,
     ) -> Arc<Self> {
         let jitter = Jitter::seeded(sessions.registry.shared.jitter.draw());
-        let core = Core::new(&settings.limits, first);
-        let inner = Inner { core, notes: Notes::new(jitter), alarm: Alarm::default() };
+        let core = PoolState::new(&settings.limits, first);
+        let inner = Inner { core, effects: Effects::new(jitter), timer: Timer::default() };
         let share = sessions.registry.shared.share.clone();
-        let seats = share.map(|share| Seats::new(share, &settings.name, settings.seats));
-        let pool = Arc::new(Self { sessions, settings, seats, inner: Mutex::new(inner) });
+        let slots = share.map(|share| SlotLeases::new(share, &settings.name, settings.slots));
+        let pool = Arc::new(Self { sessions, settings, slots, inner: Mutex::new(inner) });
         for session in members {
             pool.event(|core, step| {
-                let adopted = core.adopt(step)?;
-                step.host.session_mut(adopted).replace(session)
+                let joined = core.join(step)?;
+                step.effects.session_mut(joined).replace(session)
             });
         }
         pool
@@ -231,32 +234,32 @@ impl Pool {
     }
 
     /// Asks for a member.
-    pub(crate) fn ask(self: &Arc<Self>, ask: &Ask) -> Result<Got, PoolError> {
+    pub(crate) fn ask(self: &Arc<Self>, ask: &LeaseRequest) -> Result<AskResult, PoolError> {
         let answer = self.event(|core, step| match core.ask(step, ask) {
-            Answer::Leased(key) => Ok(Got::Leased(key, step.host.leased(key))),
-            Answer::Wait(place) => Ok(Got::Wait(place)),
-            Answer::Refuse(refusal) => Err(refusal),
+            LeaseDecision::Leased(key) => Ok(AskResult::Leased(key, step.effects.leased(key))),
+            LeaseDecision::Wait(place) => Ok(AskResult::Wait(place)),
+            LeaseDecision::Refuse(refusal) => Err(refusal),
         });
         answer.map_err(|refusal| match refusal {
-            Refusal::Overloaded => PoolError::new(PoolErrorKind::TooManyWaiting, &self.settings.name),
-            Refusal::Broken(cause) => PoolError::broken(&self.settings.name, cause),
+            Refusal::QueueFull => PoolError::new(PoolErrorKind::TooManyWaiting, &self.settings.name),
+            Refusal::Unavailable(cause) => PoolError::unavailable(&self.settings.name, cause),
         })
     }
 
     /// Looks whether a waiter has been served. `Nothing` means that `waker` was stored; otherwise the place is given back.
-    pub(crate) fn poll(self: &Arc<Self>, place: Place, waker: &Waker) -> Seen {
+    pub(crate) fn poll(self: &Arc<Self>, place: WaiterRef, waker: &Waker) -> PollResult {
         // Cloned, and the old one dropped, outside the lock.
         let mut waker = Some(waker.clone());
         let seen = self.event(|core, step| match core.poll(step, place) {
-            Some(Ok(key)) => Seen::Leased(key, step.host.leased(key)),
-            Some(Err(cause)) => Seen::Refused(PoolError::broken(&self.settings.name, cause)),
-            None if core.is_starved() => {
+            Some(Ok(key)) => PollResult::Leased(key, step.effects.leased(key)),
+            Some(Err(cause)) => PollResult::Rejected(PoolError::unavailable(&self.settings.name, cause)),
+            None if core.needs_runtime() => {
                 core.leave(step, place);
-                Seen::Refused(PoolError::new(PoolErrorKind::NoRuntime, &self.settings.name))
+                PollResult::Rejected(PoolError::new(PoolErrorKind::NoRuntime, &self.settings.name))
             }
             None => {
                 std::mem::swap(core.waker(place), &mut waker);
-                Seen::Nothing
+                PollResult::Pending
             }
         });
         drop(waker);
@@ -264,12 +267,12 @@ impl Pool {
     }
 
     /// A waiter gives up.
-    pub(crate) fn leave(self: &Arc<Self>, place: Place) {
+    pub(crate) fn leave(self: &Arc<Self>, place: WaiterRef) {
         self.event(|core, step| core.leave(step, place));
     }
 
     /// A waiter has waited too long.
-    pub(crate) fn time_out(self: &Arc<Self>, place: Place) {
+    pub(crate) fn time_out(self: &Arc<Self>, place: WaiterRef) {
         self.event(|core, step| {
             core.count_time_out();
             core.leave(step, place);
@@ -283,14 +286,14 @@ impl Pool {
 
     /// News about a member.
     pub(crate) fn mark(self: &Arc<Self>, key: Key, verdict: Verdict) {
-        let mark = match verdict {
+        let feedback = match verdict {
             Verdict::Neutral => return,
-            Verdict::Good => Mark::Good,
-            Verdict::Bad => Mark::Bad,
-            Verdict::CoolDown(rest) => Mark::Rest(rest.min(self.settings.max_cooldown)),
-            Verdict::Retire => Mark::Retire,
+            Verdict::Good => Feedback::Good,
+            Verdict::Bad => Feedback::Bad,
+            Verdict::CoolDown(rest) => Feedback::CoolDown(rest.min(self.settings.max_cooldown)),
+            Verdict::Retire => Feedback::Retire,
         };
-        self.event(|core, step| core.mark(step, key, mark));
+        self.event(|core, step| core.apply_feedback(step, key, feedback));
     }
 
     /// Applies whatever is due.
@@ -298,41 +301,41 @@ impl Pool {
         self.event(|core, step| core.tick(step));
     }
 
-    /// The alarm of this number has rung; whatever is due after this event sets the next one.
-    pub(crate) fn ring(self: &Arc<Self>, number: u64) {
+    /// The timer of this number has rung; whatever is due after this event sets the next one.
+    pub(crate) fn fire(self: &Arc<Self>, number: u64) {
         {
             let mut inner = self.inner.lock();
-            if inner.alarm.number == number {
-                inner.alarm.at = None;
+            if inner.timer.number == number {
+                inner.timer.at = None;
             }
         }
         self.tick();
     }
 
-    /// The alarm of this number will not ring. Everybody looks, so that one who is inside a runtime sets it again.
-    pub(crate) fn lose_alarm(self: &Arc<Self>, number: u64) {
+    /// The timer of this number will not fire. Everybody looks, so that one who is inside a runtime sets it again.
+    pub(crate) fn timer_lost(self: &Arc<Self>, number: u64) {
         {
             let mut inner = self.inner.lock();
-            if inner.alarm.number != number || inner.alarm.at.is_none() {
+            if inner.timer.number != number || inner.timer.at.is_none() {
                 return;
             }
-            inner.alarm.at = None;
+            inner.timer.at = None;
         }
-        let rouse = self.decide(|core, step| core.rouse(step)).1;
-        if let Some(mut after) = rouse {
+        let wake_all = self.decide(|core, step| core.wake_all(step)).1;
+        if let Some(mut deferred) = wake_all {
             // Not set from here, where it would be lost again.
-            if after.alarm.take().is_some() {
-                self.inner.lock().alarm.at = None;
+            if deferred.timer.take().is_some() {
+                self.inner.lock().timer.at = None;
             }
-            self.run(after);
+            self.run(deferred);
         }
     }
 
-    pub(crate) fn set_alarm(&self, number: u64, handle: AbortHandle) {
+    pub(crate) fn set_timer(&self, number: u64, handle: AbortHandle) {
         {
             let mut inner = self.inner.lock();
-            if inner.alarm.number == number {
-                inner.alarm.handle = Some(handle);
+            if inner.timer.number == number {
+                inner.timer.handle = Some(handle);
                 return;
             }
         }
@@ -354,17 +357,17 @@ impl Pool {
         self.event(|core, step| core.opened(step, key, result));
     }
 
-    fn look(self: &Arc<Self>, key: Key) {
-        self.event(|core, step| core.look(step, key));
+    fn recheck(self: &Arc<Self>, key: Key) {
+        self.event(|core, step| core.recheck(step, key));
     }
 
     /// Looks at the core and the sessions, changing nothing. `look` must not run code that is not ours.
     pub(crate) fn inspect<R>(
         &self,
-        look: impl FnOnce(&Core<Notes>, &dyn Fn(Key) -> Option<Session>) -> R,
+        look: impl FnOnce(&PoolState<Effects>, &dyn Fn(Key) -> Option<Session>) -> R,
     ) -> R {
         let inner = self.inner.lock();
-        look(&inner.core, &|key| inner.notes.session(key).cloned())
+        look(&inner.core, &|key| inner.effects.session(key).cloned())
     }
 
     /// The time by the pool's clock.
@@ -377,110 +380,113 @@ impl Pool {
     }
 
     /// One event: the core decides under the lock; the rest is done after it.
-    fn event<R>(self: &Arc<Self>, decide: impl FnOnce(&mut Core<Notes>, &mut Step<'_, Notes>) -> R) -> R {
-        let (result, after) = self.decide(decide);
-        if let Some(after) = after {
-            self.run(after);
+    fn event<R>(
+        self: &Arc<Self>,
+        decide: impl FnOnce(&mut PoolState<Effects>, &mut Step<'_, Effects>) -> R,
+    ) -> R {
+        let (result, deferred) = self.decide(decide);
+        if let Some(deferred) = deferred {
+            self.run(deferred);
         }
         result
     }
 
     fn decide<R>(
         &self,
-        decide: impl FnOnce(&mut Core<Notes>, &mut Step<'_, Notes>) -> R,
-    ) -> (R, Option<After>) {
+        decide: impl FnOnce(&mut PoolState<Effects>, &mut Step<'_, Effects>) -> R,
+    ) -> (R, Option<Deferred>) {
         let mut inner = self.inner.lock();
-        let Inner { core, notes, alarm } = &mut *inner;
+        let Inner { core, effects, timer } = &mut *inner;
         // Read under the lock, so that time does not go back from one event to the next.
         let now = self.now();
-        let result = decide(core, &mut Step { host: notes, limits: &self.settings.limits, now });
-        if !notes.after.still.is_empty() && !driver::is_in_runtime() {
+        let result = decide(core, &mut Step { effects: effects, limits: &self.settings.limits, now });
+        if !effects.deferred.still.is_empty() && !driver::is_in_runtime() {
             // Somebody in a runtime has to pass.
-            core.rouse(&mut Step { host: notes, limits: &self.settings.limits, now });
+            core.wake_all(&mut Step { effects: effects, limits: &self.settings.limits, now });
         }
-        let mut after = notes.take();
-        if let Some(at) = core.alarm()
-            && alarm.at.is_none_or(|set| at < set)
+        let mut deferred = effects.take();
+        if let Some(at) = core.next_timer()
+            && timer.at.is_none_or(|set| at < set)
             && driver::is_in_runtime()
         {
-            alarm.number += 1;
-            alarm.at = Some(at);
-            let old = alarm.handle.take();
-            after.get_or_insert_default().alarm = Some((at, alarm.number, old));
+            timer.number += 1;
+            timer.at = Some(at);
+            let old = timer.handle.take();
+            deferred.get_or_insert_default().timer = Some((at, timer.number, old));
         }
-        (result, after)
+        (result, deferred)
     }
 
-    /// Does what is left to do, and what comes of that, one after the other: orders may be many.
-    fn run(self: &Arc<Self>, after: After) {
-        let mut left = VecDeque::from([after]);
-        while let Some(after) = left.pop_front() {
-            after.woken.into_iter().for_each(Waker::wake);
-            drop((after.forgotten, after.causes));
-            for (key, session, end) in after.gone {
+    /// Does what is left to do, and what comes of that, one after the other: warm_ups may be many.
+    fn run(self: &Arc<Self>, deferred: Deferred) {
+        let mut left = VecDeque::from([deferred]);
+        while let Some(deferred) = left.pop_front() {
+            deferred.woken.into_iter().for_each(Waker::wake);
+            drop((deferred.discarded, deferred.causes));
+            for (key, session, end) in deferred.removed {
                 if let Some(session) = &session {
                     self.sessions.registry.forget(session);
                 }
-                if let Some(seats) = &self.seats {
-                    seats.rise(key, session, end);
+                if let Some(slots) = &self.slots {
+                    slots.release(key, session, end);
                 }
             }
-            if let Some((at, number, old)) = after.alarm {
+            if let Some((at, number, old)) = deferred.timer {
                 if let Some(old) = old {
                     old.abort();
                 }
-                warm::set_alarm(self, at, number);
+                warm_up::set_timer(self, at, number);
             }
-            for (key, session) in after.moving {
-                Watch::set(self, key, &session);
+            for (key, session) in deferred.moving {
+                GateWatch::set(self, key, &session);
             }
-            if !(after.still.is_empty() && after.orders.is_empty()) {
+            if !(deferred.still.is_empty() && deferred.warm_ups.is_empty()) {
                 let has_rule = self.has_rule();
-                self.inner.lock().notes.has_rule = has_rule;
-                for (key, session) in after.still {
+                self.inner.lock().effects.has_rule = has_rule;
+                for (key, session) in deferred.still {
                     if has_rule {
-                        warm::renew(self, key, session);
+                        warm_up::renew(self, key, session);
                     } else {
-                        left.extend(self.decide(|core, step| core.look(step, key)).1);
+                        left.extend(self.decide(|core, step| core.recheck(step, key)).1);
                     }
                 }
-                for key in after.orders {
-                    left.extend(self.carry_out(key, has_rule));
+                for key in deferred.warm_ups {
+                    left.extend(self.run_warm_up(key, has_rule));
                 }
             }
         }
     }
 
     /// The session of an ordered member is this one.
-    pub(crate) fn seat(&self, key: Key, session: Session) {
-        self.inner.lock().notes.session_mut(key).replace(session);
+    pub(crate) fn attach_session(&self, key: Key, session: Session) {
+        self.inner.lock().effects.session_mut(key).replace(session);
     }
 
     /// Lets a member be another process's, as soon as its leases have ended.
-    pub(crate) fn give_back(self: &Arc<Self>, key: Key) {
-        self.event(|core, step| core.mark(step, key, Mark::GiveBack));
+    pub(crate) fn release(self: &Arc<Self>, key: Key) {
+        self.event(|core, step| core.apply_feedback(step, key, Feedback::Release));
     }
 
     /// Makes the session of an ordered member. It serves as it is where no rule says how to warm it, and where it is warm already.
-    fn carry_out(self: &Arc<Self>, key: Key, has_rule: bool) -> Option<After> {
-        let order = warm::Order::new(self, key);
-        if let Some(seats) = &self.seats {
-            seats.fill(self, order);
+    fn run_warm_up(self: &Arc<Self>, key: Key, has_rule: bool) -> Option<Deferred> {
+        let guard = warm_up::WarmUpGuard::new(self, key);
+        if let Some(slots) = &self.slots {
+            slots.fill(self, guard);
             return None;
         }
         let session = self.sessions.registry.member(self.member_id(key.number));
         let is_warm = !has_rule || session.0.gate.outlook() == Outlook::Open;
-        self.inner.lock().notes.session_mut(key).replace(session.clone());
+        self.inner.lock().effects.session_mut(key).replace(session.clone());
         if is_warm {
-            order.keep();
+            guard.keep();
             return self.decide(|core, step| core.warmed(step, key, Ok(()))).1;
         }
-        warm::up(order, session);
+        warm_up::warm_up(guard, session);
         None
     }
 }
 
-impl Notes {
+impl Effects {
     /// The session of a member that was leased just now.
     fn leased(&self, key: Key) -> Session {
         self.session(key).expect("a member that serves has its session").clone()
@@ -500,13 +506,13 @@ impl fmt::Debug for Pool {
 }
 
 /// Looks at a member again when its session's gate changes.
-struct Watch {
+struct GateWatch {
     pool: Weak<Pool>,
     key: Key,
     place: Mutex<Option<(Weak<SessionInner>, Ticket)>>,
 }
 
-impl Watch {
+impl GateWatch {
     fn set(pool: &Arc<Pool>, key: Key, session: &Session) {
         let watch = Arc::new(Self { pool: Arc::downgrade(pool), key, place: Mutex::new(None) });
         {
@@ -523,7 +529,7 @@ impl Watch {
     }
 }
 
-impl Wake for Watch {
+impl Wake for GateWatch {
     fn wake(self: Arc<Self>) {
         let place = self.place.lock().take();
         let Some((session, ticket)) = place else {
@@ -533,7 +539,7 @@ impl Wake for Watch {
             Gate::unqueue(&session, ticket);
         }
         if let Some(pool) = self.pool.upgrade() {
-            pool.look(self.key);
+            pool.recheck(self.key);
         }
     }
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::core::Number;
+use super::state::Number;
 
 /// Asks for a session that nobody has used, set in a request's extensions.
 ///

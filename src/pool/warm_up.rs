@@ -1,4 +1,4 @@
-//! The tasks of a pool: sessions that are warmed up or renewed, and the alarm. Each tells the pool how it ends, also when it is
+//! The tasks of a pool: sessions that are warmed up or renewed, and the timer. Each tells the pool how it ends, also when it is
 //! dropped before its end.
 
 use std::{
@@ -8,24 +8,24 @@ use std::{
 
 use tokio::runtime::Handle;
 
-use super::{core::Key, keeper::Pool};
+use super::{runtime::Pool, state::Key};
 use crate::{
     gate::{RenewalError, RenewalErrorKind},
     session::Session,
 };
 
 /// A member that was ordered; lost if it is dropped without an outcome.
-pub(crate) struct Order {
+pub(crate) struct WarmUpGuard {
     pool: Weak<Pool>,
     key: Key,
 }
 
-impl Order {
+impl WarmUpGuard {
     pub(crate) fn new(pool: &Arc<Pool>, key: Key) -> Self {
         Self { pool: Arc::downgrade(pool), key }
     }
 
-    /// Whoever has the order now tells the outcome.
+    /// Whoever has the guard now tells the outcome.
     pub(crate) fn keep(mut self) {
         self.pool = Weak::new();
     }
@@ -41,7 +41,7 @@ impl Order {
     }
 }
 
-impl Drop for Order {
+impl Drop for WarmUpGuard {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
             pool.lost(self.key);
@@ -50,7 +50,7 @@ impl Drop for Order {
 }
 
 /// Warms a new session up by the renewal rule. The renewal itself runs in the gate's own task; this one waits for its end.
-pub(crate) fn up(order: Order, session: Session) {
+pub(crate) fn warm_up(guard: WarmUpGuard, session: Session) {
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
@@ -58,13 +58,13 @@ pub(crate) fn up(order: Order, session: Session) {
         let result = session.renew().await;
         // First, so that it can be forgotten if it came to nothing.
         drop(session);
-        order.finish(result.map(drop));
+        guard.finish(result.map(drop));
     });
 }
 
 /// Renews the session of a member that nobody works on.
 pub(crate) fn renew(pool: &Arc<Pool>, key: Key, session: Session) {
-    let renewed = Renewed { pool: pool.clone(), key, result: None };
+    let renewed = WarmUpResult { pool: pool.clone(), key, result: None };
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
@@ -76,13 +76,13 @@ pub(crate) fn renew(pool: &Arc<Pool>, key: Key, session: Session) {
 }
 
 /// Tells the pool how the renewal of a member's session has ended, or that it was lost.
-struct Renewed {
+struct WarmUpResult {
     pool: Arc<Pool>,
     key: Key,
     result: Option<Result<(), RenewalError>>,
 }
 
-impl Drop for Renewed {
+impl Drop for WarmUpResult {
     fn drop(&mut self) {
         let lost = || Err(RenewalError::new(RenewalErrorKind::Aborted));
         let result = self.result.take().unwrap_or_else(lost);
@@ -90,32 +90,32 @@ impl Drop for Renewed {
     }
 }
 
-/// Ticks the pool at `at`; the alarm is lost with its runtime.
-pub(crate) fn set_alarm(pool: &Arc<Pool>, at: Duration, number: u64) {
-    let mut alarm = Alarm { pool: Arc::downgrade(pool), number };
+/// Ticks the pool at `at`; the timer is lost with its runtime.
+pub(crate) fn set_timer(pool: &Arc<Pool>, at: Duration, number: u64) {
+    let mut timer = Timer { pool: Arc::downgrade(pool), number };
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
     let wait = at.saturating_sub(pool.now());
     let task = runtime.spawn(async move {
         tokio::time::sleep(wait).await;
-        if let Some(pool) = std::mem::take(&mut alarm.pool).upgrade() {
-            pool.ring(number);
+        if let Some(pool) = std::mem::take(&mut timer.pool).upgrade() {
+            pool.fire(number);
         }
     });
-    pool.set_alarm(number, task.abort_handle());
+    pool.set_timer(number, task.abort_handle());
 }
 
 /// Tells its pool when it is dropped without having rung.
-struct Alarm {
+struct Timer {
     pool: Weak<Pool>,
     number: u64,
 }
 
-impl Drop for Alarm {
+impl Drop for Timer {
     fn drop(&mut self) {
         if let Some(pool) = self.pool.upgrade() {
-            pool.lose_alarm(self.number);
+            pool.timer_lost(self.number);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The decisions of a pool: who is leased, who waits, who is made, rested and retired, as plain data.
+//! The decisions of a pool: who is leased, who waits, who is made, cooled and retired, as plain data.
 //!
 //! Nothing here waits, reads a clock, or knows a runtime. Each event carries the time as a [`Duration`] since an origin of the
-//! caller's choice and is applied in one step; what has to be done about wakers and sessions is told to a [`Host`], which must
+//! caller's choice and is applied in one step; what has to be done about wakers and sessions is told to a [`EffectSink`], which must
 //! only note it down, since it is called in the middle of a step.
 //!
 //! A pool has a number of *slots*. A slot is empty, or has a *member* that serves, or one that is on its way (*ordered*), or
@@ -9,44 +9,44 @@
 //! forgotten with its last lease. Members are numbered and no number is used twice, so that news about one is never taken for
 //! news about its successor.
 //!
-//! After each event, nobody stands in a line who could be served by a member that can serve.
+//! After each event, nobody stands in a queue who could be served by a member that can serve.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::ready::{Order, Rank, Ready};
+use super::ready::{Rank, Ready, SelectionOrder};
 use crate::gate::waiters::{Ticket, Waiters};
 
 /// Names a member; it is never used again.
 pub(crate) type Number = u64;
 
 /// What one `mark_bad` adds to a member's score.
-pub(crate) const BAD: u64 = 1000;
+pub(crate) const BAD_MARK_MILLIS: u64 = 1000;
 
 /// What the core tells its owner in the middle of a step, and asks.
-pub(crate) trait Host {
+pub(crate) trait EffectSink {
     /// Wakes a waiting task.
     type Waker;
     /// Why a member could not be made.
     type Cause: Clone;
 
     /// A session is to be made for this member and warmed up.
-    fn order(&mut self, member: Key);
+    fn start_warm_up(&mut self, member: Key);
     /// The member is gone; nobody has a lease of it. What becomes of its session depends on how it went.
-    fn gone(&mut self, member: Key, end: End);
-    /// Whether a session can be sent under at this moment. If not, the host sees to it that [`Core::look`] is called when that
-    /// may have changed, or [`Core::opened`] when it has.
+    fn removed(&mut self, member: Key, end: MemberEnd);
+    /// Whether a session can be sent under at this moment. If not, the host sees to it that [`PoolState::recheck`] is called when that
+    /// may have changed, or [`PoolState::opened`] when it has.
     fn is_open(&mut self, member: Key) -> bool;
     /// Whether orders can be carried out where this step is made.
-    fn can_order(&mut self) -> bool;
+    fn can_start_warm_up(&mut self) -> bool;
     fn wake(&mut self, waker: Self::Waker);
     /// What nobody needs any more; it is dropped after the lock is released.
-    fn forget(&mut self, waker: Option<Self::Waker>, cause: Option<Self::Cause>);
+    fn discard(&mut self, waker: Option<Self::Waker>, cause: Option<Self::Cause>);
     fn random(&mut self) -> u64;
 }
 
 /// What goes with every event: whom to tell, within which bounds, and when it is.
 pub(crate) struct Step<'a, H> {
-    pub(crate) host: &'a mut H,
+    pub(crate) effects: &'a mut H,
     pub(crate) limits: &'a Limits,
     pub(crate) now: Duration,
 }
@@ -56,31 +56,31 @@ pub(crate) struct Step<'a, H> {
 pub(crate) struct Limits {
     pub(crate) size: u32,
     /// Leases of one member at once.
-    pub(crate) cap: usize,
+    pub(crate) max_in_flight: usize,
     /// The least time from one lease of a member to its next.
-    pub(crate) delay: Duration,
+    pub(crate) min_delay: Duration,
     /// The delay is longer by up to so many thousandths of it.
     pub(crate) delay_jitter: u64,
     /// The score, in thousandths, at which a member is retired.
     pub(crate) max_score: u64,
     /// What a good mark takes off the score, in thousandths.
-    pub(crate) heal: u64,
+    pub(crate) score_decrement: u64,
     pub(crate) max_uses: Option<u64>,
     pub(crate) max_age: Option<Duration>,
     /// How many may wait at once.
-    pub(crate) waiting: usize,
+    pub(crate) max_waiting: usize,
     /// Warm-ups that may fail in a row.
-    pub(crate) failures: u32,
+    pub(crate) max_failures: u32,
     /// How long a broken pool rests before it tries again; it doubles each time.
-    pub(crate) rest: Duration,
-    pub(crate) rest_most: Duration,
-    pub(crate) order: Order,
+    pub(crate) backoff: Duration,
+    pub(crate) backoff_max: Duration,
+    pub(crate) order: SelectionOrder,
 }
 
 impl Limits {
     /// Whether the pool grows with each request while it is not full, so that all members share the work from the start.
     fn spreads(&self) -> bool {
-        matches!(self.order, Order::RoundRobin | Order::Random)
+        matches!(self.order, SelectionOrder::RoundRobin | SelectionOrder::Random)
     }
 
     fn is_spent(&self, member: &Member) -> bool {
@@ -88,13 +88,13 @@ impl Limits {
     }
 
     fn is_aged(&self, member: &Member, now: Duration) -> bool {
-        self.max_age.is_some_and(|most| now.saturating_sub(member.born) >= most)
+        self.max_age.is_some_and(|most| now.saturating_sub(member.warmed_at) >= most)
     }
 
     /// Whether a budget of the member is in its last tenth: time to warm its successor.
     fn is_late(&self, member: &Member, now: Duration) -> bool {
         self.max_uses.is_some_and(|most| member.uses >= most - most.div_ceil(10))
-            || self.max_age.is_some_and(|most| now.saturating_sub(member.born) >= most - most / 10)
+            || self.max_age.is_some_and(|most| now.saturating_sub(member.warmed_at) >= most - most / 10)
     }
 }
 
@@ -107,14 +107,14 @@ pub(crate) struct Key {
 
 /// What a request asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ask {
-    pub(crate) want: Want,
+pub(crate) struct LeaseRequest {
+    pub(crate) preference: Preference,
     /// Members that have failed it before. They are taken again only if the pool is no larger than these.
     pub(crate) avoid: Vec<Number>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Want {
+pub(crate) enum Preference {
     #[default]
     Any,
     /// Any, but this one if it can serve at once.
@@ -127,28 +127,28 @@ pub(crate) enum Want {
 
 /// The answer to a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Answer<E> {
+pub(crate) enum LeaseDecision<E> {
     Leased(Key),
-    Wait(Place),
+    Wait(WaiterRef),
     Refuse(Refusal<E>),
 }
 
 /// Why a request gets no member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal<E> {
-    Overloaded,
-    Broken(E),
+    QueueFull,
+    Unavailable(E),
 }
 
 /// A place in one of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
-    line: Line,
+pub(crate) struct WaiterRef {
+    queue: QueueKey,
     ticket: Ticket,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Line {
+enum QueueKey {
     Any,
     Slot(u32),
     Unused,
@@ -156,31 +156,31 @@ enum Line {
 
 /// What a waiter brings along.
 #[derive(Clone, Debug)]
-struct Note {
+struct WaiterInfo {
     /// Numbers all waiters of all lines.
     arrival: u64,
     avoid: Vec<Number>,
 }
 
 /// What a waiter is given in the end.
-type Given<E> = Result<Key, E>;
+type LeaseResult<E> = Result<Key, E>;
 
-type Waiting<H> = Waiters<<H as Host>::Waker, Given<<H as Host>::Cause>, Note>;
+type Waiting<H> = Waiters<<H as EffectSink>::Waker, LeaseResult<<H as EffectSink>::Cause>, WaiterInfo>;
 
 /// News about a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
+pub(crate) enum Feedback {
     Good,
     Bad,
-    Rest(Duration),
+    CoolDown(Duration),
     Retire,
     /// Another process is to have it.
-    GiveBack,
+    Release,
 }
 
 /// What is left of a member that is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum MemberEnd {
     /// It was retired: nobody is to use its session again.
     Retired,
     /// Its session is for whoever takes it next: it was given back, or has never served.
@@ -189,22 +189,22 @@ pub(crate) enum End {
 
 /// Why a member was retired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cause {
+pub(crate) enum RetireReason {
     Errors,
     Uses,
     Age,
-    Hand,
+    Manual,
     /// A request asked for a new one while the pool was full.
     Replaced,
     /// It could not be renewed.
     Failed,
-    GivenBack,
+    Released,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     /// Its session is being made and warmed up.
-    Ordered,
+    Warming,
     /// It is warm and waits to take over its slot.
     Standby,
     Serving,
@@ -224,17 +224,17 @@ pub(crate) struct Member {
     /// In thousandths.
     pub(crate) score: u64,
     /// When it became warm.
-    pub(crate) born: Duration,
+    pub(crate) warmed_at: Duration,
     /// Before this it is not leased.
     pub(crate) ready_at: Duration,
     pub(crate) good: u64,
     pub(crate) bad: u64,
-    pub(crate) rests: u64,
-    end: End,
+    pub(crate) cooldowns: u64,
+    end: MemberEnd,
     slot: u32,
     /// The number of its last lease.
     leased: u64,
-    queue: Queue,
+    readiness: Readiness,
 }
 
 impl Member {
@@ -246,8 +246,8 @@ impl Member {
 
 /// Where a member is entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Queue {
-    Nowhere,
+enum Readiness {
+    Unavailable,
     Ready(Rank),
     CoolingDown(Duration),
 }
@@ -260,25 +260,25 @@ struct Slot {
 
 /// What happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
+pub(crate) struct Counters {
     pub(crate) leases: u64,
     pub(crate) unused: u64,
     pub(crate) waited: u64,
-    pub(crate) overloaded: u64,
-    pub(crate) broken: u64,
-    pub(crate) left: u64,
+    pub(crate) rejected_queue_full: u64,
+    pub(crate) rejected_unavailable: u64,
+    pub(crate) abandoned: u64,
     pub(crate) timed_out: u64,
     pub(crate) waiting_peak: u64,
-    pub(crate) ordered: u64,
+    pub(crate) created: u64,
     pub(crate) warmed: u64,
-    pub(crate) failed: u64,
+    pub(crate) warm_ups_failed: u64,
     pub(crate) good: u64,
     pub(crate) bad: u64,
-    pub(crate) rests: u64,
+    pub(crate) cooldowns: u64,
     pub(crate) retired_errors: u64,
     pub(crate) retired_uses: u64,
     pub(crate) retired_age: u64,
-    pub(crate) retired_hand: u64,
+    pub(crate) retired_manually: u64,
     pub(crate) retired_replaced: u64,
     pub(crate) retired_failed: u64,
     pub(crate) released: u64,
@@ -286,41 +286,41 @@ pub(crate) struct Tally {
 
 /// The state of one pool.
 #[derive(Clone)]
-pub(crate) struct Core<H: Host> {
+pub(crate) struct PoolState<H: EffectSink> {
     members: Vec<Option<Member>>,
     free: Vec<u32>,
     slots: Vec<Slot>,
     /// Slots with nobody and nobody on the way.
     empty: BTreeSet<u32>,
     ready: Ready,
-    resting: BTreeSet<(Duration, u32)>,
-    any: Waiters<H::Waker, Given<H::Cause>, Note>,
-    /// One line for each slot.
-    keyed: Vec<Waiters<H::Waker, Given<H::Cause>, Note>>,
+    cooling: BTreeSet<(Duration, u32)>,
+    any: Waiters<H::Waker, LeaseResult<H::Cause>, WaiterInfo>,
+    /// One queue for each slot.
+    keyed: Vec<Waiters<H::Waker, LeaseResult<H::Cause>, WaiterInfo>>,
     /// Slots in whose lines somebody stands.
     keyed_slots: BTreeSet<u32>,
-    unused: Waiters<H::Waker, Given<H::Cause>, Note>,
+    unused: Waiters<H::Waker, LeaseResult<H::Cause>, WaiterInfo>,
     waiting: usize,
     arrivals: u64,
     leases: u64,
     next_number: Number,
     /// Members in the phase `Ordered`, and those of them whose slot nobody serves.
-    ordered: usize,
+    warming: usize,
     filling: usize,
     serving: usize,
     failures: u32,
-    broken: Option<H::Cause>,
+    unavailable: Option<H::Cause>,
     retry_at: Duration,
-    /// How often the pool has rested since a warm-up went well.
-    rests: u32,
+    /// How often the pool has cooled since a warm-up went well.
+    backoffs: u32,
     /// A member was to be ordered where orders cannot be carried out.
-    starved: bool,
+    needs_runtime: bool,
     /// Members that can serve since this step, to be offered to those who wait.
     offers: Vec<u32>,
-    tally: Tally,
+    counters: Counters,
 }
 
-impl<H: Host> Core<H> {
+impl<H: EffectSink> PoolState<H> {
     pub(crate) fn new(limits: &Limits, first_number: Number) -> Self {
         Self {
             members: Vec::new(),
@@ -328,7 +328,7 @@ impl<H: Host> Core<H> {
             slots: vec![Slot::default(); limits.size as usize],
             empty: (0..limits.size).collect(),
             ready: Ready::new(limits.order),
-            resting: BTreeSet::new(),
+            cooling: BTreeSet::new(),
             any: Waiters::new(),
             keyed: (0..limits.size).map(|_| Waiters::new()).collect(),
             keyed_slots: BTreeSet::new(),
@@ -337,34 +337,34 @@ impl<H: Host> Core<H> {
             arrivals: 0,
             leases: 0,
             next_number: first_number,
-            ordered: 0,
+            warming: 0,
             filling: 0,
             serving: 0,
             failures: 0,
-            broken: None,
+            unavailable: None,
             retry_at: Duration::ZERO,
-            rests: 0,
-            starved: false,
+            backoffs: 0,
+            needs_runtime: false,
             offers: Vec::new(),
-            tally: Tally::default(),
+            counters: Counters::default(),
         }
     }
 
-    pub(crate) fn tally(&self) -> &Tally {
-        &self.tally
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
     }
 
     /// One of those who leave does so because its time is over.
     pub(crate) fn count_time_out(&mut self) {
-        self.tally.timed_out += 1;
+        self.counters.timed_out += 1;
     }
 
     pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
-    pub(crate) fn broken(&self) -> Option<&H::Cause> {
-        self.broken.as_ref()
+    pub(crate) fn unavailable(&self) -> Option<&H::Cause> {
+        self.unavailable.as_ref()
     }
 
     pub(crate) fn member(&self, key: Key) -> Option<&Member> {
@@ -384,19 +384,19 @@ impl<H: Host> Core<H> {
     }
 
     /// Whether somebody waits for a member that could not be ordered where this event happened.
-    pub(crate) fn is_starved(&self) -> bool {
-        self.starved && self.waiting > 0
+    pub(crate) fn needs_runtime(&self) -> bool {
+        self.needs_runtime && self.waiting > 0
     }
 
     /// When a tick is due that nobody else will notice in time.
-    pub(crate) fn alarm(&self) -> Option<Duration> {
+    pub(crate) fn next_timer(&self) -> Option<Duration> {
         if self.waiting == 0 {
             return None;
         }
-        let rested = self.resting.first().map(|(at, _)| *at);
+        let cooled = self.cooling.first().map(|(at, _)| *at);
         let retry =
-            (self.broken.is_some() && self.ordered == 0 && self.would_grow()).then_some(self.retry_at);
-        [rested, retry].into_iter().flatten().min()
+            (self.unavailable.is_some() && self.warming == 0 && self.would_grow()).then_some(self.retry_at);
+        [cooled, retry].into_iter().flatten().min()
     }
 
     fn at(&self, index: u32) -> &Member {
@@ -411,37 +411,37 @@ impl<H: Host> Core<H> {
         Key { index, number: self.at(index).number }
     }
 
-    fn line(&mut self, line: Line) -> &mut Waiting<H> {
-        match line {
-            Line::Any => &mut self.any,
-            Line::Slot(slot) => &mut self.keyed[slot as usize],
-            Line::Unused => &mut self.unused,
+    fn queue(&mut self, queue: QueueKey) -> &mut Waiting<H> {
+        match queue {
+            QueueKey::Any => &mut self.any,
+            QueueKey::Slot(slot) => &mut self.keyed[slot as usize],
+            QueueKey::Unused => &mut self.unused,
         }
     }
 }
 
 /// Requests: coming, waiting, leaving, ending.
-impl<H: Host> Core<H> {
+impl<H: EffectSink> PoolState<H> {
     /// A request asks for a member.
-    pub(crate) fn ask(&mut self, step: &mut Step<'_, H>, ask: &Ask) -> Answer<H::Cause> {
-        // Whoever has rested by now is for those who wait: the alarm may be late, and nobody overtakes.
-        self.wake_rested(step);
-        self.settle(step);
-        let avoid = self.avoidable(&ask.avoid);
-        let (line, taken) = match ask.want {
-            Want::Any => (Line::Any, self.take_any(step, None, avoid)),
-            Want::Prefer(number) => (Line::Any, self.take_any(step, Some(number), avoid)),
-            Want::Key(key) => {
+    pub(crate) fn ask(&mut self, step: &mut Step<'_, H>, ask: &LeaseRequest) -> LeaseDecision<H::Cause> {
+        // Whoever has cooled by now is for those who wait: the alarm may be late, and nobody overtakes.
+        self.end_cooldowns(step);
+        self.serve_waiters(step);
+        let avoid = self.effective_avoid(&ask.avoid);
+        let (queue, taken) = match ask.preference {
+            Preference::Any => (QueueKey::Any, self.lease_any(step, None, avoid)),
+            Preference::Prefer(number) => (QueueKey::Any, self.lease_any(step, Some(number), avoid)),
+            Preference::Key(key) => {
                 let slot = self.slot_of(key, avoid);
-                (Line::Slot(slot), self.take_of(step, slot))
+                (QueueKey::Slot(slot), self.lease_slot(step, slot))
             }
-            Want::Unused => (Line::Unused, self.take_unused(step)),
+            Preference::Unused => (QueueKey::Unused, self.lease_unused(step)),
         };
         let answer = match taken {
-            Some(key) => Answer::Leased(key),
-            None => self.wait(step, line, avoid),
+            Some(key) => LeaseDecision::Leased(key),
+            None => self.wait(step, queue, avoid),
         };
-        self.settle(step);
+        self.serve_waiters(step);
         self.grow(step);
         answer
     }
@@ -449,39 +449,39 @@ impl<H: Host> Core<H> {
     /// A waiter looks. `None` means that it has to wait on, and its waker should be stored.
     ///
     /// Any other answer gives the place back: it must not be used again.
-    pub(crate) fn poll(&mut self, step: &mut Step<'_, H>, place: Place) -> Option<Result<Key, H::Cause>> {
-        self.wake_rested(step);
-        self.settle(step);
+    pub(crate) fn poll(&mut self, step: &mut Step<'_, H>, place: WaiterRef) -> Option<Result<Key, H::Cause>> {
+        self.end_cooldowns(step);
+        self.serve_waiters(step);
         self.grow(step);
-        let line = self.line(place.line);
-        if !line.has_outcome(place.ticket) {
+        let queue = self.queue(place.queue);
+        if !queue.has_outcome(place.ticket) {
             return None;
         }
-        let (waker, outcome) = line.remove(place.ticket);
-        step.host.forget(waker, None);
+        let (waker, outcome) = queue.remove(place.ticket);
+        step.effects.discard(waker, None);
         outcome
     }
 
-    pub(crate) fn waker(&mut self, place: Place) -> &mut Option<H::Waker> {
-        self.line(place.line).waker_mut(place.ticket)
+    pub(crate) fn waker(&mut self, place: WaiterRef) -> &mut Option<H::Waker> {
+        self.queue(place.queue).waker_mut(place.ticket)
     }
 
     /// A waiter gives up. What it was given and has not taken up goes to the next.
-    pub(crate) fn leave(&mut self, step: &mut Step<'_, H>, place: Place) {
-        let line = self.line(place.line);
-        let in_line = !line.has_outcome(place.ticket);
-        let (waker, outcome) = line.remove(place.ticket);
-        self.tally.left += 1;
-        if in_line {
-            self.left_line(place.line);
+    pub(crate) fn leave(&mut self, step: &mut Step<'_, H>, place: WaiterRef) {
+        let queue = self.queue(place.queue);
+        let in_queue = !queue.has_outcome(place.ticket);
+        let (waker, outcome) = queue.remove(place.ticket);
+        self.counters.abandoned += 1;
+        if in_queue {
+            self.left_queue(place.queue);
         }
         match outcome {
             Some(Ok(key)) => {
-                step.host.forget(waker, None);
+                step.effects.discard(waker, None);
                 self.end(step, key, false);
             }
-            Some(Err(cause)) => step.host.forget(waker, Some(cause)),
-            None => step.host.forget(waker, None),
+            Some(Err(cause)) => step.effects.discard(waker, Some(cause)),
+            None => step.effects.discard(waker, None),
         }
     }
 
@@ -492,40 +492,40 @@ impl<H: Host> Core<H> {
         member.in_use -= 1;
         if !used {
             member.uses -= 1;
-            self.tally.unused += 1;
+            self.counters.unused += 1;
         }
         let member = self.at(key.index);
         if member.phase == Phase::Draining && member.in_use == 0 {
-            self.bury(step, key.index);
+            self.remove(step, key.index);
         } else {
-            self.requeue(step, key.index);
+            self.update_readiness(step, key.index);
             if !used {
                 // It may be unused again, though it stands where it stood.
                 self.offers.push(key.index);
             }
         }
-        self.wake_rested(step);
-        self.close(step);
+        self.end_cooldowns(step);
+        self.finish_event(step);
     }
 
     /// Applies whatever is due.
     pub(crate) fn tick(&mut self, step: &mut Step<'_, H>) {
-        self.wake_rested(step);
-        self.settle(step);
+        self.end_cooldowns(step);
+        self.serve_waiters(step);
         self.grow(step);
     }
 
     /// Wakes everybody, so that somebody who can carry out orders does.
-    pub(crate) fn rouse(&mut self, step: &mut Step<'_, H>) {
-        self.any.wake_all(|waker| step.host.wake(waker));
-        self.unused.wake_all(|waker| step.host.wake(waker));
+    pub(crate) fn wake_all(&mut self, step: &mut Step<'_, H>) {
+        self.any.wake_all(|waker| step.effects.wake(waker));
+        self.unused.wake_all(|waker| step.effects.wake(waker));
         for slot in &self.keyed_slots {
-            self.keyed[*slot as usize].wake_all(|waker| step.host.wake(waker));
+            self.keyed[*slot as usize].wake_all(|waker| step.effects.wake(waker));
         }
     }
 
     /// Whom a request does not get; with everybody to be avoided, nobody is.
-    fn avoidable<'a>(&self, avoid: &'a [Number]) -> &'a [Number] {
+    fn effective_avoid<'a>(&self, avoid: &'a [Number]) -> &'a [Number] {
         let is_avoided = |index| avoid.contains(&self.at(index).number);
         if avoid.is_empty() || self.slots.iter().all(|slot| slot.serving.is_some_and(is_avoided)) {
             return &[];
@@ -533,17 +533,17 @@ impl<H: Host> Core<H> {
         avoid
     }
 
-    fn take_any(&mut self, step: &mut Step<'_, H>, prefer: Option<Number>, avoid: &[Number]) -> Option<Key> {
+    fn lease_any(&mut self, step: &mut Step<'_, H>, prefer: Option<Number>, avoid: &[Number]) -> Option<Key> {
         let preferred = prefer.and_then(|number| {
             self.ready.iter().find(|index| self.at(*index).number == number && !avoid.contains(&number))
         });
-        if let Some(key) = preferred.and_then(|index| self.take(step, index)) {
+        if let Some(key) = preferred.and_then(|index| self.lease(step, index)) {
             return Some(key);
         }
-        let random = if step.limits.order == Order::Random { step.host.random() } else { 0 };
+        let random = if step.limits.order == SelectionOrder::Random { step.effects.random() } else { 0 };
         let mut taken = None;
         while let Some(index) = self.ready.first(random, |index| !avoid.contains(&self.at(index).number)) {
-            taken = self.take(step, index);
+            taken = self.lease(step, index);
             if taken.is_some() {
                 break;
             }
@@ -551,25 +551,25 @@ impl<H: Host> Core<H> {
         // A pool that is not full grows: by each request if all members are to share the work, and otherwise by one that finds
         // nobody idle, unless one member is to be used until it fails.
         let busy = taken.is_some_and(|key| self.at(key.index).in_use > 1);
-        if step.limits.spreads() || (busy && step.limits.order == Order::LeastLoaded) {
-            self.order_anywhere(step);
+        if step.limits.spreads() || (busy && step.limits.order == SelectionOrder::LeastLoaded) {
+            self.warm_up_anywhere(step);
         }
         taken
     }
 
-    fn take_of(&mut self, step: &mut Step<'_, H>, slot: u32) -> Option<Key> {
+    fn lease_slot(&mut self, step: &mut Step<'_, H>, slot: u32) -> Option<Key> {
         let index = self.slots[slot as usize].serving?;
-        let taken = if self.is_ready(index) { self.take(step, index) } else { None };
+        let taken = if self.is_ready(index) { self.lease(step, index) } else { None };
         // Its age may have been the reason why not; then another serves by now.
         taken.or_else(|| {
             let other = self.slots[slot as usize].serving.filter(|other| *other != index)?;
-            if self.is_ready(other) { self.take(step, other) } else { None }
+            if self.is_ready(other) { self.lease(step, other) } else { None }
         })
     }
 
-    fn take_unused(&mut self, step: &mut Step<'_, H>) -> Option<Key> {
+    fn lease_unused(&mut self, step: &mut Step<'_, H>) -> Option<Key> {
         while let Some(index) = self.ready.first(0, |index| self.is_unused(index)) {
-            if let Some(key) = self.take(step, index) {
+            if let Some(key) = self.lease(step, index) {
                 return Some(key);
             }
         }
@@ -580,7 +580,7 @@ impl<H: Host> Core<H> {
         let slot = self.standby()?;
         self.replace(step, slot);
         let index = self.slots[slot as usize].serving?;
-        if self.is_ready(index) { self.take(step, index) } else { None }
+        if self.is_ready(index) { self.lease(step, index) } else { None }
     }
 
     /// A slot where a member stands by to take over.
@@ -600,43 +600,43 @@ impl<H: Host> Core<H> {
         slots.clone().find(is_good).unwrap_or((key % size) as u32)
     }
 
-    fn wait(&mut self, step: &mut Step<'_, H>, line: Line, avoid: &[Number]) -> Answer<H::Cause> {
-        if let Some(cause) = self.hopeless(step, line) {
-            self.tally.broken += 1;
-            return Answer::Refuse(Refusal::Broken(cause));
+    fn wait(&mut self, step: &mut Step<'_, H>, queue: QueueKey, avoid: &[Number]) -> LeaseDecision<H::Cause> {
+        if let Some(cause) = self.cannot_be_served(step, queue) {
+            self.counters.rejected_unavailable += 1;
+            return LeaseDecision::Refuse(Refusal::Unavailable(cause));
         }
-        if self.waiting >= step.limits.waiting {
-            self.tally.overloaded += 1;
-            return Answer::Refuse(Refusal::Overloaded);
+        if self.waiting >= step.limits.max_waiting {
+            self.counters.rejected_queue_full += 1;
+            return LeaseDecision::Refuse(Refusal::QueueFull);
         }
         self.arrivals += 1;
-        let note = Note { arrival: self.arrivals, avoid: avoid.to_vec() };
-        let ticket = self.line(line).push_with(note);
+        let note = WaiterInfo { arrival: self.arrivals, avoid: avoid.to_vec() };
+        let ticket = self.queue(queue).push_with(note);
         self.waiting += 1;
-        self.tally.waited += 1;
-        self.tally.waiting_peak = self.tally.waiting_peak.max(self.waiting as u64);
-        if let Line::Slot(slot) = line {
+        self.counters.waited += 1;
+        self.counters.waiting_peak = self.counters.waiting_peak.max(self.waiting as u64);
+        if let QueueKey::Slot(slot) = queue {
             self.keyed_slots.insert(slot);
         }
-        Answer::Wait(Place { line, ticket })
+        LeaseDecision::Wait(WaiterRef { queue, ticket })
     }
 
-    /// Why nobody needs to wait in this line: the pool is broken, and no member is left that could serve it.
-    fn hopeless(&self, step: &Step<'_, H>, line: Line) -> Option<H::Cause> {
-        let cause = self.broken.as_ref()?;
-        let is_served = match line {
-            Line::Any => self.serving > 0,
-            Line::Slot(slot) => self.slots[slot as usize].serving.is_some(),
-            Line::Unused => false,
+    /// Why nobody needs to wait in this queue: the pool is broken, and no member is left that could serve it.
+    fn cannot_be_served(&self, step: &Step<'_, H>, queue: QueueKey) -> Option<H::Cause> {
+        let cause = self.unavailable.as_ref()?;
+        let is_served = match queue {
+            QueueKey::Any => self.serving > 0,
+            QueueKey::Slot(slot) => self.slots[slot as usize].serving.is_some(),
+            QueueKey::Unused => false,
         };
-        let is_tried = self.ordered > 0 || step.now >= self.retry_at;
+        let is_tried = self.warming > 0 || step.now >= self.retry_at;
         (!is_served && !is_tried).then(|| cause.clone())
     }
 
-    /// One has left its line, served or not.
-    fn left_line(&mut self, line: Line) {
+    /// One has left its queue, served or not.
+    fn left_queue(&mut self, queue: QueueKey) {
         self.waiting -= 1;
-        if let Line::Slot(slot) = line
+        if let QueueKey::Slot(slot) = queue
             && self.keyed[slot as usize].is_empty()
         {
             self.keyed_slots.remove(&slot);
@@ -645,9 +645,9 @@ impl<H: Host> Core<H> {
 }
 
 /// Members: leased, entered where they can be found, offered.
-impl<H: Host> Core<H> {
+impl<H: EffectSink> PoolState<H> {
     fn is_ready(&self, index: u32) -> bool {
-        matches!(self.at(index).queue, Queue::Ready(_))
+        matches!(self.at(index).readiness, Readiness::Ready(_))
     }
 
     fn is_unused(&self, index: u32) -> bool {
@@ -656,19 +656,19 @@ impl<H: Host> Core<H> {
     }
 
     /// Leases a member that is ready, unless it turns out that it cannot serve; then it is not ready any more.
-    fn take(&mut self, step: &mut Step<'_, H>, index: u32) -> Option<Key> {
+    fn lease(&mut self, step: &mut Step<'_, H>, index: u32) -> Option<Key> {
         let key = self.key(index);
         if step.limits.is_aged(self.at(index), step.now) {
-            self.retire_at(step, index, Cause::Age);
+            self.retire_at(step, index, RetireReason::Age);
             return None;
         }
-        if !step.host.is_open(key) {
+        if !step.effects.is_open(key) {
             self.at_mut(index).phase = Phase::Shut;
-            self.requeue(step, index);
+            self.update_readiness(step, index);
             return None;
         }
         self.leases += 1;
-        self.tally.leases += 1;
+        self.counters.leases += 1;
         let delay = self.draw_delay(step);
         let leased = self.leases;
         let member = self.at_mut(index);
@@ -676,82 +676,82 @@ impl<H: Host> Core<H> {
         member.uses += 1;
         member.leased = leased;
         member.ready_at = member.ready_at.max(step.now.saturating_add(delay));
-        self.requeue(step, index);
+        self.update_readiness(step, index);
         let member = self.at(index);
         if step.limits.is_spent(member) {
-            self.retire_at(step, index, Cause::Uses);
+            self.retire_at(step, index, RetireReason::Uses);
         } else if step.limits.is_late(member, step.now) {
             let slot = member.slot;
-            self.order_in(step, slot);
+            self.warm_up_slot(step, slot);
         }
         Some(key)
     }
 
     fn draw_delay(&mut self, step: &mut Step<'_, H>) -> Duration {
-        let delay = step.limits.delay;
+        let delay = step.limits.min_delay;
         if delay == Duration::ZERO || step.limits.delay_jitter == 0 {
             return delay;
         }
-        let thousandths = step.host.random() % (step.limits.delay_jitter + 1);
+        let thousandths = step.effects.random() % (step.limits.delay_jitter + 1);
         delay.saturating_add(delay.mul_f64(thousandths as f64 / 1000.0))
     }
 
     /// Enters a member where it is to be found now.
-    fn requeue(&mut self, step: &Step<'_, H>, index: u32) {
+    fn update_readiness(&mut self, step: &Step<'_, H>, index: u32) {
         let member = self.at(index);
-        let queue = if member.phase != Phase::Serving || member.in_use >= step.limits.cap {
-            Queue::Nowhere
+        let readiness = if member.phase != Phase::Serving || member.in_use >= step.limits.max_in_flight {
+            Readiness::Unavailable
         } else if member.ready_at > step.now {
-            Queue::CoolingDown(member.ready_at)
+            Readiness::CoolingDown(member.ready_at)
         } else {
-            Queue::Ready(match step.limits.order {
-                Order::RoundRobin => (0, member.leased),
-                Order::LeastLoaded => (member.in_use as u64, member.leased),
-                Order::FillFirst => (0, u64::from(member.slot)),
-                Order::Random => (0, 0),
+            Readiness::Ready(match step.limits.order {
+                SelectionOrder::RoundRobin => (0, member.leased),
+                SelectionOrder::LeastLoaded => (member.in_use as u64, member.leased),
+                SelectionOrder::FillFirst => (0, u64::from(member.slot)),
+                SelectionOrder::Random => (0, 0),
             })
         };
-        let old = std::mem::replace(&mut self.at_mut(index).queue, queue);
-        if old == queue {
+        let old = std::mem::replace(&mut self.at_mut(index).readiness, readiness);
+        if old == readiness {
             return;
         }
         match old {
-            Queue::Nowhere => {}
-            Queue::Ready(rank) => self.ready.remove(index, rank),
-            Queue::CoolingDown(at) => {
-                self.resting.remove(&(at, index));
+            Readiness::Unavailable => {}
+            Readiness::Ready(rank) => self.ready.remove(index, rank),
+            Readiness::CoolingDown(at) => {
+                self.cooling.remove(&(at, index));
             }
         }
-        match queue {
-            Queue::Nowhere => {}
-            Queue::Ready(rank) => {
+        match readiness {
+            Readiness::Unavailable => {}
+            Readiness::Ready(rank) => {
                 self.ready.insert(index, rank);
                 if self.waiting > 0 {
                     self.offers.push(index);
                 }
             }
-            Queue::CoolingDown(at) => {
-                self.resting.insert((at, index));
+            Readiness::CoolingDown(at) => {
+                self.cooling.insert((at, index));
             }
         }
     }
 
     /// Those whose rest is over can serve.
-    fn wake_rested(&mut self, step: &mut Step<'_, H>) {
-        while let Some((_, index)) = self.resting.first().copied().filter(|(at, _)| *at <= step.now) {
-            self.requeue(step, index);
+    fn end_cooldowns(&mut self, step: &mut Step<'_, H>) {
+        while let Some((_, index)) = self.cooling.first().copied().filter(|(at, _)| *at <= step.now) {
+            self.update_readiness(step, index);
         }
     }
 
     /// Offers whoever can serve since this step to those who wait.
-    fn settle(&mut self, step: &mut Step<'_, H>) {
+    fn serve_waiters(&mut self, step: &mut Step<'_, H>) {
         while let Some(index) = self.offers.pop() {
             while self.waiting > 0
                 && self.members[index as usize].is_some()
                 && self.is_ready(index)
                 && let Some(place) = self.next_for(index)
             {
-                let Some(key) = self.take(step, index) else {
+                let Some(key) = self.lease(step, index) else {
                     break;
                 };
                 self.serve(step, place, Ok(key));
@@ -763,58 +763,58 @@ impl<H: Host> Core<H> {
     }
 
     /// Ends an event that may have happened anywhere: if it left something that only somebody in a runtime can do, all look.
-    fn close(&mut self, step: &mut Step<'_, H>) {
-        self.settle(step);
-        if self.is_starved() {
-            self.rouse(step);
+    fn finish_event(&mut self, step: &mut Step<'_, H>) {
+        self.serve_waiters(step);
+        if self.needs_runtime() {
+            self.wake_all(step);
         }
     }
 
     /// The one that has waited longest among those whom this member can serve.
-    fn next_for(&self, index: u32) -> Option<Place> {
+    fn next_for(&self, index: u32) -> Option<WaiterRef> {
         let member = self.at(index);
         let any = self.any.iter().find(|ticket| !self.any.note(*ticket).avoid.contains(&member.number));
         let keyed = &self.keyed[member.slot as usize];
         let of_slot = keyed.oldest();
         let unused = if self.is_unused(index) { self.unused.oldest() } else { None };
         let places = [
-            any.map(|ticket| (self.any.note(ticket).arrival, Line::Any, ticket)),
-            of_slot.map(|ticket| (keyed.note(ticket).arrival, Line::Slot(member.slot), ticket)),
-            unused.map(|ticket| (self.unused.note(ticket).arrival, Line::Unused, ticket)),
+            any.map(|ticket| (self.any.note(ticket).arrival, QueueKey::Any, ticket)),
+            of_slot.map(|ticket| (keyed.note(ticket).arrival, QueueKey::Slot(member.slot), ticket)),
+            unused.map(|ticket| (self.unused.note(ticket).arrival, QueueKey::Unused, ticket)),
         ];
         let oldest = places.into_iter().flatten().min_by_key(|(arrival, ..)| *arrival);
-        oldest.map(|(_, line, ticket)| Place { line, ticket })
+        oldest.map(|(_, queue, ticket)| WaiterRef { queue, ticket })
     }
 
-    fn serve(&mut self, step: &mut Step<'_, H>, place: Place, outcome: Result<Key, H::Cause>) {
-        if let Some(waker) = self.line(place.line).end(place.ticket, outcome) {
-            step.host.wake(waker);
+    fn serve(&mut self, step: &mut Step<'_, H>, place: WaiterRef, outcome: Result<Key, H::Cause>) {
+        if let Some(waker) = self.queue(place.queue).end(place.ticket, outcome) {
+            step.effects.wake(waker);
         }
-        self.left_line(place.line);
+        self.left_queue(place.queue);
     }
 }
 
 /// Slots: filled, handed over, emptied.
-impl<H: Host> Core<H> {
+impl<H: EffectSink> PoolState<H> {
     /// A session that was there before takes a slot.
-    pub(crate) fn adopt(&mut self, step: &mut Step<'_, H>) -> Option<Key> {
+    pub(crate) fn join(&mut self, step: &mut Step<'_, H>) -> Option<Key> {
         let slot = self.empty.pop_first()?;
         let index = self.enter(slot, Phase::Standby);
         self.slots[slot as usize].next = Some(index);
-        self.at_mut(index).born = step.now;
+        self.at_mut(index).warmed_at = step.now;
         self.promote(step, slot);
         Some(self.key(index))
     }
 
     /// An order was carried out, or could not be.
     pub(crate) fn warmed(&mut self, step: &mut Step<'_, H>, key: Key, result: Result<(), H::Cause>) {
-        debug_assert_eq!(self.member(key).map(|member| member.phase), Some(Phase::Ordered));
+        debug_assert_eq!(self.member(key).map(|member| member.phase), Some(Phase::Warming));
         match result {
             Ok(()) => {
                 self.warm(step);
-                self.tally.warmed += 1;
-                let slot = self.leave_order(key.index, Phase::Standby);
-                self.at_mut(key.index).born = step.now;
+                self.counters.warmed += 1;
+                let slot = self.end_warm_up(key.index, Phase::Standby);
+                self.at_mut(key.index).warmed_at = step.now;
                 if self.slots[slot as usize].serving.is_none() {
                     self.promote(step, slot);
                 } else if !self.unused.is_empty() {
@@ -822,28 +822,28 @@ impl<H: Host> Core<H> {
                 }
             }
             Err(cause) => {
-                self.drop_order(step, key.index);
+                self.abandon_warm_up(step, key.index);
                 self.fail(step, cause);
             }
         }
-        self.wake_rested(step);
-        self.settle(step);
+        self.end_cooldowns(step);
+        self.serve_waiters(step);
         self.grow(step);
-        self.close(step);
+        self.finish_event(step);
     }
 
     /// An order was lost: nothing is known about whether it could have been carried out.
     pub(crate) fn lost(&mut self, step: &mut Step<'_, H>, key: Key) {
-        self.drop_order(step, key.index);
-        self.rouse(step);
-        self.settle(step);
+        self.abandon_warm_up(step, key.index);
+        self.wake_all(step);
+        self.serve_waiters(step);
     }
 
     /// The session of a member that was shut can be sent under again, or could not be renewed.
     pub(crate) fn opened(&mut self, step: &mut Step<'_, H>, key: Key, result: Result<(), H::Cause>) {
         if self.member(key).is_none_or(|member| member.phase != Phase::Shut) {
             if let Err(cause) = result {
-                step.host.forget(None, Some(cause));
+                step.effects.discard(None, Some(cause));
             }
             return;
         }
@@ -851,89 +851,89 @@ impl<H: Host> Core<H> {
             Ok(()) => {
                 self.warm(step);
                 self.at_mut(key.index).phase = Phase::Serving;
-                self.requeue(step, key.index);
+                self.update_readiness(step, key.index);
             }
             Err(cause) => {
-                self.retire_at(step, key.index, Cause::Failed);
+                self.retire_at(step, key.index, RetireReason::Failed);
                 self.fail(step, cause);
             }
         }
-        self.wake_rested(step);
-        self.settle(step);
+        self.end_cooldowns(step);
+        self.serve_waiters(step);
         self.grow(step);
-        self.close(step);
+        self.finish_event(step);
     }
 
     /// Something has happened to the session of a member that was shut.
-    pub(crate) fn look(&mut self, step: &mut Step<'_, H>, key: Key) {
+    pub(crate) fn recheck(&mut self, step: &mut Step<'_, H>, key: Key) {
         let is_shut = self.member(key).is_some_and(|member| member.phase == Phase::Shut);
-        if is_shut && step.host.is_open(key) {
+        if is_shut && step.effects.is_open(key) {
             self.at_mut(key.index).phase = Phase::Serving;
-            self.requeue(step, key.index);
-            self.wake_rested(step);
-            self.close(step);
+            self.update_readiness(step, key.index);
+            self.end_cooldowns(step);
+            self.finish_event(step);
         }
     }
 
     /// News about a member; news about one that is gone is none.
-    pub(crate) fn mark(&mut self, step: &mut Step<'_, H>, key: Key, mark: Mark) {
+    pub(crate) fn apply_feedback(&mut self, step: &mut Step<'_, H>, key: Key, feedback: Feedback) {
         let Some(member) = self.member(key) else {
             return;
         };
         let is_retired = !matches!(member.phase, Phase::Serving | Phase::Shut);
         let member = self.at_mut(key.index);
-        match mark {
-            Mark::Good => {
+        match feedback {
+            Feedback::Good => {
                 member.good += 1;
-                member.score = member.score.saturating_sub(step.limits.heal);
-                self.tally.good += 1;
+                member.score = member.score.saturating_sub(step.limits.score_decrement);
+                self.counters.good += 1;
             }
-            Mark::Bad => {
+            Feedback::Bad => {
                 member.bad += 1;
-                member.score = member.score.saturating_add(BAD);
-                self.tally.bad += 1;
+                member.score = member.score.saturating_add(BAD_MARK_MILLIS);
+                self.counters.bad += 1;
                 if !is_retired && self.at(key.index).score >= step.limits.max_score {
-                    self.retire_at(step, key.index, Cause::Errors);
+                    self.retire_at(step, key.index, RetireReason::Errors);
                 }
             }
-            Mark::Rest(rest) => {
-                member.rests += 1;
+            Feedback::CoolDown(rest) => {
+                member.cooldowns += 1;
                 member.ready_at = member.ready_at.max(step.now.saturating_add(rest));
-                self.tally.rests += 1;
-                self.requeue(step, key.index);
+                self.counters.cooldowns += 1;
+                self.update_readiness(step, key.index);
             }
-            Mark::Retire | Mark::GiveBack if is_retired => {}
-            Mark::GiveBack => self.retire_at(step, key.index, Cause::GivenBack),
-            Mark::Retire => self.retire_at(step, key.index, Cause::Hand),
+            Feedback::Retire | Feedback::Release if is_retired => {}
+            Feedback::Release => self.retire_at(step, key.index, RetireReason::Released),
+            Feedback::Retire => self.retire_at(step, key.index, RetireReason::Manual),
         }
-        self.settle(step);
+        self.serve_waiters(step);
         self.grow(step);
-        self.close(step);
+        self.finish_event(step);
     }
 
     /// Makes members on their way as many as those need whom nobody could serve, as far as there is room.
     fn grow(&mut self, step: &mut Step<'_, H>) {
-        self.starved = false;
+        self.needs_runtime = false;
         if self.waiting == 0 {
             return;
         }
-        while self.any.len() > self.filling.saturating_mul(step.limits.cap) {
-            if !self.order_anywhere(step) {
+        while self.any.len() > self.filling.saturating_mul(step.limits.max_in_flight) {
+            if !self.warm_up_anywhere(step) {
                 break;
             }
         }
         let wanted: Vec<u32> = self.keyed_slots.intersection(&self.empty).copied().collect();
         for slot in wanted {
-            self.order_in(step, slot);
+            self.warm_up_slot(step, slot);
         }
         while !self.unused.is_empty()
             && let Some(slot) = self.standby()
         {
             self.replace(step, slot);
-            self.settle(step);
+            self.serve_waiters(step);
         }
-        while self.unused.len() > self.ordered {
-            if !self.order_anywhere(step) && !self.order_successor(step) {
+        while self.unused.len() > self.warming {
+            if !self.warm_up_anywhere(step) && !self.warm_up_successor(step) {
                 break;
             }
         }
@@ -948,38 +948,38 @@ impl<H: Host> Core<H> {
     }
 
     /// Orders a member for the first empty slot. `false`: there is none, or it cannot be done now.
-    fn order_anywhere(&mut self, step: &mut Step<'_, H>) -> bool {
+    fn warm_up_anywhere(&mut self, step: &mut Step<'_, H>) -> bool {
         let slot = self.empty.first().copied();
-        slot.is_some_and(|slot| self.order_in(step, slot))
+        slot.is_some_and(|slot| self.warm_up_slot(step, slot))
     }
 
     /// Orders a successor for the member that is worth least: by its score, then by its uses.
-    fn order_successor(&mut self, step: &mut Step<'_, H>) -> bool {
+    fn warm_up_successor(&mut self, step: &mut Step<'_, H>) -> bool {
         let without = (0..).zip(&self.slots).filter(|(_, slot)| slot.next.is_none());
         let serving = without.filter_map(|(slot, entry)| Some((slot, self.at(entry.serving?))));
         let least = serving.max_by_key(|(_, member)| (member.score, member.uses)).map(|(slot, _)| slot);
-        least.is_some_and(|slot| self.order_in(step, slot))
+        least.is_some_and(|slot| self.warm_up_slot(step, slot))
     }
 
     /// Orders the next member of a slot, unless one is on its way.
-    fn order_in(&mut self, step: &mut Step<'_, H>, slot: u32) -> bool {
-        let may_try = self.broken.is_none() || (self.ordered == 0 && step.now >= self.retry_at);
+    fn warm_up_slot(&mut self, step: &mut Step<'_, H>, slot: u32) -> bool {
+        let may_try = self.unavailable.is_none() || (self.warming == 0 && step.now >= self.retry_at);
         if self.slots[slot as usize].next.is_some() || !may_try {
             return false;
         }
-        if !step.host.can_order() {
-            self.starved = true;
+        if !step.effects.can_start_warm_up() {
+            self.needs_runtime = true;
             return false;
         }
-        let index = self.enter(slot, Phase::Ordered);
+        let index = self.enter(slot, Phase::Warming);
         self.slots[slot as usize].next = Some(index);
-        self.ordered += 1;
-        self.tally.ordered += 1;
+        self.warming += 1;
+        self.counters.created += 1;
         if self.slots[slot as usize].serving.is_none() {
             self.filling += 1;
         }
         self.empty.remove(&slot);
-        step.host.order(self.key(index));
+        step.effects.start_warm_up(self.key(index));
         true
     }
 
@@ -992,15 +992,15 @@ impl<H: Host> Core<H> {
             in_use: 0,
             uses: 0,
             score: 0,
-            born: Duration::ZERO,
+            warmed_at: Duration::ZERO,
             ready_at: Duration::ZERO,
             good: 0,
             bad: 0,
-            rests: 0,
-            end: End::Free,
+            cooldowns: 0,
+            end: MemberEnd::Free,
             slot,
             leased: 0,
-            queue: Queue::Nowhere,
+            readiness: Readiness::Unavailable,
         };
         match self.free.pop() {
             Some(index) => {
@@ -1015,11 +1015,11 @@ impl<H: Host> Core<H> {
     }
 
     /// A member is no longer on its way; gives back its slot.
-    fn leave_order(&mut self, index: u32, phase: Phase) -> u32 {
+    fn end_warm_up(&mut self, index: u32, phase: Phase) -> u32 {
         let member = self.at_mut(index);
         member.phase = phase;
         let slot = member.slot;
-        self.ordered -= 1;
+        self.warming -= 1;
         if self.slots[slot as usize].serving.is_none() {
             self.filling -= 1;
         }
@@ -1027,11 +1027,11 @@ impl<H: Host> Core<H> {
     }
 
     /// Gives up a member that was on its way.
-    fn drop_order(&mut self, step: &mut Step<'_, H>, index: u32) {
-        let slot = self.leave_order(index, Phase::Draining);
+    fn abandon_warm_up(&mut self, step: &mut Step<'_, H>, index: u32) {
+        let slot = self.end_warm_up(index, Phase::Draining);
         self.slots[slot as usize].next = None;
         self.note_empty(slot);
-        self.bury(step, index);
+        self.remove(step, index);
     }
 
     /// The member that stands by takes over an unserved slot.
@@ -1041,33 +1041,33 @@ impl<H: Host> Core<H> {
         entry.serving = Some(index);
         self.serving += 1;
         self.at_mut(index).phase = Phase::Serving;
-        self.requeue(step, index);
+        self.update_readiness(step, index);
     }
 
     /// The member that stands by takes over from the one that serves.
     fn replace(&mut self, step: &mut Step<'_, H>, slot: u32) {
         let old = self.slots[slot as usize].serving.expect("one serves");
-        self.retire_at(step, old, Cause::Replaced);
+        self.retire_at(step, old, RetireReason::Replaced);
     }
 
     /// Retires the member that serves a slot; its successor takes over, or is ordered at once.
-    fn retire_at(&mut self, step: &mut Step<'_, H>, index: u32, cause: Cause) {
-        let tally = &mut self.tally;
-        let count = match cause {
-            Cause::Errors => &mut tally.retired_errors,
-            Cause::Uses => &mut tally.retired_uses,
-            Cause::Age => &mut tally.retired_age,
-            Cause::Hand => &mut tally.retired_hand,
-            Cause::Replaced => &mut tally.retired_replaced,
-            Cause::Failed => &mut tally.retired_failed,
-            Cause::GivenBack => &mut tally.released,
+    fn retire_at(&mut self, step: &mut Step<'_, H>, index: u32, reason: RetireReason) {
+        let counters = &mut self.counters;
+        let count = match reason {
+            RetireReason::Errors => &mut counters.retired_errors,
+            RetireReason::Uses => &mut counters.retired_uses,
+            RetireReason::Age => &mut counters.retired_age,
+            RetireReason::Manual => &mut counters.retired_manually,
+            RetireReason::Replaced => &mut counters.retired_replaced,
+            RetireReason::Failed => &mut counters.retired_failed,
+            RetireReason::Released => &mut counters.released,
         };
         *count += 1;
         let member = self.at_mut(index);
         member.phase = Phase::Draining;
-        member.end = if cause == Cause::GivenBack { End::Free } else { End::Retired };
+        member.end = if reason == RetireReason::Released { MemberEnd::Free } else { MemberEnd::Retired };
         let slot = member.slot;
-        self.requeue(step, index);
+        self.update_readiness(step, index);
         self.slots[slot as usize].serving = None;
         self.serving -= 1;
         match self.slots[slot as usize].next {
@@ -1076,21 +1076,21 @@ impl<H: Host> Core<H> {
             None => {
                 self.note_empty(slot);
                 // Whoever gives one back has no need of another.
-                if cause != Cause::GivenBack {
-                    self.order_in(step, slot);
+                if reason != RetireReason::Released {
+                    self.warm_up_slot(step, slot);
                 }
             }
         }
         if self.at(index).in_use == 0 {
-            self.bury(step, index);
+            self.remove(step, index);
         }
     }
 
-    fn bury(&mut self, step: &mut Step<'_, H>, index: u32) {
+    fn remove(&mut self, step: &mut Step<'_, H>, index: u32) {
         let (key, end) = (self.key(index), self.at(index).end);
         self.members[index as usize] = None;
         self.free.push(index);
-        step.host.gone(key, end);
+        step.effects.removed(key, end);
     }
 
     fn note_empty(&mut self, slot: u32) {
@@ -1103,32 +1103,33 @@ impl<H: Host> Core<H> {
     /// A session came to life: the pool is not broken.
     fn warm(&mut self, step: &mut Step<'_, H>) {
         self.failures = 0;
-        self.rests = 0;
-        if let Some(cause) = self.broken.take() {
-            step.host.forget(None, Some(cause));
+        self.backoffs = 0;
+        if let Some(cause) = self.unavailable.take() {
+            step.effects.discard(None, Some(cause));
         }
     }
 
     /// A session could not be brought to life. After too many in a row, those whom no member can serve are told.
     fn fail(&mut self, step: &mut Step<'_, H>, cause: H::Cause) {
-        self.tally.failed += 1;
+        self.counters.warm_ups_failed += 1;
         self.failures = self.failures.saturating_add(1);
-        if self.failures < step.limits.failures {
-            step.host.forget(None, Some(cause));
+        if self.failures < step.limits.max_failures {
+            step.effects.discard(None, Some(cause));
             return;
         }
-        let rest = step.limits.rest.saturating_mul(1 << self.rests.min(16)).min(step.limits.rest_most);
-        self.rests = self.rests.saturating_add(1);
+        let rest =
+            step.limits.backoff.saturating_mul(1 << self.backoffs.min(16)).min(step.limits.backoff_max);
+        self.backoffs = self.backoffs.saturating_add(1);
         self.retry_at = step.now.saturating_add(rest);
-        if let Some(old) = self.broken.replace(cause) {
-            step.host.forget(None, Some(old));
+        if let Some(old) = self.unavailable.replace(cause) {
+            step.effects.discard(None, Some(old));
         }
         let slots: Vec<u32> = self.keyed_slots.iter().copied().collect();
-        for line in slots.into_iter().map(Line::Slot).chain([Line::Any, Line::Unused]) {
-            if let Some(cause) = self.hopeless(step, line) {
-                while let Some(ticket) = self.line(line).oldest() {
-                    self.tally.broken += 1;
-                    self.serve(step, Place { line, ticket }, Err(cause.clone()));
+        for queue in slots.into_iter().map(QueueKey::Slot).chain([QueueKey::Any, QueueKey::Unused]) {
+            if let Some(cause) = self.cannot_be_served(step, queue) {
+                while let Some(ticket) = self.queue(queue).oldest() {
+                    self.counters.rejected_unavailable += 1;
+                    self.serve(step, WaiterRef { queue, ticket }, Err(cause.clone()));
                 }
             }
         }

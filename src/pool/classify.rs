@@ -55,14 +55,14 @@ pub struct Outcome<'a> {
 }
 
 enum Kind<'a> {
-    Answered { status: StatusCode, headers: &'a HeaderMap, extensions: &'a Extensions },
+    Response { status: StatusCode, headers: &'a HeaderMap, extensions: &'a Extensions },
     Failed(&'a (dyn Error + Send + Sync + 'static)),
-    BrokenOff,
+    BodyError,
 }
 
 impl<'a> Outcome<'a> {
-    pub(crate) fn answered<R>(response: &'a http::Response<R>, now: &'a dyn Fn() -> Timestamp) -> Self {
-        let kind = Kind::Answered {
+    pub(crate) fn response<R>(response: &'a http::Response<R>, now: &'a dyn Fn() -> Timestamp) -> Self {
+        let kind = Kind::Response {
             status: response.status(),
             headers: response.headers(),
             extensions: response.extensions(),
@@ -77,14 +77,14 @@ impl<'a> Outcome<'a> {
         Self { kind: Kind::Failed(error), now }
     }
 
-    pub(crate) fn broken_off(now: &'a dyn Fn() -> Timestamp) -> Self {
-        Self { kind: Kind::BrokenOff, now }
+    pub(crate) fn body_error(now: &'a dyn Fn() -> Timestamp) -> Self {
+        Self { kind: Kind::BodyError, now }
     }
 
     /// The status of the answer, if there was one.
     pub fn status(&self) -> Option<StatusCode> {
         match self.kind {
-            Kind::Answered { status, .. } => Some(status),
+            Kind::Response { status, .. } => Some(status),
             _ => None,
         }
     }
@@ -92,7 +92,7 @@ impl<'a> Outcome<'a> {
     /// The headers of the answer, if there was one.
     pub fn headers(&self) -> Option<&'a HeaderMap> {
         match self.kind {
-            Kind::Answered { headers, .. } => Some(headers),
+            Kind::Response { headers, .. } => Some(headers),
             _ => None,
         }
     }
@@ -100,7 +100,7 @@ impl<'a> Outcome<'a> {
     /// The extensions of the answer, if there was one.
     pub fn extensions(&self) -> Option<&'a Extensions> {
         match self.kind {
-            Kind::Answered { extensions, .. } => Some(extensions),
+            Kind::Response { extensions, .. } => Some(extensions),
             _ => None,
         }
     }
@@ -115,7 +115,7 @@ impl<'a> Outcome<'a> {
 
     /// Whether the body of an answer broke off. Its head was judged before.
     pub fn is_body_error(&self) -> bool {
-        matches!(self.kind, Kind::BrokenOff)
+        matches!(self.kind, Kind::BodyError)
     }
 
     /// How long the answer asks to be left alone, by a `Retry-After` in seconds or as a date; a date that has passed is zero.
@@ -135,9 +135,9 @@ impl<'a> Outcome<'a> {
 impl fmt::Debug for Outcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
-            Kind::Answered { status, .. } => f.debug_tuple("Answered").field(status).finish(),
+            Kind::Response { status, .. } => f.debug_tuple("Response").field(status).finish(),
             Kind::Failed(error) => f.debug_tuple("Failed").field(error).finish(),
-            Kind::BrokenOff => f.write_str("BrokenOff"),
+            Kind::BodyError => f.write_str("BodyError"),
         }
     }
 }
@@ -155,7 +155,7 @@ mod tests {
         let response = response.body(()).unwrap();
         // Sun, 06 Nov 1994 08:49:37 GMT
         let now = || Timestamp::from_millis(784_111_777_000);
-        assert_eq!(Verdict::standard(&Outcome::answered(&response, &now)), expected);
+        assert_eq!(Verdict::standard(&Outcome::response(&response, &now)), expected);
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
             check(status, None, verdict);
         }
         let now = || Timestamp::from_millis(0);
-        assert_eq!(Verdict::standard(&Outcome::broken_off(&now)), Verdict::Bad);
+        assert_eq!(Verdict::standard(&Outcome::body_error(&now)), Verdict::Bad);
         let error: crate::gate::BoxError = "refused".into();
         assert_eq!(Verdict::standard(&Outcome::failed(&*error, &now)), Verdict::Bad);
     }
