@@ -123,9 +123,12 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cookies;
+#[cfg(any(feature = "formats", feature = "shared"))]
+mod fs;
 pub mod gate;
 #[cfg(any(doc, doctest))]
 pub mod guides;
+mod hash;
 pub mod pool;
 pub mod profile;
 pub mod profile_layer;

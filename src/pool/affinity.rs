@@ -1,6 +1,6 @@
 //! From a request to what the pool is asked for. Code that is not ours runs here, under no lock.
 
-use std::{hash::Hasher, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Lease, PoolError,
@@ -9,6 +9,7 @@ use super::{
     strategy::{MemberView, RequestView},
     wait::Wait,
 };
+use crate::{gate::jitter::spread, hash::Fnv1a};
 
 /// What the settings of the pool make of a request.
 pub(crate) fn preference(pool: &Pool, request: &RequestView<'_>) -> Preference {
@@ -54,19 +55,6 @@ pub(crate) fn ask(pool: &Arc<Pool>, ask: &LeaseRequest) -> Result<Acquisition, P
 
 /// The key of a text: the same in every run, so that what stuck to a session does so after a restart.
 pub(crate) fn key_of(text: &str) -> u64 {
-    // FNV-1a, spread.
-    struct Fnv(u64);
-    impl Hasher for Fnv {
-        fn finish(&self) -> u64 {
-            crate::gate::jitter::spread(self.0)
-        }
-        fn write(&mut self, bytes: &[u8]) {
-            for byte in bytes {
-                self.0 = (self.0 ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01B3);
-            }
-        }
-    }
-    let mut hasher = Fnv(0xCBF2_9CE4_8422_2325);
-    hasher.write(text.as_bytes());
-    hasher.finish()
+    let hash = Fnv1a::new().with(text.bytes().map(|byte| byte.to_ascii_lowercase()));
+    spread(hash.finish())
 }

@@ -16,6 +16,7 @@ use super::{
     StoreErrorKind, StoreFuture, UseGrant,
     record_entry::{Lease, RecordEntry},
 };
+use crate::fs::{Durability, private, replace};
 
 /// A store in a folder, for the processes of one machine.
 ///
@@ -61,8 +62,8 @@ impl FileStore {
             let (answer, keep) = act(&mut entry, now());
             match keep {
                 EntryWrite::Unchanged => {}
-                EntryWrite::Changed => write(&path, &key, &entry, false)?,
-                EntryWrite::Durable => write(&path, &key, &entry, true)?,
+                EntryWrite::Changed => write(&path, &key, &entry, Durability::Process)?,
+                EntryWrite::Durable => write(&path, &key, &entry, Durability::PowerLoss)?,
             }
             Ok(answer)
         }))
@@ -118,10 +119,8 @@ fn now() -> Duration {
 async fn blocking<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(act).await {
-        Ok(answer) => answer,
-        Err(lost) => Err(StoreError::caused_by(StoreErrorKind::Unreachable, lost)),
-    }
+    let cancelled = |error| StoreError::caused_by(StoreErrorKind::Unreachable, error);
+    crate::fs::blocking(act, cancelled).await
 }
 
 fn unreachable(error: io::Error) -> StoreError {
@@ -180,32 +179,11 @@ fn read(path: &Path, key: &str) -> Result<RecordEntry, StoreError> {
     }
 }
 
-/// A file that its owner alone can read.
-fn private() -> fs::OpenOptions {
-    let mut options = File::options();
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options
-}
-
-/// Puts a file in the place of the one that is there, in one step.
-fn write(path: &Path, key: &str, entry: &RecordEntry, durable: bool) -> Result<(), StoreError> {
+fn write(path: &Path, key: &str, entry: &RecordEntry, durability: Durability) -> Result<(), StoreError> {
     let (temporary, path) = (with_extension(path, "new"), with_extension(path, "session"));
-    // Under the lock: no other process writes this file.
-    let put = || {
-        let mut file = private().create(true).truncate(true).write(true).open(&temporary)?;
-        file.write_all(&format(key, entry))?;
-        if durable {
-            file.sync_all()?;
-        }
-        drop(file);
-        fs::rename(&temporary, &path)?;
-        if durable && cfg!(unix) {
-            File::open(path.parent().expect("it lies in the store's folder"))?.sync_all()?;
-        }
-        Ok(())
-    };
-    put().map_err(|error| unreachable(error).at_key(key))
+    // The lock is held: no other process writes the temporary file.
+    replace(&temporary, &path, durability, |file| file.write_all(&format(key, entry)))
+        .map_err(|error| unreachable(error).at_key(key))
 }
 
 /// Lines of a name and a value, an empty line, and the payload as it is.

@@ -7,7 +7,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::cookies::{StoredCookie, Timestamp};
+use crate::{
+    cookies::{StoredCookie, Timestamp},
+    hash::Fnv1a,
+};
 
 /// When a cookie of this version was changed last, after the version was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,14 +40,13 @@ fn key(cookie: &StoredCookie) -> Key {
     let scope: &[u8] = if cookie.host_only() { b"h" } else { b"d" };
     let partition = cookie.partition_key().unwrap_or("").as_bytes();
     let parts = [cookie.domain().as_bytes(), scope, cookie.path_bytes(), cookie.name_bytes(), partition];
-    // FNV-1a; a length before each part, so that no two lists of parts are one.
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for part in parts {
-        for byte in (part.len() as u64).to_le_bytes().iter().chain(part) {
-            hash = (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
-        }
-    }
-    hash
+    // A length before each part, so that no two lists of parts have the same bytes.
+    parts
+        .iter()
+        .fold(Fnv1a::new(), |hash, part| {
+            hash.with((part.len() as u64).to_le_bytes()).with(part.iter().copied())
+        })
+        .finish()
 }
 
 fn by_key(cookies: &[StoredCookie]) -> HashMap<Key, &StoredCookie> {

@@ -9,13 +9,15 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use tempfile::NamedTempFile;
-use tokio::task::spawn_blocking;
+use tokio::task::JoinError;
 
 use super::{
     RestoreReport, SessionSnapshot, SessionsSnapshot, SnapshotError, SnapshotErrorKind, SnapshotOptions,
 };
-use crate::session::{Sessions, SessionsBuilder};
+use crate::{
+    fs::{Durability, blocking, parent, replace},
+    session::{Sessions, SessionsBuilder},
+};
 
 /// No file of more bytes than this is read: one gibibyte.
 const MOST: u64 = 1 << 30;
@@ -91,7 +93,7 @@ impl Sessions {
             let written = write(&path, &sessions.snapshot_with(&options));
             written.map_err(|error| SnapshotError::io(SnapshotErrorKind::Write, error).in_file(&path))
         };
-        blocking(save).await
+        blocking(save, cancelled).await
     }
 
     /// Makes sessions out of a file, with the settings of `builder`, and says what was left out.
@@ -151,53 +153,35 @@ impl Sessions {
             let snapshot: SessionsSnapshot = load(&path).map_err(|error| error.in_file(&path))?;
             Ok(sessions.restore_all(&snapshot))
         };
-        blocking(load).await
+        blocking(load, cancelled).await
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
-) -> Result<T, SnapshotError> {
-    match spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that shuts down takes work back.
-            Err(failed) => Err(SnapshotError::io(SnapshotErrorKind::Write, io::Error::other(failed))),
-        },
-    }
+fn cancelled(error: JoinError) -> SnapshotError {
+    SnapshotError::io(SnapshotErrorKind::Write, io::Error::other(error))
 }
 
 /// What temporary files end in.
 const PART: &str = ".part";
 
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
+    let folder = parent(path);
     let name = path.file_name().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidFilename))?;
     let mut prefix = OsString::from(".");
     prefix.push(name);
     prefix.push(".");
-    let mut part = tempfile::Builder::new().prefix(&prefix).suffix(PART).tempfile_in(folder)?;
-    write_whole(&mut part, value)?;
-    part.persist(path)?;
-    sync_folder(folder)?;
+    // Deleted if the write fails.
+    let part = tempfile::Builder::new().prefix(&prefix).suffix(PART).tempfile_in(folder)?.into_temp_path();
+    replace(&part, path, Durability::PowerLoss, |file| {
+        let mut writer = BufWriter::with_capacity(1 << 16, file);
+        serde_json::to_writer(&mut writer, value)?;
+        writer.write_all(b"\n")?;
+        writer.flush()
+    })?;
+    // It has been moved: there is nothing left to delete.
+    let _ = part.keep();
     sweep(folder, &prefix);
     Ok(())
-}
-
-fn write_whole(part: &mut NamedTempFile, value: &impl Serialize) -> io::Result<()> {
-    let mut writer = BufWriter::with_capacity(1 << 16, part.as_file_mut());
-    serde_json::to_writer(&mut writer, value)?;
-    writer.write_all(b"\n")?;
-    writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()
-}
-
-/// The move is there after a power cut only once the folder is synced, too.
-fn sync_folder(folder: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }
 
 /// Removes what programs that were killed while they saved have left behind; nobody writes for an hour.
