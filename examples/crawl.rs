@@ -299,7 +299,7 @@ impl Job {
         println!("  requests  {}, of which {replays} pages again", stats.sent);
         println!(
             "  renewals  {} that worked, {} that failed",
-            stats.renewals_succeeded, stats.renewals_failed
+            stats.renewals_committed, stats.renewals_failed
         );
         println!("  held      at most {} requests at once", stats.waiting_peak);
         if connections < concurrency {
@@ -348,7 +348,7 @@ impl Job {
                  \"renewals\": {}, \"renewals_failed\": {}, \"waiting_peak\": {}, \"seconds\": {seconds:.3}, \
                  \"pages_per_second\": {per_second:.1}, \"addresses\": {addresses}, \
                  \"addresses_of_one_session\": {of_one_session}{of_pool}}}",
-                stats.sent, stats.renewals_succeeded, stats.renewals_failed, stats.waiting_peak
+                stats.sent, stats.renewals_committed, stats.renewals_failed, stats.waiting_peak
             );
         }
     }

@@ -16,7 +16,7 @@ use tower_http::follow_redirect::{
 use crate::{
     profile::Proxy,
     renewal::ReplayBudget,
-    session::{CookieMode, Identity, RequestCookies, Session, SessionId, request::Stamp},
+    session::{CookieMode, Identity, RequestCookies, Session, SessionId, request::SendContext},
 };
 
 /// [`Layer`](tower_layer::Layer) that follows at most `most` redirects and keeps the session on the way.
@@ -73,7 +73,7 @@ impl KeepSession {
             .allow_extension::<SessionId>()
             .allow_extension::<CookieMode>()
             .allow_extension::<ReplayBudget>()
-            .allow_extension::<Stamp>()
+            .allow_extension::<SendContext>()
             .allow_extension::<Proxy>();
         Self { filter, left: most, is_hop: false }
     }

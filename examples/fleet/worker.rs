@@ -104,7 +104,7 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
     let stats = sessions.stats();
     say(format_args!("requests {}", stats.sent));
     say(format_args!("replays {}", stats.replayed()));
-    say(format_args!("renewals {}", stats.renewals_succeeded));
+    say(format_args!("renewals {}", stats.renewals_committed));
     say(format_args!("renewals_failed {}", stats.renewals_failed));
     say(format_args!("waiting_peak {}", stats.waiting_peak));
     if let Some(store) = sessions.sharing_stats() {

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     profile::{Proxy, ProxyServer},
-    session::{Identity, Kept, SessionInner},
+    session::{Identity, IdentityInner, SessionInner},
 };
 
 /// What a whole client has, and all handles to it share.
@@ -80,12 +80,12 @@ struct Entry<B> {
 /// The identity, unless the client serves requests that have none.
 ///
 /// The addresses stand for the identity and cannot come to mean another one while these are here.
-struct CacheKey(Option<(Weak<Kept>, Weak<SessionInner>, u64)>);
+struct CacheKey(Option<(Weak<IdentityInner>, Weak<SessionInner>, u64)>);
 
 impl CacheKey {
     fn is(&self, identity: Option<&Identity>) -> bool {
         match (&self.0, identity) {
-            (Some((kept, ..)), Some(identity)) => std::ptr::eq(kept.as_ptr(), Arc::as_ptr(&identity.kept)),
+            (Some((inner, ..)), Some(identity)) => std::ptr::eq(inner.as_ptr(), Arc::as_ptr(&identity.inner)),
             (None, None) => true,
             _ => false,
         }
@@ -93,16 +93,16 @@ impl CacheKey {
 
     /// Nobody can send under it any more.
     fn is_dead(&self) -> bool {
-        self.0.as_ref().is_some_and(|(kept, ..)| kept.strong_count() == 0)
+        self.0.as_ref().is_some_and(|(inner, ..)| inner.strong_count() == 0)
     }
 
     /// It was followed by `current`, or has ended.
     fn is_over(&self, current: Option<u64>) -> bool {
-        let Some((kept, _, generation)) = &self.0 else {
+        let Some((inner, _, generation)) = &self.0 else {
             return false;
         };
         current.is_some_and(|current| *generation < current)
-            || kept.upgrade().is_none_or(|kept| kept.life.is_ended())
+            || inner.upgrade().is_none_or(|inner| inner.life.is_ended())
     }
 }
 
@@ -201,7 +201,7 @@ where
         let egress = Arc::new(Egress::new(self.settings.clone(), labelled, local_address));
         let count = ConnectionCount::new(&self.totals);
         let key = identity.map(|identity| {
-            (Arc::downgrade(&identity.kept), Arc::downgrade(&identity.session.0), identity.generation())
+            (Arc::downgrade(&identity.inner), Arc::downgrade(&identity.session.0), identity.generation())
         });
         let client = self.build(egress.clone(), count.clone());
         Ok(Entry { used: 0, key: CacheKey(key), proxy: proxy.clone(), client, egress, count })

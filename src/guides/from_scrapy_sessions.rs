@@ -75,7 +75,7 @@
 //! assert!(session.cookies().is_empty());
 //! let generation = session.renew_with(Request::get("https://shop.example/login").body(Body::new())?).await?;
 //! assert_eq!(session.generation(), Some(generation));
-//! assert_eq!(sessions.stats().renewals_succeeded, 2);
+//! assert_eq!(sessions.stats().renewals_committed, 2);
 //! # drop(client);
 //! # Ok::<_, tower::BoxError>(())
 //! # }).unwrap();

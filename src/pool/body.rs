@@ -61,7 +61,7 @@ impl<R: Body> Body for LeasedBody<R> {
             Some(Err(_)) => {
                 if let Some(lease) = this.lease.take() {
                     let pool = &lease.member().pool;
-                    let now = || pool.sessions.registry.shared.timestamp();
+                    let now = || pool.sessions.registry.context.timestamp();
                     lease.member().mark((pool.settings.classify)(&Outcome::body_error(&now)));
                 }
             }

@@ -171,7 +171,7 @@ fn ask_for<B>(pool: &Arc<Pool>, request: &Request<B>) -> Result<Acquisition, Poo
 /// Tells the pool what an answer, or none, says about the session.
 fn classify<R>(lease: &Lease, answer: &Result<Response<R>, BoxError>) {
     let pool = &lease.member().pool;
-    let now = || pool.sessions.registry.shared.timestamp();
+    let now = || pool.sessions.registry.context.timestamp();
     let outcome = match answer {
         Ok(response) => Outcome::response(response, &now),
         Err(error) => Outcome::failed(&**error, &now),

@@ -326,10 +326,10 @@ impl SessionPoolBuilder {
         ConfigError::unless(self.slots != Some(0), "slots")?;
         ConfigError::unless(self.max_failed_warm_ups > 0, "max_failed_warm_ups")?;
         ConfigError::unless(self.unavailable_backoff.0 > Duration::ZERO, "unavailable_backoff")?;
-        if !self.sessions.registry.shared.claim_pool(&self.name) {
+        if !self.sessions.registry.context.claim_pool(&self.name) {
             return Err(PoolConfigError::NameTaken(self.name));
         }
-        let (members, first) = match self.sessions.registry.shared.share {
+        let (members, first) = match self.sessions.registry.context.share {
             // Whose they are is to be seen.
             Some(_) => (Vec::new(), 1),
             None => members_before(&self.sessions, &self.name, self.size as usize),

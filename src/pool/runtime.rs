@@ -213,10 +213,10 @@ impl Pool {
         members: Vec<Session>,
         first: u64,
     ) -> Arc<Self> {
-        let jitter = Jitter::seeded(sessions.registry.shared.jitter.draw());
+        let jitter = Jitter::seeded(sessions.registry.context.jitter.draw());
         let core = PoolState::new(&settings.limits, first);
         let inner = Inner { core, effects: Effects::new(jitter), timer: Timer::default() };
-        let share = sessions.registry.shared.share.clone();
+        let share = sessions.registry.context.share.clone();
         let slots = share.map(|share| SlotLeases::new(share, &settings.name, settings.slots));
         let pool = Arc::new(Self { sessions, settings, slots, inner: Mutex::new(inner) });
         for session in members {
@@ -372,11 +372,11 @@ impl Pool {
 
     /// The time by the pool's clock.
     pub(crate) fn now(&self) -> Duration {
-        self.sessions.registry.shared.now()
+        self.sessions.registry.context.now()
     }
 
     fn has_rule(&self) -> bool {
-        self.sessions.registry.shared.lane().is_some_and(|lane| lane.has_rule())
+        self.sessions.registry.context.backend().is_some_and(|lane| lane.has_rule())
     }
 
     /// One event: the core decides under the lock; the rest is done after it.
@@ -495,7 +495,7 @@ impl Effects {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.sessions.registry.shared.release_pool(&self.settings.name);
+        self.sessions.registry.context.release_pool(&self.settings.name);
     }
 }
 

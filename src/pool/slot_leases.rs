@@ -105,7 +105,7 @@ impl SlotLeases {
             drop(pool);
             if session.0.gate.outlook() == Outlook::Open {
                 guard.finish(Ok(()));
-            } else if session.0.shared.lane().is_some() {
+            } else if session.0.context.backend().is_some() {
                 // The attempt looks first whether there is a session that can be held over.
                 warm_up::warm_up(guard, session);
             } else {
@@ -122,7 +122,7 @@ impl SlotLeases {
         loop {
             let (random, is_waited_for) = {
                 let pool = pool.upgrade()?;
-                let jitter = &pool.sessions.registry.shared.jitter;
+                let jitter = &pool.sessions.registry.context.jitter;
                 (jitter.draw(), pool.inspect(|core, _| core.waiting() > 0))
             };
             let found = self.try_slots(random).await;

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::ProfileService;
 use crate::{
     gate::BoxError,
-    session::{SessionError, undressed::Undressed},
+    session::{SessionError, profile_wait::ProfileWait},
 };
 
 pin_project! {
@@ -35,7 +35,7 @@ pin_project! {
         // The request was not sent.
         Refused { error: Option<SessionError> },
         // The request waits until its identity has a profile. In a box, since few do.
-        Undressed { waiting: Box<Undressed<ProfileService<S>, B>> },
+        ProfileWait { waiting: Box<ProfileWait<ProfileService<S>, B>> },
         // The request is on its way.
         Sent { #[pin] inner: S::Future },
     }
@@ -50,8 +50,8 @@ impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
         Self { state: State::Refused { error: Some(error) } }
     }
 
-    pub(crate) fn undressed(waiting: Undressed<ProfileService<S>, B>) -> Self {
-        Self { state: State::Undressed { waiting: Box::new(waiting) } }
+    pub(crate) fn awaited_profile(waiting: ProfileWait<ProfileService<S>, B>) -> Self {
+        Self { state: State::ProfileWait { waiting: Box::new(waiting) } }
     }
 }
 
@@ -68,7 +68,7 @@ where
                 StateProjection::Refused { error } => {
                     return Poll::Ready(Err(error.take().expect("polled after completion").into()));
                 }
-                StateProjection::Undressed { waiting } => ready!(waiting.poll(context))?,
+                StateProjection::ProfileWait { waiting } => ready!(waiting.poll(context))?,
                 StateProjection::Sent { inner } => return inner.poll(context).map_err(Into::into),
             };
             self.set(next);

@@ -10,7 +10,7 @@ use super::ResponseFuture;
 use crate::{
     gate::BoxError,
     profile::{Profile, Proxy},
-    session::{Identity, SessionError, SessionErrorKind, Sessions, request, undressed::Undressed},
+    session::{Identity, SessionError, SessionErrorKind, Sessions, profile_wait::ProfileWait, request},
 };
 
 /// Middleware that makes a request look like its identity's profile says.
@@ -61,9 +61,9 @@ where
         let mut ready = mem::replace(&mut self.inner, spare);
         match self.identity(&mut request) {
             // Below a session layer this was waited for already.
-            Ok(identity) if identity.kept.undressed().is_some() => {
+            Ok(identity) if identity.inner.awaited_profile().is_some() => {
                 drop(ready);
-                ResponseFuture::undressed(Undressed::new(identity, self.clone(), request))
+                ResponseFuture::awaited_profile(ProfileWait::new(identity, self.clone(), request))
             }
             Ok(identity) => {
                 wear(identity.profile(), &mut request);

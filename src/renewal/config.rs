@@ -9,7 +9,7 @@ use super::{Expired, ReplayMethods, ResponseView, StaleResponse, replay::CloneBo
 use crate::{
     cookies::{StoredCookie, Timestamp},
     gate::{ConfigError, GateConfig, keeper::Budget},
-    session::Kept,
+    session::IdentityInner,
 };
 
 /// The settings of a layer.
@@ -38,13 +38,17 @@ pub(crate) struct ExpiryWatch {
 
 impl ExpiryWatch {
     /// Notes when `kept` is to be renewed, if one of these cookies is the one.
-    pub(crate) fn note<'c>(&self, kept: &Kept, cookies: impl IntoIterator<Item = &'c StoredCookie>) {
+    pub(crate) fn note<'c>(&self, kept: &IdentityInner, cookies: impl IntoIterator<Item = &'c StoredCookie>) {
         if let Some(due) = self.due(kept, cookies) {
             kept.due.store(due, Ordering::Relaxed);
         }
     }
 
-    fn due<'c>(&self, kept: &Kept, cookies: impl IntoIterator<Item = &'c StoredCookie>) -> Option<i64> {
+    fn due<'c>(
+        &self,
+        kept: &IdentityInner,
+        cookies: impl IntoIterator<Item = &'c StoredCookie>,
+    ) -> Option<i64> {
         let named = cookies.into_iter().filter(|cookie| cookie.name() == Some(&*self.name));
         let cookie = named.last()?;
         let margin = self.margin.as_secs_f64() * (1.0 + kept.life.jitter());
@@ -53,12 +57,13 @@ impl ExpiryWatch {
     }
 
     /// Whether `kept` is to be renewed now.
-    pub(crate) fn is_near(&self, kept: &Kept, now: impl FnOnce() -> Timestamp) -> bool {
+    pub(crate) fn is_near(&self, kept: &IdentityInner, now: impl FnOnce() -> Timestamp) -> bool {
         let mut due = kept.due.load(Ordering::Relaxed);
-        if due == Kept::UNKNOWN {
+        if due == IdentityInner::UNKNOWN {
             // No answer has set its cookies: it was restored, forked or given.
             due = self.due(kept, kept.jar.lock().iter(Timestamp::MIN)).unwrap_or(i64::MAX);
-            let noted = kept.due.compare_exchange(Kept::UNKNOWN, due, Ordering::Relaxed, Ordering::Relaxed);
+            let noted =
+                kept.due.compare_exchange(IdentityInner::UNKNOWN, due, Ordering::Relaxed, Ordering::Relaxed);
             due = noted.map_or_else(|due| due, |_| due);
         }
         due != i64::MAX && now().as_millis() >= due

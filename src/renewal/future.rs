@@ -23,8 +23,8 @@ use crate::{
     },
     session::{
         Identity, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner,
-        lane::Lane,
-        request::{SendLog, Stamp},
+        renewal_backend::RenewalBackend,
+        request::{SendContext, SendLog},
         trace::{self, Scope},
     },
 };
@@ -71,7 +71,7 @@ struct Call<S, B> {
     inner: S,
     config: Arc<Config<B>>,
     /// Keeps the way to renew alive when the service is dropped before its last response, as a `oneshot` does.
-    _lane: Arc<dyn Lane>,
+    _lane: Arc<dyn RenewalBackend>,
     session: Session,
     /// The request that is sent next; while it is on its way, a copy of it, if there may be a next time.
     request: Option<Request<B>>,
@@ -116,21 +116,21 @@ struct WaitTimer {
 
 impl WaitTimer {
     fn new(session: &Session) -> Self {
-        session.0.counters.seldom().held.add();
-        session.0.shared.held.enter();
-        let meters = &session.0.shared.meters;
-        meters.held.add();
-        meters.holding.up();
+        session.0.counters.rare().waited.add();
+        session.0.context.waiting.enter();
+        let metrics = &session.0.context.metrics;
+        metrics.waited.add();
+        metrics.waiting.up();
         Self { session: session.clone(), since: Instant::now() }
     }
 }
 
 impl Drop for WaitTimer {
     fn drop(&mut self) {
-        self.session.0.shared.held.leave();
-        let meters = &self.session.0.shared.meters;
-        meters.holding.down(1);
-        meters.hold_seconds.record(self.since.elapsed());
+        self.session.0.context.waiting.leave();
+        let metrics = &self.session.0.context.metrics;
+        metrics.waiting.down(1);
+        metrics.wait_seconds.record(self.since.elapsed());
     }
 }
 
@@ -161,7 +161,7 @@ where
     pub(crate) fn new(
         inner: S,
         config: Arc<Config<B>>,
-        lane: Arc<dyn Lane>,
+        lane: Arc<dyn RenewalBackend>,
         session: Session,
         request: Request<B>,
     ) -> Self {
@@ -312,7 +312,7 @@ where
         let hold = self.config.gate.hold.saturating_sub(self.held);
         let wait = Wait::new(self.session.0.clone(), ticket, hold)?;
         self.observer.held();
-        Ok(State::Wait { wait, held: WaitTimer::new(&self.session), span: Scope::new(trace::hold()) })
+        Ok(State::Wait { wait, held: WaitTimer::new(&self.session), span: Scope::new(trace::wait()) })
     }
 
     fn refused(&mut self, error: RenewalError) -> BoxError {
@@ -331,14 +331,14 @@ where
             None => SendLog::new(false, Some(request.uri().clone())),
         };
         let extensions = request.extensions_mut();
-        let identity = Identity { session: self.session.clone(), kept: permit.value.clone() };
-        extensions.insert(Stamp { identity, log: log.clone() });
+        let identity = Identity { session: self.session.clone(), inner: permit.value.clone() };
+        extensions.insert(SendContext { identity, log: log.clone() });
         (request, log)
     }
 
     /// Starts an early renewal if a cookie that the session needs is near its end.
     fn renew_in_time(&self, permit: &RawPermit<SessionInner>) {
-        let now = || self.session.0.shared.timestamp();
+        let now = || self.session.0.context.timestamp();
         if let Some(expiry_watch) = &self.config.expiry_watch
             && expiry_watch.is_near(&permit.value, now)
         {
@@ -391,7 +391,7 @@ where
                 cookies,
                 uri: served,
                 replays: call.replays,
-                held: call.held,
+                time_waiting: call.held,
             });
             response
         };

@@ -20,7 +20,7 @@ struct ObserverState {
 
 impl RequestObserver {
     pub(crate) fn begin(session: &Session) -> Self {
-        let events = &session.0.shared.events;
+        let events = &session.0.context.events;
         let watched = events.is_watched().then(|| {
             Box::new(ObserverState { session: session.clone(), number: events.number(), has_ended: false })
         });
@@ -46,14 +46,14 @@ impl RequestObserver {
     }
 
     pub(crate) fn replayed(&self, session: &SessionInner, generation: u64, cause: ReplayCause) {
-        let counters = session.counters.seldom();
+        let counters = session.counters.rare();
         match cause {
             ReplayCause::Expired => &counters.replayed_expired,
             ReplayCause::Stale => &counters.replayed_stale,
-            ReplayCause::EndedMidRedirect => &counters.replayed_retired,
+            ReplayCause::EndedMidRedirect => &counters.replayed_ended_mid_redirect,
         }
         .add();
-        session.shared.meters.replayed(cause).add();
+        session.context.metrics.replayed(cause).add();
         debug!(target: REQUEST, generation, ?cause, "sent again");
         self.step(RequestPhase::Replayed { generation, cause });
     }
@@ -90,7 +90,7 @@ impl RequestObserver {
 impl ObserverState {
     fn tell(&self, step: RequestPhase) {
         let kind = EventKind::Request { number: self.number, step };
-        self.session.0.shared.tell(self.session.id(), kind);
+        self.session.0.context.tell(self.session.id(), kind);
     }
 }
 

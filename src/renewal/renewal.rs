@@ -127,8 +127,8 @@ impl<B> Renewal<B> {
 
     /// The cookies of the candidate identity so far.
     pub fn cookies(&self) -> Vec<StoredCookie> {
-        let now = self.identity.session.0.shared.timestamp();
-        self.identity.kept.jar.lock().iter(now).cloned().collect()
+        let now = self.identity.session.0.context.timestamp();
+        self.identity.inner.jar.lock().iter(now).cloned().collect()
     }
 
     /// Whether the candidate identity has a cookie of this name, for whatever domain and path.

@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{ResponseFuture, config::Config, stack::StackBackend};
 use crate::{
     gate::{BoxError, RenewalError, RenewalErrorKind, driver},
-    session::{Sessions, lane::Lane, request::named_session},
+    session::{Sessions, renewal_backend::RenewalBackend, request::named_session},
 };
 
 /// Middleware that holds requests while their session is renewed, and sends them again when it had expired.
@@ -31,7 +31,7 @@ pub struct RenewalService<S, B> {
     sessions: Sessions,
     config: Arc<Config<B>>,
     /// Keeps the lane that the sessions know of alive.
-    lane: Arc<dyn Lane>,
+    lane: Arc<dyn RenewalBackend>,
 }
 
 impl<S, B> RenewalService<S, B> {
@@ -44,8 +44,8 @@ impl<S, B> RenewalService<S, B> {
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let lane: Arc<dyn Lane> = Arc::new(StackBackend::new(inner.clone(), config.clone()));
-        sessions.registry.shared.add_lane(Arc::downgrade(&lane));
+        let lane: Arc<dyn RenewalBackend> = Arc::new(StackBackend::new(inner.clone(), config.clone()));
+        sessions.registry.context.add_backend(Arc::downgrade(&lane));
         Self { inner, sessions, config, lane }
     }
 

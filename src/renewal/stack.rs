@@ -23,9 +23,9 @@ use crate::{
         renewal_gate::failure,
     },
     session::{
-        Identity, Kept, Session, SessionId, SessionInfo, SessionInner,
-        lane::{Lane, Once},
-        request::{SendLog, Stamp},
+        Identity, IdentityInner, Session, SessionId, SessionInfo, SessionInner,
+        renewal_backend::{ExplicitRequest, RenewalBackend},
+        request::{SendContext, SendLog},
         trace,
     },
 };
@@ -67,7 +67,7 @@ where
             // The renewal says whose it is.
             extensions.remove::<Session>();
             extensions.remove::<SessionId>();
-            extensions.insert(Stamp { identity: identity.clone(), log: log.clone() });
+            extensions.insert(SendContext { identity: identity.clone(), log: log.clone() });
             poll_fn(|context| service.poll_ready(context)).await.map_err(Into::into)?;
             let sent = service.call(request);
             drop(service);
@@ -90,7 +90,7 @@ where
                 cookies,
                 uri: served,
                 replays: 0,
-                held: std::time::Duration::ZERO,
+                time_waiting: std::time::Duration::ZERO,
             });
             Ok((response, classified))
         };
@@ -98,7 +98,7 @@ where
     }
 }
 
-impl<S, B, R> Lane for StackBackend<S, B>
+impl<S, B, R> RenewalBackend for StackBackend<S, B>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Future: Send,
@@ -120,7 +120,7 @@ where
         self.config.budget
     }
 
-    fn accept(&self, request: Box<dyn Any + Send>) -> Result<Once, RenewalError> {
+    fn accept(&self, request: Box<dyn Any + Send>) -> Result<ExplicitRequest, RenewalError> {
         if request.is::<Request<B>>() {
             return Ok(request);
         }
@@ -130,10 +130,10 @@ where
         }
     }
 
-    fn renew(self: Arc<Self>, session: Session, drive: Drive<SessionInner>) -> Renewing<Kept> {
+    fn renew(self: Arc<Self>, session: Session, drive: Drive<SessionInner>) -> Renewing<IdentityInner> {
         Box::pin(async move {
-            let kept = drive.candidate.expect("a session's attempt has a candidate");
-            let identity = Identity { session, kept };
+            let inner = drive.candidate.expect("a session's attempt has a candidate");
+            let identity = Identity { session, inner };
             let renewal = Renewal::new(identity.clone(), drive.reason, self.clone());
             let (result, repeatable) = match drive.request {
                 None if drive.once => {
@@ -157,7 +157,7 @@ where
                 }
                 Ok(()) => {
                     if let Some(expiry_watch) = &self.config.expiry_watch {
-                        expiry_watch.note(&identity.kept, &renewal.cookies());
+                        expiry_watch.note(&identity.inner, &renewal.cookies());
                     }
                     Ok(None)
                 }
@@ -182,8 +182,8 @@ impl<S, B> StackBackend<S, B> {
             }
             Some(Rule::SessionSource(supply)) => {
                 let mut supplied = supply(renewal.session_id(), renewal.reason()).await?;
-                let now = identity.session.0.shared.timestamp();
-                let mut jar = identity.kept.jar.lock();
+                let now = identity.session.0.context.timestamp();
+                let mut jar = identity.inner.jar.lock();
                 // What was added to the session while it waited is in the candidate already, and stays.
                 for edit in jar.iter(now) {
                     supplied.insert(edit.clone(), now);

@@ -12,7 +12,7 @@ use std::{
 use http::StatusCode;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
-use super::{SessionId, sessions::Shared};
+use super::{SessionId, sessions::RegistryContext};
 use crate::gate::{RenewalErrorKind, RenewalReason};
 
 /// Something that happened, as [`Events`] tells it.
@@ -176,13 +176,13 @@ pub enum ReplayCause {
 /// ```
 pub struct Events {
     receiver: broadcast::Receiver<Event>,
-    shared: Weak<Shared>,
+    context: Weak<RegistryContext>,
     missed: u64,
 }
 
 impl Events {
-    pub(super) fn new(receiver: broadcast::Receiver<Event>, shared: Weak<Shared>) -> Self {
-        Self { receiver, shared, missed: 0 }
+    pub(super) fn new(receiver: broadcast::Receiver<Event>, context: Weak<RegistryContext>) -> Self {
+        Self { receiver, context, missed: 0 }
     }
 
     /// The next event, as soon as there is one; `None` once the sessions and all that used them are gone and everything was told.
@@ -219,8 +219,8 @@ impl Events {
 
 impl Drop for Events {
     fn drop(&mut self) {
-        if let Some(shared) = self.shared.upgrade() {
-            shared.events.subscribers.fetch_sub(1, Ordering::Relaxed);
+        if let Some(context) = self.context.upgrade() {
+            context.events.subscribers.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }
@@ -232,7 +232,7 @@ impl fmt::Debug for Events {
 }
 
 /// Where events are told. Nothing may be told under a lock of ours: it wakes the subscribers.
-pub(crate) struct Hub {
+pub(crate) struct EventBus {
     /// What is looked at before anything else is done.
     subscribers: AtomicUsize,
     requests: AtomicU64,
@@ -241,7 +241,7 @@ pub(crate) struct Hub {
     sender: OnceLock<broadcast::Sender<Event>>,
 }
 
-impl Hub {
+impl EventBus {
     /// The most that a channel is made for.
     const CAPACITY: usize = 1 << 24;
 
@@ -279,7 +279,7 @@ impl Hub {
     }
 }
 
-impl Shared {
+impl RegistryContext {
     /// Tells an event, if anybody listens.
     pub(crate) fn tell(&self, session: &SessionId, kind: EventKind) {
         if self.events.is_watched() {

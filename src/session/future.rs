@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    Identity, SessionError, SessionInfo, SessionService, request::SendLog, trace, undressed::Undressed,
+    Identity, SessionError, SessionInfo, SessionService, profile_wait::ProfileWait, request::SendLog, trace,
 };
 use crate::{
     cookies::{CookieUrl, StoreOutcome, StoredCookie},
@@ -39,7 +39,7 @@ pin_project! {
         // The request was not sent.
         Refused { error: Option<SessionError> },
         // The request waits until its identity has a profile. In a box, since few do.
-        Undressed { waiting: Box<Undressed<SessionService<S>, B>> },
+        ProfileWait { waiting: Box<ProfileWait<SessionService<S>, B>> },
         // The request is on its way.
         Sent { #[pin] inner: S::Future, sent: Sent },
     }
@@ -52,7 +52,7 @@ pub(crate) struct Sent {
     pub(crate) uri: Uri,
     pub(crate) stores: bool,
     /// Whether the answer carries a `SessionInfo`, if no gate puts it there.
-    pub(crate) tells: bool,
+    pub(crate) has_info: bool,
     pub(crate) log: Option<SendLog>,
 }
 
@@ -65,8 +65,8 @@ impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
         Self { state: State::Refused { error: Some(error) } }
     }
 
-    pub(crate) fn undressed(waiting: Undressed<SessionService<S>, B>) -> Self {
-        Self { state: State::Undressed { waiting: Box::new(waiting) } }
+    pub(crate) fn awaited_profile(waiting: ProfileWait<SessionService<S>, B>) -> Self {
+        Self { state: State::ProfileWait { waiting: Box::new(waiting) } }
     }
 }
 
@@ -83,7 +83,7 @@ where
                 StateProjection::Refused { error } => {
                     return Poll::Ready(Err(error.take().expect("polled after completion").into()));
                 }
-                StateProjection::Undressed { waiting } => ready!(waiting.poll(context))?,
+                StateProjection::ProfileWait { waiting } => ready!(waiting.poll(context))?,
                 StateProjection::Sent { inner, sent } => {
                     let mut response = ready!(inner.poll(context)).map_err(Into::into)?;
                     sent.receive(&mut response);
@@ -113,14 +113,14 @@ impl Sent {
                 log.cookies.append(&mut cookies);
                 log.uri = Some(mem::take(&mut self.uri));
             });
-        } else if self.tells {
+        } else if self.has_info {
             response.extensions_mut().insert(SessionInfo {
                 session: self.identity.session_id().clone(),
                 generation: self.identity.generation(),
                 cookies,
                 uri: Some(mem::take(&mut self.uri)),
                 replays: 0,
-                held: Duration::ZERO,
+                time_waiting: Duration::ZERO,
             });
         }
     }
@@ -130,12 +130,12 @@ impl Sent {
             return;
         };
         let session = &self.identity.session.0;
-        let told = self.log.is_some() || self.tells;
-        let now = session.shared.timestamp();
+        let told = self.log.is_some() || self.has_info;
+        let now = session.context.timestamp();
         for set_cookie in response.headers().get_all(header::SET_COOKIE) {
             // Locked for the one cookie, so that no subscriber of traces runs under the lock.
             let absorbed =
-                self.identity.kept.jar.lock().store_set_cookie(&target, set_cookie.as_bytes(), now).map(
+                self.identity.inner.jar.lock().store_set_cookie(&target, set_cookie.as_bytes(), now).map(
                     |absorbed| {
                         let is_refreshed = matches!(absorbed, StoreOutcome::Refreshed(_));
                         (absorbed.cookie().filter(|_| told).cloned(), is_refreshed)
@@ -144,19 +144,19 @@ impl Sent {
             match absorbed {
                 Ok((cookie, is_refreshed)) => {
                     session.counters.cookies_stored.add();
-                    session.shared.changed();
+                    session.context.changed();
                     if is_refreshed {
                         session.cookies_changed_lazily(now);
-                    } else if self.identity.kept.life.is_current() {
+                    } else if self.identity.inner.life.is_current() {
                         session.cookies_changed(now);
                     }
-                    session.shared.meters.cookies_stored.add();
+                    session.context.metrics.cookies_stored.add();
                     cookies.extend(cookie);
                     trace::received(&self.identity, &target, set_cookie);
                 }
                 Err(error) => {
-                    session.counters.seldom().cookies_refused.add();
-                    session.shared.meters.cookies_refused.add();
+                    session.counters.rare().cookies_rejected.add();
+                    session.context.metrics.cookies_rejected.add();
                     trace::refused(&self.identity, &target, &error);
                 }
             }

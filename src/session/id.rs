@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use super::{Kept, Session, SessionInner};
+use super::{IdentityInner, Session, SessionInner};
 
 /// The name of a session: any text, or an integer, which is the same name as its decimal digits.
 ///
@@ -28,21 +28,21 @@ use super::{Kept, Session, SessionInner};
 /// Cloning allocates nothing.
 #[derive(Clone)]
 pub struct SessionId {
-    name: Name,
+    name: IdRepr,
     /// Below the session layer, whom the request goes under: the extension is there anyway, so that a send allocates nothing to
     /// say so. A copy that somebody keeps holds no session in use.
-    seat: (Weak<SessionInner>, Weak<Kept>),
+    attach: (Weak<SessionInner>, Weak<IdentityInner>),
 }
 
 /// One name has one representation: text that is the decimal form of a number is held as the number.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Name {
+pub(super) enum IdRepr {
     Number(u64),
     Text(Arc<str>),
 }
 
 /// Nothing tells the two kinds apart: should a number and a text have one hash, they are still not equal.
-impl Hash for Name {
+impl Hash for IdRepr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
             Self::Number(number) => state.write_u64(*number),
@@ -52,22 +52,22 @@ impl Hash for Name {
 }
 
 impl SessionId {
-    fn named(name: Name) -> Self {
-        Self { name, seat: (Weak::new(), Weak::new()) }
+    fn named(name: IdRepr) -> Self {
+        Self { name, attach: (Weak::new(), Weak::new()) }
     }
 
-    pub(super) fn name(&self) -> &Name {
+    pub(super) fn name(&self) -> &IdRepr {
         &self.name
     }
 
     /// The session and the identity that were seated here, unless both are gone.
-    pub(crate) fn seated(&self) -> Option<(Arc<SessionInner>, Arc<Kept>)> {
-        let (session, kept) = &self.seat;
-        Some((session.upgrade()?, kept.upgrade()?))
+    pub(crate) fn attached(&self) -> Option<(Arc<SessionInner>, Arc<IdentityInner>)> {
+        let (session, inner) = &self.attach;
+        Some((session.upgrade()?, inner.upgrade()?))
     }
 
-    pub(crate) fn seat(&mut self, session: &Session, kept: &Arc<Kept>) {
-        self.seat = (Arc::downgrade(&session.0), Arc::downgrade(kept));
+    pub(crate) fn attach(&mut self, session: &Session, inner: &Arc<IdentityInner>) {
+        self.attach = (Arc::downgrade(&session.0), Arc::downgrade(inner));
     }
 
     fn from_text(text: &str) -> Option<u64> {
@@ -79,7 +79,7 @@ impl SessionId {
 
 impl From<&str> for SessionId {
     fn from(text: &str) -> Self {
-        Self::named(Self::from_text(text).map_or_else(|| Name::Text(text.into()), Name::Number))
+        Self::named(Self::from_text(text).map_or_else(|| IdRepr::Text(text.into()), IdRepr::Number))
     }
 }
 
@@ -106,14 +106,14 @@ macro_rules! from_integers {
         $(
             impl From<$unsigned> for SessionId {
                 fn from(number: $unsigned) -> Self {
-                    Self::named(Name::Number(number as u64))
+                    Self::named(IdRepr::Number(number as u64))
                 }
             }
         )*
         $(
             impl From<$signed> for SessionId {
                 fn from(number: $signed) -> Self {
-                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self::named(Name::Number(number)))
+                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self::named(IdRepr::Number(number)))
                 }
             }
         )*
@@ -151,8 +151,8 @@ impl Ord for SessionId {
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Name::Number(number) => number.fmt(f),
-            Name::Text(text) => text.fmt(f),
+            IdRepr::Number(number) => number.fmt(f),
+            IdRepr::Text(text) => text.fmt(f),
         }
     }
 }
@@ -160,8 +160,8 @@ impl fmt::Display for SessionId {
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
-            Name::Number(number) => write!(f, "SessionId({number})"),
-            Name::Text(text) => write!(f, "SessionId({text:?})"),
+            IdRepr::Number(number) => write!(f, "SessionId({number})"),
+            IdRepr::Text(text) => write!(f, "SessionId({text:?})"),
         }
     }
 }
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(SessionId::from(-5), SessionId::from("-5"));
         for text in ["", "00", "01", "+1", " 1", "18446744073709551616", "٣"] {
             assert_eq!(SessionId::from(text).to_string(), text);
-            assert!(matches!(SessionId::from(text).name, Name::Text(_)), "{text:?}");
+            assert!(matches!(SessionId::from(text).name, IdRepr::Text(_)), "{text:?}");
         }
     }
 }

@@ -28,11 +28,11 @@ use crate::{
 #[derive(Clone)]
 pub struct Identity {
     pub(crate) session: Session,
-    pub(crate) kept: Arc<Kept>,
+    pub(crate) inner: Arc<IdentityInner>,
 }
 
 /// What an identity keeps.
-pub(crate) struct Kept {
+pub(crate) struct IdentityInner {
     pub(crate) life: Life,
     pub(crate) jar: Mutex<Jar>,
     /// Nothing where the sessions have no profiles.
@@ -41,7 +41,7 @@ pub(crate) struct Kept {
     pub(crate) due: AtomicI64,
 }
 
-impl Kept {
+impl IdentityInner {
     /// Nobody has looked yet when a cookie that the session needs is near its end.
     pub(crate) const UNKNOWN: i64 = i64::MIN;
 
@@ -54,7 +54,7 @@ impl Kept {
     }
 
     /// What it wears, if it has yet to wait for its profile.
-    pub(crate) fn undressed(&self) -> Option<&Arc<ProfileAssignment>> {
+    pub(crate) fn awaited_profile(&self) -> Option<&Arc<ProfileAssignment>> {
         self.worn.as_ref().filter(|worn| worn.profile().is_none())
     }
 }
@@ -80,7 +80,7 @@ impl Identity {
     /// # }).unwrap();
     /// ```
     pub fn of(extensions: &Extensions) -> Option<Self> {
-        request::seated(extensions)
+        request::attached(extensions)
     }
 
     /// The session that this is a generation of.
@@ -95,42 +95,42 @@ impl Identity {
 
     /// The number of the generation; it grows with every renewal, clear and replacement, and numbers may be left out.
     pub fn generation(&self) -> u64 {
-        self.kept.life.generation
+        self.inner.life.generation
     }
 
     /// The profile that this identity wears, if the sessions have profiles and one was free. Below the session layer, which
     /// waits for one, it is always there.
     pub fn profile(&self) -> Option<&Profile> {
-        self.kept.profile()
+        self.inner.profile()
     }
 
     /// Lets the profile that this identity wears rest: as [`Sessions::mark_profile_bad`](crate::Sessions::mark_profile_bad).
     /// `false`: it wears none.
     pub fn mark_profile_bad(&self) -> bool {
-        self.profile().is_some_and(|profile| self.session.0.shared.mark_profile_bad(profile))
+        self.profile().is_some_and(|profile| self.session.0.context.mark_profile_bad(profile))
     }
 
     /// How often a request was sent under this identity by way of a renewal layer; hops of a redirect are not counted.
     pub fn uses(&self) -> u64 {
-        self.kept.life.uses()
+        self.inner.life.uses()
     }
 
     /// How long ago this identity was made.
     pub fn age(&self) -> Duration {
-        self.session.now().saturating_sub(self.kept.life.born)
+        self.session.now().saturating_sub(self.inner.life.born)
     }
 
     /// Whether the identity was ended: by an answer that said so, a clear, a replacement, or a failed renewal. An identity that
     /// was renewed early while it still worked has not ended.
     pub fn is_ended(&self) -> bool {
-        self.kept.life.is_ended()
+        self.inner.life.is_ended()
     }
 }
 
 /// Two are equal if they are the same identity.
 impl PartialEq for Identity {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.kept, &other.kept)
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 }
 

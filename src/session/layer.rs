@@ -10,13 +10,13 @@ use super::{SessionService, Sessions};
 #[derive(Clone, Debug)]
 pub struct SessionLayer {
     sessions: Sessions,
-    tells: bool,
+    has_info: bool,
 }
 
 impl SessionLayer {
     /// Creates a layer whose services find their sessions in `sessions`.
     pub fn new(sessions: &Sessions) -> Self {
-        Self { sessions: sessions.clone(), tells: true }
+        Self { sessions: sessions.clone(), has_info: true }
     }
 
     /// Leaves the [`SessionInfo`](super::SessionInfo) out of answers, for programs that do not look at it: it is the one thing that
@@ -25,7 +25,7 @@ impl SessionLayer {
     /// A renewal layer above puts its own there all the same.
     #[must_use]
     pub fn without_info(mut self) -> Self {
-        self.tells = false;
+        self.has_info = false;
         self
     }
 }
@@ -35,6 +35,6 @@ impl<S> Layer<S> for SessionLayer {
 
     fn layer(&self, inner: S) -> Self::Service {
         let service = SessionService::new(inner, self.sessions.clone());
-        if self.tells { service } else { service.without_info() }
+        if self.has_info { service } else { service.without_info() }
     }
 }

@@ -72,26 +72,27 @@
 //! | `client_sessions_created_total` | counter | | sessions created |
 //! | `client_sessions_evicted_total` | counter | | sessions dropped to keep within `max_sessions` |
 //! | `client_sessions_requests_sent_total` | counter | | requests that left through the session layer, every hop and every replay |
-//! | `client_sessions_requests_held_total` | counter | | requests that had to wait at the gate |
-//! | `client_sessions_requests_held` | gauge | | requests that wait at the gate now |
-//! | `client_sessions_hold_seconds` | histogram | | how long a request waited, once for each wait |
+//! | `client_sessions_requests_waited_total` | counter | | requests that had to wait at the gate |
+//! | `client_sessions_requests_waiting` | gauge | | requests that wait at the gate now |
+//! | `client_sessions_wait_seconds` | histogram | | how long a request waited, once for each wait |
 //! | `client_sessions_requests_replayed_total` | counter | `cause`: `expired`, `stale`, `retired` | requests sent again |
 //! | `client_sessions_renewals_started_total` | counter | `reason`: `first`, `expired`, `cleared`, `requested`, `budget` | renewals started |
 //! | `client_sessions_renewals_ended_total` | counter | `outcome`: `committed`, `failed`, `abandoned` | renewals that have ended |
 //! | `client_sessions_renewal_seconds` | histogram | `outcome` | how long a renewal took |
 //! | `client_sessions_cookies_stored_total` | counter | | cookies that responses set or deleted |
-//! | `client_sessions_cookies_refused_total` | counter | | `Set-Cookie` headers that were refused |
+//! | `client_sessions_cookies_rejected_total` | counter | | `Set-Cookie` headers that were refused |
 
 #[cfg(feature = "formats")]
-mod changes;
+mod dirty;
 mod error;
 mod events;
 mod future;
 mod id;
 mod identity;
-pub(crate) mod lane;
 mod layer;
-mod meters;
+mod metrics;
+pub(crate) mod profile_wait;
+pub(crate) mod renewal_backend;
 pub(crate) mod request;
 mod service;
 #[expect(clippy::module_inception, reason = "the file is about the type of this name")]
@@ -103,7 +104,6 @@ pub(crate) mod share;
 pub mod snapshot;
 mod stats;
 pub(crate) mod trace;
-pub(crate) mod undressed;
 
 pub use self::{
     error::{SessionError, SessionErrorKind},
@@ -118,4 +118,4 @@ pub use self::{
     sessions::{Sessions, SessionsBuilder},
     stats::Stats,
 };
-pub(crate) use self::{identity::Kept, session::SessionInner};
+pub(crate) use self::{identity::IdentityInner, session::SessionInner};

@@ -77,7 +77,7 @@ pub struct SessionInfo {
     pub(crate) cookies: Vec<StoredCookie>,
     pub(crate) uri: Option<Uri>,
     pub(crate) replays: u32,
-    pub(crate) held: Duration,
+    pub(crate) time_waiting: Duration,
 }
 
 impl SessionInfo {
@@ -109,7 +109,7 @@ impl SessionInfo {
 
     /// How long the request was held while its session was being renewed.
     pub fn time_waiting(&self) -> Duration {
-        self.held
+        self.time_waiting
     }
 }
 
@@ -122,17 +122,17 @@ impl fmt::Debug for SessionInfo {
             .field("cookies", &self.cookies.len())
             .field("path", &self.uri.as_ref().map(Uri::path))
             .field("replays", &self.replays)
-            .field("held", &self.held)
+            .field("held", &self.time_waiting)
             .finish()
     }
 }
 
 /// What the gate sends along with a request, and what the session layer writes into it at each hop.
 #[derive(Clone)]
-pub(crate) struct SendLog(Arc<Mutex<Log>>);
+pub(crate) struct SendLog(Arc<Mutex<HopLog>>);
 
 #[derive(Default)]
-pub(crate) struct Log {
+pub(crate) struct HopLog {
     /// The cookies that the answers set.
     pub(crate) cookies: Vec<StoredCookie>,
     /// The URI of the last hop that was answered.
@@ -140,7 +140,7 @@ pub(crate) struct Log {
     /// What was asked for, if the gate has no copy of the request that could say it.
     pub(crate) requested: Option<Uri>,
     /// Whether a hop whose identity has ended may be refused, because the gate can start the whole request again.
-    pub(crate) retirable: bool,
+    pub(crate) restartable: bool,
 }
 
 impl fmt::Debug for SendLog {
@@ -150,12 +150,12 @@ impl fmt::Debug for SendLog {
 }
 
 impl SendLog {
-    pub(crate) fn new(retirable: bool, requested: Option<Uri>) -> Self {
-        Self(Arc::new(Mutex::new(Log { retirable, requested, ..Log::default() })))
+    pub(crate) fn new(restartable: bool, requested: Option<Uri>) -> Self {
+        Self(Arc::new(Mutex::new(HopLog { restartable, requested, ..HopLog::default() })))
     }
 
-    pub(crate) fn with<R>(&self, look: impl FnOnce(&mut Log) -> R) -> R {
-        look(&mut self.0.lock())
+    pub(crate) fn with<R>(&self, probe: impl FnOnce(&mut HopLog) -> R) -> R {
+        probe(&mut self.0.lock())
     }
 }
 
@@ -163,13 +163,13 @@ impl SendLog {
 ///
 /// One extension for both, since each extension is an allocation.
 #[derive(Clone, Debug)]
-pub(crate) struct Stamp {
+pub(crate) struct SendContext {
     pub(crate) identity: Identity,
     pub(crate) log: SendLog,
 }
 
 /// What a request says of its session.
-pub(crate) struct Found {
+pub(crate) struct ResolvedRequest {
     pub(crate) identity: Identity,
     /// The gate's log, if a gate is above.
     pub(crate) log: Option<SendLog>,
@@ -178,25 +178,27 @@ pub(crate) struct Found {
 }
 
 /// Which extension told whom a request goes under.
-enum Place {
+enum IdentitySource {
     /// The identity itself is there.
-    Outright,
+    Identity,
     Session,
     Name,
     /// The request names nobody: it goes under the default session.
-    Nowhere,
+    Default,
 }
 
-impl Place {
+impl IdentitySource {
     /// Lets the layers below know whom the request goes under: in the place of what names its session, or beside it if nothing
     /// does.
-    fn seat(self, identity: &Identity, extensions: &mut Extensions) {
-        let Identity { session, kept } = identity;
+    fn attach(self, identity: &Identity, extensions: &mut Extensions) {
+        let Identity { session, inner } = identity;
         match self {
-            Self::Outright => {}
-            Self::Session => extensions.get_mut::<Session>().expect("it was found there").seat(kept),
-            Self::Name => extensions.get_mut::<SessionId>().expect("it was found there").seat(session, kept),
-            Self::Nowhere => {
+            Self::Identity => {}
+            Self::Session => extensions.get_mut::<Session>().expect("it was found there").attach(inner),
+            Self::Name => {
+                extensions.get_mut::<SessionId>().expect("it was found there").attach(session, inner)
+            }
+            Self::Default => {
                 extensions.insert(identity.clone());
             }
         }
@@ -204,12 +206,12 @@ impl Place {
 }
 
 /// Extensions that are asked for one type after the other, until all that are there were found.
-struct Look<'e> {
+struct ExtensionProbe<'e> {
     extensions: &'e Extensions,
     left: usize,
 }
 
-impl<'e> Look<'e> {
+impl<'e> ExtensionProbe<'e> {
     fn new(extensions: &'e Extensions) -> Self {
         Self { extensions, left: extensions.len() }
     }
@@ -230,18 +232,18 @@ fn name_alone(extensions: &Extensions) -> Option<&SessionId> {
 }
 
 /// The identity that a layer above has settled.
-pub(crate) fn seated(extensions: &Extensions) -> Option<Identity> {
-    if let Some(stamp) = extensions.get::<Stamp>() {
+pub(crate) fn attached(extensions: &Extensions) -> Option<Identity> {
+    if let Some(stamp) = extensions.get::<SendContext>() {
         return Some(stamp.identity.clone());
     }
     if let Some(identity) = extensions.get::<Identity>() {
         return Some(identity.clone());
     }
     if let Some(session) = extensions.get::<Session>() {
-        return Some(Identity { kept: session.seated()?, session: Session::of(session.0.clone()) });
+        return Some(Identity { inner: session.attached()?, session: Session::of(session.0.clone()) });
     }
-    let (session, kept) = extensions.get::<SessionId>()?.seated()?;
-    Some(Identity { session: Session::of(session), kept })
+    let (session, inner) = extensions.get::<SessionId>()?.attached()?;
+    Some(Identity { session: Session::of(session), inner })
 }
 
 /// Finds the session that a request names: its handle before its name before the default.
@@ -262,7 +264,7 @@ pub(crate) fn named_session(extensions: &Extensions, sessions: &Sessions) -> Res
 }
 
 fn default_session(sessions: &Sessions) -> Result<Session, SessionError> {
-    match &sessions.registry.shared.default_session {
+    match &sessions.registry.context.default_session {
         Some(id) => Ok(sessions.registry.session(id)),
         None => Err(SessionError::new(SessionErrorKind::NoSession)),
     }
@@ -270,7 +272,7 @@ fn default_session(sessions: &Sessions) -> Result<Session, SessionError> {
 
 /// A handle, unless it is one to a session of others, which would be renewed through another stack.
 fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> {
-    if Arc::ptr_eq(&session.0.shared, &sessions.registry.shared) {
+    if Arc::ptr_eq(&session.0.context, &sessions.registry.context) {
         return Ok(Session::of(session.0.clone()));
     }
     Err(SessionError::new(SessionErrorKind::WrongRegistry))
@@ -278,39 +280,50 @@ fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> 
 
 /// Finds the identity that a request goes under, the one that the gate put there or the current one of the session it names, and
 /// lets the layers below know.
-pub(crate) fn find(extensions: &mut Extensions, sessions: &Sessions) -> Result<Found, SessionError> {
+pub(crate) fn find(
+    extensions: &mut Extensions,
+    sessions: &Sessions,
+) -> Result<ResolvedRequest, SessionError> {
     // What nearly all requests say.
     if extensions.len() == 1
         && let Some(id) = extensions.get_mut::<SessionId>()
     {
         let identity = current(sessions.registry.session(id))?;
-        id.seat(&identity.session, &identity.kept);
-        return Ok(Found { identity, log: None, switch: None, brought: None });
+        id.attach(&identity.session, &identity.inner);
+        return Ok(ResolvedRequest { identity, log: None, switch: None, brought: None });
     }
-    let mut look = Look::new(extensions);
-    let (identity, log, place) = if let Some(stamp) = look.get::<Stamp>() {
-        (outright(&stamp.identity, &mut look, sessions)?, Some(stamp.log.clone()), Place::Outright)
-    } else if let Some(identity) = look.get::<Identity>() {
-        (outright(identity, &mut look, sessions)?, None, Place::Outright)
+    let mut probe = ExtensionProbe::new(extensions);
+    let (identity, log, place) = if let Some(stamp) = probe.get::<SendContext>() {
+        (
+            explicit_identity(&stamp.identity, &mut probe, sessions)?,
+            Some(stamp.log.clone()),
+            IdentitySource::Identity,
+        )
+    } else if let Some(identity) = probe.get::<Identity>() {
+        (explicit_identity(identity, &mut probe, sessions)?, None, IdentitySource::Identity)
     } else {
-        let (session, place) = if let Some(session) = look.get::<Session>() {
-            (own(session, sessions)?, Place::Session)
-        } else if let Some(id) = look.get::<SessionId>() {
-            (sessions.registry.session(id), Place::Name)
+        let (session, place) = if let Some(session) = probe.get::<Session>() {
+            (own(session, sessions)?, IdentitySource::Session)
+        } else if let Some(id) = probe.get::<SessionId>() {
+            (sessions.registry.session(id), IdentitySource::Name)
         } else {
-            (default_session(sessions)?, Place::Nowhere)
+            (default_session(sessions)?, IdentitySource::Default)
         };
         (current(session)?, None, place)
     };
-    let (switch, brought) = (look.get().copied(), look.get().cloned());
-    place.seat(&identity, extensions);
-    Ok(Found { identity, log, switch, brought })
+    let (switch, brought) = (probe.get().copied(), probe.get().cloned());
+    place.attach(&identity, extensions);
+    Ok(ResolvedRequest { identity, log, switch, brought })
 }
 
 /// An identity that is there by itself, unless the request names another session or one of others.
-fn outright(identity: &Identity, look: &mut Look<'_>, sessions: &Sessions) -> Result<Identity, SessionError> {
-    let id = look.get::<SessionId>();
-    let other = match (look.get::<Session>(), id) {
+fn explicit_identity(
+    identity: &Identity,
+    probe: &mut ExtensionProbe<'_>,
+    sessions: &Sessions,
+) -> Result<Identity, SessionError> {
+    let id = probe.get::<SessionId>();
+    let other = match (probe.get::<Session>(), id) {
         // It may have been renamed since the request named it.
         (Some(session), _) => !identity.session.0.names.has(session.id()),
         (None, Some(id)) => !identity.session.0.names.has(id),
@@ -324,11 +337,11 @@ fn outright(identity: &Identity, look: &mut Look<'_>, sessions: &Sessions) -> Re
 }
 
 fn current(session: Session) -> Result<Identity, SessionError> {
-    if let Some(kept) = session.0.gate.current() {
-        return Ok(Identity { session, kept });
+    if let Some(inner) = session.0.gate.current() {
+        return Ok(Identity { session, inner });
     }
-    if session.0.shared.lane().is_none() {
-        if session.0.shared.share.is_some() {
+    if session.0.context.backend().is_none() {
+        if session.0.context.share.is_some() {
             return Err(SessionError::new(SessionErrorKind::SharedWithoutRenewal));
         }
         session.0.adopt_pending();

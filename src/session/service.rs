@@ -12,9 +12,9 @@ use tower_service::Service;
 use super::{
     CookieMode, Identity, ResponseFuture, SessionError, SessionErrorKind, Sessions,
     future::Sent,
-    request::{self, Found},
+    profile_wait::ProfileWait,
+    request::{self, ResolvedRequest},
     trace,
-    undressed::Undressed,
 };
 use crate::{cookies::CookieUrl, gate::BoxError};
 
@@ -26,19 +26,19 @@ pub struct SessionService<S> {
     inner: S,
     sessions: Sessions,
     /// Whether answers carry a `SessionInfo`.
-    tells: bool,
+    has_info: bool,
 }
 
 impl<S> SessionService<S> {
     /// Wraps `inner`.
     pub fn new(inner: S, sessions: Sessions) -> Self {
-        Self { inner, sessions, tells: true }
+        Self { inner, sessions, has_info: true }
     }
 
     /// Leaves the [`SessionInfo`](super::SessionInfo) out of answers: see [`SessionLayer::without_info`](super::SessionLayer::without_info).
     #[must_use]
     pub fn without_info(mut self) -> Self {
-        self.tells = false;
+        self.has_info = false;
         self
     }
 
@@ -48,23 +48,23 @@ impl<S> SessionService<S> {
     }
 
     /// Puts onto the request what its session adds to it.
-    fn prepare<B>(&self, request: &mut Request<B>) -> Result<Sent, Unsent> {
-        let Found { identity, log, switch, brought } =
+    fn prepare<B>(&self, request: &mut Request<B>) -> Result<Sent, NotSent> {
+        let ResolvedRequest { identity, log, switch, brought } =
             request::find(request.extensions_mut(), &self.sessions)?;
         if let Some(log) = &log {
             // A hop that waited below while its identity was ended: the gate starts the request again under the next one.
-            if identity.is_ended() && log.with(|log| log.retirable) {
+            if identity.is_ended() && log.with(|log| log.restartable) {
                 return Err(SessionError::new(SessionErrorKind::IdentityEnded).into());
             }
         }
-        if identity.kept.undressed().is_some() {
-            return Err(Unsent::Undressed(identity));
+        if identity.inner.awaited_profile().is_some() {
+            return Err(NotSent::ProfileWait(identity));
         }
         let uri = target_uri(request)?;
-        let shared = &identity.session.0.shared;
+        let context = &identity.session.0.context;
         if let Some(cookies) = brought {
-            let mut jar = identity.kept.jar.lock();
-            jar.add(cookies.iter(), &target(&uri)?, shared.timestamp())
+            let mut jar = identity.inner.jar.lock();
+            jar.add(cookies.iter(), &target(&uri)?, context.timestamp())
                 .map_err(|error| SessionError::caused_by(SessionErrorKind::BadCookie, error))?;
         }
         if CookieMode::sends(switch.as_ref()) {
@@ -74,9 +74,9 @@ impl<S> SessionService<S> {
             target(&uri)?;
         }
         identity.session.0.counters.sent.add();
-        shared.meters.sent.add();
+        context.metrics.sent.add();
         let stores = CookieMode::stores(switch.as_ref());
-        Ok(Sent { identity, uri, stores, tells: self.tells, log })
+        Ok(Sent { identity, uri, stores, has_info: self.has_info, log })
     }
 }
 
@@ -98,24 +98,24 @@ where
         let mut ready = mem::replace(&mut self.inner, spare);
         match self.prepare(&mut request) {
             Ok(sent) => ResponseFuture::new(ready.call(request), sent),
-            Err(Unsent::Refused(error)) => ResponseFuture::refused(error),
-            Err(Unsent::Undressed(identity)) => {
+            Err(NotSent::Refused(error)) => ResponseFuture::refused(error),
+            Err(NotSent::ProfileWait(identity)) => {
                 // It waits without the readiness that others could use meanwhile.
                 drop(ready);
-                ResponseFuture::undressed(Undressed::new(identity, self.clone(), request))
+                ResponseFuture::awaited_profile(ProfileWait::new(identity, self.clone(), request))
             }
         }
     }
 }
 
 /// Why a request does not leave at once.
-enum Unsent {
+enum NotSent {
     Refused(SessionError),
     /// Its identity waits for a profile.
-    Undressed(Identity),
+    ProfileWait(Identity),
 }
 
-impl From<SessionError> for Unsent {
+impl From<SessionError> for NotSent {
     fn from(error: SessionError) -> Self {
         Self::Refused(error)
     }
@@ -123,9 +123,9 @@ impl From<SessionError> for Unsent {
 
 /// Puts the session's cookies on, beside those that the request has of its own.
 fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Result<(), SessionError> {
-    let shared = &identity.session.0.shared;
-    let now = || shared.timestamp();
-    let mut jar = identity.kept.jar.lock();
+    let context = &identity.session.0.context;
+    let now = || context.timestamp();
+    let mut jar = identity.inner.jar.lock();
     let cookie = match jar.cached_header(uri, now) {
         Some(cookie) => cookie,
         None => jar.cookie_header(&target(uri)?, now),
@@ -141,7 +141,7 @@ fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Resu
         }
         (Entry::Vacant(_), None) => {}
         (Entry::Occupied(mut own), _) => {
-            let both = identity.kept.jar.lock().cookie_header_with(&target(uri)?, own.iter(), now);
+            let both = identity.inner.jar.lock().cookie_header_with(&target(uri)?, own.iter(), now);
             if let Some(both) = both {
                 trace::sent(identity, uri, &both);
                 own.insert(both);

@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 use tracing::Instrument;
 
 use super::{
-    EventKind, Identity, Kept, SessionId, Stats,
-    lane::Once,
-    sessions::Shared,
+    EventKind, Identity, IdentityInner, SessionId, Stats,
+    renewal_backend::ExplicitRequest,
+    sessions::RegistryContext,
     share::{PendingWrite, ShareState},
     stats::Counters,
     trace,
@@ -50,17 +50,17 @@ use crate::{
 ///
 /// Clones are the same session.
 #[derive(Clone)]
-pub struct Session(pub(crate) Arc<SessionInner>, Weak<Kept>);
+pub struct Session(pub(crate) Arc<SessionInner>, Weak<IdentityInner>);
 
 pub(crate) struct SessionInner {
     pub(crate) names: Names,
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) context: Arc<RegistryContext>,
     pub(crate) gate: Gate<Self>,
     pub(crate) counters: Counters,
     /// What most sessions never have.
-    aside: Mutex<Option<Box<Aside>>>,
+    extras: Mutex<Option<Box<Extras>>>,
     /// Draws the profiles, if there are any.
-    pub(super) wearer: Option<Arc<ProfilePicker>>,
+    pub(super) profile_picker: Option<Arc<ProfilePicker>>,
     /// What ties it to other processes, if it is shared.
     pub(super) share_state: Option<Box<ShareState>>,
     /// When the registry last gave this session out, by its own count.
@@ -73,13 +73,13 @@ pub(crate) struct SessionInner {
 type Data = BTreeMap<String, String>;
 
 #[derive(Default)]
-struct Aside {
+struct Extras {
     data: Data,
     /// What of the counters is accounted for, once the session is none of its registry's any more.
     left: Option<Counters>,
 }
 
-impl Aside {
+impl Extras {
     /// Nothing, if the program keeps nothing.
     fn with(data: Data) -> Option<Box<Self>> {
         (!data.is_empty()).then(|| Box::new(Self { data, left: None }))
@@ -87,9 +87,9 @@ impl Aside {
 }
 
 /// What a session begins with.
-pub(crate) struct Beginning {
+pub(crate) struct InitialState {
     pub(crate) jar: Jar,
-    pub(crate) wear: Wear,
+    pub(crate) profile: ProfileChoice,
     pub(crate) data: Data,
     /// That of the identity or, of a session without a current one, the newest that it had.
     pub(crate) generation: Generation,
@@ -100,7 +100,7 @@ pub(crate) struct Beginning {
 }
 
 /// What the first identity of a session wears.
-pub(crate) enum Wear {
+pub(crate) enum ProfileChoice {
     /// The next of the list, if there is one.
     Next,
     /// What another one wears.
@@ -113,95 +113,102 @@ pub(crate) enum Wear {
     Other(crate::profile::Profiles),
 }
 
-impl Wear {
-    pub(super) fn put_on(
+impl ProfileChoice {
+    pub(super) fn resolve(
         self,
-        wearer: Option<&Arc<ProfilePicker>>,
+        profile_picker: Option<&Arc<ProfilePicker>>,
         now: std::time::Instant,
     ) -> Option<Arc<ProfileAssignment>> {
         match self {
-            Self::Next => wearer.map(|wearer| wearer.draw(None, now)),
+            Self::Next => profile_picker.map(|profile_picker| profile_picker.draw(None, now)),
             Self::Same(worn) => {
-                match wearer {
-                    Some(wearer) if wearer.is_exclusive() => return Some(wearer.draw(None, now)),
-                    Some(wearer) => wearer.follow(&worn),
+                match profile_picker {
+                    Some(profile_picker) if profile_picker.is_exclusive() => {
+                        return Some(profile_picker.draw(None, now));
+                    }
+                    Some(profile_picker) => profile_picker.follow(&worn),
                     None => {}
                 }
                 Some(worn)
             }
             #[cfg(feature = "serde")]
-            Self::Place(place) => wearer.map(|wearer| wearer.draw_place(place, now)),
+            Self::Place(place) => profile_picker.map(|profile_picker| profile_picker.draw_place(place, now)),
             #[cfg(feature = "serde")]
             Self::Other(profiles) => Some(ProfilePicker::new(profiles).draw(None, now)),
         }
     }
 }
 
-impl Beginning {
-    fn new(jar: Jar, wear: Wear, data: Data, current: bool) -> Self {
-        Self { jar, wear, data, generation: 1, current, age: Duration::ZERO, uses: 0 }
+impl InitialState {
+    fn new(jar: Jar, profile: ProfileChoice, data: Data, current: bool) -> Self {
+        Self { jar, profile, data, generation: 1, current, age: Duration::ZERO, uses: 0 }
     }
 }
 
 impl Session {
-    /// The second field is for the extensions of a request, and empty elsewhere: see [`seat`](Self::seat).
+    /// The second field is for the extensions of a request, and empty elsewhere: see [`attach`](Self::attach).
     pub(crate) fn of(inner: Arc<SessionInner>) -> Self {
         Self(inner, Weak::new())
     }
 
     /// Says, in a handle that is a request's extension, under which identity the request goes: the extension is there anyway, so
     /// that a send allocates nothing for it.
-    pub(crate) fn seat(&mut self, kept: &Arc<Kept>) {
-        self.1 = Arc::downgrade(kept);
+    pub(crate) fn attach(&mut self, inner: &Arc<IdentityInner>) {
+        self.1 = Arc::downgrade(inner);
     }
 
     /// The identity that was seated here, unless it is gone.
-    pub(crate) fn seated(&self) -> Option<Arc<Kept>> {
+    pub(crate) fn attached(&self) -> Option<Arc<IdentityInner>> {
         self.1.upgrade()
     }
 
-    pub(crate) fn create(id: SessionId, shared: Arc<Shared>, wearer: Option<Arc<ProfilePicker>>) -> Self {
-        let beginning = Beginning::new(shared.jar(), Wear::Next, Data::new(), shared.starts_current());
-        Self::with(id, shared, wearer, beginning)
+    pub(crate) fn create(
+        id: SessionId,
+        context: Arc<RegistryContext>,
+        profile_picker: Option<Arc<ProfilePicker>>,
+    ) -> Self {
+        let initial =
+            InitialState::new(context.jar(), ProfileChoice::Next, Data::new(), context.starts_current());
+        Self::with(id, context, profile_picker, initial)
     }
 
     /// A new session that starts with nothing current if a rule is there to bring it about, so that the profile that it draws
     /// is the one that it wears.
-    pub(crate) fn create_member(id: SessionId, shared: Arc<Shared>) -> Self {
-        let is_pending = shared.login_first || shared.lane().is_some_and(|lane| lane.has_rule());
-        let beginning = Beginning::new(shared.jar(), Wear::Next, Data::new(), !is_pending);
-        let wearer = shared.wearer();
-        Self::with(id, shared, wearer, beginning)
+    pub(crate) fn create_member(id: SessionId, context: Arc<RegistryContext>) -> Self {
+        let is_pending = context.login_first || context.backend().is_some_and(|backend| backend.has_rule());
+        let initial = InitialState::new(context.jar(), ProfileChoice::Next, Data::new(), !is_pending);
+        let profile_picker = context.profile_picker();
+        Self::with(id, context, profile_picker, initial)
     }
 
     pub(crate) fn with(
         id: SessionId,
-        shared: Arc<Shared>,
-        wearer: Option<Arc<ProfilePicker>>,
-        beginning: Beginning,
+        context: Arc<RegistryContext>,
+        profile_picker: Option<Arc<ProfilePicker>>,
+        initial: InitialState,
     ) -> Self {
-        let jitter = Jitter::seeded(shared.jitter.draw());
-        let last = beginning.generation;
-        let Beginning { jar, wear, data, current, age, uses, .. } = beginning;
-        let share_state = shared.share.as_ref().map(|_| Box::new(ShareState::new(current)));
-        let (born, random) = (shared.now().saturating_sub(age), jitter.draw());
+        let jitter = Jitter::seeded(context.jitter.draw());
+        let last = initial.generation;
+        let InitialState { jar, profile, data, current, age, uses, .. } = initial;
+        let share_state = context.share.as_ref().map(|_| Box::new(ShareState::new(current)));
+        let (born, random) = (context.now().saturating_sub(age), jitter.draw());
         let life = match current {
             true => Life::current(last, born, random),
             false => Life::new(PENDING, born, random),
         };
-        let worn = wear.put_on(wearer.as_ref(), shared.std_now());
-        let kept = Arc::new(Kept::new(life.used(uses), jar, worn));
+        let worn = profile.resolve(profile_picker.as_ref(), context.std_now());
+        let inner = Arc::new(IdentityInner::new(life.used(uses), jar, worn));
         let gate = match current {
-            true => Gate::open(kept, jitter),
-            false => Gate::pending_after(last, Some(kept), jitter),
+            true => Gate::open(inner, jitter),
+            false => Gate::pending_after(last, Some(inner), jitter),
         };
         Self::of(Arc::new(SessionInner {
             names: Names::new(id),
-            shared,
+            context,
             gate,
             counters: Counters::default(),
-            aside: Mutex::new(Aside::with(data)),
-            wearer,
+            extras: Mutex::new(Extras::with(data)),
+            profile_picker,
             share_state,
             last_used: AtomicU64::new(0),
             evicted: AtomicBool::new(false),
@@ -220,13 +227,13 @@ impl Session {
 
     /// The current identity, or `None` while there is none.
     pub fn identity(&self) -> Option<Identity> {
-        self.0.gate.current().map(|kept| Identity { session: Self::of(self.0.clone()), kept })
+        self.0.gate.current().map(|inner| Identity { session: Self::of(self.0.clone()), inner })
     }
 
     /// The profile of the current or coming identity, or `None` where there are no profiles, or none was
     /// [free](crate::profile::OnExhausted) yet.
     pub fn profile(&self) -> Option<Profile> {
-        self.view(|kept| kept.profile().cloned()).flatten()
+        self.view(|inner| inner.profile().cloned()).flatten()
     }
 
     /// Gives the session the profile of this name, and no other, from its next identity on; [`clear`](Self::clear) brings that
@@ -239,13 +246,13 @@ impl Session {
     ///
     /// If there is no profile of that name; then nothing was changed.
     pub fn pin_profile(&self, name: &str) -> Result<(), UnknownProfile> {
-        self.0.wearer.as_ref().ok_or_else(|| UnknownProfile::new(name))?.pin(name)
+        self.0.profile_picker.as_ref().ok_or_else(|| UnknownProfile::new(name))?.pin(name)
     }
 
     /// Gives the session whatever profile it draws, again, from its next identity on.
     pub fn unpin_profile(&self) {
-        if let Some(wearer) = &self.0.wearer {
-            wearer.unpin();
+        if let Some(profile_picker) = &self.0.profile_picker {
+            profile_picker.unpin();
         }
     }
 
@@ -263,7 +270,7 @@ impl Session {
 
     /// All cookies, of every domain and path, with their attributes; expired ones are left out.
     pub fn cookies(&self) -> Vec<StoredCookie> {
-        let now = self.0.shared.timestamp();
+        let now = self.0.context.timestamp();
         self.with_jar(|jar| jar.iter(now).cloned().collect())
     }
 
@@ -274,7 +281,7 @@ impl Session {
     /// If `url` is not an absolute http or https URL.
     pub fn cookies_for(&self, url: &str) -> Result<Vec<StoredCookie>, CookieError> {
         let target = CookieUrl::parse(url)?;
-        let now = self.0.shared.timestamp();
+        let now = self.0.context.timestamp();
         Ok(self.with_jar(|jar| jar.matching(&target, now).into_iter().cloned().collect()))
     }
 
@@ -292,7 +299,7 @@ impl Session {
         I::Item: Into<NewCookie<'c>>,
     {
         let target = CookieUrl::parse(url)?;
-        let now = self.0.shared.timestamp();
+        let now = self.0.context.timestamp();
         let cookies: Vec<NewCookie<'c>> = cookies.into_iter().map(Into::into).collect();
         self.edit(|jar| jar.add(cookies.iter().cloned(), &target, now))
     }
@@ -304,7 +311,7 @@ impl Session {
     /// Says which rule refuses it, or that `url` is none.
     pub fn set_cookie(&self, set_cookie: &str, url: &str) -> Result<(), CookieError> {
         let target = CookieUrl::parse(url)?;
-        let now = self.0.shared.timestamp();
+        let now = self.0.context.timestamp();
         self.edit(|jar| jar.set(set_cookie, &target, now))
     }
 
@@ -330,7 +337,7 @@ impl Session {
     /// After this has returned, no request that starts carries anything of the old identity.
     pub fn clear(&self) {
         // A closed gate has nothing left to clear.
-        let _ = match (self.0.shared.lane(), &self.0.share_state) {
+        let _ = match (self.0.context.backend(), &self.0.share_state) {
             (_, Some(share_state)) => {
                 // Before anything can start that would look into the store.
                 share_state.enqueue(PendingWrite::End);
@@ -341,7 +348,7 @@ impl Session {
             (Some(_), None) => Gate::clear(&self.0),
             (None, None) => Gate::replace(&self.0, |generation| self.0.fresh(generation)).map(drop),
         };
-        self.0.shared.changed();
+        self.0.context.changed();
     }
 
     /// Starts a renewal by the layer's rule, or joins the one that runs. The current identity serves on until the new one is
@@ -357,7 +364,7 @@ impl Session {
         if driver::is_reentrant(&self.0) {
             return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::Reentrant));
         }
-        match self.0.shared.lane() {
+        match self.0.context.backend() {
             None => RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoService)),
             Some(_) => RenewalHandle::new(Gate::renew(&self.0)),
         }
@@ -376,10 +383,10 @@ impl Session {
         if driver::is_reentrant(&self.0) {
             return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::Reentrant));
         }
-        let Some(lane) = self.0.shared.lane() else {
+        let Some(backend) = self.0.context.backend() else {
             return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoService));
         };
-        match lane.accept(Box::new(request)) {
+        match backend.accept(Box::new(request)) {
             Ok(once) => RenewalHandle::new(Gate::renew_with(&self.0, once)),
             Err(error) => RenewalHandle::refuse(error),
         }
@@ -391,22 +398,22 @@ impl Session {
         let mut jar = cookies.into();
         // A closed gate has nothing left to replace.
         let _ = Gate::replace(&self.0, move |generation| {
-            let kept = self.0.fresh(generation);
-            *kept.jar.lock() = std::mem::take(&mut jar);
-            kept
+            let inner = self.0.fresh(generation);
+            *inner.jar.lock() = std::mem::take(&mut jar);
+            inner
         });
-        self.0.shared.changed();
+        self.0.context.changed();
         self.0.enqueue_identity();
     }
 
-    /// Makes this session what `beginning` says, whatever is under way.
+    /// Makes this session what `initial` says, whatever is under way.
     #[cfg(feature = "serde")]
-    pub(crate) fn begin_again(&self, beginning: Beginning) {
-        if !beginning.current && self.0.shared.lane().is_some() {
+    pub(crate) fn restart(&self, initial: InitialState) {
+        if !initial.current && self.0.context.backend().is_some() {
             // A renewal brings the next identity about, with another profile; the rest is what it begins with.
             self.clear();
-            self.0.keep_data(beginning.data);
-            let jar = beginning.jar;
+            self.0.keep_data(initial.data);
+            let jar = initial.jar;
             // Putting a jar in its place refuses nothing.
             let _ = self.edit(|own| {
                 own.clone_from(&jar);
@@ -414,16 +421,16 @@ impl Session {
             });
             return;
         }
-        let (least, born) = (beginning.generation, self.now().saturating_sub(beginning.age));
-        let Beginning { jar, wear, data, uses, .. } = beginning;
-        let worn = wear.put_on(self.0.wearer.as_ref(), self.0.shared.std_now());
+        let (least, born) = (initial.generation, self.now().saturating_sub(initial.age));
+        let InitialState { jar, profile, data, uses, .. } = initial;
+        let worn = profile.resolve(self.0.profile_picker.as_ref(), self.0.context.std_now());
         // A closed gate has nothing left to replace.
         let _ = Gate::replace_from(&self.0, least, |generation| {
             let life = Life::new(generation, born, self.0.gate.random()).used(uses);
-            Arc::new(Kept::new(life, jar, worn))
+            Arc::new(IdentityInner::new(life, jar, worn))
         });
         self.0.keep_data(data);
-        self.0.shared.changed();
+        self.0.context.changed();
         self.0.enqueue_identity();
     }
 
@@ -439,18 +446,23 @@ impl Session {
         let id = id.into();
         let Standing { is_current, value, .. } = self.0.gate.standing();
         let (jar, worn) = match value {
-            Some(kept) => (kept.jar.lock().clone(), kept.worn.clone()),
-            None => (self.0.shared.jar(), None),
+            Some(inner) => (inner.jar.lock().clone(), inner.worn.clone()),
+            None => (self.0.context.jar(), None),
         };
-        let beginning = Beginning::new(jar, worn.map_or(Wear::Next, Wear::Same), self.all_data(), is_current);
-        let make = |id, shared: Arc<Shared>| {
-            let wearer = shared.wearer();
-            Self::with(id, shared, wearer, beginning)
+        let initial = InitialState::new(
+            jar,
+            worn.map_or(ProfileChoice::Next, ProfileChoice::Same),
+            self.all_data(),
+            is_current,
+        );
+        let make = |id, context: Arc<RegistryContext>| {
+            let profile_picker = context.profile_picker();
+            Self::with(id, context, profile_picker, initial)
         };
-        match self.0.shared.registry() {
+        match self.0.context.registry() {
             Some(registry) => registry.create(id.clone(), make).ok_or(SessionIdTaken { id }),
             // All handles of the registry are gone: no name can be taken.
-            None => Ok(make(id, self.0.shared.clone())),
+            None => Ok(make(id, self.0.context.clone())),
         }
     }
 
@@ -465,12 +477,12 @@ impl Session {
     /// If there is a session of that name, or this one was removed.
     pub fn rename(&self, id: impl Into<SessionId>) -> Result<(), SessionIdTaken> {
         let id = SessionId::from(&id.into());
-        let renamed = self.0.shared.registry().is_some_and(|registry| registry.rename(self, id.clone()));
+        let renamed = self.0.context.registry().is_some_and(|registry| registry.rename(self, id.clone()));
         if !renamed {
             return Err(SessionIdTaken { id });
         }
         self.0.renamed();
-        self.0.shared.changed();
+        self.0.context.changed();
         Ok(())
     }
 
@@ -478,53 +490,53 @@ impl Session {
     ///
     /// Data belongs to the session, not to an identity: a renewal leaves it alone. It is forked and saved with the session.
     pub fn data(&self, key: &str) -> Option<String> {
-        self.0.aside.lock().as_ref()?.data.get(key).cloned()
+        self.0.extras.lock().as_ref()?.data.get(key).cloned()
     }
 
     /// Keeps `value` with this session under `key`, and returns what was there.
     pub fn set_data(&self, key: impl Into<String>, value: impl Into<String>) -> Option<String> {
         let (key, value) = (key.into(), value.into());
-        let old = self.0.aside.lock().get_or_insert_default().data.insert(key, value);
-        self.0.shared.changed();
+        let old = self.0.extras.lock().get_or_insert_default().data.insert(key, value);
+        self.0.context.changed();
         old
     }
 
     /// Removes what is kept under `key`, and returns it.
     pub fn remove_data(&self, key: &str) -> Option<String> {
-        let old = self.0.aside.lock().as_mut()?.data.remove(key);
-        self.0.shared.changed();
+        let old = self.0.extras.lock().as_mut()?.data.remove(key);
+        self.0.context.changed();
         old
     }
 
     /// All that the program keeps with this session.
     pub fn all_data(&self) -> BTreeMap<String, String> {
-        self.0.aside.lock().as_ref().map(|aside| aside.data.clone()).unwrap_or_default()
+        self.0.extras.lock().as_ref().map(|extras| extras.data.clone()).unwrap_or_default()
     }
 
     pub(crate) fn now(&self) -> Duration {
-        self.0.shared.now()
+        self.0.context.now()
     }
 
     /// Shows the current identity, or the coming one.
-    fn view<R>(&self, look: impl Fn(&Kept) -> R) -> Option<R> {
+    fn view<R>(&self, look: impl Fn(&IdentityInner) -> R) -> Option<R> {
         match self.0.gate.published() {
-            Some(kept) => Some(look(&kept)),
-            None => self.0.gate.edit(|kept| look(kept)),
+            Some(inner) => Some(look(&inner)),
+            None => self.0.gate.edit(|inner| look(inner)),
         }
     }
 
     fn with_jar<R: Default>(&self, look: impl Fn(&Jar) -> R) -> R {
-        self.view(|kept| look(&kept.jar.lock())).unwrap_or_default()
+        self.view(|inner| look(&inner.jar.lock())).unwrap_or_default()
     }
 
     /// Edits the current jar, or the one that is about to come wherever it lies. A session that was closed has none.
     pub(super) fn edit(&self, edit: impl Fn(&mut Jar) -> Result<(), CookieError>) -> Result<(), CookieError> {
         let edited = match self.0.gate.published() {
-            Some(kept) => edit(&mut kept.jar.lock()),
-            None => self.0.gate.edit(|kept| edit(&mut kept.jar.lock())).unwrap_or(Ok(())),
+            Some(inner) => edit(&mut inner.jar.lock()),
+            None => self.0.gate.edit(|inner| edit(&mut inner.jar.lock())).unwrap_or(Ok(())),
         };
-        self.0.shared.changed();
-        self.0.cookies_changed(self.0.shared.timestamp());
+        self.0.context.changed();
+        self.0.cookies_changed(self.0.context.timestamp());
         edited
     }
 }
@@ -591,49 +603,49 @@ impl Names {
 /// What was counted after the session left its registry.
 impl Drop for SessionInner {
     fn drop(&mut self) {
-        if let Some(left) = self.aside.get_mut().as_mut().and_then(|aside| aside.left.as_ref()) {
-            self.shared.gone.absorb_since(&self.counters, left);
+        if let Some(left) = self.extras.get_mut().as_mut().and_then(|extras| extras.left.as_ref()) {
+            self.context.departed.add_since(&self.counters, left);
         }
     }
 }
 
 impl SessionInner {
     /// The session is none of its registry's any more: accounts for what it has counted so far.
-    pub(crate) fn leave(&self, gone: &Counters) {
+    pub(crate) fn leave(&self, departed: &Counters) {
         let so_far = Counters::default();
-        so_far.store_set_cookie(&self.counters);
-        gone.store_set_cookie(&so_far);
-        self.aside.lock().get_or_insert_default().left = Some(so_far);
+        so_far.add_all(&self.counters);
+        departed.add_all(&so_far);
+        self.extras.lock().get_or_insert_default().left = Some(so_far);
     }
 
     /// An identity with an empty jar and another profile than the last one's.
-    fn fresh(&self, generation: Generation) -> Arc<Kept> {
-        let life = Life::new(generation, self.shared.now(), self.gate.random());
-        Arc::new(Kept::new(life, self.shared.jar(), self.draw()))
+    fn fresh(&self, generation: Generation) -> Arc<IdentityInner> {
+        let life = Life::new(generation, self.context.now(), self.gate.random());
+        Arc::new(IdentityInner::new(life, self.context.jar(), self.draw()))
     }
 
     #[cfg(feature = "serde")]
     pub(super) fn keep_data(&self, data: Data) {
-        let mut aside = self.aside.lock();
-        match &mut *aside {
-            Some(aside) => aside.data = data,
-            None => *aside = Aside::with(data),
+        let mut extras = self.extras.lock();
+        match &mut *extras {
+            Some(extras) => extras.data = data,
+            None => *extras = Extras::with(data),
         }
     }
 
     /// Another profile than the one that is worn now, or was worn last.
     fn draw(&self) -> Option<Arc<ProfileAssignment>> {
-        let wearer = self.wearer.as_ref()?;
+        let profile_picker = self.profile_picker.as_ref()?;
         let current = self.gate.published();
-        let worn = current.as_ref().and_then(|kept| kept.worn.as_deref());
-        Some(wearer.draw(worn, self.shared.std_now()))
+        let worn = current.as_ref().and_then(|inner| inner.worn.as_deref());
+        Some(profile_picker.draw(worn, self.context.std_now()))
     }
 
     /// The identity of `generation` with what `base` has.
-    pub(crate) fn successor(&self, base: &Kept, generation: Generation) -> Arc<Kept> {
-        let life = Life::new(generation, self.shared.now(), self.gate.random());
+    pub(crate) fn successor(&self, base: &IdentityInner, generation: Generation) -> Arc<IdentityInner> {
+        let life = Life::new(generation, self.context.now(), self.gate.random());
         let jar = base.jar.lock().clone();
-        Arc::new(Kept::new(life, jar, base.worn.clone()))
+        Arc::new(IdentityInner::new(life, jar, base.worn.clone()))
     }
 }
 
@@ -641,67 +653,79 @@ impl SessionInner {
 const PENDING: Generation = 0;
 
 impl Keeper for SessionInner {
-    type Value = Kept;
-    type Request = Once;
+    type Value = IdentityInner;
+    type Request = ExplicitRequest;
 
     fn gate(&self) -> &Gate<Self> {
         &self.gate
     }
 
-    fn life(value: &Kept) -> &Life {
+    fn life(value: &IdentityInner) -> &Life {
         &value.life
     }
 
     fn limits(&self) -> Limits {
-        self.shared.limits()
+        self.context.limits()
     }
 
     fn now(&self) -> Duration {
-        self.shared.now()
+        self.context.now()
     }
 
     fn has_rule(&self) -> bool {
         // Of a shared session, whoever renews it looks first at what others have.
-        self.shared.share.is_some() || self.shared.lane().is_some_and(|lane| lane.has_rule())
+        self.context.share.is_some() || self.context.backend().is_some_and(|backend| backend.has_rule())
     }
 
-    fn carry_over(&self, pending: &Kept, value: &Kept) {
+    fn carry_over(&self, pending: &IdentityInner, value: &IdentityInner) {
         if self.share_state.is_some() {
             self.add_edits(pending, value);
-            self.cookies_changed_lazily(self.shared.timestamp());
+            self.cookies_changed_lazily(self.context.timestamp());
         }
     }
 
-    fn running_out(self: &Arc<Self>, value: &Arc<Kept>) {
-        if let Some(share) = &self.shared.share {
+    fn running_out(self: &Arc<Self>, value: &Arc<IdentityInner>) {
+        if let Some(share) = &self.context.share {
             share.clone().on_allowance_low(Session::of(self.clone()), value);
         }
     }
 
-    fn pending(&self, candidate: Option<&Arc<Kept>>, failed: Option<&Arc<Kept>>) -> Option<Arc<Kept>> {
-        let life = Life::new(PENDING, self.shared.now(), self.gate.random());
+    fn pending(
+        &self,
+        candidate: Option<&Arc<IdentityInner>>,
+        failed: Option<&Arc<IdentityInner>>,
+    ) -> Option<Arc<IdentityInner>> {
+        let life = Life::new(PENDING, self.context.now(), self.gate.random());
         Some(match (candidate, failed) {
             // The candidate that runs will be current; until then it is what the next attempt would look like.
-            (Some(candidate), _) => Arc::new(Kept::new(life, self.shared.jar(), candidate.worn.clone())),
+            (Some(candidate), _) => {
+                Arc::new(IdentityInner::new(life, self.context.jar(), candidate.worn.clone()))
+            }
             // Edits survive a failed attempt; its profile may have been the reason for it.
-            (None, Some(failed)) => Arc::new(Kept::new(life, failed.jar.lock().clone(), self.draw())),
+            (None, Some(failed)) => {
+                Arc::new(IdentityInner::new(life, failed.jar.lock().clone(), self.draw()))
+            }
             (None, None) => self.fresh(PENDING),
         })
     }
 
-    fn candidate(&self, pending: Option<&Arc<Kept>>, generation: Generation) -> Option<Arc<Kept>> {
+    fn candidate(
+        &self,
+        pending: Option<&Arc<IdentityInner>>,
+        generation: Generation,
+    ) -> Option<Arc<IdentityInner>> {
         Some(match pending {
             Some(pending) => self.successor(pending, generation),
             None => self.fresh(generation),
         })
     }
 
-    fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<Kept> {
+    fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<IdentityInner> {
         let span = trace::renewal(self.names.last(), &drive);
         let session = Session::of(self.clone());
-        let renewing = match (&self.shared.share, self.shared.lane()) {
-            (Some(share), lane) => share.clone().renew(session, lane, drive),
-            (None, Some(lane)) => lane.renew(session, drive),
+        let renewing = match (&self.context.share, self.context.backend()) {
+            (Some(share), backend) => share.clone().renew(session, backend, drive),
+            (None, Some(backend)) => backend.renew(session, drive),
             (None, None) => Box::pin(std::future::ready(Err(Failure {
                 terminal: false,
                 error: RenewalError::new(RenewalErrorKind::NoService),
@@ -711,26 +735,26 @@ impl Keeper for SessionInner {
     }
 
     fn tell(&self, change: Change) {
-        self.shared.changed();
-        let (meters, counters) = (&self.shared.meters, &self.counters);
+        self.context.changed();
+        let (metrics, counters) = (&self.context.metrics, &self.counters);
         let kind = match change {
             Change::Started { generation, reason } => {
-                counters.seldom().renewals_started.add();
-                meters.started(reason).add();
+                counters.rare().renewals_started.add();
+                metrics.started(reason).add();
                 EventKind::RenewalStarted { generation, reason }
             }
             Change::Committed { generation, took } => {
-                counters.seldom().renewals_succeeded.add();
-                meters.committed.ended(took);
+                counters.rare().renewals_committed.add();
+                metrics.committed.ended(took);
                 EventKind::RenewalCommitted { generation, took }
             }
             Change::Failed { generation, kind: error, took } => {
-                counters.seldom().renewals_failed.add();
-                meters.failed.ended(took);
+                counters.rare().renewals_failed.add();
+                metrics.failed.ended(took);
                 EventKind::RenewalFailed { generation, error, took }
             }
             Change::Abandoned { generation, took } => {
-                meters.abandoned.ended(took);
+                metrics.abandoned.ended(took);
                 EventKind::RenewalAbandoned { generation, took }
             }
             Change::Current { generation } => EventKind::Activated { generation },
@@ -738,7 +762,7 @@ impl Keeper for SessionInner {
         };
         let session = self.names.last();
         trace::changed(session, &kind);
-        self.shared.tell(session, kind);
+        self.context.tell(session, kind);
     }
 }
 
@@ -805,7 +829,7 @@ impl fmt::Display for SessionIdTaken {
 
 impl std::error::Error for SessionIdTaken {}
 
-impl Shared {
+impl RegistryContext {
     pub(crate) fn timestamp(&self) -> Timestamp {
         (self.clock)().into()
     }

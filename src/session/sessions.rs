@@ -17,13 +17,13 @@ use tokio::time::Instant;
 
 use super::{
     Session, SessionId, Stats,
-    events::{EventKind, Events, Hub},
-    id::Name,
-    lane::Lane,
-    meters::Meters,
+    events::{EventBus, EventKind, Events},
+    id::IdRepr,
+    metrics::SessionMetrics,
+    renewal_backend::RenewalBackend,
     session::SessionInner,
     share::SharingBackend,
-    stats::{Counter, Counters, Gauge},
+    stats::{Counter, Counters, PeakGauge},
 };
 use crate::{
     cookies::{self, Jar},
@@ -58,23 +58,23 @@ pub struct Sessions {
 
 /// The sessions by name.
 pub(crate) struct Registry {
-    map: papaya::HashMap<Name, Arc<SessionInner>, foldhash::quality::RandomState>,
-    pub(crate) shared: Arc<Shared>,
+    map: papaya::HashMap<IdRepr, Arc<SessionInner>, foldhash::quality::RandomState>,
+    pub(crate) context: Arc<RegistryContext>,
     max_sessions: Option<usize>,
     /// Counts creations, twice each: the clock of `last_used`.
     epoch: AtomicU64,
     /// Held while a session is created or dropped, never on the way to one that is there.
-    creation: Mutex<Line>,
+    creation: Mutex<EvictionQueue>,
     /// Held while a file is written.
     #[cfg(feature = "formats")]
     pub(crate) saving: Mutex<()>,
 }
 
 /// Sessions by when they were used, as far as is known: one may have been used since it was entered here.
-type Line = BinaryHeap<Reverse<(u64, SessionId)>>;
+type EvictionQueue = BinaryHeap<Reverse<(u64, SessionId)>>;
 
 /// What every session of one registry shares.
-pub(crate) struct Shared {
+pub(crate) struct RegistryContext {
     registry: Weak<Registry>,
     profiles: Option<Profiles>,
     cookie_limits: cookies::Limits,
@@ -83,23 +83,23 @@ pub(crate) struct Shared {
     pub(crate) default_session: Option<SessionId>,
     /// What shares the sessions with other processes.
     pub(crate) share: Option<Arc<dyn SharingBackend>>,
-    pub(crate) show_values: bool,
+    pub(crate) trace_cookie_values: bool,
     /// Seeds the jitter of each session.
     pub(crate) jitter: Jitter,
     /// The stacks that can renew, owned by their services; the last that is alive is the one that does.
-    lanes: Mutex<Vec<Weak<dyn Lane>>>,
+    backends: Mutex<Vec<Weak<dyn RenewalBackend>>>,
     origin: Instant,
-    pub(crate) held: Gauge,
+    pub(crate) waiting: PeakGauge,
     /// The names of the pools that stand on these sessions.
     pools: Mutex<Vec<String>>,
     /// What dropped sessions have counted.
-    pub(crate) gone: Counters,
-    dropped: Counter,
+    pub(crate) departed: Counters,
+    evicted_count: Counter,
     over_limit: Counter,
     #[cfg(feature = "formats")]
-    pub(crate) changes: super::changes::Changes,
-    pub(crate) events: Hub,
-    pub(crate) meters: Meters,
+    pub(crate) dirty: super::dirty::DirtyFlag,
+    pub(crate) events: EventBus,
+    pub(crate) metrics: SessionMetrics,
 }
 
 impl Sessions {
@@ -118,7 +118,7 @@ impl Sessions {
             login_first: false,
             default_session: None,
             share: Ok(None),
-            show_values: false,
+            trace_cookie_values: false,
             event_capacity: 4096,
             jitter: Jitter::random(),
         }
@@ -139,9 +139,10 @@ impl Sessions {
     ///
     /// If there is no profile of that name; then no session was created.
     pub fn pinned_session(&self, id: impl Into<SessionId>, profile: &str) -> Result<Session, UnknownProfile> {
-        let wearer = self.registry.shared.wearer().ok_or_else(|| UnknownProfile::new(profile))?;
-        wearer.pin(profile)?;
-        let make = |id, shared| Session::create(id, shared, Some(wearer));
+        let profile_picker =
+            self.registry.context.profile_picker().ok_or_else(|| UnknownProfile::new(profile))?;
+        profile_picker.pin(profile)?;
+        let make = |id, context| Session::create(id, context, Some(profile_picker));
         let (session, created) = self.registry.find_or_create(&id.into(), make);
         if !created {
             session.pin_profile(profile)?;
@@ -171,7 +172,7 @@ impl Sessions {
     /// # Ok::<(), tower_client_sessions::profile::ProfileError>(())
     /// ```
     pub fn mark_profile_bad(&self, profile: &Profile) -> bool {
-        self.registry.shared.mark_profile_bad(profile)
+        self.registry.context.mark_profile_bad(profile)
     }
 
     /// The session of this name, if there is one.
@@ -212,22 +213,22 @@ impl Sessions {
     ///
     /// No request waits for a subscriber, and without one a request looks once whether there is one, and no more.
     pub fn events(&self) -> Events {
-        let shared = &self.registry.shared;
-        Events::new(shared.events.subscribe(), Arc::downgrade(shared))
+        let context = &self.registry.context;
+        Events::new(context.events.subscribe(), Arc::downgrade(context))
     }
 
     /// What happened to all sessions so far, those that were dropped included.
     pub fn stats(&self) -> Stats {
-        let shared = &self.registry.shared;
+        let context = &self.registry.context;
         let mut stats = Stats::default();
         let _creation = self.registry.creation.lock();
         for session in self.registry.map.pin().values() {
             session.counters.add_to(&mut stats);
         }
-        shared.gone.add_to(&mut stats);
-        stats.waiting_peak = shared.held.peak();
-        stats.sessions_evicted = shared.dropped.get();
-        stats.sessions_over_limit = shared.over_limit.get();
+        context.departed.add_to(&mut stats);
+        stats.waiting_peak = context.waiting.peak();
+        stats.sessions_evicted = context.evicted_count.get();
+        stats.sessions_over_limit = context.over_limit.get();
         stats
     }
 }
@@ -266,7 +267,7 @@ pub struct SessionsBuilder {
     login_first: bool,
     default_session: Option<SessionId>,
     pub(crate) share: Result<Option<Arc<dyn SharingBackend>>, ConfigError>,
-    show_values: bool,
+    trace_cookie_values: bool,
     event_capacity: usize,
     jitter: Jitter,
 }
@@ -309,7 +310,7 @@ impl SessionsBuilder {
 
     /// Shows the values of cookies in `tracing` events. Default: they are not shown anywhere.
     pub fn trace_cookie_values(mut self) -> Self {
-        self.show_values = true;
+        self.trace_cookie_values = true;
         self
     }
 
@@ -353,7 +354,7 @@ impl SessionsBuilder {
         }
         let registry = Arc::new_cyclic(|registry| Registry {
             map: papaya::HashMap::default(),
-            shared: Arc::new(Shared {
+            context: Arc::new(RegistryContext {
                 registry: registry.clone(),
                 profiles: self.profiles,
                 cookie_limits: self.cookie_limits,
@@ -361,23 +362,23 @@ impl SessionsBuilder {
                 login_first: self.login_first,
                 default_session: self.default_session,
                 share,
-                show_values: self.show_values,
+                trace_cookie_values: self.trace_cookie_values,
                 jitter: self.jitter,
-                lanes: Mutex::new(Vec::new()),
+                backends: Mutex::new(Vec::new()),
                 origin: Instant::now(),
-                held: Gauge::default(),
+                waiting: PeakGauge::default(),
                 pools: Mutex::new(Vec::new()),
-                gone: Counters::default(),
-                dropped: Counter::default(),
+                departed: Counters::default(),
+                evicted_count: Counter::default(),
                 over_limit: Counter::default(),
                 #[cfg(feature = "formats")]
-                changes: super::changes::Changes::new(),
-                events: Hub::new(self.event_capacity),
-                meters: Meters::new(),
+                dirty: super::dirty::DirtyFlag::new(),
+                events: EventBus::new(self.event_capacity),
+                metrics: SessionMetrics::new(),
             }),
             max_sessions: self.max_sessions,
             epoch: AtomicU64::new(0),
-            creation: Mutex::new(Line::new()),
+            creation: Mutex::new(EvictionQueue::new()),
             #[cfg(feature = "formats")]
             saving: Mutex::new(()),
         });
@@ -401,9 +402,9 @@ impl Registry {
     /// The session of this name, created if it is new; only then is the name copied.
     pub(crate) fn session(&self, id: &SessionId) -> Session {
         self.find(id).unwrap_or_else(|| {
-            let make = |id, shared: Arc<Shared>| {
-                let wearer = shared.wearer();
-                Session::create(id, shared, wearer)
+            let make = |id, context: Arc<RegistryContext>| {
+                let profile_picker = context.profile_picker();
+                Session::create(id, context, profile_picker)
             };
             self.find_or_create(id, make).0
         })
@@ -413,23 +414,23 @@ impl Registry {
     pub(crate) fn create(
         &self,
         id: SessionId,
-        make: impl FnOnce(SessionId, Arc<Shared>) -> Session,
+        make: impl FnOnce(SessionId, Arc<RegistryContext>) -> Session,
     ) -> Option<Session> {
         let (session, created) = self.find_or_create(&id, make);
         created.then_some(session)
     }
 
-    /// Makes the session of this name, new or not, what `beginning` says.
+    /// Makes the session of this name, new or not, what `initial` says.
     #[cfg(feature = "serde")]
-    pub(crate) fn begin(&self, id: SessionId, beginning: super::session::Beginning) -> Session {
-        let mut beginning = Some(beginning);
-        let make = |id, shared: Arc<Shared>| {
-            let wearer = shared.wearer();
-            Session::with(id, shared, wearer, beginning.take().expect("a session is made once"))
+    pub(crate) fn begin(&self, id: SessionId, initial: super::session::InitialState) -> Session {
+        let mut initial = Some(initial);
+        let make = |id, context: Arc<RegistryContext>| {
+            let profile_picker = context.profile_picker();
+            Session::with(id, context, profile_picker, initial.take().expect("a session is made once"))
         };
         let (session, _) = self.find_or_create(&id, make);
-        if let Some(beginning) = beginning {
-            session.begin_again(beginning);
+        if let Some(initial) = initial {
+            session.restart(initial);
         }
         session
     }
@@ -482,29 +483,29 @@ impl Registry {
     fn find_or_create(
         &self,
         id: &SessionId,
-        make: impl FnOnce(SessionId, Arc<Shared>) -> Session,
+        make: impl FnOnce(SessionId, Arc<RegistryContext>) -> Session,
     ) -> (Session, bool) {
         // The name alone: it may come out of a request that was sent.
         let id = SessionId::from(id);
-        let mut line = self.creation.lock();
+        let mut queue = self.creation.lock();
         // Under the lock nobody decides about dropping it, so that a mark is never seen here.
         if let Some(session) = self.find(&id) {
             return (session, false);
         }
-        let session = make(id.clone(), self.shared.clone());
+        let session = make(id.clone(), self.context.clone());
         let mut evicted = Vec::new();
         // PollProfile at before anybody else can change it.
-        let first = self.shared.events.is_watched().then(|| session.generation()).flatten();
+        let first = self.context.events.is_watched().then(|| session.generation()).flatten();
         if let Some(max_sessions) = self.max_sessions {
             let now = self.epoch.fetch_add(2, Ordering::Relaxed) + 2;
             session.0.last_used.store(now, Ordering::Relaxed);
-            line.push(Reverse((now, id.clone())));
+            queue.push(Reverse((now, id.clone())));
             self.map.pin().insert(id.name().clone(), session.0.clone());
             while self.map.len() > max_sessions {
-                match self.drop_oldest(&mut line, now) {
+                match self.drop_oldest(&mut queue, now) {
                     Some(session) => evicted.push(session),
                     None => {
-                        self.shared.over_limit.add();
+                        self.context.over_limit.add();
                         break;
                     }
                 }
@@ -512,19 +513,19 @@ impl Registry {
         } else {
             self.map.pin().insert(id.name().clone(), session.0.clone());
         }
-        drop(line);
-        self.shared.meters.created.add();
-        self.shared.meters.live.up();
-        self.shared.tell(session.id(), EventKind::Created);
+        drop(queue);
+        self.context.metrics.created.add();
+        self.context.metrics.live.up();
+        self.context.tell(session.id(), EventKind::Created);
         if let Some(generation) = first {
-            self.shared.tell(session.id(), EventKind::Activated { generation });
+            self.context.tell(session.id(), EventKind::Activated { generation });
         }
         for session in evicted {
             // The map may keep what it has removed for a while; its profile is free at once, and its cookies are gone.
             Gate::close(&session.0);
-            self.shared.tell(session.id(), EventKind::Evicted);
+            self.context.tell(session.id(), EventKind::Evicted);
         }
-        self.shared.changed();
+        self.context.changed();
         (session, true)
     }
 
@@ -546,20 +547,20 @@ impl Registry {
                 return None;
             }
             let session = Session::of(self.map.remove(id.name(), &guard)?.clone());
-            session.0.leave(&self.shared.gone);
+            session.0.leave(&self.context.departed);
             // The map keeps what was removed for a while, and with it a profile that others may wait for.
             guard.flush();
             session
         };
-        self.shared.meters.live.down(1);
-        self.shared.changed();
-        self.shared.tell(id, EventKind::Removed);
+        self.context.metrics.live.down(1);
+        self.context.changed();
+        self.context.tell(id, EventKind::Removed);
         Some(session)
     }
 
     /// Gives a session that is here another name; `false` if that is taken, or it is not here.
     pub(crate) fn rename(&self, session: &Session, to: SessionId) -> bool {
-        let mut line = self.creation.lock();
+        let mut queue = self.creation.lock();
         let guard = self.map.guard();
         let from = session.id().clone();
         let is_here = self.map.get(from.name(), &guard).is_some_and(|here| Arc::ptr_eq(here, &session.0));
@@ -573,45 +574,45 @@ impl Registry {
         // What the map keeps of it for a while would count as in use.
         guard.flush();
         if self.max_sessions.is_some() {
-            line.push(Reverse((session.0.last_used.load(Ordering::Relaxed), to.clone())));
+            queue.push(Reverse((session.0.last_used.load(Ordering::Relaxed), to.clone())));
         }
-        drop((guard, line));
-        self.shared.tell(&from, EventKind::Renamed { to });
+        drop((guard, queue));
+        self.context.tell(&from, EventKind::Renamed { to });
         true
     }
 
     /// Drops the session used longest ago that is not in use. `None`: none was found among those looked at.
-    fn drop_oldest(&self, line: &mut Line, now: u64) -> Option<Session> {
+    fn drop_oldest(&self, queue: &mut EvictionQueue, now: u64) -> Option<Session> {
         /// A creation looks at so many and no more; the next one goes on from there.
-        const LOOKS: usize = 256;
+        const EVICTION_SCAN_LIMIT: usize = 256;
         let map = self.map.pin();
-        for _ in 0..LOOKS {
-            let Reverse((entered, id)) = line.pop()?;
+        for _ in 0..EVICTION_SCAN_LIMIT {
+            let Reverse((entered, id)) = queue.pop()?;
             let Some(session) = map.get(id.name()) else {
                 continue;
             };
             let used = session.last_used.load(Ordering::Relaxed);
             if used > entered {
-                line.push(Reverse((used, id)));
+                queue.push(Reverse((used, id)));
                 continue;
             }
             session.evicted.store(true, Ordering::Relaxed);
             fence(Ordering::SeqCst);
             if Arc::strong_count(session) == 1 && session.gate.is_idle() {
-                if self.shared.dropped.get() == 0 {
+                if self.context.evicted_count.get() == 0 {
                     tracing::warn!(session = %id, "a session was dropped to keep within max_sessions; further ones are counted");
                 }
-                self.shared.dropped.add();
-                self.shared.meters.evicted.add();
-                self.shared.meters.live.down(1);
-                self.shared.gone.store_set_cookie(&session.counters);
+                self.context.evicted_count.add();
+                self.context.metrics.evicted.add();
+                self.context.metrics.live.down(1);
+                self.context.departed.add_all(&session.counters);
                 map.remove(id.name());
                 return Some(Session::of(session.clone()));
             }
             session.evicted.store(false, Ordering::Relaxed);
             // In use: as good as used now.
             session.last_used.store(now | 1, Ordering::Relaxed);
-            line.push(Reverse((now | 1, id)));
+            queue.push(Reverse((now | 1, id)));
         }
         None
     }
@@ -619,15 +620,15 @@ impl Registry {
 
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.shared.meters.live.down(self.map.len());
+        self.context.metrics.live.down(self.map.len());
     }
 }
 
-impl Shared {
+impl RegistryContext {
     /// Something of what a snapshot keeps has changed. To be called after the change, outside the locks.
     pub(crate) fn changed(&self) {
         #[cfg(feature = "formats")]
-        self.changes.tell();
+        self.dirty.tell();
     }
 
     pub(crate) fn registry(&self) -> Option<Arc<Registry>> {
@@ -651,7 +652,7 @@ impl Shared {
     }
 
     /// One who draws profiles, if there are any.
-    pub(crate) fn wearer(&self) -> Option<Arc<ProfilePicker>> {
+    pub(crate) fn profile_picker(&self) -> Option<Arc<ProfilePicker>> {
         self.profiles.clone().map(ProfilePicker::new)
     }
 
@@ -664,15 +665,15 @@ impl Shared {
         Instant::now().into_std()
     }
 
-    pub(crate) fn lane(&self) -> Option<Arc<dyn Lane>> {
-        self.lanes.lock().iter().rev().find_map(Weak::upgrade)
+    pub(crate) fn backend(&self) -> Option<Arc<dyn RenewalBackend>> {
+        self.backends.lock().iter().rev().find_map(Weak::upgrade)
     }
 
-    /// Makes `lane` the one that sessions are renewed through, for as long as it lives.
-    pub(crate) fn add_lane(&self, lane: Weak<dyn Lane>) {
-        let mut lanes = self.lanes.lock();
-        lanes.retain(|lane| lane.strong_count() > 0);
-        lanes.push(lane);
+    /// Makes `backend` the one that sessions are renewed through, for as long as it lives.
+    pub(crate) fn add_backend(&self, backend: Weak<dyn RenewalBackend>) {
+        let mut backends = self.backends.lock();
+        backends.retain(|backend| backend.strong_count() > 0);
+        backends.push(backend);
     }
 
     /// Gives a name to a pool; `false` if another has it.
@@ -690,7 +691,7 @@ impl Shared {
     }
 
     pub(crate) fn limits(&self) -> Limits {
-        self.lane().map_or_else(|| GateConfig::new().limits, |lane| lane.limits())
+        self.backend().map_or_else(|| GateConfig::new().limits, |backend| backend.limits())
     }
 }
 

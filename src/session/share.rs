@@ -14,7 +14,9 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use super::{Kept, Session, lane::Lane, session::SessionInner, sessions::Shared};
+use super::{
+    IdentityInner, Session, renewal_backend::RenewalBackend, session::SessionInner, sessions::RegistryContext,
+};
 use crate::{
     cookies::{StoredCookie, Timestamp},
     gate::{
@@ -33,9 +35,9 @@ pub(crate) trait SharingBackend: Any + Send + Sync {
     fn renew(
         self: Arc<Self>,
         session: Session,
-        lane: Option<Arc<dyn Lane>>,
+        backend: Option<Arc<dyn RenewalBackend>>,
         drive: Drive<SessionInner>,
-    ) -> Renewing<Kept>;
+    ) -> Renewing<IdentityInner>;
 
     /// Lets the others know what has happened here.
     fn flush(self: Arc<Self>, session: Session);
@@ -44,7 +46,7 @@ pub(crate) trait SharingBackend: Any + Send + Sync {
     fn cookies_changed(self: Arc<Self>, session: Session);
 
     /// Half of a block of uses is used up.
-    fn on_allowance_low(self: Arc<Self>, session: Session, kept: &Arc<Kept>);
+    fn on_allowance_low(self: Arc<Self>, session: Session, kept: &Arc<IdentityInner>);
 
     /// Takes a seat, which one process holds at a time. `None`: another one holds it.
     fn acquire_slot(self: Arc<Self>, slot: String) -> SharingFuture<Option<SlotLease>>;
@@ -149,7 +151,7 @@ pub(crate) struct KnownRecord {
     /// How many uses of this version were taken by everybody, as far as is known here.
     pub(crate) taken: u64,
     /// The identity of this version, if its uses are taken in blocks: it may go on when one is through.
-    pub(crate) limited: Option<Arc<Kept>>,
+    pub(crate) limited: Option<Arc<IdentityInner>>,
 }
 
 /// How often something was asked for here that the store is to be told: what is told afterwards may not be all.
@@ -211,7 +213,7 @@ impl ShareState {
     }
 }
 
-impl Shared {
+impl RegistryContext {
     /// Whether a session begins with an identity: not if it has to be renewed first, or others may have one.
     pub(super) fn starts_current(&self) -> bool {
         !self.login_first && self.share.is_none()
@@ -221,7 +223,7 @@ impl Shared {
 impl SessionInner {
     /// Lets the others know what has happened here, if there are others.
     pub(super) fn flush(self: &Arc<Self>) {
-        if let Some(share) = &self.shared.share {
+        if let Some(share) = &self.context.share {
             share.clone().flush(Session::of(self.clone()));
         }
     }
@@ -249,7 +251,7 @@ impl SessionInner {
 
     /// A cookie has changed, by an answer or by hand.
     pub(super) fn cookies_changed(self: &Arc<Self>, now: Timestamp) {
-        let (Some(share_state), Some(share)) = (&self.share_state, &self.shared.share) else { return };
+        let (Some(share_state), Some(share)) = (&self.share_state, &self.context.share) else { return };
         share_state.dirty.changed_at(now);
         if share_state.dirty.mark_urgent() {
             share.clone().cookies_changed(Session::of(self.clone()));
@@ -265,8 +267,8 @@ impl SessionInner {
     }
 
     /// Adds to `value` what was added to `pending` while there was no current identity.
-    pub(super) fn add_edits(&self, pending: &Kept, value: &Kept) {
-        let now = self.shared.timestamp();
+    pub(super) fn add_edits(&self, pending: &IdentityInner, value: &IdentityInner) {
+        let now = self.context.timestamp();
         let edits: Vec<_> = pending.jar.lock().iter(now).cloned().collect();
         let mut jar = value.jar.lock();
         for edit in edits {
@@ -286,8 +288,8 @@ mod adoption {
             keeper::{Gate, Life},
         },
         session::{
-            Kept,
-            session::{Beginning, Wear},
+            IdentityInner,
+            session::{InitialState, ProfileChoice},
             snapshot::{RestoreError, SessionSnapshot},
         },
     };
@@ -310,18 +312,18 @@ mod adoption {
         /// The identity of a snapshot, in the place of `candidate`, and the session's data with it.
         pub(crate) fn adopt(
             &self,
-            candidate: &Kept,
+            candidate: &IdentityInner,
             snapshot: &SessionSnapshot,
-        ) -> Result<Arc<Kept>, RestoreError> {
-            let Beginning { jar, wear, data, age, .. } = self.shared.restored(snapshot)?;
-            let born = self.shared.now().saturating_sub(age);
+        ) -> Result<Arc<IdentityInner>, RestoreError> {
+            let InitialState { jar, profile, data, age, .. } = self.context.restored(snapshot)?;
+            let born = self.context.now().saturating_sub(age);
             let life = Life::new(candidate.life.generation, born, self.gate.random());
-            let worn = match wear {
-                Wear::Next => candidate.worn.clone(),
-                wear => wear.put_on(self.wearer.as_ref(), self.shared.std_now()),
+            let worn = match profile {
+                ProfileChoice::Next => candidate.worn.clone(),
+                profile => profile.resolve(self.profile_picker.as_ref(), self.context.std_now()),
             };
             self.keep_data(data);
-            Ok(Arc::new(Kept::new(life, jar, worn)))
+            Ok(Arc::new(IdentityInner::new(life, jar, worn)))
         }
 
         /// Makes a snapshot's identity current in the place of the one of this generation. `None`: another one is current.
@@ -329,10 +331,10 @@ mod adoption {
             self: &Arc<Self>,
             current: Generation,
             snapshot: &SessionSnapshot,
-        ) -> Result<Option<Arc<Kept>>, RestoreError> {
+        ) -> Result<Option<Arc<IdentityInner>>, RestoreError> {
             let Some(before) = self.gate.current() else { return Ok(None) };
             let made = self.adopt(&before, snapshot)?;
-            let is_limited = self.shared.lane().is_some_and(|lane| lane.budget().uses.is_some());
+            let is_limited = self.context.backend().is_some_and(|backend| backend.budget().uses.is_some());
             let mut installed = None;
             Gate::replace_if(self, current, |generation| {
                 let life = Life::new(generation, made.life.born, self.gate.random());
@@ -341,7 +343,7 @@ mod adoption {
                     life.ration.begin();
                 }
                 let jar = std::mem::take(&mut *made.jar.lock());
-                let kept = Arc::new(Kept::new(life, jar, made.worn.clone()));
+                let kept = Arc::new(IdentityInner::new(life, jar, made.worn.clone()));
                 installed = Some(kept.clone());
                 kept
             });
@@ -349,12 +351,17 @@ mod adoption {
         }
 
         /// The same identity as another generation, allowed so many uses more.
-        pub(crate) fn continue_version(&self, spent: &Kept, generation: Generation, uses: u64) -> Arc<Kept> {
+        pub(crate) fn continue_version(
+            &self,
+            spent: &IdentityInner,
+            generation: Generation,
+            uses: u64,
+        ) -> Arc<IdentityInner> {
             let life = Life::new(generation, spent.life.born, self.gate.random());
             life.ration.begin();
             life.ration.allow(uses);
             let jar = spent.jar.lock().clone();
-            Arc::new(Kept::new(life, jar, spent.worn.clone()))
+            Arc::new(IdentityInner::new(life, jar, spent.worn.clone()))
         }
 
         /// Ends the current identity here, and says so to nobody.

@@ -8,7 +8,7 @@ use std::sync::{
 macro_rules! counters {
     (
         often { $($(#[doc = $often_doc:literal])* $often:ident,)* }
-        seldom { $($(#[doc = $doc:literal])* $name:ident,)* }
+        rare { $($(#[doc = $doc:literal])* $name:ident,)* }
     ) => {
         /// What happened so far, to one session or to all of them: a snapshot.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,36 +29,36 @@ macro_rules! counters {
         pub(crate) struct Counters {
             $(pub(crate) $often: Counter,)*
             /// Of a million sessions that nothing happens to, none has these.
-            seldom: OnceLock<Box<Seldom>>,
+            rare: OnceLock<Box<RareCounters>>,
         }
 
         #[derive(Debug, Default)]
-        pub(crate) struct Seldom {
+        pub(crate) struct RareCounters {
             $(pub(crate) $name: Counter,)*
         }
 
         impl Counters {
             pub(crate) fn add_to(&self, stats: &mut Stats) {
                 $(stats.$often += self.$often.get();)*
-                if let Some(seldom) = self.seldom.get() {
-                    $(stats.$name += seldom.$name.get();)*
+                if let Some(rare) = self.rare.get() {
+                    $(stats.$name += rare.$name.get();)*
                 }
             }
 
             /// Adds what another set has counted since it was `before`.
-            pub(crate) fn absorb_since(&self, other: &Self, before: &Self) {
+            pub(crate) fn add_since(&self, other: &Self, before: &Self) {
                 $(self.$often.add_many(other.$often.get() - before.$often.get());)*
-                if let Some(other) = other.seldom.get() {
-                    let before = before.seldom();
-                    $(self.seldom().$name.add_many(other.$name.get() - before.$name.get());)*
+                if let Some(other) = other.rare.get() {
+                    let before = before.rare();
+                    $(self.rare().$name.add_many(other.$name.get() - before.$name.get());)*
                 }
             }
 
             /// Adds what another set has counted.
-            pub(crate) fn store_set_cookie(&self, other: &Self) {
+            pub(crate) fn add_all(&self, other: &Self) {
                 $(self.$often.add_many(other.$often.get());)*
-                if let Some(other) = other.seldom.get() {
-                    $(self.seldom().$name.add_many(other.$name.get());)*
+                if let Some(other) = other.rare.get() {
+                    $(self.rare().$name.add_many(other.$name.get());)*
                 }
             }
         }
@@ -72,29 +72,29 @@ counters! {
         /// Cookies that responses set or deleted.
         cookies_stored,
     }
-    seldom {
+    rare {
         /// Requests that had to wait at the gate. A request that waits twice counts twice.
-        held,
+        waited,
         /// Requests sent again because their session had expired.
         replayed_expired,
         /// Requests sent again because their session had been renewed while they were on their way.
         replayed_stale,
         /// Requests started again because their session ended between two hops of a redirect.
-        replayed_retired,
+        replayed_ended_mid_redirect,
         /// Renewals started, whatever brought them about; a request that leads where there is no rule is one.
         renewals_started,
         /// Renewals that brought a new identity about.
-        renewals_succeeded,
+        renewals_committed,
         /// Renewals that failed.
         renewals_failed,
         /// `Set-Cookie` headers that were refused.
-        cookies_refused,
+        cookies_rejected,
     }
 }
 
 impl Counters {
-    pub(crate) fn seldom(&self) -> &Seldom {
-        self.seldom.get_or_init(Box::default)
+    pub(crate) fn rare(&self) -> &RareCounters {
+        self.rare.get_or_init(Box::default)
     }
 }
 
@@ -119,18 +119,18 @@ impl Counter {
 impl Stats {
     /// Requests sent again for any reason.
     pub fn replayed(&self) -> u64 {
-        self.replayed_expired + self.replayed_stale + self.replayed_retired
+        self.replayed_expired + self.replayed_stale + self.replayed_ended_mid_redirect
     }
 }
 
 /// How many are held now, and at most.
 #[derive(Debug, Default)]
-pub(crate) struct Gauge {
+pub(crate) struct PeakGauge {
     now: AtomicU64,
     peak: AtomicU64,
 }
 
-impl Gauge {
+impl PeakGauge {
     pub(crate) fn enter(&self) {
         let now = self.now.fetch_add(1, Ordering::Relaxed) + 1;
         self.peak.fetch_max(now, Ordering::Relaxed);

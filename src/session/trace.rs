@@ -44,8 +44,8 @@ pub(crate) fn request(session: &SessionId, method: &Method, uri: &Uri) -> Span {
 }
 
 /// A request while it waits at the gate.
-pub(crate) fn hold() -> Span {
-    debug_span!(target: REQUEST, "hold")
+pub(crate) fn wait() -> Span {
+    debug_span!(target: REQUEST, "wait")
 }
 
 /// A request, or one of a renewal, from the moment when it is handed to the service below until its answer.
@@ -117,7 +117,7 @@ pub(crate) fn refused(identity: &Identity, target: &CookieUrl<'_>, error: &Cooki
 /// The names in a `Cookie` header, with values only where they are wanted.
 fn shown_header(identity: &Identity, header: &HeaderValue) -> String {
     let text = String::from_utf8_lossy(header.as_bytes());
-    if identity.session.0.shared.show_values {
+    if identity.session.0.context.trace_cookie_values {
         return text.into_owned();
     }
     let names = text.split("; ").map(|pair| match pair.split_once('=') {
@@ -132,7 +132,7 @@ fn shown_set_cookie(identity: &Identity, header: &HeaderValue) -> String {
     const KNOWN: [&str; 8] =
         ["domain", "path", "expires", "max-age", "secure", "httponly", "samesite", "partitioned"];
     let text = String::from_utf8_lossy(header.as_bytes());
-    if identity.session.0.shared.show_values {
+    if identity.session.0.context.trace_cookie_values {
         return text.into_owned();
     }
     let mut parts = text.split(';');

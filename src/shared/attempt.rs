@@ -26,14 +26,14 @@ use crate::{
         RenewalError, RenewalErrorKind, RenewalReason, core::Failure, keeper::Drive, renewal_gate::failure,
     },
     session::{
-        Kept, Session, SessionInner,
-        lane::Lane,
+        IdentityInner, Session, SessionInner,
+        renewal_backend::RenewalBackend,
         share::{PendingWrite, WriteEpoch},
         snapshot::SnapshotOptions,
     },
 };
 
-type Renewed = Result<Option<Arc<Kept>>, Failure<RenewalError>>;
+type Renewed = Result<Option<Arc<IdentityInner>>, Failure<RenewalError>>;
 
 /// How long one who waits for another's renewal waits before it looks by itself; it doubles each time.
 const MIN_POLL: Duration = Duration::from_millis(50);
@@ -51,7 +51,7 @@ impl Fleet {
     pub(super) async fn attempt(
         self: &Arc<Self>,
         session: &Session,
-        lane: Option<Arc<dyn Lane>>,
+        lane: Option<Arc<dyn RenewalBackend>>,
         drive: Drive<SessionInner>,
     ) -> Renewed {
         let candidate = drive.candidate.clone();
@@ -65,7 +65,7 @@ impl Fleet {
     async fn adopt_or_renew(
         self: &Arc<Self>,
         session: &Session,
-        lane: Option<Arc<dyn Lane>>,
+        lane: Option<Arc<dyn RenewalBackend>>,
         drive: Drive<SessionInner>,
     ) -> Renewed {
         let share_state = session.0.share_state();
@@ -129,7 +129,7 @@ impl Fleet {
         if is_adoptable(&found) {
             return self.adopted(session, epoch, &candidate, &key, &found).map(Some).map_err(store_failed);
         }
-        let is_first = reason == RenewalReason::Initial && !session.0.shared.login_first;
+        let is_first = reason == RenewalReason::Initial && !session.0.context.login_first;
         let value = if is_first && !is_own {
             // Nobody has anything yet: what this process begins with is everybody's.
             None
@@ -239,7 +239,7 @@ impl Fleet {
     async fn renew_under(
         &self,
         session: &Session,
-        lane: Option<Arc<dyn Lane>>,
+        lane: Option<Arc<dyn RenewalBackend>>,
         drive: Drive<SessionInner>,
         lease: &Lease,
         found: &Record,
@@ -281,7 +281,7 @@ impl Fleet {
     async fn without_store(
         &self,
         session: &Session,
-        lane: Option<Arc<dyn Lane>>,
+        lane: Option<Arc<dyn RenewalBackend>>,
         drive: Drive<SessionInner>,
         error: StoreError,
     ) -> Renewed {
@@ -289,7 +289,7 @@ impl Fleet {
             return Err(store_failed(error));
         }
         tracing::warn!(session = %session.id(), %error, "renewed without the store of shared sessions");
-        let is_first = drive.reason == RenewalReason::Initial && !session.0.shared.login_first;
+        let is_first = drive.reason == RenewalReason::Initial && !session.0.context.login_first;
         let value = match lane {
             _ if is_first && !drive.once => None,
             None => return Err(no_service()),
@@ -314,10 +314,10 @@ impl Fleet {
         &self,
         session: &Session,
         epoch: WriteEpoch,
-        candidate: &Arc<Kept>,
+        candidate: &Arc<IdentityInner>,
         key: &str,
         found: &Record,
-    ) -> Result<Arc<Kept>, StoreError> {
+    ) -> Result<Arc<IdentityInner>, StoreError> {
         let snapshot = self.open(key, found)?.session;
         let kept =
             session.0.adopt(candidate, &snapshot).map_err(|error| super::error::profile(error, key))?;
@@ -334,7 +334,7 @@ impl Fleet {
         session: &Session,
         epoch: WriteEpoch,
         version: RecordVersion,
-        kept: &Arc<Kept>,
+        kept: &Arc<IdentityInner>,
         cookies: Vec<StoredCookie>,
         sent: Option<SystemTime>,
     ) {
@@ -369,7 +369,7 @@ impl Fleet {
         &self,
         session: &Session,
         epoch: WriteEpoch,
-        kept: &Arc<Kept>,
+        kept: &Arc<IdentityInner>,
         key: &str,
         found: &Record,
         lease: Option<&Lease>,

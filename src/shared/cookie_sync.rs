@@ -85,7 +85,7 @@ impl Fleet {
                 return Ok(());
             }
             let Payload { session: mut snapshot, mut changes } = self.open(&key, &found)?;
-            let (now, at) = (session.0.shared.timestamp(), share_state.dirty.last());
+            let (now, at) = (session.0.context.timestamp(), share_state.dirty.last());
             let mine = kept.jar.lock().by_creation(now);
             // That a cookie's time is over needs no telling.
             base.retain(|cookie| !cookie.is_expired(now));
@@ -109,7 +109,7 @@ impl Fleet {
                     jar.restore(cookie.clone(), now);
                 }
             }
-            session.0.shared.changed();
+            session.0.context.changed();
             let mut known = share_state.known.lock();
             known.revision = stored.revision;
             known.cookies = snapshot.cookies;

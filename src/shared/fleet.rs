@@ -27,8 +27,8 @@ use crate::{
         keeper::{Drive, Renewing},
     },
     session::{
-        Kept, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
-        lane::Lane,
+        IdentityInner, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
+        renewal_backend::RenewalBackend,
         sessions::Registry,
         share::{PendingWrite, SharingBackend, SharingFuture, SlotLease},
     },
@@ -204,11 +204,11 @@ impl SharingBackend for Fleet {
     fn renew(
         self: Arc<Self>,
         session: Session,
-        lane: Option<Arc<dyn Lane>>,
+        lane: Option<Arc<dyn RenewalBackend>>,
         drive: Drive<SessionInner>,
-    ) -> Renewing<Kept> {
+    ) -> Renewing<IdentityInner> {
         Box::pin(async move {
-            if let Some(registry) = session.0.shared.registry() {
+            if let Some(registry) = session.0.context.registry() {
                 self.spawn_watcher(&registry);
             }
             self.attempt(&session, lane, drive).await
@@ -218,10 +218,10 @@ impl SharingBackend for Fleet {
     fn flush(self: Arc<Self>, session: Session) {
         // Outside a runtime the next attempt settles it.
         let Ok(runtime) = Handle::try_current() else { return };
-        if let Some(registry) = session.0.shared.registry() {
+        if let Some(registry) = session.0.context.registry() {
             self.spawn_watcher(&registry);
         }
-        let registry = session.0.shared.registry().map(|registry| Arc::downgrade(&registry));
+        let registry = session.0.context.registry().map(|registry| Arc::downgrade(&registry));
         // Until it is told, also of a session that is forgotten here meanwhile.
         runtime.spawn(async move {
             loop {
@@ -246,7 +246,7 @@ impl SharingBackend for Fleet {
         self.sync_cookies_later(&session);
     }
 
-    fn on_allowance_low(self: Arc<Self>, session: Session, kept: &Arc<Kept>) {
+    fn on_allowance_low(self: Arc<Self>, session: Session, kept: &Arc<IdentityInner>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let kept = Arc::downgrade(kept);
         runtime.spawn(async move {
@@ -351,7 +351,7 @@ impl Sessions {
     }
 
     fn fleet(&self) -> Option<&Fleet> {
-        let share: &dyn std::any::Any = &**self.registry.shared.share.as_ref()?;
+        let share: &dyn std::any::Any = &**self.registry.context.share.as_ref()?;
         share.downcast_ref()
     }
 }

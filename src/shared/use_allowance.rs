@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Record, fleet::Fleet};
 use crate::{
     gate::{core::Generation, keeper::Gate},
-    session::{Kept, Session, share::PendingWrite},
+    session::{IdentityInner, Session, share::PendingWrite},
 };
 
 impl Fleet {
@@ -17,9 +17,9 @@ impl Fleet {
         generation: Generation,
         key: &str,
         found: &Record,
-        spent: &Arc<Kept>,
-    ) -> Option<Arc<Kept>> {
-        let budget = session.0.shared.lane()?.budget();
+        spent: &Arc<IdentityInner>,
+    ) -> Option<Arc<IdentityInner>> {
+        let budget = session.0.context.backend()?.budget();
         let limit = budget.uses?;
         let is_too_old =
             || budget.age.is_some_and(|age| session.now().saturating_sub(spent.life.born) >= age);
@@ -49,8 +49,8 @@ impl Fleet {
     }
 
     /// Lets each use of an identity that the store knows be one of those that this process has taken, if uses are limited.
-    pub(super) async fn take_allowance(&self, session: &Session, kept: &Arc<Kept>) {
-        let is_limited = session.0.shared.lane().is_some_and(|lane| lane.budget().uses.is_some());
+    pub(super) async fn take_allowance(&self, session: &Session, kept: &Arc<IdentityInner>) {
+        let is_limited = session.0.context.backend().is_some_and(|lane| lane.budget().uses.is_some());
         let is_known = {
             let known = session.0.share_state().known.lock();
             known.generation == kept.life.generation && known.pending == PendingWrite::None
@@ -63,8 +63,8 @@ impl Fleet {
     }
 
     /// Takes the next block of uses before this one is through.
-    pub(super) async fn refill_allowance(&self, session: &Session, kept: &Arc<Kept>) {
-        let Some(limit) = session.0.shared.lane().and_then(|lane| lane.budget().uses) else { return };
+    pub(super) async fn refill_allowance(&self, session: &Session, kept: &Arc<IdentityInner>) {
+        let Some(limit) = session.0.context.backend().and_then(|lane| lane.budget().uses) else { return };
         let version = {
             let known = session.0.share_state().known.lock();
             if known.generation != kept.life.generation {

@@ -402,7 +402,7 @@ async fn requests_of_a_session_that_is_removed_go_on_and_its_name_is_free() {
     assert!(other.cookies().is_empty(), "the login was the other one's");
     drop(held);
     settle().await;
-    assert_eq!((renewals(&sessions), sessions.stats().renewals_succeeded), (1, 1));
+    assert_eq!((renewals(&sessions), sessions.stats().renewals_committed), (1, 1));
     assert!(sessions.session("x").rename("y").is_ok());
     let gone = sessions.remove("y").unwrap();
     assert!(gone.rename("z").is_err(), "it is no session of these");

@@ -50,7 +50,7 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
     let mut held = task::spawn(get(&client, "a", "/?set=a%3Db"));
     assert_pending!(held.poll());
     let meanwhile = figures(&snapshotter);
-    assert_eq!(meanwhile["client_sessions_requests_held"], 3.0);
+    assert_eq!(meanwhile["client_sessions_requests_waiting"], 3.0);
     site.end_logins(9);
     site.answer(99);
     assert_eq!(good(tasks).await, 2);
@@ -80,9 +80,9 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
         ("client_sessions_created_total", 4.0),
         ("client_sessions_evicted_total", 1.0),
         ("client_sessions_live", 3.0),
-        ("client_sessions_requests_held", 0.0),
+        ("client_sessions_requests_waiting", 0.0),
         ("client_sessions_renewals_started_total reason=expired", 2.0),
-        ("client_sessions_renewals_started_total reason=budget", 0.0),
+        ("client_sessions_renewals_started_total reason=limit_reached", 0.0),
         ("client_sessions_renewals_ended_total outcome=committed", 1.0),
         ("client_sessions_renewals_ended_total outcome=failed", 1.0),
         ("client_sessions_renewal_seconds outcome=failed", 1.0),
@@ -94,14 +94,14 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
     let stats = sessions.stats();
     for (name, counted) in [
         ("client_sessions_requests_sent_total", stats.sent),
-        ("client_sessions_requests_held_total", stats.held),
-        ("client_sessions_hold_seconds", stats.held),
+        ("client_sessions_requests_waited_total", stats.waited),
+        ("client_sessions_wait_seconds", stats.waited),
         ("client_sessions_cookies_stored_total", stats.cookies_stored),
-        ("client_sessions_cookies_refused_total", stats.cookies_refused),
+        ("client_sessions_cookies_rejected_total", stats.cookies_rejected),
     ] {
         assert_eq!(figures[name], counted as f64, "{name}");
     }
-    assert!(stats.held >= 3 && stats.cookies_stored > 0);
+    assert!(stats.waited >= 3 && stats.cookies_stored > 0);
     drop((client, sessions));
     let gone: BTreeMap<_, _> = self::figures(&snapshotter);
     assert_eq!(figures["client_sessions_live"] + gone["client_sessions_live"], 0.0);

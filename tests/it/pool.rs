@@ -964,7 +964,7 @@ mod warm_up {
         request.await.unwrap();
         let cookies = sessions.session("pool-1").cookies();
         assert_eq!(cookies[0].name(), Some("sid"));
-        assert_eq!(sessions.session("pool-1").stats().renewals_succeeded, 1, "no login was wasted");
+        assert_eq!(sessions.session("pool-1").stats().renewals_committed, 1, "no login was wasted");
     }
 
     #[tokio::test(start_paused = true)]

@@ -123,7 +123,7 @@ async fn hazard_08_a_renewal_that_timed_out_cannot_commit_later() {
     assert_eq!(good(spawn_pages(&client, "a", 5)).await, 5);
     assert_eq!(site.logins(), 2);
     assert_eq!(sessions.stats().renewals_failed, 1);
-    assert_eq!(sessions.stats().renewals_succeeded, 1);
+    assert_eq!(sessions.stats().renewals_committed, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -522,7 +522,7 @@ async fn hazard_38_nobody_waits_for_an_early_renewal() {
     }
     settle().await;
     assert_eq!(site.logins(), 2, "begun before the budget was spent");
-    assert_eq!(sessions.stats().held, 1, "only the first request has ever waited");
+    assert_eq!(sessions.stats().waited, 1, "only the first request has ever waited");
     site.end_logins(1);
     settle().await;
     assert_eq!(sessions.session("a").generation(), Some(3));
@@ -734,7 +734,7 @@ async fn supplied_cookies_send_nothing() {
     let client = client(&layer, &other, site.clone());
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     assert_eq!(site.logins(), 1);
-    assert_eq!(other.stats().renewals_succeeded, 1);
+    assert_eq!(other.stats().renewals_committed, 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -766,8 +766,8 @@ async fn what_became_of_a_request_is_on_its_response() {
     assert_eq!(info.cookies()[0].name(), Some("x"));
     assert_eq!(info.final_uri().unwrap().path(), "/page");
     let stats = sessions.session("a").stats();
-    assert_eq!((stats.sent, stats.held, stats.replayed_expired), (3, 1, 1));
-    assert_eq!((stats.renewals_started, stats.renewals_succeeded), (1, 1));
+    assert_eq!((stats.sent, stats.waited, stats.replayed_expired), (3, 1, 1));
+    assert_eq!((stats.renewals_started, stats.renewals_committed), (1, 1));
     assert_eq!(stats.cookies_stored, 3, "one by the login, one by each answer of the page");
 }
 
@@ -886,10 +886,10 @@ async fn hazard_44_a_session_is_renewed_before_the_cookie_it_needs_ends() {
     settle().await;
     assert_eq!(site.logins(), 1, "the margin is at most one and a half of what was said");
     passed.store(81, Ordering::Relaxed);
-    let held = sessions.stats().held;
+    let held = sessions.stats().waited;
     get(&client, "a", "/").await.unwrap();
     settle().await;
-    assert_eq!((site.logins(), sessions.stats().held), (2, held), "and nobody has waited for it");
+    assert_eq!((site.logins(), sessions.stats().waited), (2, held), "and nobody has waited for it");
 }
 
 #[tokio::test(start_paused = true)]

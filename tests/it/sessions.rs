@@ -136,7 +136,7 @@ async fn a_bad_set_cookie_is_skipped_and_counted_and_the_response_delivered() {
         send(&sessions, request("http://a.example/?set=x=1;Domain=other.example&set=y=1")).await.unwrap();
     assert_eq!(response.status(), 200);
     let stats = sessions.session("a").stats();
-    assert_eq!((stats.cookies_stored, stats.cookies_refused), (1, 1));
+    assert_eq!((stats.cookies_stored, stats.cookies_rejected), (1, 1));
     assert_eq!(sessions.stats().sent, 1);
 }
 

@@ -255,12 +255,12 @@ fn check_counters(sessions: &Sessions, site: &Site, tally: &mut Tally, broken: &
     let stats = sessions.stats();
     tally.sent = stats.sent;
     tally.replayed = stats.replayed();
-    tally.held = stats.held;
+    tally.held = stats.waited;
     tally.renewals = stats.renewals_started;
-    tally.renewed = stats.renewals_succeeded;
+    tally.renewed = stats.renewals_committed;
     tally.sessions_evicted = stats.sessions_evicted;
     (tally.edits_carried, tally.held_edits_carried) = site.edits_carried();
-    if stats.renewals_succeeded + stats.renewals_failed > stats.renewals_started {
+    if stats.renewals_committed + stats.renewals_failed > stats.renewals_started {
         broken.push(format!("more renewals ended than started: {stats:?}"));
     }
     let (sent, arrived) = site.counts();

@@ -50,7 +50,7 @@ impl io::Write for Written {
 }
 
 #[tokio::test(start_paused = true)]
-async fn spans_follow_a_request_through_hold_replay_and_renewal_without_any_secret() {
+async fn spans_follow_a_request_through_wait_replay_and_renewal_without_any_secret() {
     let written = Written::default();
     let _default = listen(written.subscriber());
     let (site, sessions) = (Site::held_logins(), Sessions::new());
@@ -72,10 +72,10 @@ async fn spans_follow_a_request_through_hold_replay_and_renewal_without_any_secr
         "}: tower_client_sessions::request: new",
         "}:send{generation=1}: tower_client_sessions::request: new",
         "}: tower_client_sessions::request: sent again generation=1 cause=Expired",
-        "}:hold: tower_client_sessions::request: new",
+        "}:wait: tower_client_sessions::request: new",
         "renewal{session=a generation=2 reason=Expired}: tower_client_sessions::renewal: new",
         "renewal{session=a generation=2 reason=Expired}:send{generation=2}: tower_client_sessions::request: new",
-        "}:hold: tower_client_sessions::request: close",
+        "}:wait: tower_client_sessions::request: close",
         "}:send{generation=2}: tower_client_sessions::request: new",
         "}: tower_client_sessions::request: answered generation=2 status=200",
         "}: tower_client_sessions::request: close",

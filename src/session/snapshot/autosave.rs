@@ -144,27 +144,27 @@ impl AutosaveBuilder {
     /// Outside a tokio runtime with its clock enabled.
     pub fn start(self) -> Autosave {
         let (running, stopped) = oneshot::channel();
-        let changes = self.sessions.registry.shared.changes.watch();
-        let task = tokio::spawn(self.run(stopped, changes));
+        let dirty = self.sessions.registry.context.dirty.watch();
+        let task = tokio::spawn(self.run(stopped, dirty));
         Autosave { _running: running, task }
     }
 
     async fn run(
         mut self,
         mut stopped: oneshot::Receiver<()>,
-        mut changes: watch::Receiver<()>,
+        mut dirty: watch::Receiver<()>,
     ) -> Result<(), SnapshotError> {
         loop {
             let due = Instant::now().checked_add(self.interval);
             let stop = match due {
-                Some(due) => timeout_at(due, until_wanted(self.rest, &mut stopped, &mut changes))
-                    .await
-                    .unwrap_or(false),
-                None => until_wanted(self.rest, &mut stopped, &mut changes).await,
+                Some(due) => {
+                    timeout_at(due, until_wanted(self.rest, &mut stopped, &mut dirty)).await.unwrap_or(false)
+                }
+                None => until_wanted(self.rest, &mut stopped, &mut dirty).await,
             };
             // Marked before the snapshot is taken: what changes after it is told again.
-            changes.mark_unchanged();
-            self.sessions.registry.shared.changes.look();
+            dirty.mark_unchanged();
+            self.sessions.registry.context.dirty.look();
             let saved = self.sessions.save_with(&self.path, &self.options).await;
             if let Err(error) = &saved {
                 (self.told)(error);
@@ -180,12 +180,12 @@ impl AutosaveBuilder {
 async fn until_wanted(
     rest: Option<Duration>,
     stopped: &mut oneshot::Receiver<()>,
-    changes: &mut watch::Receiver<()>,
+    dirty: &mut watch::Receiver<()>,
 ) -> bool {
     let mut changed = pin!(async {
         match rest {
             // Their sender lives as long as the sessions, which are held meanwhile.
-            Some(rest) if changes.changed().await.is_ok() => sleep(rest).await,
+            Some(rest) if dirty.changed().await.is_ok() => sleep(rest).await,
             _ => std::future::pending().await,
         }
     });

@@ -7,8 +7,8 @@ use crate::{
     profile::{Profile, ProfileError, Profiles, Proxy},
     session::{
         Session, SessionId, Sessions,
-        session::{Beginning, Wear},
-        sessions::Shared,
+        session::{InitialState, ProfileChoice},
+        sessions::RegistryContext,
     },
 };
 
@@ -22,9 +22,9 @@ impl Session {
     ///
     /// If the profile cannot be had; then nothing was touched.
     pub fn restore(&self, snapshot: &SessionSnapshot) -> Result<(), RestoreError> {
-        let mut wardrobe = Wardrobe::new(self.0.shared.profiles());
-        let (beginning, _) = self.0.shared.beginning(snapshot, &mut wardrobe)?;
-        self.begin_again(beginning);
+        let mut matcher = ProfileMatcher::new(self.0.context.profiles());
+        let (initial, _) = self.0.context.initial(snapshot, &mut matcher)?;
+        self.restart(initial);
         Ok(())
     }
 }
@@ -36,9 +36,9 @@ impl Sessions {
     ///
     /// As [`Session::restore`].
     pub fn restore(&self, snapshot: &SessionSnapshot) -> Result<Session, RestoreError> {
-        let shared = &self.registry.shared;
-        let (beginning, _) = shared.beginning(snapshot, &mut Wardrobe::new(shared.profiles()))?;
-        Ok(self.registry.begin(snapshot.id.clone(), beginning))
+        let context = &self.registry.context;
+        let (initial, _) = context.initial(snapshot, &mut ProfileMatcher::new(context.profiles()))?;
+        Ok(self.registry.begin(snapshot.id.clone(), initial))
     }
 
     /// Makes sessions what the snapshots say; others stay as they are.
@@ -46,8 +46,8 @@ impl Sessions {
     /// The limits of these sessions hold: of more sessions than their bound those used last come in, and of more cookies than a
     /// jar holds those used last. That, and sessions whose profile cannot be had, are left out, and the report says so.
     pub fn restore_all(&self, snapshot: &SessionsSnapshot) -> RestoreReport {
-        let shared = &self.registry.shared;
-        let mut wardrobe = Wardrobe::new(shared.profiles());
+        let context = &self.registry.context;
+        let mut matcher = ProfileMatcher::new(context.profiles());
         let mut report = RestoreReport::default();
         let bound = self.registry.max_sessions().unwrap_or(usize::MAX);
         let (over, taken) = snapshot.sessions.split_at(snapshot.sessions.len().saturating_sub(bound));
@@ -55,9 +55,9 @@ impl Sessions {
             report.leave_out(&session.id, session.cookies.len(), SkipReason::SessionLimit);
         }
         for session in taken {
-            match shared.beginning(session, &mut wardrobe) {
-                Ok((beginning, expired)) => {
-                    let kept = beginning.jar.len(shared.timestamp());
+            match context.initial(session, &mut matcher) {
+                Ok((initial, expired)) => {
+                    let kept = initial.jar.len(context.timestamp());
                     let evicted = session.cookies.len().saturating_sub(expired + kept);
                     report.restored += 1;
                     report.cookies += kept;
@@ -65,7 +65,7 @@ impl Sessions {
                     if evicted > 0 {
                         report.leave_out(&session.id, evicted, SkipReason::CookieLimit);
                     }
-                    self.registry.begin(session.id.clone(), beginning);
+                    self.registry.begin(session.id.clone(), initial);
                 }
                 Err(error) => report.leave_out(&session.id, session.cookies.len(), error.reason),
             }
@@ -74,45 +74,45 @@ impl Sessions {
     }
 }
 
-impl Shared {
+impl RegistryContext {
     /// What one session begins with that was saved.
     #[cfg(feature = "shared")]
-    pub(crate) fn restored(&self, snapshot: &SessionSnapshot) -> Result<Beginning, RestoreError> {
-        self.beginning(snapshot, &mut Wardrobe::new(self.profiles())).map(|(beginning, _)| beginning)
+    pub(crate) fn restored(&self, snapshot: &SessionSnapshot) -> Result<InitialState, RestoreError> {
+        self.initial(snapshot, &mut ProfileMatcher::new(self.profiles())).map(|(initial, _)| initial)
     }
 
     /// What a session begins with that was saved, and how many of its cookies have expired.
-    fn beginning(
+    fn initial(
         &self,
         snapshot: &SessionSnapshot,
-        wardrobe: &mut Wardrobe<'_>,
-    ) -> Result<(Beginning, usize), RestoreError> {
-        let wear = match &snapshot.profile {
+        matcher: &mut ProfileMatcher<'_>,
+    ) -> Result<(InitialState, usize), RestoreError> {
+        let profile = match &snapshot.profile {
             Some(kept) => {
                 let refused =
                     |(reason, source)| RestoreError { session: snapshot.id.clone(), reason, source };
-                wardrobe.find(kept).map_err(refused)?
+                matcher.find(kept).map_err(refused)?
             }
-            None => Wear::Next,
+            None => ProfileChoice::Next,
         };
         let clock = self.timestamp();
         let mut jar = self.jar();
         let expired = jar.restore_all(snapshot.cookies.clone(), clock);
-        let beginning = Beginning {
+        let initial = InitialState {
             jar,
-            wear,
+            profile,
             data: snapshot.data.clone(),
             generation: snapshot.generation.clamp(1, (1 << 53) - 1),
             current: snapshot.current,
             age: clock.saturating_since(snapshot.created_at),
             uses: snapshot.uses.min((1 << 53) - 1),
         };
-        Ok((beginning, expired))
+        Ok((initial, expired))
     }
 }
 
 /// The profiles that identities may come back under, by their places in the list.
-struct Wardrobe<'p> {
+struct ProfileMatcher<'p> {
     named: HashMap<&'p str, usize>,
     /// Those without a name by what a snapshot keeps of them; `None` where that fits several.
     nameless: HashMap<ProfileSnapshot, Option<usize>>,
@@ -120,36 +120,36 @@ struct Wardrobe<'p> {
     made: HashMap<ProfileSnapshot, Profiles>,
 }
 
-impl<'p> Wardrobe<'p> {
+impl<'p> ProfileMatcher<'p> {
     fn new(profiles: Option<&'p Profiles>) -> Self {
         let list: Vec<&Profile> = profiles.into_iter().flat_map(Profiles::iter).collect();
-        let mut wardrobe = Self { named: HashMap::new(), nameless: HashMap::new(), made: HashMap::new() };
+        let mut matcher = Self { named: HashMap::new(), nameless: HashMap::new(), made: HashMap::new() };
         for (place, profile) in list.iter().enumerate() {
             if let Some(name) = profile.name() {
-                wardrobe.named.insert(name, place);
+                matcher.named.insert(name, place);
                 continue;
             }
             for keep in [ProfileDetail::Full, ProfileDetail::Redacted] {
-                wardrobe
+                matcher
                     .nameless
                     .entry(ProfileSnapshot::of(profile, keep))
                     .and_modify(|known| *known = known.filter(|&known| list[known] == *profile))
                     .or_insert(Some(place));
             }
         }
-        wardrobe
+        matcher
     }
 
-    fn find(&mut self, kept: &ProfileSnapshot) -> Result<Wear, (SkipReason, Option<ProfileError>)> {
+    fn find(&mut self, kept: &ProfileSnapshot) -> Result<ProfileChoice, (SkipReason, Option<ProfileError>)> {
         let configured = match &kept.name {
             Some(name) => self.named.get(name.as_str()).copied(),
             None => self.nameless.get(kept).copied().flatten(),
         };
         if let Some(place) = configured {
-            return Ok(Wear::Place(place));
+            return Ok(ProfileChoice::Place(place));
         }
         if let Some(made) = self.made.get(kept) {
-            return Ok(Wear::Other(made.clone()));
+            return Ok(ProfileChoice::Other(made.clone()));
         }
         if kept.redacted {
             return Err((SkipReason::ProfileMissing, None));
@@ -157,7 +157,7 @@ impl<'p> Wardrobe<'p> {
         let made = kept.make().and_then(|profile| Profiles::new([profile]));
         let made = made.map_err(|error| (SkipReason::ProfileInvalid, Some(error)))?;
         self.made.insert(kept.clone(), made.clone());
-        Ok(Wear::Other(made))
+        Ok(ProfileChoice::Other(made))
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     gate::core::Generation,
     gate::keeper::Standing,
     profile::{Profile, Proxy, ProxyServer},
-    session::{Kept, Session, Sessions},
+    session::{IdentityInner, Session, Sessions},
 };
 
 /// What a snapshot keeps.
@@ -76,24 +76,24 @@ impl Session {
     /// What this session is, or would be, under an identity of its own.
     pub(crate) fn snapshot_of(
         &self,
-        kept: Option<&Kept>,
+        inner: Option<&IdentityInner>,
         last: Generation,
         is_current: bool,
         options: &SnapshotOptions,
     ) -> SessionSnapshot {
-        let clock = self.0.shared.timestamp();
-        let mut cookies = kept.map_or_else(Vec::new, |kept| kept.jar.lock().by_creation(clock));
+        let clock = self.0.context.timestamp();
+        let mut cookies = inner.map_or_else(Vec::new, |inner| inner.jar.lock().by_creation(clock));
         cookies.retain(|cookie| options.session_cookies || cookie.expires().is_some());
-        let age = kept.map_or_else(Default::default, |kept| self.now().saturating_sub(kept.life.born));
+        let age = inner.map_or_else(Default::default, |inner| self.now().saturating_sub(inner.life.born));
         SessionSnapshot {
             version: Version,
             id: self.id().clone(),
             generation: last.min((1 << 53) - 1),
             current: is_current,
             created_at: clock.saturating_sub(age),
-            uses: kept.map_or(0, |kept| kept.life.uses()),
-            profile: kept
-                .and_then(|kept| kept.profile())
+            uses: inner.map_or(0, |inner| inner.life.uses()),
+            profile: inner
+                .and_then(|inner| inner.profile())
                 .map(|profile| ProfileSnapshot::of(profile, options.profiles)),
             cookies,
             data: self.all_data(),
@@ -118,7 +118,7 @@ impl Session {
     ///
     /// The first mistake, with its line or entry; then nothing was added.
     pub fn import(&self, format: cookies::CookieFormat, text: &str) -> Result<usize, FormatError> {
-        let now = self.0.shared.timestamp();
+        let now = self.0.context.timestamp();
         Ok(self.take_in(ImportedCookies::read(format, text, now)?))
     }
 
@@ -128,12 +128,12 @@ impl Session {
     ///
     /// If it is in none, or as [`import`](Self::import).
     pub fn import_detect(&self, text: &str) -> Result<usize, FormatError> {
-        let now = self.0.shared.timestamp();
+        let now = self.0.context.timestamp();
         Ok(self.take_in(ImportedCookies::detect(text, now)?))
     }
 
     fn take_in(&self, cookies: ImportedCookies) -> usize {
-        let now = self.0.shared.timestamp();
+        let now = self.0.context.timestamp();
         let alive = cookies.as_slice().iter().filter(|cookie| !cookie.is_expired(now)).count();
         // What was read is within the rules, and nothing is refused.
         let _ = self.edit(|jar| {
@@ -152,7 +152,7 @@ impl Sessions {
 
     /// As [`snapshot`](Self::snapshot), as far as `options` say.
     pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionsSnapshot {
-        let saved_at = self.registry.shared.timestamp();
+        let saved_at = self.registry.context.timestamp();
         let sessions = self.registry.by_use().iter().map(|session| session.snapshot_with(options)).collect();
         SessionsSnapshot { format: SnapshotFormat, version: Version, saved_at, sessions }
     }

@@ -39,7 +39,7 @@ impl Edits {
 
     /// Whatever was about to come is gone, by a call that has just returned.
     pub(super) fn wipe(&mut self, session: &Session) {
-        let done = session.stats().renewals_succeeded;
+        let done = session.stats().renewals_committed;
         if let Some(cookies) = self.cookies.get_mut(&name(session)) {
             cookies.retain(|_, whose| !matches!(whose, Whose::Renewal(number) if *number > done));
         }
@@ -87,7 +87,7 @@ impl Edits {
     }
 
     fn of(&self, session: &Session, generation: u64) -> BTreeSet<String> {
-        let renewals = session.stats().renewals_succeeded;
+        let renewals = session.stats().renewals_committed;
         let renewal = match session.generation() {
             // Only the one that comes is sent under without being current.
             current if current != Some(generation) => Whose::Renewal(renewals + 1),
@@ -109,7 +109,7 @@ impl Edits {
 fn addressed(session: &Session) -> Whose {
     match session.generation() {
         Some(generation) => Whose::Generation(generation),
-        None => Whose::Renewal(session.stats().renewals_succeeded + 1),
+        None => Whose::Renewal(session.stats().renewals_committed + 1),
     }
 }
 

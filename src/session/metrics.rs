@@ -9,18 +9,18 @@ use super::ReplayCause;
 use crate::gate::RenewalReason;
 
 /// A figure that only grows.
-pub(crate) struct Total(#[cfg(feature = "metrics")] metrics::Counter);
+pub(crate) struct Counter(#[cfg(feature = "metrics")] metrics::Counter);
 
 /// A figure that goes up and down.
-pub(crate) struct Level(#[cfg(feature = "metrics")] metrics::Gauge);
+pub(crate) struct Gauge(#[cfg(feature = "metrics")] metrics::Gauge);
 
 /// Times, by how many there were of each.
-pub(crate) struct Times(#[cfg(feature = "metrics")] metrics::Histogram);
+pub(crate) struct Histogram(#[cfg(feature = "metrics")] metrics::Histogram);
 
 /// A label and its value.
 type Label = (&'static str, &'static str);
 
-impl Total {
+impl Counter {
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "they are the recorder's"))]
     fn new(name: &'static str, labels: &'static [Label], what: &'static str) -> Self {
         Self(
@@ -38,7 +38,7 @@ impl Total {
     }
 }
 
-impl Level {
+impl Gauge {
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "they are the recorder's"))]
     fn new(name: &'static str, what: &'static str) -> Self {
         Self(
@@ -62,7 +62,7 @@ impl Level {
     }
 }
 
-impl Times {
+impl Histogram {
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "they are the recorder's"))]
     fn new(name: &'static str, labels: &'static [Label], what: &'static str) -> Self {
         Self(
@@ -82,20 +82,20 @@ impl Times {
 }
 
 /// How renewals of one outcome went.
-pub(crate) struct Renewals {
-    total: Total,
-    seconds: Times,
+pub(crate) struct RenewalMetrics {
+    total: Counter,
+    seconds: Histogram,
 }
 
-impl Renewals {
+impl RenewalMetrics {
     fn new(outcome: &'static [Label]) -> Self {
         Self {
-            total: Total::new(
+            total: Counter::new(
                 "client_sessions_renewals_ended_total",
                 outcome,
                 "Renewals that have ended, by outcome.",
             ),
-            seconds: Times::new(
+            seconds: Histogram::new(
                 "client_sessions_renewal_seconds",
                 outcome,
                 "How long a renewal took, by outcome.",
@@ -110,100 +110,100 @@ impl Renewals {
 }
 
 /// All figures of one `Sessions`.
-pub(crate) struct Meters {
-    pub(crate) live: Level,
-    pub(crate) created: Total,
-    pub(crate) evicted: Total,
-    pub(crate) sent: Total,
-    pub(crate) held: Total,
-    pub(crate) holding: Level,
-    pub(crate) hold_seconds: Times,
-    replayed: [Total; 3],
-    started: [Total; 5],
-    pub(crate) committed: Renewals,
-    pub(crate) failed: Renewals,
-    pub(crate) abandoned: Renewals,
-    pub(crate) cookies_stored: Total,
-    pub(crate) cookies_refused: Total,
+pub(crate) struct SessionMetrics {
+    pub(crate) live: Gauge,
+    pub(crate) created: Counter,
+    pub(crate) evicted: Counter,
+    pub(crate) sent: Counter,
+    pub(crate) waited: Counter,
+    pub(crate) waiting: Gauge,
+    pub(crate) wait_seconds: Histogram,
+    replayed: [Counter; 3],
+    started: [Counter; 5],
+    pub(crate) committed: RenewalMetrics,
+    pub(crate) failed: RenewalMetrics,
+    pub(crate) abandoned: RenewalMetrics,
+    pub(crate) cookies_stored: Counter,
+    pub(crate) cookies_rejected: Counter,
 }
 
-impl Meters {
+impl SessionMetrics {
     pub(crate) fn new() -> Self {
         let replayed = |cause| {
-            Total::new("client_sessions_requests_replayed_total", cause, "Requests sent again, by cause.")
+            Counter::new("client_sessions_requests_replayed_total", cause, "Requests sent again, by cause.")
         };
         let started = |reason| {
-            Total::new("client_sessions_renewals_started_total", reason, "Renewals started, by reason.")
+            Counter::new("client_sessions_renewals_started_total", reason, "Renewals started, by reason.")
         };
         Self {
-            live: Level::new("client_sessions_live", "Sessions there are."),
-            created: Total::new("client_sessions_created_total", &[], "Sessions created."),
-            evicted: Total::new(
+            live: Gauge::new("client_sessions_live", "Sessions there are."),
+            created: Counter::new("client_sessions_created_total", &[], "Sessions created."),
+            evicted: Counter::new(
                 "client_sessions_evicted_total",
                 &[],
                 "Sessions dropped to keep within max_sessions.",
             ),
-            sent: Total::new(
+            sent: Counter::new(
                 "client_sessions_requests_sent_total",
                 &[],
                 "Requests that left through the session layer, every hop and every replay.",
             ),
-            held: Total::new(
-                "client_sessions_requests_held_total",
+            waited: Counter::new(
+                "client_sessions_requests_waited_total",
                 &[],
                 "Requests that had to wait at the gate.",
             ),
-            holding: Level::new("client_sessions_requests_held", "Requests that wait at the gate now."),
-            hold_seconds: Times::new(
-                "client_sessions_hold_seconds",
+            waiting: Gauge::new("client_sessions_requests_waiting", "Requests that wait at the gate now."),
+            wait_seconds: Histogram::new(
+                "client_sessions_wait_seconds",
                 &[],
                 "How long a request waited at the gate.",
             ),
             replayed: [
                 replayed(&[("cause", "expired")]),
                 replayed(&[("cause", "stale")]),
-                replayed(&[("cause", "retired")]),
+                replayed(&[("cause", "ended_mid_redirect")]),
             ],
             started: [
-                started(&[("reason", "first")]),
+                started(&[("reason", "initial")]),
                 started(&[("reason", "expired")]),
                 started(&[("reason", "cleared")]),
                 started(&[("reason", "requested")]),
-                started(&[("reason", "budget")]),
+                started(&[("reason", "limit_reached")]),
             ],
-            committed: Renewals::new(&[("outcome", "committed")]),
-            failed: Renewals::new(&[("outcome", "failed")]),
-            abandoned: Renewals::new(&[("outcome", "abandoned")]),
-            cookies_stored: Total::new(
+            committed: RenewalMetrics::new(&[("outcome", "committed")]),
+            failed: RenewalMetrics::new(&[("outcome", "failed")]),
+            abandoned: RenewalMetrics::new(&[("outcome", "abandoned")]),
+            cookies_stored: Counter::new(
                 "client_sessions_cookies_stored_total",
                 &[],
                 "Cookies that responses set or deleted.",
             ),
-            cookies_refused: Total::new(
-                "client_sessions_cookies_refused_total",
+            cookies_rejected: Counter::new(
+                "client_sessions_cookies_rejected_total",
                 &[],
                 "Set-Cookie headers that were refused.",
             ),
         }
     }
 
-    pub(crate) fn replayed(&self, cause: ReplayCause) -> &Total {
-        let [expired, stale, retired] = &self.replayed;
+    pub(crate) fn replayed(&self, cause: ReplayCause) -> &Counter {
+        let [expired, stale, ended] = &self.replayed;
         match cause {
             ReplayCause::Expired => expired,
             ReplayCause::Stale => stale,
-            ReplayCause::EndedMidRedirect => retired,
+            ReplayCause::EndedMidRedirect => ended,
         }
     }
 
-    pub(crate) fn started(&self, reason: RenewalReason) -> &Total {
-        let [first, expired, cleared, requested, budget] = &self.started;
+    pub(crate) fn started(&self, reason: RenewalReason) -> &Counter {
+        let [initial, expired, cleared, requested, limit_reached] = &self.started;
         match reason {
-            RenewalReason::Initial => first,
+            RenewalReason::Initial => initial,
             RenewalReason::Expired => expired,
             RenewalReason::Cleared => cleared,
             RenewalReason::Requested => requested,
-            RenewalReason::LimitReached => budget,
+            RenewalReason::LimitReached => limit_reached,
         }
     }
 }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Holds no readiness of anything while it waits, and no profile that others could wear.
-pub(crate) struct Undressed<S, B> {
+pub(crate) struct ProfileWait<S, B> {
     service: S,
     request: Option<Request<B>>,
     wait: Wait,
@@ -33,7 +33,7 @@ struct Wait {
     alarm: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S, B> Undressed<S, B> {
+impl<S, B> ProfileWait<S, B> {
     /// `service` is called once `identity` has a profile; it may turn out that the request goes under another one by then.
     pub(crate) fn new(identity: Identity, service: S, request: Request<B>) -> Self {
         Self { service, request: Some(request), wait: Wait::new(identity) }
@@ -52,13 +52,13 @@ impl<S, B> Undressed<S, B> {
 
 impl Wait {
     fn new(identity: Identity) -> Self {
-        let patience = identity.kept.worn.as_ref().map(|worn| worn.exhausted().max_wait());
+        let patience = identity.inner.worn.as_ref().map(|worn| worn.exhausted().max_wait());
         let until = Instant::now().checked_add(patience.unwrap_or_default());
         Self { identity, place: None, until, alarm: None }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        let Some(worn) = self.identity.kept.undressed() else {
+        let Some(worn) = self.identity.inner.awaited_profile() else {
             return Poll::Ready(Ok(()));
         };
         loop {
@@ -91,13 +91,13 @@ impl Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let (Some(worn), Some(place)) = (&self.identity.kept.worn, self.place) {
+        if let (Some(worn), Some(place)) = (&self.identity.inner.worn, self.place) {
             worn.leave(place);
         }
     }
 }
 
-impl<S, B> fmt::Debug for Undressed<S, B> {
+impl<S, B> fmt::Debug for ProfileWait<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Undressed").field("identity", &self.wait.identity).finish_non_exhaustive()
     }

@@ -2,7 +2,7 @@
 
 use std::{any::Any, sync::Arc};
 
-use super::{Kept, Session, session::SessionInner};
+use super::{IdentityInner, Session, session::SessionInner};
 use crate::gate::{
     RenewalError,
     core::Limits,
@@ -10,12 +10,12 @@ use crate::gate::{
 };
 
 /// A request that was given to `renew_with`, of the lane's own body type.
-pub(crate) type Once = Box<dyn Any + Send>;
+pub(crate) type ExplicitRequest = Box<dyn Any + Send>;
 
 /// The stack below a renewal layer, as sessions see it.
 ///
 /// The services own it; `Sessions` only knows where it is, since the stack itself holds the sessions.
-pub(crate) trait Lane: Send + Sync {
+pub(crate) trait RenewalBackend: Send + Sync {
     /// Whether the layer was given a rule to renew by.
     fn has_rule(&self) -> bool;
 
@@ -26,8 +26,8 @@ pub(crate) trait Lane: Send + Sync {
     fn budget(&self) -> crate::gate::keeper::Budget;
 
     /// Checks that `request` is one that this stack can send.
-    fn accept(&self, request: Box<dyn Any + Send>) -> Result<Once, RenewalError>;
+    fn accept(&self, request: Box<dyn Any + Send>) -> Result<ExplicitRequest, RenewalError>;
 
     /// Renews `session`: by the request that comes with the attempt, or by the rule.
-    fn renew(self: Arc<Self>, session: Session, drive: Drive<SessionInner>) -> Renewing<Kept>;
+    fn renew(self: Arc<Self>, session: Session, drive: Drive<SessionInner>) -> Renewing<IdentityInner>;
 }

@@ -9,12 +9,12 @@ use tokio::sync::watch;
 /// To say that something has changed costs the look at a flag, unless somebody has looked since: only then is anybody told. The
 /// change is made before it is said, and the flag is lowered before anybody looks, both under the locks of what is looked at; so
 /// a change that is not seen by a look is told after it.
-pub(crate) struct Changes {
+pub(crate) struct DirtyFlag {
     told: AtomicBool,
     sender: watch::Sender<()>,
 }
 
-impl Changes {
+impl DirtyFlag {
     pub(crate) fn new() -> Self {
         // Nobody looks yet.
         Self { told: AtomicBool::new(true), sender: watch::Sender::new(()) }
