@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::{
     Lease, PoolError,
     runtime::{AskResult, Pool},
-    state::{BAD_MARK_MILLIS, LeaseRequest, Number, Preference},
     strategy::{MemberView, RequestView},
+    types::{BAD_MARK_MILLIS, LeaseRequest, MemberNumber, Preference},
     wait::Wait,
 };
 use crate::{gate::jitter::spread, hash::Fnv1a};
@@ -21,7 +21,7 @@ pub(crate) fn preference(pool: &Pool, request: &RequestView<'_>) -> Preference {
     let Some(picker) = &pool.settings.picker else {
         return Preference::Any;
     };
-    let (numbers, candidates): (Vec<Number>, Vec<MemberView>) = pool.inspect(|core, session| {
+    let (numbers, candidates): (Vec<MemberNumber>, Vec<MemberView>) = pool.inspect(|core, session| {
         let known = core.candidates().filter_map(|(key, member)| {
             let candidate = MemberView {
                 id: session(key)?.id().clone(),

@@ -71,24 +71,65 @@ impl Error for PoolError {
     }
 }
 
-/// What is wrong with the settings of a pool.
+/// An error in the settings of a pool.
+///
+/// # Examples
+///
+/// ```
+/// use tower_client_sessions::{SessionPool, Sessions, pool::PoolConfigErrorKind};
+///
+/// let error = SessionPool::builder(&Sessions::new()).size(0).build().unwrap_err();
+/// assert_eq!((error.kind(), error.setting()), (PoolConfigErrorKind::Zero, "size"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PoolConfigError {
-    /// A setting is zero that lets nothing through then.
+pub struct PoolConfigError(Cause);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Cause {
     Zero(ConfigError),
-    /// There is another pool of this name on these sessions.
     NameTaken(String),
+}
+
+/// What a [`PoolConfigError`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PoolConfigErrorKind {
+    /// A limit is zero, so that no request would ever be served.
+    Zero,
+    /// Another pool of the same sessions has this name.
+    NameTaken,
+}
+
+impl PoolConfigError {
+    pub(super) fn name_taken(name: String) -> Self {
+        Self(Cause::NameTaken(name))
+    }
+
+    /// Returns what the error is about.
+    pub fn kind(&self) -> PoolConfigErrorKind {
+        match self.0 {
+            Cause::Zero(_) => PoolConfigErrorKind::Zero,
+            Cause::NameTaken(_) => PoolConfigErrorKind::NameTaken,
+        }
+    }
+
+    /// Returns the name of the setting, which is that of the builder's method.
+    pub fn setting(&self) -> &'static str {
+        match &self.0 {
+            Cause::Zero(error) => error.setting(),
+            Cause::NameTaken(_) => "name",
+        }
+    }
 }
 
 impl fmt::Display for PoolConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Zero(error) => error.fmt(f),
-            Self::NameTaken(name) => {
+        match &self.0 {
+            Cause::Zero(error) => error.fmt(f),
+            Cause::NameTaken(name) => {
                 write!(
                     f,
-                    "there is another pool named {name:?} on these sessions; give each a `name` of its own"
+                    "another pool of these sessions is named {name:?}; give each pool a `name` of its own"
                 )
             }
         }
@@ -99,6 +140,6 @@ impl Error for PoolConfigError {}
 
 impl From<ConfigError> for PoolConfigError {
     fn from(error: ConfigError) -> Self {
-        Self::Zero(error)
+        Self(Cause::Zero(error))
     }
 }

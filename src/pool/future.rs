@@ -16,8 +16,8 @@ use super::{
     affinity::{self, Acquisition},
     classify::Outcome,
     runtime::Pool,
-    state::{LeaseRequest, Preference},
     strategy::RequestView,
+    types::{LeaseRequest, Preference},
     wait::Wait,
 };
 use crate::gate::BoxError;

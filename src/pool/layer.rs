@@ -10,6 +10,7 @@ use super::{PoolService, SessionPool};
 ///
 /// Clones and the services they make share the pool.
 #[derive(Clone, Debug)]
+#[must_use = "layers do nothing unless applied to a service"]
 pub struct PoolLayer {
     pool: SessionPool,
 }

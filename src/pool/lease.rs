@@ -2,7 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{classify::Verdict, runtime::Pool, state::Key};
+use super::{
+    classify::Verdict,
+    runtime::Pool,
+    types::{Key, LeaseEnd},
+};
 use crate::session::{Session, SessionId};
 
 /// One use of a pool's session, until it is dropped.
@@ -13,19 +17,19 @@ use crate::session::{Session, SessionId};
 pub struct Lease {
     /// There until the lease ends.
     member: Option<Member>,
-    is_used: bool,
+    end: LeaseEnd,
 }
 
 impl Lease {
     pub(crate) fn new(pool: Arc<Pool>, key: Key, session: Session) -> Self {
-        Self { member: Some(Member { pool, key, session }), is_used: false }
+        Self { member: Some(Member { pool, key, session }), end: LeaseEnd::Unused }
     }
 
     /// The leased session.
     ///
     /// To ask for it is to use it: a lease that is dropped before counts for nothing.
     pub fn session(&mut self) -> &Session {
-        self.is_used = true;
+        self.end = LeaseEnd::Used;
         &self.member().session
     }
 
@@ -42,7 +46,7 @@ impl Drop for Lease {
         };
         // First, so that a session that was retired can be forgotten with its last lease.
         drop(session);
-        pool.end(key, self.is_used);
+        pool.end(key, self.end);
     }
 }
 
@@ -89,8 +93,8 @@ impl Member {
     }
 
     /// Lets the session rest for so long, at most `max_cooldown`; this is no bad mark.
-    pub fn cool_down(&self, rest: Duration) {
-        self.mark(Verdict::CoolDown(rest));
+    pub fn cool_down(&self, cooldown: Duration) {
+        self.mark(Verdict::CoolDown(cooldown));
     }
 
     /// Takes the session out of the pool. Requests on their way under it end as they would; another one takes its place.

@@ -14,7 +14,7 @@
 //! use tower_client_sessions::{PoolLayer, SessionLayer, SessionPool, Sessions, pool::Member};
 //!
 //! let sessions = Sessions::new();
-//! let pool = SessionPool::builder(&sessions).size(8).exclusive().max_error_score(3).build().unwrap();
+//! let pool = SessionPool::builder(&sessions).size(8).exclusive().max_error_score(3.0).build().unwrap();
 //! let client = ServiceBuilder::new()
 //!     .layer(PoolLayer::new(&pool))
 //!     // Here stands the `RenewalLayer`, if sessions have to log in.
@@ -87,6 +87,7 @@
 mod affinity;
 mod body;
 mod classify;
+mod effects;
 mod error;
 mod future;
 mod layer;
@@ -96,18 +97,21 @@ mod pool;
 mod ready;
 mod runtime;
 mod service;
+mod settings;
 mod slot_leases;
 mod state;
 mod stats;
 mod strategy;
+mod tasks;
 mod tried_sessions;
+mod types;
 mod wait;
 mod warm_up;
 
 pub use self::{
     body::LeasedBody,
     classify::{Outcome, Verdict},
-    error::{PoolConfigError, PoolError, PoolErrorKind},
+    error::{PoolConfigError, PoolConfigErrorKind, PoolError, PoolErrorKind},
     future::ResponseFuture,
     layer::PoolLayer,
     lease::{Lease, Member},

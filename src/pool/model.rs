@@ -48,7 +48,7 @@ struct Effects {
     warm_ups: Vec<Key>,
     gone: Vec<Key>,
     woken: Vec<usize>,
-    shut: BTreeSet<Number>,
+    shut: BTreeSet<MemberNumber>,
     cannot_start_warm_up: bool,
     open_anyway: bool,
     random: u64,
@@ -107,7 +107,7 @@ struct World {
     flaw: Option<Flaw>,
     now: Duration,
     requests: Vec<At>,
-    books: BTreeMap<Number, Book>,
+    books: BTreeMap<MemberNumber, Book>,
     failures: u32,
     causes: u64,
     arrivals: u64,
@@ -121,7 +121,7 @@ enum Event {
     Ask(Preference, bool),
     Look(usize),
     Leave(usize),
-    End(usize, bool),
+    End(usize, LeaseEnd),
     Warmed(usize, bool),
     Lost(usize),
     Mark(usize, Feedback),
@@ -152,7 +152,7 @@ impl World {
             backoff_max: 40 * MS,
             order,
         };
-        let core = PoolState::new(&limits, 1);
+        let core = PoolState::new(&limits, MemberNumber::FIRST);
         let mut world = Self {
             core,
             effects: Effects::default(),
@@ -193,7 +193,11 @@ impl World {
     }
 
     fn shut_ones(&self) -> Vec<Key> {
-        self.core.members().filter(|(_, member)| member.phase == Phase::Shut).map(|(key, _)| key).collect()
+        self.core
+            .members()
+            .filter(|(_, member)| member.phase == Phase::Renewing)
+            .map(|(key, _)| key)
+            .collect()
     }
 
     /// Applies an event, if it can happen now, and judges what came of it.
@@ -219,9 +223,9 @@ impl World {
                     }
                 }
             }
-            Event::End(which, used) => {
+            Event::End(which, end) => {
                 if let Some(index) = pick(self.all(|at| matches!(at, At::Leased(_))), which) {
-                    self.end(index, used);
+                    self.end(index, end);
                 }
             }
             Event::Warmed(which, well) => {
@@ -234,7 +238,7 @@ impl World {
                 if !self.effects.warm_ups.is_empty() {
                     let key = self.effects.warm_ups.remove(which % self.effects.warm_ups.len());
                     if !self.has(Flaw::OrderLostUnheard) {
-                        self.step(|core, step| core.lost(step, key));
+                        self.step(|core, step| core.warm_up_lost(step, key));
                     }
                 }
             }
@@ -321,7 +325,7 @@ impl World {
     }
 
     /// Whom this request must not get.
-    fn avoids(&self, ask: &LeaseRequest) -> Vec<Number> {
+    fn avoids(&self, ask: &LeaseRequest) -> Vec<MemberNumber> {
         let serving: Vec<_> =
             self.core.slots.iter().map(|slot| slot.serving.map(|index| self.core.at(index).number)).collect();
         if serving.iter().all(|number| number.is_some_and(|number| ask.avoid.contains(&number)))
@@ -374,16 +378,16 @@ impl World {
         Ok(())
     }
 
-    fn end(&mut self, index: usize, used: bool) {
+    fn end(&mut self, index: usize, end: LeaseEnd) {
         let At::Leased(key) = self.requests[index] else { unreachable!() };
-        if self.has(Flaw::LeaseLost) && !used {
+        if self.has(Flaw::LeaseLost) && end == LeaseEnd::Unused {
             self.requests[index] = At::Over;
             return;
         }
         if !self.has(Flaw::LeaseEndsEarly) {
             self.requests[index] = At::Over;
         }
-        self.step(|core, step| core.end(step, key, used));
+        self.step(|core, step| core.end(step, key, end));
         if self.has(Flaw::LeaseEndsEarly) {
             // The server still has the request. It is taken off the books at the next look at them.
             let book = self.books.entry(key.number).or_default();
@@ -411,7 +415,7 @@ impl World {
         self.causes += 1;
         let cause = self.causes;
         self.failures = if well { 0 } else { self.failures + 1 };
-        self.step(|core, step| core.opened(step, key, if well { Ok(()) } else { Err(cause) }));
+        self.step(|core, step| core.renewed(step, key, if well { Ok(()) } else { Err(cause) }));
     }
 
     /// Time passes; on its way the alarm goes off.
@@ -438,7 +442,7 @@ impl World {
             }
         }
         // Who has a lease now: those who took it, and those to whom it was given.
-        let mut now: BTreeMap<Number, BTreeSet<usize>> = BTreeMap::new();
+        let mut now: BTreeMap<MemberNumber, BTreeSet<usize>> = BTreeMap::new();
         let mut in_queue = Vec::new();
         for index in 0..self.requests.len() {
             match self.requests[index].clone() {
@@ -553,7 +557,7 @@ impl World {
     fn judge_slots(&self) -> Judged {
         let core = &self.core;
         let count = |is: &dyn Fn(&Member) -> bool| core.members().filter(|(_, member)| is(member)).count();
-        let serving = count(&|member| matches!(member.phase, Phase::Serving | Phase::Shut));
+        let serving = count(&|member| matches!(member.phase, Phase::Serving | Phase::Renewing));
         let slots = core.slots.iter().filter(|slot| slot.serving.is_some()).count();
         let warming = count(&|member| member.phase == Phase::Warming);
         let unserved = core.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_some()).count();
@@ -596,7 +600,7 @@ impl World {
             }
             self.effects.shut.clear();
             for index in self.all(|at| matches!(at, At::Leased(_))) {
-                self.end(index, true);
+                self.end(index, LeaseEnd::Used);
                 self.judge()?;
             }
             // Only as far as somebody asked for.
@@ -634,14 +638,14 @@ impl Rng {
                 let preference = match self.below(6) {
                     0 => Preference::Key(self.below(3)),
                     1 => Preference::Unused,
-                    2 => Preference::Prefer(self.below(6)),
+                    2 => Preference::Prefer(MemberNumber(self.below(6))),
                     _ => Preference::Any,
                 };
                 Event::Ask(preference, self.below(5) == 0)
             }
             26..46 => Event::Look(which),
             46..50 => Event::Leave(which),
-            50..66 => Event::End(which, self.below(5) > 0),
+            50..66 => Event::End(which, if self.below(5) > 0 { LeaseEnd::Used } else { LeaseEnd::Unused }),
             66..76 => Event::Warmed(which, self.below(4) > 0),
             76..77 => Event::Lost(which),
             77..84 => Event::Mark(
@@ -696,7 +700,7 @@ const EVENTS: [Event; 14] = [
     Event::Ask(Preference::Unused, false),
     Event::Look(0),
     Event::Leave(0),
-    Event::End(0, true),
+    Event::End(0, LeaseEnd::Used),
     Event::Warmed(0, true),
     Event::Warmed(0, false),
     Event::Mark(0, Feedback::Bad),

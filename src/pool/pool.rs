@@ -6,9 +6,10 @@ use super::{
     Lease, Member, MemberSnapshot, Outcome, PoolConfigError, PoolError, PoolSnapshot, PoolStats, Verdict,
     affinity::{self, Acquisition},
     ready::SelectionOrder,
-    runtime::{Classify, Pool, Settings, StickyKey},
-    state::{BAD_MARK_MILLIS, Key, LeaseRequest, Limits, Phase},
+    runtime::Pool,
+    settings::{Classify, Settings, StickyKey},
     strategy::{Picker, RequestView, Strategy},
+    types::{BAD_MARK_MILLIS, Key, LeaseRequest, Limits, MemberNumber, Phase},
 };
 use crate::{
     gate::{ConfigError, RenewalError},
@@ -77,9 +78,10 @@ impl SessionPool {
 
     /// Handles to the members that serve, the oldest first; those that rest or are being renewed are among them.
     pub fn members(&self) -> Vec<Member> {
-        let mut members: Vec<(Key, Session)> = self.0.inspect(|core, session| {
-            let serving =
-                core.members().filter(|(_, member)| matches!(member.phase, Phase::Serving | Phase::Shut));
+        let mut members: Vec<(Key, Session)> = self.0.inspect(|state, session| {
+            let serving = state
+                .members()
+                .filter(|(_, member)| matches!(member.phase, Phase::Serving | Phase::Renewing));
             serving.filter_map(|(key, _)| Some((key, session(key)?))).collect()
         });
         members.sort_by_key(|(key, _)| key.number);
@@ -95,34 +97,34 @@ impl SessionPool {
 
     /// How many requests wait at this moment.
     pub fn waiting(&self) -> usize {
-        self.0.inspect(|core, _| core.waiting())
+        self.0.inspect(|state, _| state.waiting())
     }
 
     /// Why the pool is broken, or `None` if it is not: too many sessions in a row could not be warmed up. It recovers when one
     /// can; one is tried when a request comes after a rest.
     pub fn unavailable(&self) -> Option<RenewalError> {
-        self.0.inspect(|core, _| core.unavailable().cloned())
+        self.0.inspect(|state, _| state.unavailable().cloned())
     }
 
     /// What happened so far.
     pub fn stats(&self) -> PoolStats {
-        self.0.inspect(|core, _| PoolStats::from(core.counters()))
+        self.0.inspect(|state, _| PoolStats::from(state.counters()))
     }
 
     /// The pool with all its members as it is now, to look at or to print.
     pub fn snapshot(&self) -> PoolSnapshot {
         let now = self.0.now();
-        self.0.inspect(|core, session| {
+        self.0.inspect(|state, session| {
             let id = |key: Key| {
                 session(key).map_or_else(|| self.0.member_id(key.number), |session| session.id().clone())
             };
             PoolSnapshot {
                 name: self.name().to_owned(),
                 size: self.0.settings.limits.size as usize,
-                waiting: core.waiting(),
-                unavailable: core.unavailable().cloned(),
-                stats: PoolStats::from(core.counters()),
-                members: MemberSnapshot::of(core, now, id),
+                waiting: state.waiting(),
+                unavailable: state.unavailable().cloned(),
+                stats: PoolStats::from(state.counters()),
+                members: MemberSnapshot::of(state, now, id),
             }
         })
     }
@@ -204,14 +206,14 @@ impl SessionPoolBuilder {
 
     /// Sets the score at which a session is retired: a bad mark adds one, a good one takes [`error_score_decrement`](Self::error_score_decrement) off.
     /// Default: 3.
-    pub fn max_error_score(mut self, errors: u32) -> Self {
-        self.max_error_score = f64::from(errors);
+    pub fn max_error_score(mut self, score: f64) -> Self {
+        self.max_error_score = score;
         self
     }
 
     /// Sets what a good mark takes off a session's score, which never falls below zero. Default: 0.5.
-    pub fn error_score_decrement(mut self, error_score_decrement: f64) -> Self {
-        self.error_score_decrement = error_score_decrement;
+    pub fn error_score_decrement(mut self, decrement: f64) -> Self {
+        self.error_score_decrement = decrement;
         self
     }
 
@@ -265,8 +267,8 @@ impl SessionPoolBuilder {
 
     /// Sets how long a broken pool rests before it tries again, and what doubling that each time stops at. Default: one second
     /// and one minute.
-    pub fn unavailable_backoff(mut self, first: Duration, most: Duration) -> Self {
-        self.unavailable_backoff = (first, most.max(first));
+    pub fn unavailable_backoff(mut self, initial: Duration, max: Duration) -> Self {
+        self.unavailable_backoff = (initial, max.max(initial));
         self
     }
 
@@ -327,11 +329,11 @@ impl SessionPoolBuilder {
         ConfigError::unless(self.max_failed_warm_ups > 0, "max_failed_warm_ups")?;
         ConfigError::unless(self.unavailable_backoff.0 > Duration::ZERO, "unavailable_backoff")?;
         if !self.sessions.registry.context.claim_pool(&self.name) {
-            return Err(PoolConfigError::NameTaken(self.name));
+            return Err(PoolConfigError::name_taken(self.name));
         }
         let (members, first) = match self.sessions.registry.context.share {
             // Whose they are is to be seen.
-            Some(_) => (Vec::new(), 1),
+            Some(_) => (Vec::new(), MemberNumber::FIRST),
             None => members_before(&self.sessions, &self.name, self.size as usize),
         };
         let thousandths = |share: f64| (share.max(0.0) * BAD_MARK_MILLIS as f64) as u64;
@@ -364,17 +366,17 @@ impl SessionPoolBuilder {
 }
 
 /// The sessions that bear the name of a member, the first ones by number, and a number that none of them has.
-fn members_before(sessions: &Sessions, name: &str, size: usize) -> (Vec<Session>, u64) {
+fn members_before(sessions: &Sessions, name: &str, size: usize) -> (Vec<Session>, MemberNumber) {
     let number = |session: &Session| {
         let id = session.id().to_string();
         let digits = id.strip_prefix(name)?.strip_prefix('-')?;
         let is_number = !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit());
-        if is_number { digits.parse::<u64>().ok() } else { None }
+        if is_number { digits.parse().ok().map(MemberNumber) } else { None }
     };
-    let mut members: Vec<(u64, Session)> =
+    let mut members: Vec<(MemberNumber, Session)> =
         sessions.all().into_iter().filter_map(|session| Some((number(&session)?, session))).collect();
     members.sort_by_key(|(number, _)| *number);
-    let first = members.last().map_or(1, |(number, _)| number.saturating_add(1));
+    let first = members.last().map_or(MemberNumber::FIRST, |(number, _)| number.next());
     members.truncate(size);
     (members.into_iter().map(|(_, session)| session).collect(), first)
 }

@@ -21,20 +21,31 @@ use crate::{
 ///
 /// Clones share the pool.
 #[derive(Clone, Debug)]
+#[must_use = "services do nothing unless called"]
 pub struct PoolService<S> {
     inner: S,
     pool: SessionPool,
 }
 
 impl<S> PoolService<S> {
-    /// Wraps `inner`.
-    pub fn new(inner: S, pool: SessionPool) -> Self {
+    /// Wraps `inner`; sessions come from `pool`.
+    pub const fn new(inner: S, pool: SessionPool) -> Self {
         Self { inner, pool }
     }
 
-    /// The wrapped service.
-    pub fn get_ref(&self) -> &S {
+    /// Returns a reference to the wrapped service.
+    pub const fn get_ref(&self) -> &S {
         &self.inner
+    }
+
+    /// Returns a mutable reference to the wrapped service.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the wrapped service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 

@@ -1,7 +1,8 @@
-//! The leases of a pool whose sessions are shared with other processes: each session is one process's at a time.
+//! The slots of a pool whose sessions are shared with other processes.
 //!
-//! A slot is a lease of the store. It is held when a member is made and extended by one task for all leases of the pool, so that
-//! requests have nothing to ask for. It is left when the member is gone.
+//! Each slot, and the session in it, belongs to one process at a time by a lease of the store. A
+//! slot is acquired when a member is created and released when the member is gone. One task extends
+//! the leases of all slots of a pool, so that requests do not access the store.
 
 use std::{
     collections::HashMap,
@@ -17,8 +18,8 @@ use tokio::{
 };
 
 use super::{
-    runtime::Pool,
-    state::{Key, MemberEnd},
+    tasks::Tasks,
+    types::{Key, MemberEnd},
     warm_up::{self, WarmUpGuard},
 };
 use crate::{
@@ -29,21 +30,22 @@ use crate::{
     },
 };
 
-/// How long one who finds all leases held waits before the next look; it doubles each time.
+/// The first pause of a search that finds all slots taken; it doubles each time.
 const POLL_MIN: Duration = Duration::from_millis(50);
+/// The longest pause while requests wait for the slot.
 const POLL_MAX: Duration = Duration::from_secs(1);
-
-/// The longest wait of one whom nobody waits for.
+/// The longest pause while no request waits.
 const IDLE_POLL_MAX: Duration = Duration::from_secs(10);
 
-/// A member that was not leased for so many rounds of extensions is given back.
+/// A member that was not used during this many rounds of extensions is released.
 const IDLE_ROUNDS: u32 = 9;
 
 pub(crate) struct SlotLeases {
     share: Arc<dyn SharingBackend>,
     pool: Arc<str>,
+    /// The number of slots, if it is limited.
     max: Option<u32>,
-    /// Held by the one member that looks for a slot.
+    /// Held by the one member that searches for a slot.
     search: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
@@ -51,32 +53,34 @@ pub(crate) struct SlotLeases {
 #[derive(Default)]
 struct State {
     held: HashMap<Key, HeldSlot>,
-    /// Extends the leases, on the runtime of whoever took the first one.
+    /// Extends the leases, on the runtime where the first slot was acquired.
     renewer: Option<JoinHandle<()>>,
-    /// Until then no slot is held here, so that one that was given back for another process is that one's.
+    /// No slot is acquired before this time, so that a slot that was released for another process
+    /// goes to that process.
     not_before: Option<Instant>,
 }
 
 struct HeldSlot {
     id: SessionId,
-    hold: SlotLease,
+    lease: SlotLease,
     since: Instant,
-    /// The member's leases when it was last looked at, and how often they have not changed since.
-    leases: u64,
+    /// The number of the member's last lease in the previous round.
+    last_lease: u64,
+    /// The number of rounds in which the member was not used.
     idle: u32,
 }
 
-/// A slot that is given back if nobody sits down on it.
+/// A slot that is released on drop unless a member takes it.
 struct SlotGuard<'s> {
-    leases: &'s SlotLeases,
+    slots: &'s SlotLeases,
     id: SessionId,
-    hold: Option<SlotLease>,
+    lease: Option<SlotLease>,
 }
 
 impl Drop for SlotGuard<'_> {
     fn drop(&mut self) {
-        if let Some(hold) = self.hold.take() {
-            self.leases.release_lease(&self.id, hold);
+        if let Some(lease) = self.lease.take() {
+            self.slots.release_lease(&self.id, lease);
         }
     }
 }
@@ -92,21 +96,21 @@ impl SlotLeases {
         })
     }
 
-    /// Finds a slot for a member, and warms the session up that sits on it.
-    pub(crate) fn fill(self: &Arc<Self>, pool: &Arc<Pool>, guard: WarmUpGuard) {
+    /// Acquires a slot for a member and warms up the session in it.
+    pub(crate) fn fill(self: &Arc<Self>, pool: Weak<dyn Tasks>, guard: WarmUpGuard) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let (leases, pool) = (self.clone(), Arc::downgrade(pool));
+        let slots = self.clone();
         runtime.spawn(async move {
-            let Some(held) = leases.find(&pool).await else { return };
-            let Some(pool) = pool.upgrade() else { return };
-            let session = pool.sessions.registry.member(held.id.clone());
-            leases.acquire(&pool, guard.key(), held);
-            pool.attach_session(guard.key(), session.clone());
-            drop(pool);
+            let Some(slot) = slots.find(&pool).await else { return };
+            let Some(tasks) = pool.upgrade() else { return };
+            let session = tasks.session(slot.id.clone());
+            slots.acquire(&pool, guard.key(), slot);
+            tasks.attach_session(guard.key(), session.clone());
+            drop(tasks);
             if session.0.gate.outlook() == Outlook::Open {
                 guard.finish(Ok(()));
             } else if session.0.context.backend().is_some() {
-                // The attempt looks first whether there is a session that can be held over.
+                // The attempt first checks whether a session can be adopted.
                 warm_up::warm_up(guard, session);
             } else {
                 guard.finish(Err(RenewalError::new(RenewalErrorKind::NoService)));
@@ -114,38 +118,39 @@ impl SlotLeases {
         });
     }
 
-    /// Looks until there is a slot, the less often the longer nobody waits for it; `None` when the pool is gone.
-    async fn find(&self, pool: &Weak<Pool>) -> Option<SlotGuard<'_>> {
+    /// Searches until it finds a free slot; `None` when the pool is gone.
+    ///
+    /// The pauses grow, and grow further if no request waits for the slot.
+    async fn find(&self, pool: &Weak<dyn Tasks>) -> Option<SlotGuard<'_>> {
         let _search = self.search.lock().await;
-        let mut wanted = None;
+        let mut demand = None;
         let mut pause = POLL_MIN;
         loop {
-            let (random, is_waited_for) = {
+            let (random, has_waiters) = {
                 let pool = pool.upgrade()?;
-                let jitter = &pool.sessions.registry.context.jitter;
-                (jitter.draw(), pool.inspect(|core, _| core.waiting() > 0))
+                (pool.random(), pool.has_waiters())
             };
             let found = self.try_slots(random).await;
-            // One who has a slot makes do with it.
-            let wants = is_waited_for && self.state.lock().held.is_empty();
+            // A process that holds a slot does not ask others to release theirs.
+            let needs_slot = has_waiters && self.state.lock().held.is_empty();
             match found {
-                Ok(Some(held)) => {
-                    self.withdraw_demand(wanted);
-                    return Some(held);
+                Ok(Some(slot)) => {
+                    self.withdraw_demand(demand);
+                    return Some(slot);
                 }
-                Ok(None) if wants => wanted = self.signal_demand(wanted).await,
-                Ok(None) => self.withdraw_demand(wanted.take()),
+                Ok(None) if needs_slot => demand = self.signal_demand(demand).await,
+                Ok(None) => self.withdraw_demand(demand.take()),
                 Err(error) => {
-                    tracing::debug!(pool = %self.pool, %error, "no slot could be held for a shared session");
+                    tracing::debug!(pool = %self.pool, %error, "could not acquire a slot of a shared pool");
                 }
             }
-            // At max by half of it earlier than the others.
+            // Between half of the pause and all of it, so that processes do not search in step.
             sleep(pause.mul_f64(0.5 + (random % 1024) as f64 / 2048.0)).await;
-            pause = (pause * 2).min(if is_waited_for { POLL_MAX } else { IDLE_POLL_MAX });
+            pause = (pause * 2).min(if has_waiters { POLL_MAX } else { IDLE_POLL_MAX });
         }
     }
 
-    /// Tries the leases, from any of them on where they are bounded.
+    /// Tries all slots once, starting at a random one if their number is limited.
     async fn try_slots(&self, random: u64) -> Result<Option<SlotGuard<'_>>, BoxError> {
         let now = Instant::now();
         if self.state.lock().not_before.is_some_and(|until| now < until) {
@@ -153,53 +158,57 @@ impl SlotLeases {
         }
         let max = u64::from(self.max.unwrap_or(u32::MAX));
         let first = if self.max.is_some() { random % max } else { 0 };
-        for turn in 0..max {
-            let id = SessionId::from(format!("{}-{}", self.pool, (first + turn) % max + 1));
-            let is_mine = self.state.lock().held.values().any(|slot| slot.id == id);
-            if is_mine {
+        for offset in 0..max {
+            let id = SessionId::from(format!("{}-{}", self.pool, (first + offset) % max + 1));
+            let is_held = self.state.lock().held.values().any(|slot| slot.id == id);
+            if is_held {
                 continue;
             }
-            if let Some(hold) = self.share.clone().acquire_slot(id.to_string()).await? {
-                return Ok(Some(SlotGuard { leases: self, id, hold: Some(hold) }));
+            if let Some(lease) = self.share.clone().acquire_slot(id.to_string()).await? {
+                return Ok(Some(SlotGuard { slots: self, id, lease: Some(lease) }));
             }
         }
         Ok(None)
     }
 
+    /// The name of the lease by which a process signals that it needs a slot.
     fn demand_key(&self) -> String {
         format!("{} wanted", self.pool)
     }
 
-    /// Lets all who have leases know that one is wanted for.
-    async fn signal_demand(&self, wanted: Option<SlotLease>) -> Option<SlotLease> {
-        let asked = match wanted {
-            Some(hold) => self.share.clone().extend_slot(self.demand_key(), hold).await,
+    /// Signals to the other processes that this one needs a slot.
+    async fn signal_demand(&self, demand: Option<SlotLease>) -> Option<SlotLease> {
+        let signalled = match demand {
+            Some(lease) => self.share.clone().extend_slot(self.demand_key(), lease).await,
             None => self.share.clone().acquire_slot(self.demand_key()).await,
         };
-        // Another one may signal_demand for one too, or the store be away: then leases are looked for as they come.
-        asked.ok().flatten()
+        // Another process may have signalled first, or the store may be unreachable: then this
+        // process only polls.
+        signalled.ok().flatten()
     }
 
-    fn withdraw_demand(&self, wanted: Option<SlotLease>) {
-        if let (Some(hold), Ok(runtime)) = (wanted, Handle::try_current()) {
-            runtime.spawn(self.share.clone().release_slot(self.demand_key(), hold));
+    fn withdraw_demand(&self, demand: Option<SlotLease>) {
+        if let (Some(lease), Ok(runtime)) = (demand, Handle::try_current()) {
+            runtime.spawn(self.share.clone().release_slot(self.demand_key(), lease));
         }
     }
 
-    fn acquire(self: &Arc<Self>, pool: &Arc<Pool>, key: Key, mut held: SlotGuard<'_>) {
-        let Some(hold) = held.hold.take() else { return };
-        let now = Instant::now();
-        let slot = HeldSlot { id: held.id.clone(), hold, since: now, leases: 0, idle: 0 };
+    fn acquire(self: &Arc<Self>, pool: &Weak<dyn Tasks>, key: Key, mut slot: SlotGuard<'_>) {
+        let Some(lease) = slot.lease.take() else { return };
+        let since = Instant::now();
+        let held = HeldSlot { id: slot.id.clone(), lease, since, last_lease: 0, idle: 0 };
         let mut state = self.state.lock();
-        state.held.insert(key, slot);
-        // The last one may have been lost with its runtime.
+        state.held.insert(key, held);
+        // A previous renewer may have been dropped with its runtime.
         if state.renewer.as_ref().is_none_or(JoinHandle::is_finished) {
-            let renewer = SlotRenewer { leases: Arc::downgrade(self), pool: Arc::downgrade(pool) };
+            let renewer = SlotRenewer { slots: Arc::downgrade(self), pool: Some(pool.clone()) };
             state.renewer = Some(tokio::spawn(renewer.run()));
         }
     }
 
-    /// A member is gone. Its session is for the next one on its slot, unless it has ended for all.
+    /// Releases the slot of a member that is gone.
+    ///
+    /// The next process to acquire the slot continues the session, unless the session was retired.
     pub(crate) fn release(self: &Arc<Self>, key: Key, session: Option<Session>, end: MemberEnd) {
         if !self.is_held(key) {
             // The slot was lost, and the session with it.
@@ -209,14 +218,15 @@ impl SlotLeases {
         if end == MemberEnd::Retired {
             session.clear();
         }
-        // The slot is kept until the others can know what has become of the session. Where there is no runtime, it is lost in time.
+        // The slot is held until the final state of the session is in the store. Outside a runtime,
+        // the lease expires.
         let Ok(runtime) = Handle::try_current() else { return };
-        let leases = self.clone();
+        let slots = self.clone();
         runtime.spawn(async move {
-            while leases.share.clone().flushed(session.clone()).await.is_err() && leases.is_held(key) {
+            while slots.share.clone().flushed(session.clone()).await.is_err() && slots.is_held(key) {
                 sleep(POLL_MAX).await;
             }
-            leases.release_now(key);
+            slots.release_now(key);
         });
     }
 
@@ -227,14 +237,14 @@ impl SlotLeases {
     fn release_now(&self, key: Key) {
         let slot = self.state.lock().held.remove(&key);
         if let Some(slot) = slot {
-            self.release_lease(&slot.id, slot.hold);
+            self.release_lease(&slot.id, slot.lease);
         }
     }
 
-    fn release_lease(&self, id: &SessionId, hold: SlotLease) {
+    fn release_lease(&self, id: &SessionId, lease: SlotLease) {
         if let Ok(runtime) = Handle::try_current() {
-            // If it is not heard, the lease runs out.
-            runtime.spawn(self.share.clone().release_slot(id.to_string(), hold));
+            // If this does not reach the store, the lease expires.
+            runtime.spawn(self.share.clone().release_slot(id.to_string(), lease));
         }
     }
 }
@@ -242,86 +252,96 @@ impl SlotLeases {
 impl Drop for SlotLeases {
     fn drop(&mut self) {
         for slot in std::mem::take(&mut self.state.get_mut().held).into_values() {
-            self.release_lease(&slot.id, slot.hold);
+            self.release_lease(&slot.id, slot.lease);
         }
     }
 }
 
-/// Extends the leases of a pool, and gives back what is not needed here. If it is dropped, the leases are lost.
+/// Extends the leases of a pool's slots and releases those that are not needed here.
+///
+/// If it is dropped with its runtime, the slots are lost, and so their members are released.
 struct SlotRenewer {
-    leases: Weak<SlotLeases>,
-    pool: Weak<Pool>,
+    slots: Weak<SlotLeases>,
+    /// `None` once no slot is left to extend.
+    pool: Option<Weak<dyn Tasks>>,
 }
 
 impl Drop for SlotRenewer {
     fn drop(&mut self) {
-        let (Some(leases), Some(pool)) = (self.leases.upgrade(), self.pool.upgrade()) else { return };
-        let held: Vec<Key> = leases.state.lock().held.keys().copied().collect();
+        let (Some(slots), Some(pool)) = (self.slots.upgrade(), self.pool()) else { return };
+        let held: Vec<Key> = slots.state.lock().held.keys().copied().collect();
         for key in held {
-            pool.release(key);
+            pool.clone().release(key);
         }
     }
 }
 
 impl SlotRenewer {
+    fn pool(&self) -> Option<Arc<dyn Tasks>> {
+        self.pool.as_ref().and_then(Weak::upgrade)
+    }
+
     async fn run(mut self) {
-        while let Some(rest) = self.rest() {
-            sleep(rest).await;
-            let Some(leases) = self.leases.upgrade() else { return };
-            self.extend(&leases).await;
-            // Nobody's slot is forgotten over it.
-            let is_wanted = match leases.first_end() {
-                Some(end) => timeout_at(end, leases.is_wanted()).await.unwrap_or(false),
+        while let Some(pause) = self.next_extension() {
+            sleep(pause).await;
+            let Some(slots) = self.slots.upgrade() else { return };
+            self.extend(&slots).await;
+            // Bounded, so that no lease expires during this check.
+            let is_demanded = match slots.first_expiry() {
+                Some(expiry) => timeout_at(expiry, slots.is_demanded()).await.unwrap_or(false),
                 None => false,
             };
-            let Some(pool) = self.pool.upgrade() else { return };
-            for key in leases.surplus(&pool, is_wanted) {
-                pool.release(key);
+            let Some(pool) = self.pool() else { return };
+            for key in slots.surplus(&*pool, is_demanded) {
+                pool.clone().release(key);
             }
         }
-        self.pool = Weak::new();
+        self.pool = None;
     }
 
-    /// How long until the leases are to be extended. `None`: there are none any more, and the next one gets another renewer.
-    fn rest(&self) -> Option<Duration> {
-        let leases = self.leases.upgrade()?;
-        let mut state = leases.state.lock();
+    /// Returns the time until the next extension.
+    ///
+    /// `None` means that no slot is left; the next slot starts another renewer.
+    fn next_extension(&self) -> Option<Duration> {
+        let slots = self.slots.upgrade()?;
+        let mut state = slots.state.lock();
         let now = Instant::now();
-        let rest = |hold: SlotLease| hold.extend_after.min(hold.until.saturating_duration_since(now));
-        let rest = state.held.values().map(|slot| rest(slot.hold)).min();
-        if rest.is_none() {
+        let pause = |lease: SlotLease| lease.extend_after.min(lease.until.saturating_duration_since(now));
+        let pause = state.held.values().map(|slot| pause(slot.lease)).min();
+        if pause.is_none() {
             state.renewer = None;
         }
-        rest
+        pause
     }
 
-    async fn extend(&self, leases: &Arc<SlotLeases>) {
+    async fn extend(&self, slots: &Arc<SlotLeases>) {
         let held: Vec<(Key, SessionId, SlotLease)> =
-            leases.state.lock().held.iter().map(|(key, slot)| (*key, slot.id.clone(), slot.hold)).collect();
-        let mut asked = JoinSet::new();
-        for (key, id, hold) in held {
-            let stay = leases.share.clone().extend_slot(id.to_string(), hold);
-            asked.spawn(async move {
-                match timeout_at(hold.until, stay).await {
-                    Ok(Ok(held)) => (key, held),
-                    // It holds for the rest of its time; the next round may be answered.
-                    _ => (key, Some(hold).filter(|hold| Instant::now() < hold.until)),
+            slots.state.lock().held.iter().map(|(key, slot)| (*key, slot.id.clone(), slot.lease)).collect();
+        let mut extensions = JoinSet::new();
+        for (key, id, lease) in held {
+            let extension = slots.share.clone().extend_slot(id.to_string(), lease);
+            extensions.spawn(async move {
+                match timeout_at(lease.until, extension).await {
+                    Ok(Ok(extended)) => (key, extended),
+                    // The store did not respond. The lease is valid until it expires, and the next
+                    // round may succeed.
+                    _ => (key, Some(lease).filter(|lease| Instant::now() < lease.until)),
                 }
             });
         }
-        while let Some(answer) = asked.join_next().await {
-            let Ok((key, held)) = answer else { continue };
-            let mut state = leases.state.lock();
-            match held {
-                Some(hold) => {
+        while let Some(result) = extensions.join_next().await {
+            let Ok((key, extended)) = result else { continue };
+            let mut state = slots.state.lock();
+            match extended {
+                Some(lease) => {
                     if let Some(slot) = state.held.get_mut(&key) {
-                        slot.hold = hold;
+                        slot.lease = lease;
                     }
                 }
                 None => {
                     let lost = state.held.remove(&key);
                     drop(state);
-                    if let (Some(lost), Some(pool)) = (lost, self.pool.upgrade()) {
+                    if let (Some(lost), Some(pool)) = (lost, self.pool()) {
                         tracing::warn!(session = %lost.id, "the slot of a shared session was lost");
                         pool.release(key);
                     }
@@ -332,19 +352,19 @@ impl SlotRenewer {
 }
 
 impl SlotLeases {
-    /// When the first of the leases is no longer sure.
-    fn first_end(&self) -> Option<Instant> {
-        self.state.lock().held.values().map(|slot| slot.hold.until).min()
+    /// Returns when the first lease expires.
+    fn first_expiry(&self) -> Option<Instant> {
+        self.state.lock().held.values().map(|slot| slot.lease.until).min()
     }
 
-    /// Whether another process wants for a slot.
-    async fn is_wanted(&self) -> bool {
+    /// Returns whether another process needs a slot.
+    async fn is_demanded(&self) -> bool {
         if self.state.lock().held.is_empty() {
             return false;
         }
         match self.share.clone().acquire_slot(self.demand_key()).await {
-            Ok(Some(hold)) => {
-                self.withdraw_demand(Some(hold));
+            Ok(Some(lease)) => {
+                self.withdraw_demand(Some(lease));
                 false
             }
             Ok(None) => true,
@@ -352,23 +372,24 @@ impl SlotLeases {
         }
     }
 
-    /// Who is to be given back: those that nobody has used for a while and, if another process wants for one, the one that was
-    /// had for longest.
-    fn surplus(&self, pool: &Pool, is_wanted: bool) -> Vec<Key> {
-        let leases: HashMap<Key, (u64, bool)> = pool.inspect(|core, _| {
-            core.members().map(|(key, member)| (key, (member.leased(), member.in_use > 0))).collect()
-        });
+    /// Returns the members to release.
+    ///
+    /// Those are the idle ones or, if there are none and another process needs a slot, the one that
+    /// was held for longest.
+    fn surplus(&self, pool: &dyn Tasks, is_demanded: bool) -> Vec<Key> {
+        let usage = pool.usage();
         let mut state = self.state.lock();
         let mut surplus = Vec::new();
         for (key, slot) in &mut state.held {
-            let Some((leases, is_busy)) = leases.get(key).copied() else { continue };
-            slot.idle = if is_busy || leases != slot.leases { 0 } else { slot.idle + 1 };
-            slot.leases = leases;
+            let Some(usage) = usage.get(key).copied() else { continue };
+            let was_used = usage.is_leased || usage.last_lease != slot.last_lease;
+            slot.idle = if was_used { 0 } else { slot.idle + 1 };
+            slot.last_lease = usage.last_lease;
             if slot.idle >= IDLE_ROUNDS {
                 surplus.push(*key);
             }
         }
-        if is_wanted && surplus.is_empty() {
+        if is_demanded && surplus.is_empty() {
             state.not_before = Some(Instant::now() + 2 * POLL_MAX);
             let longest = state.held.iter().min_by_key(|(_, slot)| slot.since);
             surplus.extend(longest.map(|(key, _)| *key));

@@ -1,288 +1,62 @@
-//! The decisions of a pool: who is leased, who waits, who is made, cooled and retired, as plain data.
+//! The decisions of a pool, as plain data: which member a request leases, which requests wait, and when members are
+//! warmed up, cooled down and retired.
 //!
-//! Nothing here waits, reads a clock, or knows a runtime. Each event carries the time as a [`Duration`] since an origin of the
-//! caller's choice and is applied in one step; what has to be done about wakers and sessions is told to a [`EffectSink`], which must
-//! only note it down, since it is called in the middle of a step.
+//! Nothing here waits, reads a clock or uses a runtime. Each event carries the time as a [`Duration`] since an origin of the
+//! caller's choice, and is applied in one step. What has to be done about wakers and sessions goes to an [`EffectSink`], which
+//! may only record it, because it is called in the middle of a step.
 //!
-//! A pool has a number of *slots*. A slot is empty, or has a *member* that serves, or one that is on its way (*ordered*), or
-//! both, where the second is to take over from the first. A member that is retired leaves its slot at once and *drains*: it is
-//! forgotten with its last lease. Members are numbered and no number is used twice, so that news about one is never taken for
-//! news about its successor.
+//! A pool has a fixed number of *slots*. A slot is empty, or has a *member* in service, or a member that is being warmed up, or
+//! both; then the second takes over from the first. A retired member leaves its slot immediately and *drains*: it is removed
+//! with the end of its last lease. Members are numbered, and no number is used twice, so that a report about a member is never
+//! attributed to its successor.
 //!
-//! After each event, nobody stands in a queue who could be served by a member that can serve.
+//! The invariant after each event: no waiter is in a queue for which a member is ready.
 
 use std::{collections::BTreeSet, time::Duration};
 
-use super::ready::{Rank, Ready, SelectionOrder};
-use crate::gate::waiters::{Ticket, Waiters};
+use super::{
+    ready::{Ready, SelectionOrder},
+    types::{
+        BAD_MARK_MILLIS, Counters, Feedback, Key, LeaseDecision, LeaseEnd, LeaseRequest, LeaseResult, Limits,
+        Member, MemberEnd, MemberNumber, Phase, Preference, QueueKey, Readiness, Refusal, RetireReason, Slot,
+        WaiterInfo, WaiterRef,
+    },
+};
+use crate::gate::waiters::Waiters;
 
-/// Names a member; it is never used again.
-pub(crate) type Number = u64;
-
-/// What one `mark_bad` adds to a member's score.
-pub(crate) const BAD_MARK_MILLIS: u64 = 1000;
-
-/// What the core tells its owner in the middle of a step, and asks.
+/// Where the state machine puts its effects, and what it asks during a step.
 pub(crate) trait EffectSink {
     /// Wakes a waiting task.
     type Waker;
-    /// Why a member could not be made.
+    /// Why a member could not be warmed up.
     type Cause: Clone;
 
-    /// A session is to be made for this member and warmed up.
+    /// Creates and warms up the session of this member.
     fn start_warm_up(&mut self, member: Key);
-    /// The member is gone; nobody has a lease of it. What becomes of its session depends on how it went.
+    /// The member was removed, and none of its leases is left.
     fn removed(&mut self, member: Key, end: MemberEnd);
-    /// Whether a session can be sent under at this moment. If not, the host sees to it that [`PoolState::recheck`] is called when that
-    /// may have changed, or [`PoolState::opened`] when it has.
+    /// Returns whether requests can be sent under the member's session now.
+    ///
+    /// If not, the sink ensures a call of [`PoolState::recheck`] when this may have changed, or of
+    /// [`PoolState::renewed`] when it has.
     fn is_open(&mut self, member: Key) -> bool;
-    /// Whether orders can be carried out where this step is made.
+    /// Returns whether warm-ups can be started by the caller of this step.
     fn can_start_warm_up(&mut self) -> bool;
     fn wake(&mut self, waker: Self::Waker);
-    /// What nobody needs any more; it is dropped after the lock is released.
+    /// Drops these after the lock is released.
     fn discard(&mut self, waker: Option<Self::Waker>, cause: Option<Self::Cause>);
     fn random(&mut self) -> u64;
 }
 
-/// What goes with every event: whom to tell, within which bounds, and when it is.
+/// The context of an event: the sink of its effects, the limits, and the time.
 pub(crate) struct Step<'a, H> {
     pub(crate) effects: &'a mut H,
     pub(crate) limits: &'a Limits,
     pub(crate) now: Duration,
 }
 
-/// The bounds of a pool.
-#[derive(Clone, Debug)]
-pub(crate) struct Limits {
-    pub(crate) size: u32,
-    /// Leases of one member at once.
-    pub(crate) max_in_flight: usize,
-    /// The least time from one lease of a member to its next.
-    pub(crate) min_delay: Duration,
-    /// The delay is longer by up to so many thousandths of it.
-    pub(crate) delay_jitter: u64,
-    /// The score, in thousandths, at which a member is retired.
-    pub(crate) max_score: u64,
-    /// What a good mark takes off the score, in thousandths.
-    pub(crate) score_decrement: u64,
-    pub(crate) max_uses: Option<u64>,
-    pub(crate) max_age: Option<Duration>,
-    /// How many may wait at once.
-    pub(crate) max_waiting: usize,
-    /// Warm-ups that may fail in a row.
-    pub(crate) max_failures: u32,
-    /// How long a broken pool rests before it tries again; it doubles each time.
-    pub(crate) backoff: Duration,
-    pub(crate) backoff_max: Duration,
-    pub(crate) order: SelectionOrder,
-}
-
-impl Limits {
-    /// Whether the pool grows with each request while it is not full, so that all members share the work from the start.
-    fn spreads(&self) -> bool {
-        matches!(self.order, SelectionOrder::RoundRobin | SelectionOrder::Random)
-    }
-
-    fn is_spent(&self, member: &Member) -> bool {
-        self.max_uses.is_some_and(|most| member.uses >= most)
-    }
-
-    fn is_aged(&self, member: &Member, now: Duration) -> bool {
-        self.max_age.is_some_and(|most| now.saturating_sub(member.warmed_at) >= most)
-    }
-
-    /// Whether a budget of the member is in its last tenth: time to warm its successor.
-    fn is_late(&self, member: &Member, now: Duration) -> bool {
-        self.max_uses.is_some_and(|most| member.uses >= most - most.div_ceil(10))
-            || self.max_age.is_some_and(|most| now.saturating_sub(member.warmed_at) >= most - most / 10)
-    }
-}
-
-/// A member, wherever it is told about: its place in the slab, and its number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Key {
-    pub(crate) index: u32,
-    pub(crate) number: Number,
-}
-
-/// What a request asks for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LeaseRequest {
-    pub(crate) preference: Preference,
-    /// Members that have failed it before. They are taken again only if the pool is no larger than these.
-    pub(crate) avoid: Vec<Number>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Preference {
-    #[default]
-    Any,
-    /// Any, but this one if it can serve at once.
-    Prefer(Number),
-    /// The member of the slot that belongs to this key.
-    Key(u64),
-    /// One that nobody has used.
-    Unused,
-}
-
-/// The answer to a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum LeaseDecision<E> {
-    Leased(Key),
-    Wait(WaiterRef),
-    Refuse(Refusal<E>),
-}
-
-/// Why a request gets no member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal<E> {
-    QueueFull,
-    Unavailable(E),
-}
-
-/// A place in one of the lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct WaiterRef {
-    queue: QueueKey,
-    ticket: Ticket,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum QueueKey {
-    Any,
-    Slot(u32),
-    Unused,
-}
-
-/// What a waiter brings along.
-#[derive(Clone, Debug)]
-struct WaiterInfo {
-    /// Numbers all waiters of all lines.
-    arrival: u64,
-    avoid: Vec<Number>,
-}
-
-/// What a waiter is given in the end.
-type LeaseResult<E> = Result<Key, E>;
-
-type Waiting<H> = Waiters<<H as EffectSink>::Waker, LeaseResult<<H as EffectSink>::Cause>, WaiterInfo>;
-
-/// News about a member.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Feedback {
-    Good,
-    Bad,
-    CoolDown(Duration),
-    Retire,
-    /// Another process is to have it.
-    Release,
-}
-
-/// What is left of a member that is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum MemberEnd {
-    /// It was retired: nobody is to use its session again.
-    Retired,
-    /// Its session is for whoever takes it next: it was given back, or has never served.
-    Free,
-}
-
-/// Why a member was retired.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RetireReason {
-    Errors,
-    Uses,
-    Age,
-    Manual,
-    /// A request asked for a new one while the pool was full.
-    Replaced,
-    /// It could not be renewed.
-    Failed,
-    Released,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Phase {
-    /// Its session is being made and warmed up.
-    Warming,
-    /// It is warm and waits to take over its slot.
-    Standby,
-    Serving,
-    /// It serves, but its session is being renewed.
-    Shut,
-    /// It was retired; its last leases are still out.
-    Draining,
-}
-
-/// One member.
-#[derive(Clone, Debug)]
-pub(crate) struct Member {
-    pub(crate) number: Number,
-    pub(crate) phase: Phase,
-    pub(crate) in_use: usize,
-    pub(crate) uses: u64,
-    /// In thousandths.
-    pub(crate) score: u64,
-    /// When it became warm.
-    pub(crate) warmed_at: Duration,
-    /// Before this it is not leased.
-    pub(crate) ready_at: Duration,
-    pub(crate) good: u64,
-    pub(crate) bad: u64,
-    pub(crate) cooldowns: u64,
-    end: MemberEnd,
-    slot: u32,
-    /// The number of its last lease.
-    leased: u64,
-    readiness: Readiness,
-}
-
-impl Member {
-    /// The number of its last lease among all of the pool; 0 before its first.
-    pub(crate) fn leased(&self) -> u64 {
-        self.leased
-    }
-}
-
-/// Where a member is entered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Readiness {
-    Unavailable,
-    Ready(Rank),
-    CoolingDown(Duration),
-}
-
-#[derive(Clone, Debug, Default)]
-struct Slot {
-    serving: Option<u32>,
-    next: Option<u32>,
-}
-
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub(crate) leases: u64,
-    pub(crate) unused: u64,
-    pub(crate) waited: u64,
-    pub(crate) rejected_queue_full: u64,
-    pub(crate) rejected_unavailable: u64,
-    pub(crate) abandoned: u64,
-    pub(crate) timed_out: u64,
-    pub(crate) waiting_peak: u64,
-    pub(crate) created: u64,
-    pub(crate) warmed: u64,
-    pub(crate) warm_ups_failed: u64,
-    pub(crate) good: u64,
-    pub(crate) bad: u64,
-    pub(crate) cooldowns: u64,
-    pub(crate) retired_errors: u64,
-    pub(crate) retired_uses: u64,
-    pub(crate) retired_age: u64,
-    pub(crate) retired_manually: u64,
-    pub(crate) retired_replaced: u64,
-    pub(crate) retired_failed: u64,
-    pub(crate) released: u64,
-}
+/// The waiters of one queue.
+type Queue<W, C> = Waiters<W, LeaseResult<C>, WaiterInfo>;
 
 /// The state of one pool.
 #[derive(Clone)]
@@ -294,21 +68,21 @@ pub(crate) struct PoolState<H: EffectSink> {
     empty: BTreeSet<u32>,
     ready: Ready,
     cooling: BTreeSet<(Duration, u32)>,
-    any: Waiters<H::Waker, LeaseResult<H::Cause>, WaiterInfo>,
+    any: Queue<H::Waker, H::Cause>,
     /// One queue for each slot.
-    keyed: Vec<Waiters<H::Waker, LeaseResult<H::Cause>, WaiterInfo>>,
+    keyed: Vec<Queue<H::Waker, H::Cause>>,
     /// Slots in whose lines somebody stands.
     keyed_slots: BTreeSet<u32>,
-    unused: Waiters<H::Waker, LeaseResult<H::Cause>, WaiterInfo>,
+    unused: Queue<H::Waker, H::Cause>,
     waiting: usize,
     arrivals: u64,
     leases: u64,
-    next_number: Number,
+    next_number: MemberNumber,
     /// Members in the phase `Ordered`, and those of them whose slot nobody serves.
     warming: usize,
     filling: usize,
     serving: usize,
-    failures: u32,
+    consecutive_failures: u32,
     unavailable: Option<H::Cause>,
     retry_at: Duration,
     /// How often the pool has cooled since a warm-up went well.
@@ -321,7 +95,7 @@ pub(crate) struct PoolState<H: EffectSink> {
 }
 
 impl<H: EffectSink> PoolState<H> {
-    pub(crate) fn new(limits: &Limits, first_number: Number) -> Self {
+    pub(crate) fn new(limits: &Limits, first_number: MemberNumber) -> Self {
         Self {
             members: Vec::new(),
             free: Vec::new(),
@@ -340,7 +114,7 @@ impl<H: EffectSink> PoolState<H> {
             warming: 0,
             filling: 0,
             serving: 0,
-            failures: 0,
+            consecutive_failures: 0,
             unavailable: None,
             retry_at: Duration::ZERO,
             backoffs: 0,
@@ -411,7 +185,7 @@ impl<H: EffectSink> PoolState<H> {
         Key { index, number: self.at(index).number }
     }
 
-    fn queue(&mut self, queue: QueueKey) -> &mut Waiting<H> {
+    fn queue(&mut self, queue: QueueKey) -> &mut Queue<H::Waker, H::Cause> {
         match queue {
             QueueKey::Any => &mut self.any,
             QueueKey::Slot(slot) => &mut self.keyed[slot as usize],
@@ -448,37 +222,41 @@ impl<H: EffectSink> PoolState<H> {
 
     /// A waiter looks. `None` means that it has to wait on, and its waker should be stored.
     ///
-    /// Any other answer gives the place back: it must not be used again.
-    pub(crate) fn poll(&mut self, step: &mut Step<'_, H>, place: WaiterRef) -> Option<Result<Key, H::Cause>> {
+    /// Any other answer gives the waiter back: it must not be used again.
+    pub(crate) fn poll(
+        &mut self,
+        step: &mut Step<'_, H>,
+        waiter: WaiterRef,
+    ) -> Option<Result<Key, H::Cause>> {
         self.end_cooldowns(step);
         self.serve_waiters(step);
         self.grow(step);
-        let queue = self.queue(place.queue);
-        if !queue.has_outcome(place.ticket) {
+        let queue = self.queue(waiter.queue);
+        if !queue.has_outcome(waiter.ticket) {
             return None;
         }
-        let (waker, outcome) = queue.remove(place.ticket);
+        let (waker, outcome) = queue.remove(waiter.ticket);
         step.effects.discard(waker, None);
         outcome
     }
 
-    pub(crate) fn waker(&mut self, place: WaiterRef) -> &mut Option<H::Waker> {
-        self.queue(place.queue).waker_mut(place.ticket)
+    pub(crate) fn waker(&mut self, waiter: WaiterRef) -> &mut Option<H::Waker> {
+        self.queue(waiter.queue).waker_mut(waiter.ticket)
     }
 
     /// A waiter gives up. What it was given and has not taken up goes to the next.
-    pub(crate) fn leave(&mut self, step: &mut Step<'_, H>, place: WaiterRef) {
-        let queue = self.queue(place.queue);
-        let in_queue = !queue.has_outcome(place.ticket);
-        let (waker, outcome) = queue.remove(place.ticket);
+    pub(crate) fn leave(&mut self, step: &mut Step<'_, H>, waiter: WaiterRef) {
+        let queue = self.queue(waiter.queue);
+        let in_queue = !queue.has_outcome(waiter.ticket);
+        let (waker, outcome) = queue.remove(waiter.ticket);
         self.counters.abandoned += 1;
         if in_queue {
-            self.left_queue(place.queue);
+            self.left_queue(waiter.queue);
         }
         match outcome {
             Some(Ok(key)) => {
                 step.effects.discard(waker, None);
-                self.end(step, key, false);
+                self.end(step, key, LeaseEnd::Unused);
             }
             Some(Err(cause)) => step.effects.discard(waker, Some(cause)),
             None => step.effects.discard(waker, None),
@@ -486,11 +264,11 @@ impl<H: EffectSink> PoolState<H> {
     }
 
     /// A lease has ended; one under which nothing was sent counts for nothing.
-    pub(crate) fn end(&mut self, step: &mut Step<'_, H>, key: Key, used: bool) {
+    pub(crate) fn end(&mut self, step: &mut Step<'_, H>, key: Key, end: LeaseEnd) {
         let member = self.at_mut(key.index);
         debug_assert_eq!(member.number, key.number, "a member is kept while it is leased");
         member.in_use -= 1;
-        if !used {
+        if end == LeaseEnd::Unused {
             member.uses -= 1;
             self.counters.unused += 1;
         }
@@ -499,7 +277,7 @@ impl<H: EffectSink> PoolState<H> {
             self.remove(step, key.index);
         } else {
             self.update_readiness(step, key.index);
-            if !used {
+            if end == LeaseEnd::Unused {
                 // It may be unused again, though it stands where it stood.
                 self.offers.push(key.index);
             }
@@ -525,7 +303,7 @@ impl<H: EffectSink> PoolState<H> {
     }
 
     /// Whom a request does not get; with everybody to be avoided, nobody is.
-    fn effective_avoid<'a>(&self, avoid: &'a [Number]) -> &'a [Number] {
+    fn effective_avoid<'a>(&self, avoid: &'a [MemberNumber]) -> &'a [MemberNumber] {
         let is_avoided = |index| avoid.contains(&self.at(index).number);
         if avoid.is_empty() || self.slots.iter().all(|slot| slot.serving.is_some_and(is_avoided)) {
             return &[];
@@ -533,7 +311,12 @@ impl<H: EffectSink> PoolState<H> {
         avoid
     }
 
-    fn lease_any(&mut self, step: &mut Step<'_, H>, prefer: Option<Number>, avoid: &[Number]) -> Option<Key> {
+    fn lease_any(
+        &mut self,
+        step: &mut Step<'_, H>,
+        prefer: Option<MemberNumber>,
+        avoid: &[MemberNumber],
+    ) -> Option<Key> {
         let preferred = prefer.and_then(|number| {
             self.ready.iter().find(|index| self.at(*index).number == number && !avoid.contains(&number))
         });
@@ -577,20 +360,20 @@ impl<H: EffectSink> PoolState<H> {
             // One that stands by is for those who came before, once it serves.
             return None;
         }
-        let slot = self.standby()?;
+        let slot = self.standby_slot()?;
         self.replace(step, slot);
         let index = self.slots[slot as usize].serving?;
         if self.is_ready(index) { self.lease(step, index) } else { None }
     }
 
     /// A slot where a member stands by to take over.
-    fn standby(&self) -> Option<u32> {
+    fn standby_slot(&self) -> Option<u32> {
         let stands_by = |index: u32| self.at(index).phase == Phase::Standby;
         (0..).zip(&self.slots).find(|(_, slot)| slot.next.is_some_and(stands_by)).map(|(slot, _)| slot)
     }
 
     /// The first slot of the key whose member is not to be avoided.
-    fn slot_of(&self, key: u64, avoid: &[Number]) -> u32 {
+    fn slot_of(&self, key: u64, avoid: &[MemberNumber]) -> u32 {
         let size = self.slots.len() as u64;
         let slots = (0..size).map(|turn| ((key % size + turn) % size) as u32);
         let is_good = |slot: &u32| {
@@ -600,7 +383,12 @@ impl<H: EffectSink> PoolState<H> {
         slots.clone().find(is_good).unwrap_or((key % size) as u32)
     }
 
-    fn wait(&mut self, step: &mut Step<'_, H>, queue: QueueKey, avoid: &[Number]) -> LeaseDecision<H::Cause> {
+    fn wait(
+        &mut self,
+        step: &mut Step<'_, H>,
+        queue: QueueKey,
+        avoid: &[MemberNumber],
+    ) -> LeaseDecision<H::Cause> {
         if let Some(cause) = self.cannot_be_served(step, queue) {
             self.counters.rejected_unavailable += 1;
             return LeaseDecision::Refuse(Refusal::Unavailable(cause));
@@ -651,8 +439,7 @@ impl<H: EffectSink> PoolState<H> {
     }
 
     fn is_unused(&self, index: u32) -> bool {
-        let member = self.at(index);
-        member.uses == 0 && member.in_use == 0
+        self.at(index).is_unused()
     }
 
     /// Leases a member that is ready, unless it turns out that it cannot serve; then it is not ready any more.
@@ -663,18 +450,18 @@ impl<H: EffectSink> PoolState<H> {
             return None;
         }
         if !step.effects.is_open(key) {
-            self.at_mut(index).phase = Phase::Shut;
+            self.at_mut(index).phase = Phase::Renewing;
             self.update_readiness(step, index);
             return None;
         }
         self.leases += 1;
         self.counters.leases += 1;
         let delay = self.draw_delay(step);
-        let leased = self.leases;
+        let last_lease = self.leases;
         let member = self.at_mut(index);
         member.in_use += 1;
         member.uses += 1;
-        member.leased = leased;
+        member.last_lease = last_lease;
         member.ready_at = member.ready_at.max(step.now.saturating_add(delay));
         self.update_readiness(step, index);
         let member = self.at(index);
@@ -705,8 +492,8 @@ impl<H: EffectSink> PoolState<H> {
             Readiness::CoolingDown(member.ready_at)
         } else {
             Readiness::Ready(match step.limits.order {
-                SelectionOrder::RoundRobin => (0, member.leased),
-                SelectionOrder::LeastLoaded => (member.in_use as u64, member.leased),
+                SelectionOrder::RoundRobin => (0, member.last_lease),
+                SelectionOrder::LeastLoaded => (member.in_use as u64, member.last_lease),
                 SelectionOrder::FillFirst => (0, u64::from(member.slot)),
                 SelectionOrder::Random => (0, 0),
             })
@@ -749,12 +536,12 @@ impl<H: EffectSink> PoolState<H> {
             while self.waiting > 0
                 && self.members[index as usize].is_some()
                 && self.is_ready(index)
-                && let Some(place) = self.next_for(index)
+                && let Some(waiter) = self.next_for(index)
             {
                 let Some(key) = self.lease(step, index) else {
                     break;
                 };
-                self.serve(step, place, Ok(key));
+                self.serve(step, waiter, Ok(key));
             }
         }
         if self.waiting == 0 && self.offers.capacity() > 1024 {
@@ -777,20 +564,20 @@ impl<H: EffectSink> PoolState<H> {
         let keyed = &self.keyed[member.slot as usize];
         let of_slot = keyed.oldest();
         let unused = if self.is_unused(index) { self.unused.oldest() } else { None };
-        let places = [
+        let waiters = [
             any.map(|ticket| (self.any.note(ticket).arrival, QueueKey::Any, ticket)),
             of_slot.map(|ticket| (keyed.note(ticket).arrival, QueueKey::Slot(member.slot), ticket)),
             unused.map(|ticket| (self.unused.note(ticket).arrival, QueueKey::Unused, ticket)),
         ];
-        let oldest = places.into_iter().flatten().min_by_key(|(arrival, ..)| *arrival);
+        let oldest = waiters.into_iter().flatten().min_by_key(|(arrival, ..)| *arrival);
         oldest.map(|(_, queue, ticket)| WaiterRef { queue, ticket })
     }
 
-    fn serve(&mut self, step: &mut Step<'_, H>, place: WaiterRef, outcome: Result<Key, H::Cause>) {
-        if let Some(waker) = self.queue(place.queue).end(place.ticket, outcome) {
+    fn serve(&mut self, step: &mut Step<'_, H>, waiter: WaiterRef, outcome: Result<Key, H::Cause>) {
+        if let Some(waker) = self.queue(waiter.queue).end(waiter.ticket, outcome) {
             step.effects.wake(waker);
         }
-        self.left_queue(place.queue);
+        self.left_queue(waiter.queue);
     }
 }
 
@@ -832,16 +619,16 @@ impl<H: EffectSink> PoolState<H> {
         self.finish_event(step);
     }
 
-    /// An order was lost: nothing is known about whether it could have been carried out.
-    pub(crate) fn lost(&mut self, step: &mut Step<'_, H>, key: Key) {
+    /// An order was warm_up_lost: nothing is known about whether it could have been carried out.
+    pub(crate) fn warm_up_lost(&mut self, step: &mut Step<'_, H>, key: Key) {
         self.abandon_warm_up(step, key.index);
         self.wake_all(step);
         self.serve_waiters(step);
     }
 
     /// The session of a member that was shut can be sent under again, or could not be renewed.
-    pub(crate) fn opened(&mut self, step: &mut Step<'_, H>, key: Key, result: Result<(), H::Cause>) {
-        if self.member(key).is_none_or(|member| member.phase != Phase::Shut) {
+    pub(crate) fn renewed(&mut self, step: &mut Step<'_, H>, key: Key, result: Result<(), H::Cause>) {
+        if self.member(key).is_none_or(|member| member.phase != Phase::Renewing) {
             if let Err(cause) = result {
                 step.effects.discard(None, Some(cause));
             }
@@ -866,7 +653,7 @@ impl<H: EffectSink> PoolState<H> {
 
     /// Something has happened to the session of a member that was shut.
     pub(crate) fn recheck(&mut self, step: &mut Step<'_, H>, key: Key) {
-        let is_shut = self.member(key).is_some_and(|member| member.phase == Phase::Shut);
+        let is_shut = self.member(key).is_some_and(|member| member.phase == Phase::Renewing);
         if is_shut && step.effects.is_open(key) {
             self.at_mut(key.index).phase = Phase::Serving;
             self.update_readiness(step, key.index);
@@ -880,7 +667,7 @@ impl<H: EffectSink> PoolState<H> {
         let Some(member) = self.member(key) else {
             return;
         };
-        let is_retired = !matches!(member.phase, Phase::Serving | Phase::Shut);
+        let is_retired = !matches!(member.phase, Phase::Serving | Phase::Renewing);
         let member = self.at_mut(key.index);
         match feedback {
             Feedback::Good => {
@@ -927,7 +714,7 @@ impl<H: EffectSink> PoolState<H> {
             self.warm_up_slot(step, slot);
         }
         while !self.unused.is_empty()
-            && let Some(slot) = self.standby()
+            && let Some(slot) = self.standby_slot()
         {
             self.replace(step, slot);
             self.serve_waiters(step);
@@ -985,23 +772,8 @@ impl<H: EffectSink> PoolState<H> {
 
     fn enter(&mut self, slot: u32, phase: Phase) -> u32 {
         let number = self.next_number;
-        self.next_number += 1;
-        let member = Member {
-            number,
-            phase,
-            in_use: 0,
-            uses: 0,
-            score: 0,
-            warmed_at: Duration::ZERO,
-            ready_at: Duration::ZERO,
-            good: 0,
-            bad: 0,
-            cooldowns: 0,
-            end: MemberEnd::Free,
-            slot,
-            leased: 0,
-            readiness: Readiness::Unavailable,
-        };
+        self.next_number = number.next();
+        let member = Member::new(number, slot, phase);
         match self.free.pop() {
             Some(index) => {
                 self.members[index as usize] = Some(member);
@@ -1102,7 +874,7 @@ impl<H: EffectSink> PoolState<H> {
 
     /// A session came to life: the pool is not broken.
     fn warm(&mut self, step: &mut Step<'_, H>) {
-        self.failures = 0;
+        self.consecutive_failures = 0;
         self.backoffs = 0;
         if let Some(cause) = self.unavailable.take() {
             step.effects.discard(None, Some(cause));
@@ -1112,8 +884,8 @@ impl<H: EffectSink> PoolState<H> {
     /// A session could not be brought to life. After too many in a row, those whom no member can serve are told.
     fn fail(&mut self, step: &mut Step<'_, H>, cause: H::Cause) {
         self.counters.warm_ups_failed += 1;
-        self.failures = self.failures.saturating_add(1);
-        if self.failures < step.limits.max_failures {
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+        if self.consecutive_failures < step.limits.max_failures {
             step.effects.discard(None, Some(cause));
             return;
         }

@@ -2,7 +2,10 @@
 
 use std::{fmt, time::Duration};
 
-use super::state::{BAD_MARK_MILLIS, Counters, Phase, PoolState};
+use super::{
+    state::{EffectSink, PoolState},
+    types::{BAD_MARK_MILLIS, Counters, Key, Phase},
+};
 use crate::{gate::RenewalError, session::SessionId};
 
 /// What happened to a pool so far: a snapshot.
@@ -168,12 +171,12 @@ pub struct PoolSnapshot {
 
 impl MemberSnapshot {
     /// All members of a pool but for their names, by number.
-    pub(crate) fn of<H: super::state::EffectSink>(
-        core: &PoolState<H>,
+    pub(crate) fn of<E: EffectSink>(
+        state: &PoolState<E>,
         now: Duration,
-        id: impl Fn(super::state::Key) -> SessionId,
+        id: impl Fn(Key) -> SessionId,
     ) -> Vec<Self> {
-        let mut members: Vec<_> = core.members().collect();
+        let mut members: Vec<_> = state.members().collect();
         members.sort_by_key(|(key, _)| key.number);
         let shown = members.into_iter().map(|(key, member)| Self {
             id: id(key),
@@ -182,7 +185,7 @@ impl MemberSnapshot {
                 Phase::Standby => MemberState::Standby,
                 Phase::Serving if member.ready_at > now => MemberState::CoolingDown,
                 Phase::Serving => MemberState::Serving,
-                Phase::Shut => MemberState::Renewing,
+                Phase::Renewing => MemberState::Renewing,
                 Phase::Draining => MemberState::Draining,
             },
             in_use: member.in_use,

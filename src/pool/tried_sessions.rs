@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::state::Number;
+use super::types::MemberNumber;
 
 /// Asks for a session that nobody has used, set in a request's extensions.
 ///
@@ -24,7 +24,7 @@ pub struct UnusedSession;
 /// [`TriedSessionsLayer`] above a retry layer puts one into each request. Clones share what they have tried, so that the copies that a
 /// retry layer makes know of each other.
 #[derive(Clone, Debug, Default)]
-pub struct TriedSessions(Arc<Mutex<Vec<Number>>>);
+pub struct TriedSessions(Arc<Mutex<Vec<MemberNumber>>>);
 
 impl TriedSessions {
     /// Creates the memory of a request that has not been tried.
@@ -32,14 +32,14 @@ impl TriedSessions {
         Self::default()
     }
 
-    pub(crate) fn add(&self, number: Number) {
+    pub(crate) fn add(&self, number: MemberNumber) {
         let mut numbers = self.0.lock();
         if !numbers.contains(&number) {
             numbers.push(number);
         }
     }
 
-    pub(crate) fn numbers(&self) -> Vec<Number> {
+    pub(crate) fn numbers(&self) -> Vec<MemberNumber> {
         self.0.lock().clone()
     }
 }
@@ -65,12 +65,13 @@ impl TriedSessions {
 /// # let _ = stack;
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[must_use = "layers do nothing unless applied to a service"]
 #[non_exhaustive]
 pub struct TriedSessionsLayer;
 
 impl TriedSessionsLayer {
     /// Creates the layer.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Self
     }
 }
@@ -79,14 +80,37 @@ impl<S> Layer<S> for TriedSessionsLayer {
     type Service = TriedSessionsService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TriedSessionsService { inner }
+        TriedSessionsService::new(inner)
     }
 }
 
 /// Middleware that puts a [`TriedSessions`] into each request that has none.
 #[derive(Clone, Debug)]
+#[must_use = "services do nothing unless called"]
 pub struct TriedSessionsService<S> {
     inner: S,
+}
+
+impl<S> TriedSessionsService<S> {
+    /// Wraps `inner`.
+    pub const fn new(inner: S) -> Self {
+        Self { inner }
+    }
+
+    /// Returns a reference to the wrapped service.
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns a mutable reference to the wrapped service.
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the wrapped service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, B> Service<Request<B>> for TriedSessionsService<S>

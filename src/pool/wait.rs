@@ -15,7 +15,7 @@ use super::{
     error::{PoolError, PoolErrorKind},
     lease::Lease,
     runtime::{PollResult, Pool},
-    state::WaiterRef,
+    types::WaiterRef,
 };
 use crate::gate::driver;
 
@@ -23,12 +23,12 @@ use crate::gate::driver;
 const FAR: Duration = Duration::from_secs(1 << 30);
 
 pin_project! {
-    /// A place in a pool's line: resolves to a lease, or to the reason why there is none.
+    /// A waiter in a pool's line: resolves to a lease, or to the reason why there is none.
     ///
-    /// It holds nothing but its place. Dropping it gives the place up, and with it a session that may have been given to it.
+    /// It holds nothing but its waiter. Dropping it gives the waiter up, and with it a session that may have been given to it.
     pub(crate) struct Wait {
         pool: Arc<Pool>,
-        place: Option<WaiterRef>,
+        waiter: Option<WaiterRef>,
         #[pin]
         sleep: Sleep,
     }
@@ -36,28 +36,28 @@ pin_project! {
     impl PinnedDrop for Wait {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if let Some(place) = this.place.take() {
-                this.pool.leave(place);
+            if let Some(waiter) = this.waiter.take() {
+                this.pool.leave(waiter);
             }
         }
     }
 }
 
 impl Wait {
-    /// Takes over a place in the line.
+    /// Takes over a waiter in the line.
     ///
     /// # Errors
     ///
     /// Outside a runtime, where nothing would bound the wait.
-    pub(crate) fn new(pool: Arc<Pool>, place: WaiterRef) -> Result<Self, PoolError> {
+    pub(crate) fn new(pool: Arc<Pool>, waiter: WaiterRef) -> Result<Self, PoolError> {
         if !driver::is_in_runtime() {
-            pool.leave(place);
+            pool.leave(waiter);
             return Err(PoolError::new(PoolErrorKind::NoRuntime, &pool.settings.name));
         }
         let since = Instant::now();
         let until = since.checked_add(pool.settings.max_wait).unwrap_or_else(|| since + FAR);
         let sleep = tokio::time::sleep_until(until);
-        Ok(Self { pool, place: Some(place), sleep })
+        Ok(Self { pool, waiter: Some(waiter), sleep })
     }
 }
 
@@ -66,19 +66,19 @@ impl Future for Wait {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let place = this.place.expect("a wait is not polled after it has ended");
-        match this.pool.poll(place, context.waker()) {
+        let waiter = this.waiter.expect("a wait is not polled after it has ended");
+        match this.pool.poll(waiter, context.waker()) {
             PollResult::Leased(key, session) => {
-                *this.place = None;
+                *this.waiter = None;
                 Poll::Ready(Ok(Lease::new(this.pool.clone(), key, session)))
             }
             PollResult::Rejected(error) => {
-                *this.place = None;
+                *this.waiter = None;
                 Poll::Ready(Err(error))
             }
             PollResult::Pending => this.sleep.poll(context).map(|()| {
-                let place = this.place.take().expect("it was there a line ago");
-                this.pool.time_out(place);
+                let waiter = this.waiter.take().expect("it was there a line ago");
+                this.pool.time_out(waiter);
                 Err(PoolError::new(PoolErrorKind::TimedOut, &this.pool.settings.name))
             }),
         }

@@ -1,33 +1,35 @@
-//! The tasks of a pool: sessions that are warmed up or renewed, and the timer. Each tells the pool how it ends, also when it is
-//! dropped before its end.
+//! The short tasks of a pool: warm-ups, renewals and the timer.
+//!
+//! Each reports to the pool how it ends, including when it is dropped before its end.
 
 use std::{
     sync::{Arc, Weak},
     time::Duration,
 };
 
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, task::AbortHandle};
 
-use super::{runtime::Pool, state::Key};
+use super::{tasks::Tasks, types::Key};
 use crate::{
     gate::{RenewalError, RenewalErrorKind},
     session::Session,
 };
 
-/// A member that was ordered; lost if it is dropped without an outcome.
+/// A warm-up that has started; it is reported as lost if this is dropped without a result.
 pub(crate) struct WarmUpGuard {
-    pool: Weak<Pool>,
+    /// `None` once the result was reported.
+    pool: Option<Weak<dyn Tasks>>,
     key: Key,
 }
 
 impl WarmUpGuard {
-    pub(crate) fn new(pool: &Arc<Pool>, key: Key) -> Self {
-        Self { pool: Arc::downgrade(pool), key }
+    pub(crate) fn new(pool: Weak<dyn Tasks>, key: Key) -> Self {
+        Self { pool: Some(pool), key }
     }
 
-    /// Whoever has the guard now tells the outcome.
-    pub(crate) fn keep(mut self) {
-        self.pool = Weak::new();
+    /// Leaves it to the caller to report the result.
+    pub(crate) fn disarm(mut self) {
+        self.pool = None;
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -35,7 +37,7 @@ impl WarmUpGuard {
     }
 
     pub(crate) fn finish(mut self, result: Result<(), RenewalError>) {
-        if let Some(pool) = std::mem::take(&mut self.pool).upgrade() {
+        if let Some(pool) = self.pool.take().and_then(|pool| pool.upgrade()) {
             pool.warmed(self.key, result);
         }
     }
@@ -43,78 +45,77 @@ impl WarmUpGuard {
 
 impl Drop for WarmUpGuard {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.lost(self.key);
+        if let Some(pool) = self.pool.take().and_then(|pool| pool.upgrade()) {
+            pool.warm_up_lost(self.key);
         }
     }
 }
 
-/// Warms a new session up by the renewal rule. The renewal itself runs in the gate's own task; this one waits for its end.
+/// Warms up a new session by the renewal rule.
+///
+/// The renewal runs in a task of the gate; the task spawned here waits for its result.
 pub(crate) fn warm_up(guard: WarmUpGuard, session: Session) {
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
     runtime.spawn(async move {
         let result = session.renew().await;
-        // First, so that it can be forgotten if it came to nothing.
+        // Before the report, so that a session that could not be warmed up can be removed.
         drop(session);
         guard.finish(result.map(drop));
     });
 }
 
-/// Renews the session of a member that nobody works on.
-pub(crate) fn renew(pool: &Arc<Pool>, key: Key, session: Session) {
-    let renewed = WarmUpResult { pool: pool.clone(), key, result: None };
+/// Renews the session of a member whose gate is idle.
+pub(crate) fn renew(pool: Arc<dyn Tasks>, key: Key, session: Session) {
+    let report = WarmUpResult { pool, key, result: None };
     let Ok(runtime) = Handle::try_current() else {
         return;
     };
     runtime.spawn(async move {
-        let mut renewed = renewed;
-        renewed.result = Some(session.renew().await.map(drop));
+        let mut report = report;
+        report.result = Some(session.renew().await.map(drop));
         drop(session);
     });
 }
 
-/// Tells the pool how the renewal of a member's session has ended, or that it was lost.
+/// Reports how the renewal of a member's session has ended, or that it was aborted.
 struct WarmUpResult {
-    pool: Arc<Pool>,
+    pool: Arc<dyn Tasks>,
     key: Key,
     result: Option<Result<(), RenewalError>>,
 }
 
 impl Drop for WarmUpResult {
     fn drop(&mut self) {
-        let lost = || Err(RenewalError::new(RenewalErrorKind::Aborted));
-        let result = self.result.take().unwrap_or_else(lost);
-        self.pool.opened(self.key, result);
+        let aborted = || Err(RenewalError::new(RenewalErrorKind::Aborted));
+        let result = self.result.take().unwrap_or_else(aborted);
+        self.pool.clone().renewed(self.key, result);
     }
 }
 
-/// Ticks the pool at `at`; the timer is lost with its runtime.
-pub(crate) fn set_timer(pool: &Arc<Pool>, at: Duration, number: u64) {
-    let mut timer = Timer { pool: Arc::downgrade(pool), number };
-    let Ok(runtime) = Handle::try_current() else {
-        return;
-    };
-    let wait = at.saturating_sub(pool.now());
+/// Starts the timer with this number; `None` outside a runtime, where it is reported as lost.
+pub(crate) fn start_timer(pool: Weak<dyn Tasks>, number: u64, wait: Duration) -> Option<AbortHandle> {
+    let mut timer = Timer { pool: Some(pool), number };
+    let runtime = Handle::try_current().ok()?;
     let task = runtime.spawn(async move {
         tokio::time::sleep(wait).await;
-        if let Some(pool) = std::mem::take(&mut timer.pool).upgrade() {
-            pool.fire(number);
+        if let Some(pool) = timer.pool.take().and_then(|pool| pool.upgrade()) {
+            pool.timer_fired(number);
         }
     });
-    pool.set_timer(number, task.abort_handle());
+    Some(task.abort_handle())
 }
 
-/// Tells its pool when it is dropped without having rung.
+/// Reports to its pool if it is dropped before it fires.
 struct Timer {
-    pool: Weak<Pool>,
+    pool: Option<Weak<dyn Tasks>>,
     number: u64,
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        if let Some(pool) = self.pool.upgrade() {
+        if let Some(pool) = self.pool.take().and_then(|pool| pool.upgrade()) {
             pool.timer_lost(self.number);
         }
     }

@@ -25,7 +25,7 @@ use tower_client_sessions::{
     SessionPool, Sessions,
     gate::{BoxError, GateConfig, RenewalErrorKind},
     pool::{
-        LeasedBody, Member, MemberState, MemberView, Outcome, Picker, PoolConfigError, PoolError,
+        LeasedBody, Member, MemberState, MemberView, Outcome, Picker, PoolConfigErrorKind, PoolError,
         PoolErrorKind, PoolService, RequestView, SessionPoolBuilder, Strategy, TriedSessionsLayer,
         UnusedSession, Verdict,
     },
@@ -399,7 +399,7 @@ mod leases {
 
     #[tokio::test(start_paused = true)]
     async fn a_lease_ends_when_its_request_fails_is_dropped_or_panics() {
-        let (sessions, pool, server) = world(|pool| pool.size(1).exclusive().max_error_score(100));
+        let (sessions, pool, server) = world(|pool| pool.size(1).exclusive().max_error_score(100.0));
         let server = server.hold_heads();
         let client = plain(&pool, &sessions, &server);
 
@@ -763,7 +763,7 @@ mod choice {
     async fn a_retry_gets_another_session_than_those_that_failed() {
         for strategy in [Strategy::FillFirst, Strategy::RoundRobin, Strategy::Random] {
             let (sessions, pool, server) =
-                world(|pool| pool.size(3).strategy(strategy).max_error_score(100).sticky_by_host());
+                world(|pool| pool.size(3).strategy(strategy).max_error_score(100.0).sticky_by_host());
             let client = ServiceBuilder::new()
                 .layer(TriedSessionsLayer::new())
                 .retry(Twice(4))
@@ -787,7 +787,7 @@ mod health {
     #[tokio::test(start_paused = true)]
     async fn bad_marks_retire_and_good_ones_heal() {
         let (sessions, pool, server) = world(|pool| {
-            pool.size(1).max_error_score(3).error_score_decrement(0.5).classify_with(|_| Verdict::Neutral)
+            pool.size(1).max_error_score(3.0).error_score_decrement(0.5).classify_with(|_| Verdict::Neutral)
         });
         let client = plain(&pool, &sessions, &server);
         let answer = get(&client).await;
@@ -837,7 +837,7 @@ mod health {
 
     #[tokio::test(start_paused = true)]
     async fn answers_and_errors_are_judged() {
-        let (sessions, pool, server) = world(|pool| pool.size(1).max_error_score(2));
+        let (sessions, pool, server) = world(|pool| pool.size(1).max_error_score(2.0));
         let client = plain(&pool, &sessions, &server);
         server.reply([Reply::Status(403), Reply::Status(200), Reply::Status(500), Reply::Error]);
         for _ in 0..4 {
@@ -864,7 +864,7 @@ mod health {
 
     #[tokio::test(start_paused = true)]
     async fn a_limit_with_retry_after_rests_a_session_and_is_no_ban() {
-        let (sessions, pool, server) = world(|pool| pool.size(1).max_error_score(1));
+        let (sessions, pool, server) = world(|pool| pool.size(1).max_error_score(1.0));
         let client = plain(&pool, &sessions, &server);
         server.reply([Reply::RetryAfter(60)]);
         let start = Instant::now();
@@ -1154,7 +1154,9 @@ mod with_others {
         }
         assert_eq!(sessions.len(), 4);
         let again = || SessionPool::builder(&sessions).name("a").build();
-        assert_eq!(again().unwrap_err(), PoolConfigError::NameTaken(String::from("a")));
+        let error = again().unwrap_err();
+        assert_eq!((error.kind(), error.setting()), (PoolConfigErrorKind::NameTaken, "name"));
+        assert!(error.to_string().contains("named \"a\""), "{error}");
         drop(pools);
         assert!(again().is_ok());
     }
@@ -1241,16 +1243,14 @@ mod with_others {
     #[tokio::test]
     async fn a_zero_is_named() {
         let sessions = Sessions::new();
-        let check =
-            |set: fn(SessionPoolBuilder) -> SessionPoolBuilder| match set(SessionPool::builder(&sessions))
-                .build()
-            {
-                Err(PoolConfigError::Zero(error)) => error.setting(),
-                other => panic!("{other:?}"),
-            };
+        let check = |set: fn(SessionPoolBuilder) -> SessionPoolBuilder| {
+            let error = set(SessionPool::builder(&sessions)).build().unwrap_err();
+            assert_eq!(error.kind(), PoolConfigErrorKind::Zero);
+            error.setting()
+        };
         assert_eq!(check(|pool| pool.size(0)), "size");
         assert_eq!(check(|pool| pool.max_in_flight(0)), "max_in_flight");
-        assert_eq!(check(|pool| pool.max_error_score(0)), "max_error_score");
+        assert_eq!(check(|pool| pool.max_error_score(0.0)), "max_error_score");
         assert_eq!(check(|pool| pool.max_uses(0)), "max_uses");
         assert_eq!(check(|pool| pool.max_age(Duration::ZERO)), "max_age");
         assert_eq!(check(|pool| pool.max_wait(Duration::ZERO)), "max_wait");

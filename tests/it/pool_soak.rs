@@ -375,7 +375,7 @@ fn pool_of(moods: &Moods, flaw: Option<Flaw>, sessions: &Sessions) -> SessionPoo
         .size(moods.size as u32)
         .max_in_flight(moods.cap as usize)
         .max_wait(LIMIT / 4)
-        .max_error_score(2)
+        .max_error_score(2.0)
         .max_failed_warm_ups(4)
         .strategy(
             [Strategy::RoundRobin, Strategy::Random, Strategy::LeastLoaded, Strategy::FillFirst]
