@@ -12,14 +12,6 @@ use tower_client_sessions::{
 };
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
-const ALL: [CookieFormat; 6] = [
-    CookieFormat::Netscape,
-    CookieFormat::Playwright,
-    CookieFormat::DevTools,
-    CookieFormat::ChromeCookies,
-    CookieFormat::SetCookie,
-    CookieFormat::CookieStore,
-];
 
 fuzz_target!(|data: &[u8]| {
     if let Ok(snapshot) = SessionsSnapshot::from_json(data) {
@@ -30,10 +22,10 @@ fuzz_target!(|data: &[u8]| {
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = ImportedCookies::detect(text, NOW);
-    for format in ALL {
+    for &format in CookieFormat::ALL {
         let Ok(cookies) = ImportedCookies::read(format, text, NOW) else { continue };
         for cookie in cookies {
-            for to in ALL {
+            for &to in CookieFormat::ALL {
                 goes_and_comes(&cookie, to);
             }
         }

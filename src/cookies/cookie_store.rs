@@ -1,13 +1,12 @@
-//! To and from `cookie_store`, whose model is a little narrower than ours.
+//! Conversion to and from the jar of the crate `cookie_store`, which represents fewer cookies.
 
 use cookie_store::{CookieDomain, CookieExpiration, CookieStore};
 use url::Url;
 
-use super::stored::SameSite;
-use super::{ConversionReport, CookieError, Jar, LossReason, StoredCookie, Timestamp};
+use super::{ConversionReport, CookieError, Jar, LossReason, SameSite, StoredCookie, Timestamp};
 
 impl Jar {
-    /// Converts the cookies to a [`CookieStore`], and tells what that cannot hold.
+    /// Converts the cookies to a [`CookieStore`], and reports what it cannot represent.
     ///
     /// # Examples
     ///
@@ -39,24 +38,24 @@ impl Jar {
             let outcome = if !cookie.host_only() && cookies.iter().any(|other| twin(&other)) {
                 Err(LossReason::HostOnlyTwin)
             } else {
-                insert_into(&mut store, cookie)
+                insert(&mut store, cookie)
             };
             match outcome {
                 Ok(()) => report.add_converted(),
-                Err(reason) => report.lose(cookie.name_bytes(), cookie.domain(), reason),
+                Err(reason) => report.add_loss(cookie.name_bytes(), cookie.domain(), reason),
             }
             if outcome.is_ok() && cookie.partition_key().is_some() {
                 let reason = LossReason::PartitionKey;
-                report.lose(cookie.name_bytes(), cookie.domain(), reason);
+                report.add_loss(cookie.name_bytes(), cookie.domain(), reason);
             }
         }
         (store, report)
     }
 
-    /// Converts the cookies of a [`CookieStore`], and tells what our rules refuse.
+    /// Converts the cookies of a [`CookieStore`], and reports those that violate a rule.
     ///
-    /// Expired cookies are no loss and not listed. The store does not know the order in which its
-    /// cookies were created, so they come in that of their names.
+    /// Expired cookies are omitted without a report. The store does not record the order of
+    /// creation, so the jar orders the cookies by name.
     pub fn from_cookie_store(store: &CookieStore, now: Timestamp) -> (Self, ConversionReport) {
         let mut jar = Self::default();
         let mut report = ConversionReport::default();
@@ -68,14 +67,14 @@ impl Jar {
                 CookieDomain::NotPresent | CookieDomain::Empty => "",
             };
             match from_store_cookie(cookie, domain) {
-                Ok(taken) if taken.is_expired(now) => {}
-                Ok(taken) => {
-                    jar.restore(taken, now);
+                Ok(converted) if converted.is_expired(now) => {}
+                Ok(converted) => {
+                    jar.restore(converted, now);
                     report.add_converted();
                 }
                 Err(error) => {
                     let reason = LossReason::InvalidCookie(error.kind());
-                    report.lose(cookie.name().as_bytes(), domain, reason);
+                    report.add_loss(cookie.name().as_bytes(), domain, reason);
                 }
             }
         }
@@ -83,12 +82,12 @@ impl Jar {
     }
 }
 
-fn insert_into(store: &mut CookieStore, cookie: &StoredCookie) -> Result<(), LossReason> {
+fn insert(store: &mut CookieStore, cookie: &StoredCookie) -> Result<(), LossReason> {
     let raw = cookie.to_cookie().ok_or(LossReason::NotUtf8)?;
     if raw.name().is_empty() {
         return Err(LossReason::Nameless);
     }
-    // The store takes a cookie only as coming from somewhere it could have come from.
+    // The store requires a URL that could have set the cookie.
     let scheme = if cookie.secure() { "https" } else { "http" };
     let url = Url::parse(&format!("{scheme}://{}/", cookie.domain()));
     let url = url.map_err(|_| LossReason::RejectedByStore)?;
@@ -101,9 +100,7 @@ fn from_store_cookie(cookie: &cookie_store::Cookie<'_>, domain: &str) -> Result<
         _ => StoredCookie::for_host(cookie.name(), cookie.value(), domain),
     };
     let expires = match &cookie.expires {
-        CookieExpiration::AtUtc(moment) => {
-            Some(Timestamp::from_millis((moment.unix_timestamp_nanos() / 1_000_000) as i64))
-        }
+        CookieExpiration::AtUtc(time) => Some(Timestamp::from_date_time(*time)),
         CookieExpiration::SessionEnd => None,
     };
     builder
@@ -128,8 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn there_and_back_every_attribute_is_kept() {
-        // The store's clock is the system's.
+    fn a_round_trip_keeps_all_attributes() {
+        // The store reads the system clock.
         let now = Timestamp::from_secs(Timestamp::now().as_secs());
         let mut jar = Jar::default();
         for set_cookie in [
@@ -156,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_store_cannot_hold_is_told() {
+    fn what_the_store_cannot_represent_is_reported() {
         let now = Timestamp::now();
         let mut jar = Jar::default();
         let target = CookieUrl::parse(URL).unwrap();
@@ -183,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_our_rules_refuse_is_told() {
+    fn cookies_that_violate_a_rule_are_reported() {
         let now = Timestamp::now();
         let mut store = CookieStore::default();
         let url = Url::parse("https://x.co.uk/").unwrap();

@@ -1,3 +1,5 @@
+//! [`CookieUrl`]: the parts of a URL that matter to cookies.
+
 use std::borrow::Cow;
 
 use http::Uri;
@@ -5,14 +7,14 @@ use http::Uri;
 use super::CookieError;
 use super::domain::{canonical_host, is_loopback, plain_host};
 
-/// Where a request goes, as far as cookies care: host, path, and whether nobody listens in.
+/// The parts of a URL that matter to cookies: host, path, and whether the connection is secure.
 ///
-/// Borrowed from an [`http::Uri`] or a string, and allocates only if the host is not in
-/// canonical form. Every call of a [`Jar`](super::Jar) that takes a URL takes anything that turns into a
+/// It borrows from an [`http::Uri`] or a string, and allocates only if the host is not in canonical
+/// form. Methods of a [`Jar`](super::Jar) that take a URL accept anything that converts to a
 /// `CookieUrl`.
 ///
-/// A path is compared as it is sent: nothing is decoded and no `..` is resolved. From a string,
-/// bytes that cannot stand in a request's path are percent-encoded first.
+/// Paths are compared as they are sent, without decoding them or resolving `..`. If the URL is a
+/// string, bytes that are invalid in the path of a request are percent-encoded first.
 ///
 /// # Examples
 ///
@@ -21,11 +23,11 @@ use super::domain::{canonical_host, is_loopback, plain_host};
 /// use tower_client_sessions::cookies::CookieUrl;
 ///
 /// let uri = Uri::from_static("http://LocalHost:8080/shop/cart?id=1");
-/// let target = CookieUrl::from_uri(&uri)?;
-/// assert_eq!(target.host(), "localhost");
-/// assert_eq!(target.path(), "/shop/cart");
-/// // Plain HTTP, but it does not leave the machine.
-/// assert!(target.is_secure());
+/// let url = CookieUrl::from_uri(&uri)?;
+/// assert_eq!(url.host(), "localhost");
+/// assert_eq!(url.path(), "/shop/cart");
+/// // Plain HTTP, but to a loopback host.
+/// assert!(url.is_secure());
 ///
 /// assert!(CookieUrl::parse("/no/host").is_err());
 /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
@@ -38,17 +40,18 @@ pub struct CookieUrl<'a> {
 }
 
 impl<'a> CookieUrl<'a> {
-    /// Reads an absolute URI.
+    /// Creates a `CookieUrl` from an absolute URI.
     ///
     /// # Errors
     ///
-    /// [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if it has no host, or none that can be read.
+    /// Returns [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if the URI has no host, or an
+    /// invalid one.
     pub fn from_uri(uri: &'a Uri) -> Result<Self, CookieError> {
-        // An authority is mostly nothing but a host, which spares looking for what else it may have.
+        // Most authorities consist of a host alone, so try that before splitting them.
         let plain = uri.authority().and_then(|authority| plain_host(authority.as_str()));
         let host = plain.map(Cow::Borrowed).or_else(|| canonical_host(uri.host()?));
         let Some(host) = host else {
-            return Err(CookieError::url(&uri.to_string()));
+            return Err(CookieError::invalid_url(&uri.to_string()));
         };
         let path = match uri.path() {
             "" => "/",
@@ -57,27 +60,28 @@ impl<'a> CookieUrl<'a> {
         Ok(Self::new(uri.scheme_str().unwrap_or(""), host, Cow::Borrowed(path)))
     }
 
-    /// Reads an absolute URL, whose host may be an internationalised name.
+    /// Parses an absolute URL. The host may be an internationalised domain name.
     ///
     /// # Errors
     ///
-    /// [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if it is not absolute, or its host cannot be read.
+    /// Returns [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if the URL is not absolute, or its
+    /// host is invalid.
     pub fn parse(url: &'a str) -> Result<Self, CookieError> {
-        Self::read(url).ok_or_else(|| CookieError::url(url))
+        Self::read(url).ok_or_else(|| CookieError::invalid_url(url))
     }
 
     fn read(url: &'a str) -> Option<Self> {
         let url = url.trim_matches(|char: char| char <= ' ');
         let (scheme, rest) = url.split_once("://")?;
-        let scheme_like = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
-        if scheme.is_empty() || !scheme.bytes().all(scheme_like) {
+        let is_scheme_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
+        if scheme.is_empty() || !scheme.bytes().all(is_scheme_byte) {
             return None;
         }
         let rest = &rest[..rest.find(['?', '#']).unwrap_or(rest.len())];
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
         let host = match host_and_port.rsplit_once(':') {
-            // Colons within brackets are the address's own.
+            // The colons between brackets belong to the IPv6 address.
             Some((_, port)) if port.ends_with(']') => host_and_port,
             Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
             Some(_) => return None,
@@ -99,13 +103,13 @@ impl<'a> CookieUrl<'a> {
         &self.host
     }
 
-    /// Returns the path as it is sent, `/` if there is none.
+    /// Returns the path as it is sent, or `/` if the URL has none.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Returns whether `Secure` cookies may be set and sent: `https`, `wss`, or this machine.
-    pub fn is_secure(&self) -> bool {
+    /// Returns whether `Secure` cookies may be set and sent: for `https`, `wss` and loopback hosts.
+    pub const fn is_secure(&self) -> bool {
         self.secure
     }
 }
@@ -135,8 +139,8 @@ impl<'a> TryFrom<&'a String> for CookieUrl<'a> {
 }
 
 impl<'a> From<&'a CookieUrl<'_>> for CookieUrl<'a> {
-    fn from(target: &'a CookieUrl<'_>) -> Self {
-        Self { host: Cow::Borrowed(&target.host), path: Cow::Borrowed(&target.path), secure: target.secure }
+    fn from(url: &'a CookieUrl<'_>) -> Self {
+        Self { host: Cow::Borrowed(&url.host), path: Cow::Borrowed(&url.path), secure: url.secure }
     }
 }
 
@@ -164,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_read_as_far_as_cookies_care() {
+    fn urls_are_parsed() {
         for (url, host, path, secure) in [
             ("https://example.com", "example.com", "/", true),
             ("HTTP://user:pw@Example.COM:8080/a/b?c#d", "example.com", "/a/b", false),
@@ -173,8 +177,8 @@ mod tests {
             ("http://bücher.example/ü a", "xn--bcher-kva.example", "/%C3%BC%20a", false),
             ("http://example.com?x=/y", "example.com", "/", false),
         ] {
-            let target = CookieUrl::parse(url).unwrap();
-            assert_eq!((target.host(), target.path(), target.is_secure()), (host, path, secure));
+            let url = CookieUrl::parse(url).unwrap();
+            assert_eq!((url.host(), url.path(), url.is_secure()), (host, path, secure));
         }
         for url in ["", "example.com", "/a", "http://", "http:///a", "http://a:b/", "://a", "http://[::1/"] {
             assert!(CookieUrl::parse(url).is_err(), "{url:?}");
@@ -182,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_uri_and_its_text_are_the_same_target() {
+    fn a_uri_and_its_text_are_equal() {
         for url in ["https://Example.com/A/b?c", "http://127.1:80", "http://[::1]/x", "http://a_b/"] {
             let uri: Uri = url.parse().unwrap();
             assert_eq!(CookieUrl::from_uri(&uri), CookieUrl::parse(url), "{url:?}");

@@ -1,8 +1,10 @@
+//! Cookie dates: the lenient parser of RFC 6265bis §5.1.1, and a writer.
+
 use super::Timestamp;
 
-/// Reads a cookie date as RFC 6265bis §5.1.1 says, which is not the grammar of any other date.
+/// Parses a cookie date with the algorithm of RFC 6265bis §5.1.1.
 ///
-/// Returns `None` where the algorithm fails. The year may be 1601 to 9999.
+/// Returns `None` if the algorithm fails. Years from 1601 to 9999 are valid.
 ///
 /// # Examples
 ///
@@ -17,7 +19,7 @@ pub fn parse_date(text: &[u8]) -> Option<Timestamp> {
     let (mut time, mut day, mut month, mut year) = (None, None, None, None);
 
     for token in text.split(|&byte| is_delimiter(byte)).filter(|token| !token.is_empty()) {
-        // Each token fills the first field of this order that is still open and that it fits.
+        // A token sets the first field, in this order, that it matches and that is not set yet.
         if time.is_none() {
             time = read_time(token);
             if time.is_some() {
@@ -59,13 +61,13 @@ pub fn parse_date(text: &[u8]) -> Option<Timestamp> {
     Some(Timestamp::from_secs(secs))
 }
 
-/// Writes `moment` as the IMF-fixdate that [`parse_date`] and every server understand.
-pub(super) fn write_date(moment: Timestamp) -> String {
+/// Formats a time as an IMF-fixdate, which [`parse_date`] and all servers understand.
+pub(super) fn write_date(time: Timestamp) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    // The years that four digits can name and the parser accepts.
-    let secs = moment.as_secs().clamp(-11_644_473_600, 253_402_300_799);
+    // The range of years that the parser accepts.
+    let secs = time.as_secs().clamp(-11_644_473_600, 253_402_300_799);
     let (days, second_of_day) = (secs.div_euclid(86_400), secs.rem_euclid(86_400));
     let (year, month, day) = date_of(days);
     format!(
@@ -82,7 +84,7 @@ fn is_delimiter(byte: u8) -> bool {
     matches!(byte, 0x09 | 0x20..=0x2F | 0x3B..=0x40 | 0x5B..=0x60 | 0x7B..=0x7E)
 }
 
-/// Reads `min` to `max` leading digits; anything but a digit may follow.
+/// Parses `min` to `max` leading digits. Anything except a digit may follow.
 fn read_number(token: &[u8], min: usize, max: usize) -> Option<u32> {
     let digits = token.iter().take_while(|byte| byte.is_ascii_digit()).count();
     if digits < min || digits > max {
@@ -91,7 +93,7 @@ fn read_number(token: &[u8], min: usize, max: usize) -> Option<u32> {
     Some(token[..digits].iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')))
 }
 
-/// Reads `hh:mm:ss` with one or two digits in each place; anything but a digit may follow.
+/// Parses `hh:mm:ss` with one or two digits per field. Anything except a digit may follow.
 fn read_time(token: &[u8]) -> Option<(u32, u32, u32)> {
     let mut parts = token.splitn(3, |&byte| byte == b':');
     let (hour, minute, second) = (parts.next()?, parts.next()?, parts.next()?);
@@ -134,22 +136,22 @@ fn days_in_month(year: u32, month: u32) -> u32 {
     }
 }
 
-/// Counts days with years that begin in March, so that the leap day comes last.
+/// Converts a date to days since the epoch. Counts years from March, so that leap days come last.
 fn days_since_epoch(year: u32, month: u32, day: u32) -> i64 {
     let year = i64::from(year) - i64::from(month <= 2);
     let month = i64::from((month + 9) % 12);
     let day_of_year = (153 * month + 2) / 5 + i64::from(day) - 1;
-    // 719,468 days lie between the first of March of the year 0 and the epoch.
+    // There are 719,468 days between 1 March of the year 0 and the epoch.
     year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
 }
 
-/// Undoes [`days_since_epoch`].
+/// The inverse of [`days_since_epoch`].
 fn date_of(days: i64) -> (u32, u32, u32) {
     let mut year = (1970 + days.div_euclid(366)) as u32;
     if days < 0 {
         year = (1970 + days.div_euclid(365)) as u32;
     }
-    // The guess above is at most some years too early.
+    // The estimate is at most a few years too low.
     while days_since_epoch(year + 1, 1, 1) <= days {
         year += 1;
     }
@@ -220,8 +222,8 @@ mod tests {
     fn written_dates_read_back() {
         let step = if cfg!(miri) { 86_399 * 100_900 } else { 86_399 * 1_009 };
         for secs in (-11_644_473_600..253_402_300_799).step_by(step) {
-            let moment = Timestamp::from_secs(secs);
-            assert_eq!(parse_date(write_date(moment).as_bytes()), Some(moment));
+            let time = Timestamp::from_secs(secs);
+            assert_eq!(parse_date(write_date(time).as_bytes()), Some(time));
         }
         assert_eq!(write_date(Timestamp::from_secs(784_111_777)), "Sun, 06 Nov 1994 08:49:37 GMT");
     }

@@ -1,10 +1,10 @@
-//! Hosts and domains: one spelling for each, who matches whom, and where cookies may not go.
+//! Hosts and domains: canonical forms, domain matching, public suffixes and loopback hosts.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The bytes of a host that is in canonical form; a table, as every request's host is read.
+/// The bytes of a canonical host name. A table, because the host of each request is checked.
 const PLAIN: [bool; 256] = {
     let mut plain = [false; 256];
     let mut byte = 0;
@@ -15,10 +15,10 @@ const PLAIN: [bool; 256] = {
     plain
 };
 
-/// Brings a host into its one spelling, RFC 6265bis §5.1.2.
+/// Converts a host to its canonical form, RFC 6265bis §5.1.2.
 ///
-/// Lower case, IDN as punycode, IP addresses in canonical form and IPv6 in brackets. Borrows
-/// where the host is in that form already, as nearly every host of a request is.
+/// The form is lower case, with punycode, canonical IP addresses, and IPv6 in brackets. A host that
+/// is canonical already, like the hosts of most requests, is borrowed.
 pub(super) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
     if let Some(host) = plain_host(host) {
         return Some(Cow::Borrowed(host));
@@ -34,22 +34,23 @@ pub(super) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
     Some(canonical_ipv4(&host).map_or(host, Cow::Owned))
 }
 
-/// The host as it is, if it is a name in canonical form; `None` says that more has to be looked at.
+/// Returns the host if it is clearly a canonical name, or `None` if it needs a closer look.
 pub(super) fn plain_host(host: &str) -> Option<&str> {
     if host.is_empty() || !host.bytes().all(|byte| PLAIN[usize::from(byte)]) {
         return None;
     }
-    // Only an address has a last label that begins with a digit; a dot at the end ends none.
+    // Only an IP address has a last label that begins with a digit. A trailing dot ends no label.
     let name = host.as_bytes().strip_suffix(b".").unwrap_or(host.as_bytes());
     let label = name.iter().rev().take_while(|&&byte| byte != b'.').last();
     (!label.is_some_and(u8::is_ascii_digit)).then_some(host)
 }
 
-/// The domain that the user writes: a leading dot means nothing, RFC 6265bis §5.6.3.
+/// Converts a domain from the user to its canonical form. A leading dot is ignored, RFC 6265bis
+/// §5.6.3.
 pub(super) fn canonical_domain(domain: &str) -> Option<Cow<'_, str>> {
     let domain = domain.strip_prefix('.').unwrap_or(domain);
-    // A URL's host may hold a `;`, but as an attribute it would end there; and a second dot would
-    // be lost when the first one is read as nothing.
+    // The host of a URL may contain a `;`, but an attribute would end there. A second leading dot
+    // would be lost when the attribute is parsed.
     if domain.contains(';') || domain.starts_with('.') {
         return None;
     }
@@ -89,10 +90,9 @@ fn percent_decoded(host: &str) -> Vec<u8> {
     decoded
 }
 
-/// Returns the dotted form of an IPv4 address that is written in another way.
+/// Returns the dotted form of an IPv4 address in another notation.
 ///
-/// A resolver takes `127.1` and `0x7f000001` for 127.0.0.1, so a cookie of one must be a cookie
-/// of the others.
+/// Resolvers treat `127.1` and `0x7f000001` as 127.0.0.1, so all of them must share cookies.
 fn canonical_ipv4(host: &str) -> Option<String> {
     let name = host.strip_suffix('.').unwrap_or(host);
     let last = name.rsplit('.').next()?;
@@ -105,7 +105,7 @@ fn canonical_ipv4(host: &str) -> Option<String> {
         *parts.get_mut(count)? = ipv4_part(part)?;
         count += 1;
     }
-    // The last part fills all the bytes that the others left.
+    // The last part covers all remaining bytes.
     let (&last, leading) = parts[..count].split_last()?;
     if leading.iter().any(|&part| part > 255) || last >= 1 << (8 * (5 - count)) {
         return None;
@@ -130,7 +130,8 @@ fn ipv4_part(part: &str) -> Option<u64> {
 }
 
 fn canonical_ipv6(host: &str) -> Option<Cow<'_, str>> {
-    /// Takes what is written off the front of a text, so that comparing needs no buffer.
+    /// Strips written text from the front of a string, to compare a formatted value without a
+    /// buffer.
     struct PrefixMatcher<'a>(&'a str);
     impl Write for PrefixMatcher<'_> {
         fn write_str(&mut self, text: &str) -> fmt::Result {
@@ -157,7 +158,7 @@ pub(super) fn is_ip(host: &str) -> bool {
     }
 }
 
-/// Whether `host` lies within `domain`, RFC 6265bis §5.1.3; both are canonical.
+/// Whether `host` domain-matches `domain`, RFC 6265bis §5.1.3. Both must be canonical.
 pub(super) fn domain_matches(host: &str, domain: impl AsRef<[u8]>) -> bool {
     let domain = domain.as_ref();
     match host.as_bytes().strip_suffix(domain) {
@@ -167,20 +168,20 @@ pub(super) fn domain_matches(host: &str, domain: impl AsRef<[u8]>) -> bool {
     }
 }
 
-/// Whether nobody registers below `domain`, so that its cookies would reach strangers.
+/// Whether a domain is a public suffix, whose cookies would reach unrelated sites.
 ///
-/// A top-level domain that the list does not know counts as one, by the list's default rule.
+/// By the default rule of the list, unknown top-level domains are public suffixes.
 pub(super) fn is_public_suffix(domain: &str) -> bool {
     !is_ip(domain)
         && psl::suffix(domain.as_bytes()).is_some_and(|suffix| suffix.as_bytes().len() == domain.len())
 }
 
-/// The site of a canonical host: the shortest domain it lies in that is not a public suffix.
+/// The site of a canonical host: its shortest parent domain that is not a public suffix.
 ///
-/// Nearly always its registrable domain. Where suffixes lie within one another (`com` and
-/// `s3.amazonaws.com`) the longer one does not count, since a cookie for `amazonaws.com` reaches
-/// the hosts below both: all hosts that a cookie reaches are of one site. An IP address, or a
-/// host with nothing but public suffixes, stands for itself.
+/// This is usually the registrable domain. All hosts that a cookie reaches must have the same site.
+/// If suffixes are nested (`com` and `s3.amazonaws.com`), the longer one is therefore ignored: a
+/// cookie for `amazonaws.com` reaches the hosts below both. The site of an IP address, or of a host
+/// that consists of public suffixes only, is the host.
 pub(super) fn site_of(host: &str) -> &str {
     if is_ip(host) {
         return host;
@@ -192,7 +193,7 @@ pub(super) fn site_of(host: &str) -> &str {
         }
         None => (host, host),
     };
-    // Suffixes of one label and of two, as there are few others, hold no shorter domain.
+    // Suffixes of one or two labels, the vast majority, contain no shorter domain.
     let mut shorter = suffix;
     let mut site = registrable;
     while let Some((_, rest)) = shorter.split_once('.') {
@@ -207,9 +208,9 @@ pub(super) fn site_of(host: &str) -> &str {
     site
 }
 
-/// Whether a canonical host is the machine itself, reached without a network to listen on.
+/// Whether a canonical host is a loopback host.
 ///
-/// `Secure` cookies may be set and sent there over plain HTTP, as browsers allow ("potentially
+/// Like browsers, the jar sets and sends `Secure` cookies there over plain HTTP ("potentially
 /// trustworthy origins", W3C Secure Contexts §3.1).
 pub(super) fn is_loopback(host: &str) -> bool {
     let name = host.strip_suffix('.').unwrap_or(host);
@@ -224,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_host_has_one_spelling() {
+    fn each_host_has_one_canonical_form() {
         for (host, expected) in [
             ("example.com", Some("example.com")),
             ("Example.COM", Some("example.com")),
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_in_canonical_form_is_borrowed() {
+    fn a_canonical_host_is_borrowed() {
         for host in ["example.com", "127.0.0.1", "[::1]", "[2001:db8::1]", "com."] {
             assert!(matches!(canonical_host(host), Some(Cow::Borrowed(_))), "{host:?}");
         }
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn all_hosts_that_a_cookie_reaches_are_of_one_site() {
+    fn all_hosts_that_a_cookie_reaches_have_the_same_site() {
         for (host, site, suffix) in [
             ("www.example.com", "example.com", false),
             ("a.b.example.co.uk", "example.co.uk", false),
@@ -303,14 +304,14 @@ mod tests {
     }
 
     #[test]
-    fn odd_dots_do_no_harm() {
+    fn unusual_dots_do_not_panic() {
         for host in [".", "..", "...", "a..b", ".com", "com..", "-", ".co.uk"] {
             let _ = (site_of(host), is_public_suffix(host), is_loopback(host));
         }
     }
 
     #[test]
-    fn the_machine_itself_is_trusted() {
+    fn loopback_hosts_are_trustworthy() {
         for host in ["localhost", "a.localhost", "localhost.", "127.0.0.1", "127.9.9.9", "[::1]"] {
             assert!(is_loopback(host), "{host:?}");
         }

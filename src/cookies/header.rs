@@ -1,3 +1,5 @@
+//! The `Cookie` header: the cached header of a host, and a writer.
+
 use bytes::Bytes;
 use http::HeaderValue;
 
@@ -5,27 +7,29 @@ use super::Timestamp;
 use super::domain::is_loopback;
 use super::time::EventTime;
 
-/// The `Cookie` header of one host, serialised once and cloned from then on.
+/// The cached `Cookie` header of a host.
 #[derive(Clone)]
-pub(super) struct CompiledHeader {
+pub(super) struct CachedHeader {
     host: Host,
     pub(super) secure: bool,
-    /// The host is this machine itself, where any connection is secure.
+    /// All connections to a loopback host count as secure.
     is_loopback: bool,
-    /// Which cookies of the site it carries, by their place; where paths differ, two requests
-    /// with the same cookies share one header.
+    /// The set of cookies in the header: bit `i` is the cookie with the index `i` of the site.
+    ///
+    /// Requests with different paths share a header if they carry the same cookies.
     pub(super) carried: u64,
-    /// `None` if nothing of the site goes to this host, which is worth remembering as well.
+    /// `None` if the host receives no cookie of the site, which is worth caching too.
     pub(super) value: Option<HeaderValue>,
-    /// The earliest end among the cookies carried.
+    /// The earliest expiry time of the cookies in the header.
     pub(super) expires_at: Timestamp,
     pub(super) used: EventTime,
-    /// Cleared by a change of the site; the place, and the host's name, wait for the next header.
+    /// Whether the header is valid. A change of the site clears this, and the entry, with the name
+    /// of its host, is reused for the next header.
     pub(super) live: bool,
 }
 
-impl CompiledHeader {
-    /// A place without a header in it.
+impl CachedHeader {
+    /// An entry without a valid header.
     pub(super) fn empty(host: &str) -> Self {
         Self {
             host: Host::new(host),
@@ -47,7 +51,9 @@ impl CompiledHeader {
         str::from_utf8(self.host()).expect("a host was a string")
     }
 
-    /// What it says, or `None` if its time is up. A clock is only read where it can matter.
+    /// Returns the cached header, or `None` if one of its cookies has expired.
+    ///
+    /// Reads the clock only if a cookie of the header can expire.
     pub(super) fn read(
         &mut self,
         used: EventTime,
@@ -60,20 +66,21 @@ impl CompiledHeader {
         Some(self.value.clone())
     }
 
-    /// Whether it is for this authority, told without taking that apart: it is the host itself, and maybe a port.
+    /// Whether the header is for this authority, which is compared without parsing it: it must be
+    /// the host, with or without a port.
     ///
-    /// `false` may as well mean that the authority is written in another way.
+    /// `false` can also mean that the authority is written in another form.
     pub(super) fn is_for(&self, authority: &str, encrypted: bool) -> bool {
-        let rest = match authority.as_bytes().strip_prefix(self.host()) {
+        let same_host = match authority.as_bytes().strip_prefix(self.host()) {
             Some([]) => true,
             Some([b':', port @ ..]) => port.iter().all(u8::is_ascii_digit),
             _ => false,
         };
-        rest && self.live && self.secure == (encrypted || self.is_loopback)
+        same_host && self.live && self.secure == (encrypted || self.is_loopback)
     }
 }
 
-/// The name of a host; most are short enough to lie beside what is looked up by them.
+/// The name of a host, stored inline if it is short.
 #[derive(Clone)]
 enum Host {
     Short { len: u8, bytes: [u8; Self::SHORT] },
@@ -102,15 +109,15 @@ impl Host {
     }
 }
 
-/// Writes a `Cookie` header, RFC 6265bis §5.8.3, step 4, marked as sensitive.
+/// A writer of a `Cookie` header, RFC 6265bis §5.8.3, step 4. The header is marked as sensitive.
 pub(super) struct HeaderWriter(Vec<u8>);
 
 impl HeaderWriter {
     const SEPARATOR: &[u8] = b"; ";
 
-    /// `pairs` counts a separator for each pair, of which one will not be needed.
-    pub(super) fn with_capacity(pairs: usize) -> Self {
-        Self(Vec::with_capacity(pairs.saturating_sub(Self::SEPARATOR.len())))
+    /// `pairs_len` is the length of all pairs, each with a separator. The last one is not written.
+    pub(super) fn with_capacity(pairs_len: usize) -> Self {
+        Self(Vec::with_capacity(pairs_len.saturating_sub(Self::SEPARATOR.len())))
     }
 
     pub(super) fn push(&mut self, pair: &[u8]) {
@@ -128,7 +135,7 @@ impl HeaderWriter {
         if self.0.is_empty() {
             return None;
         }
-        // The rules keep control characters out, so this cannot fail.
+        // The rules reject control characters, so this cannot fail.
         let bytes = Bytes::from(self.0.into_boxed_slice());
         let mut value = HeaderValue::from_maybe_shared(bytes).ok()?;
         value.set_sensitive(true);
@@ -136,7 +143,7 @@ impl HeaderWriter {
     }
 }
 
-/// The names in a `Cookie` header, as the nameless cookies' too: an empty one.
+/// The names in a `Cookie` header. The name of a nameless cookie is empty.
 pub(super) fn names(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     header.split(|&byte| byte == b';').map(|pair| {
         let name = match pair.iter().position(|&byte| byte == b'=') {

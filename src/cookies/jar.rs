@@ -1,6 +1,9 @@
+//! [`Jar`]: storage and retrieval of cookies, and the limits.
+
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher};
+use std::num::NonZeroU64;
 use std::sync::LazyLock;
 
 use foldhash::quality::RandomState;
@@ -12,23 +15,22 @@ use super::domain::{canonical_domain, domain_matches, site_of};
 use super::header::{HeaderWriter, names};
 use super::parse::{NameValue, SetCookie};
 use super::path::default_path;
+use super::rules::validate_set_cookie;
 use super::site_index::Site;
-use super::stored::{Flags, validate_set_cookie};
 use super::time::EventTime;
 use super::{CookieError, CookieErrorKind, CookieUrl, NewCookie, StoredCookie, Timestamp};
 
-/// Keys the hashes of bytes that strangers choose; one per process, so that a jar need not
-/// carry one.
+/// The keyed hasher for bytes that servers choose. One per process, to keep jars small.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// A jar of cookies: what responses set, what requests carry, and what the user does to both.
+/// A cookie jar: it stores the cookies of responses and of the user, and selects those of a request.
 ///
-/// See the [module docs](super) for the rules. The jar has no lock and no clock: put it behind
-/// a mutex, and hand in the time.
+/// See the [module docs](super) for the rules. The jar has no lock and reads no clock: put it in a
+/// mutex, and pass the time as an argument.
 ///
 /// # Clone
 ///
-/// A clone is a jar of its own; nothing is shared.
+/// A clone is an independent jar.
 ///
 /// # Examples
 ///
@@ -41,7 +43,7 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 /// jar.store_set_cookie(&login, b"id=42; Path=/; Max-Age=600; HttpOnly", now)?;
 ///
 /// let page = CookieUrl::parse("https://example.com/account")?;
-/// assert_eq!(jar.header(&page, || now).expect("a cookie goes there"), "id=42");
+/// assert_eq!(jar.header(&page, || now).expect("a cookie matches"), "id=42");
 ///
 /// let later = Timestamp::from_secs(1_700_000_600);
 /// assert!(jar.header(&page, || later).is_none());
@@ -49,42 +51,43 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 /// ```
 #[derive(Clone, Default)]
 pub struct Jar {
-    /// A session is mostly of one site, which then lies here.
+    /// Most jars have a single site, which is stored inline.
     sites: SmallVec<[Site; 1]>,
-    /// Where each site is, once there are too many to look through.
+    /// The positions of the sites, if there are too many for a linear search.
     index: Option<Box<Index>>,
-    /// The last event, which the next one comes after.
+    /// The time of the last event.
     event: EventTime,
-    /// No cookie ends before this; it may be earlier than the first that does.
     expiry: ExpirySchedule,
     limits: Limits,
+    /// The number of stored cookies.
     stored: u32,
-    /// The site of the last look-up, likely that of the next.
+    /// The site of the last look-up, which is likely that of the next.
     recent: u32,
 }
 
-/// Sites by name; boxed as a whole, since most jars never need one.
+/// The positions of the sites by name. Boxed, because most jars do not need it.
 #[derive(Clone)]
 struct Index(HashMap<Box<str>, u32, RandomState>);
 
-/// When expired cookies of sites that nobody asks for are looked for.
+/// When to look for expired cookies in all sites.
 #[derive(Clone, Copy)]
 struct ExpirySchedule {
-    at: Timestamp,
-    /// Cookies put in since the last sweep; they pay for the next.
-    credit: u32,
+    /// A lower bound of all expiry times.
+    next: Timestamp,
+    /// The cookies inserted since the last search, which amortise the next.
+    inserted: u32,
 }
 
 impl Default for ExpirySchedule {
     fn default() -> Self {
-        Self { at: Timestamp::MAX, credit: 0 }
+        Self { next: Timestamp::MAX, inserted: 0 }
     }
 }
 
-/// How many cookies a [`Jar`] holds before it evicts some.
+/// The maximum numbers of cookies in a [`Jar`].
 ///
-/// Expired cookies go first. Within one site come those that are not `Secure` next, then the
-/// least recently used ones, as RFC 6265bis §5.7 says.
+/// A jar above a limit first evicts expired cookies. Within one site it then evicts cookies that
+/// are not `Secure`, and then the least recently used ones, as RFC 6265bis §5.7 requires.
 ///
 /// # Examples
 ///
@@ -95,19 +98,20 @@ impl Default for ExpirySchedule {
 /// assert_eq!(limits, Limits::default().total(1_000).per_domain(50));
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[must_use]
 pub struct Limits {
     per_domain: u32,
     total: u32,
 }
 
 impl Limits {
-    /// Sets how many cookies one registrable domain may have, 180 by default and at least 1.
+    /// Sets the maximum number of cookies per registrable domain. The default is 180, the minimum 1.
     pub const fn per_domain(mut self, cookies: u32) -> Self {
         self.per_domain = if cookies == 0 { 1 } else { cookies };
         self
     }
 
-    /// Sets how many cookies the jar holds in all, 50,000 by default and at least 1.
+    /// Sets the maximum number of cookies in the jar. The default is 50,000, the minimum 1.
     pub const fn total(mut self, cookies: u32) -> Self {
         self.total = if cookies == 0 { 1 } else { cookies };
         self
@@ -120,19 +124,20 @@ impl Default for Limits {
     }
 }
 
-/// What a `Set-Cookie` did to the jar.
+/// The effect of a `Set-Cookie` header on the jar.
 #[derive(Debug)]
 pub enum StoreOutcome<'j> {
-    /// A new cookie, or a new value of an old one.
+    /// The header set a new cookie, or changed an existing one.
     Stored(&'j StoredCookie),
-    /// The same bytes again: at most its end has moved.
+    /// The header was the same as before. At most the expiry time has changed.
     Refreshed(&'j StoredCookie),
-    /// It had expired already, which is how servers delete; with the cookie that went, if any.
+    /// The cookie of the header has expired, which is how servers remove cookies. Contains the
+    /// removed cookie, if there was one.
     Removed(Option<StoredCookie>),
 }
 
 impl StoreOutcome<'_> {
-    /// Returns the cookie that is in the jar now.
+    /// Returns the cookie that is in the jar now, unless it was removed.
     pub fn cookie(&self) -> Option<&StoredCookie> {
         match self {
             Self::Stored(cookie) | Self::Refreshed(cookie) => Some(cookie),
@@ -142,39 +147,39 @@ impl StoreOutcome<'_> {
 }
 
 impl Jar {
-    /// Sites that are looked through one by one before an index pays.
+    /// The number of sites up to which a linear search is faster than an index.
     const FEW_SITES: usize = 4;
 
-    /// Creates an empty jar with other limits than [the default](Limits::default).
+    /// Creates an empty jar with limits.
     pub fn with_limits(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
     }
 
-    /// Changes the limits; a jar that is over them evicts when the next cookie comes.
-    pub fn set_limits(&mut self, limits: Limits) {
+    /// Changes the limits. A jar above the limits evicts cookies when the next one is stored.
+    pub const fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
     }
 
     /// Returns the limits.
-    pub fn limits(&self) -> Limits {
+    pub const fn limits(&self) -> Limits {
         self.limits
     }
 
-    // ---- What the layers call.
+    // ---- Called by the layers.
 
     /// Returns the `Cookie` header of a request, marked as sensitive.
     ///
-    /// It is written once and cloned from then on, without an allocation, until a cookie of its
-    /// site changes or ends. The clock is read only if some cookie of that site can end.
+    /// The header is cached until a cookie of the site changes or expires, and a cached header is
+    /// cloned without an allocation. `now` is called only if a cookie of the site can expire.
     pub fn cookie_header(
         &mut self,
-        target: &CookieUrl<'_>,
+        url: &CookieUrl<'_>,
         now: impl FnOnce() -> Timestamp,
     ) -> Option<HeaderValue> {
-        let at = self.find(target.host())?;
+        let at = self.find(url.host())?;
         self.event = self.event.tick();
         let mut clock = Clock::new(now);
-        if let Some(hit) = self.sites[at].compiled(target, self.event, || clock.read()) {
+        if let Some(hit) = self.sites[at].cached_header(url, self.event, || clock.read()) {
             return hit;
         }
         if self.sites[at].earliest() != Timestamp::MAX {
@@ -184,12 +189,12 @@ impl Jar {
                 return None;
             }
         }
-        self.sites[at].compile(target, self.event)
+        self.sites[at].write_header(url, self.event)
     }
 
-    /// The header of a request to `uri` if it is at hand, as it mostly is: told without reading the URI as a target.
+    /// Returns the cached header of a request to `uri`, without parsing the URI as a [`CookieUrl`].
     ///
-    /// `None`: ask [`header`](Self::header).
+    /// Returns `None` if there is none; call [`cookie_header`](Self::cookie_header) then.
     pub(crate) fn cached_header(
         &mut self,
         uri: &Uri,
@@ -202,14 +207,14 @@ impl Jar {
         };
         let authority = uri.authority()?.as_str();
         self.event = self.event.tick();
-        // Another site than the last one has to be found by its host.
-        self.sites.get_mut(self.recent as usize)?.compiled_for(authority, encrypted, self.event, now)
+        // Another site than the most recent one has to be found by its host.
+        self.sites.get_mut(self.recent as usize)?.cached_header_for(authority, encrypted, self.event, now)
     }
 
-    /// Returns the `Cookie` header of a request that has cookies of its own.
+    /// Returns the `Cookie` header of a request that already has `Cookie` headers of its own.
     ///
-    /// Its own come first and win by name over the jar's, for this request only: nothing is
-    /// stored.
+    /// The request's cookies come first and replace cookies of the jar with the same name. They are
+    /// not stored.
     ///
     /// # Examples
     ///
@@ -222,14 +227,14 @@ impl Jar {
     /// jar.add([("id", "jar"), ("theme", "dark")], "https://example.com/", now)?;
     ///
     /// let own = HeaderValue::from_static("id=own");
-    /// let target = CookieUrl::parse("https://example.com/")?;
-    /// let header = jar.cookie_header_with(&target, [&own].into_iter(), || now);
-    /// assert_eq!(header.expect("there are cookies"), "id=own; theme=dark");
+    /// let url = CookieUrl::parse("https://example.com/")?;
+    /// let header = jar.cookie_header_with(&url, [&own].into_iter(), || now);
+    /// assert_eq!(header.expect("there are cookies to send"), "id=own; theme=dark");
     /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
     /// ```
     pub fn cookie_header_with<'h>(
         &mut self,
-        target: &CookieUrl<'_>,
+        url: &CookieUrl<'_>,
         own: impl Iterator<Item = &'h HeaderValue>,
         now: impl FnOnce() -> Timestamp,
     ) -> Option<HeaderValue> {
@@ -241,9 +246,9 @@ impl Jar {
             }
         }
         if writer.text().is_empty() {
-            return self.cookie_header(target, now);
+            return self.cookie_header(url, now);
         }
-        let Some(at) = self.find(target.host()) else {
+        let Some(at) = self.find(url.host()) else {
             return writer.finish();
         };
         self.event = self.event.tick();
@@ -255,7 +260,7 @@ impl Jar {
             }
         }
         let own = writer.text().to_vec();
-        for cookie in self.sites[at].matching(target, Timestamp::MIN) {
+        for cookie in self.sites[at].matching(url, Timestamp::MIN) {
             if !names(&own).any(|name| name == cookie.name_bytes()) {
                 writer.push(cookie.pair());
             }
@@ -263,75 +268,78 @@ impl Jar {
         writer.finish()
     }
 
-    /// Stores one `Set-Cookie` of a response.
+    /// Stores the cookie of one `Set-Cookie` header of a response.
     ///
-    /// What has set a cookie before is not read again: the very bytes only move its end, and another value takes its place.
+    /// A header that has set a cookie before is not parsed again: an equal header only updates the
+    /// expiry time, and one that differs in the value only replaces the value.
     ///
     /// # Errors
     ///
-    /// The rule that refuses it; the jar is as it was.
+    /// Returns the rule that the cookie violates. The jar is unchanged.
     pub fn store_set_cookie(
         &mut self,
-        target: &CookieUrl<'_>,
+        url: &CookieUrl<'_>,
         set_cookie: &[u8],
         now: Timestamp,
     ) -> Result<StoreOutcome<'_>, CookieError> {
         self.event = self.event.next(now);
         let split = NameValue::new(set_cookie);
-        let fingerprint = fingerprint(target, &split);
-        if let Some(site) = self.find(target.host())
+        let fingerprint = fingerprint(url, &split);
+        if let Some(site) = self.find(url.host())
             && let Some((at, value_changed)) =
-                self.sites[site].refresh(fingerprint, split.value, target, now, self.event)
+                self.sites[site].refresh(fingerprint, split.value, url, now, self.event)
         {
             let cookie = &self.sites[site].cookies()[at];
-            self.expiry.at = self.expiry.at.min(cookie.expires_at());
+            self.expiry.next = self.expiry.next.min(cookie.expires_at());
             return Ok(if value_changed {
                 StoreOutcome::Stored(cookie)
             } else {
                 StoreOutcome::Refreshed(cookie)
             });
         }
-        let cookie = self.read(target, set_cookie, fingerprint, now)?;
+        let cookie = self.validate(url, set_cookie, Some(fingerprint), now)?;
         Ok(match self.insert_cookie(cookie, now) {
-            InsertResult::At(site, at) => StoreOutcome::Stored(&self.sites[site].cookies()[at]),
-            InsertResult::Gone(old) => StoreOutcome::Removed(old),
+            InsertResult::Inserted { site, at } => StoreOutcome::Stored(&self.sites[site].cookies()[at]),
+            InsertResult::Expired { removed } => StoreOutcome::Removed(removed),
         })
     }
 
-    /// Reads a `Set-Cookie` by all rules of a response, the store's own included.
-    fn read(
+    /// Parses a `Set-Cookie` header and applies all rules, including step 16 of §5.7.
+    fn validate(
         &mut self,
-        target: &CookieUrl<'_>,
+        url: &CookieUrl<'_>,
         set_cookie: &[u8],
-        fingerprint: u64,
+        fingerprint: Option<NonZeroU64>,
         now: Timestamp,
     ) -> Result<StoredCookie, CookieError> {
-        let parsed = SetCookie::parse(set_cookie).map_err(|(kind, name)| CookieError::named(kind, name))?;
-        let cookie = validate_set_cookie(&parsed, target, fingerprint, now, self.event)
-            .map_err(|kind| CookieError::named(kind, parsed.name))?;
-        if !target.is_secure()
+        let parsed =
+            SetCookie::parse(set_cookie).map_err(|(kind, name)| CookieError::for_cookie(kind, name))?;
+        let cookie = validate_set_cookie(&parsed, url, fingerprint, now, self.event)
+            .map_err(|kind| CookieError::for_cookie(kind, parsed.name))?;
+        if !url.is_secure()
             && !cookie.secure()
             && let Some(site) = self.locate(cookie.domain())
             && !self.remove_expired_in(site, now)
             && self.sites[site].has_secure_under(&cookie)
         {
-            return Err(CookieError::named(CookieErrorKind::OverlaysSecure, parsed.name));
+            return Err(CookieError::for_cookie(CookieErrorKind::OverlaysSecure, parsed.name));
         }
         Ok(cookie)
     }
 
-    // ---- What users call.
+    // ---- Called by users.
 
     /// Adds cookies for a URL: pairs of name and value, [`cookie::Cookie`]s or [`StoredCookie`]s.
     ///
-    /// All of them or none. What the user adds is not sent beside the same cookie (name and
-    /// path) of a response: whichever came last is sent, however each wrote its domain.
-    /// A cookie that has expired removes its like.
+    /// Either all cookies are added, or none. A cookie set by the user is never sent together with
+    /// a cookie of a response that has the same name and path: only the newer one is sent, even if
+    /// their domains are written differently. An expired cookie removes the cookie that it would
+    /// replace.
     ///
     /// # Errors
     ///
-    /// The first that is refused, by [name](CookieError::name) and [place](CookieError::index);
-    /// or the URL. The jar is as it was.
+    /// Returns the error of the first rejected cookie, with its [name](CookieError::name) and
+    /// [index](CookieError::index), or of the URL. The jar is unchanged.
     ///
     /// # Examples
     ///
@@ -346,10 +354,10 @@ impl Jar {
     /// jar.add([cookie.build()], "https://www.example.com/", now)?;
     /// assert_eq!(jar.len(now), 3);
     ///
-    /// let refused = jar.add([("a", "1"), ("b", "2; Path=/")], "https://example.com/", now);
-    /// let refused = refused.unwrap_err();
-    /// assert_eq!(refused.kind(), CookieErrorKind::Syntax);
-    /// assert_eq!((refused.name(), refused.index()), (Some("b"), Some(1)));
+    /// let result = jar.add([("a", "1"), ("b", "2; Path=/")], "https://example.com/", now);
+    /// let error = result.unwrap_err();
+    /// assert_eq!(error.kind(), CookieErrorKind::Syntax);
+    /// assert_eq!((error.name(), error.index()), (Some("b"), Some(1)));
     /// assert_eq!(jar.len(now), 3);
     /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
     /// ```
@@ -362,11 +370,11 @@ impl Jar {
     where
         C: Into<NewCookie<'c>>,
     {
-        let target = url.try_into().map_err(Into::into)?;
+        let url = url.try_into().map_err(Into::into)?;
         let mut validated = Vec::new();
         for (index, cookie) in cookies.into_iter().enumerate() {
-            let cookie = cookie.into().validate(&target, now);
-            validated.push(cookie.map_err(|error| error.at(index))?);
+            let cookie = cookie.into().validate(&url, now);
+            validated.push(cookie.map_err(|error| error.at_index(index))?);
         }
         for cookie in validated {
             self.insert_user_set(cookie, now);
@@ -374,50 +382,49 @@ impl Jar {
         Ok(())
     }
 
-    /// Sets a cookie written as a `Set-Cookie`, by the rules of a response from this URL.
+    /// Sets a cookie from the text of a `Set-Cookie` header, as if a response from `url` had it.
+    ///
+    /// The cookie counts as set by the user; see [`add`](Self::add).
     ///
     /// # Errors
     ///
-    /// The rule that refuses it, or the URL; the jar is as it was.
+    /// Returns the rule that the cookie violates, or the error of the URL. The jar is unchanged.
     pub fn set<'u>(
         &mut self,
         set_cookie: &str,
         url: impl TryInto<CookieUrl<'u>, Error: Into<CookieError>>,
         now: Timestamp,
     ) -> Result<(), CookieError> {
-        let target = url.try_into().map_err(Into::into)?;
+        let url = url.try_into().map_err(Into::into)?;
         self.event = self.event.next(now);
-        let cookie = self.read(&target, set_cookie.as_bytes(), 0, now)?;
+        let cookie = self.validate(&url, set_cookie.as_bytes(), None, now)?;
         self.insert_user_set(cookie, now);
         Ok(())
     }
 
-    /// Puts in a cookie that says for itself where it goes, as an importer has it.
+    /// Inserts a complete cookie, as an importer has it.
     ///
-    /// It counts as given by the user. Its moments are kept, but that it ends after 400 days at
-    /// the latest; one that has expired removes its like.
+    /// The cookie counts as set by the user. Its timestamps are kept, and its lifetime is capped at
+    /// 400 days. An expired cookie removes the cookie that it would replace.
     pub fn insert(&mut self, cookie: StoredCookie, now: Timestamp) {
         self.insert_user_set(cookie, now);
     }
 
-    /// Puts in a cookie that was in a jar before, as [`insert`](Self::insert) does, but that it
-    /// is still given by whoever gave it.
+    /// Inserts a cookie that was in a jar before.
+    ///
+    /// Unlike [`insert`](Self::insert), this keeps [`is_user_set`](StoredCookie::is_user_set).
     pub fn restore(&mut self, mut cookie: StoredCookie, now: Timestamp) {
         self.event = self.event.next(now);
         cookie.cap_lifetime(now);
-        let untold = EventTime::default();
-        let told = |moment: EventTime, event: EventTime| {
-            if moment == untold { event } else { moment.ordered_by(event) }
-        };
-        cookie.set_created(told(cookie.created_event(), self.event));
-        cookie.set_used(told(cookie.used(), self.event));
+        cookie.set_created(cookie.created_event().ordered_by(self.event));
+        cookie.set_used(cookie.used().ordered_by(self.event));
         self.insert_cookie(cookie, now);
     }
 
-    /// Puts in the cookies of a jar that was saved, and returns how many of them had expired.
+    /// Inserts the cookies of a saved jar, and returns how many of them had expired.
     ///
-    /// Moments are kept, but for those that the clock has not reached; cookies of one moment keep
-    /// the order that they have here.
+    /// Timestamps are kept, unless they are in the future. Cookies with equal timestamps keep the
+    /// order of the list.
     #[cfg(feature = "serde")]
     pub(crate) fn restore_all(&mut self, mut cookies: Vec<StoredCookie>, now: Timestamp) -> usize {
         let before = cookies.len();
@@ -437,7 +444,8 @@ impl Jar {
             cookie.set_used(self.event);
         }
         self.event = self.event.max(created_last);
-        // Of two that shadow each other the broader came first, or the narrower would be gone.
+        // If one cookie shadows another, the broader one was set first. Otherwise it would have
+        // displaced the narrower one.
         cookies.sort_by_key(|cookie| (cookie.host_only(), cookie.domain().len()));
         for cookie in cookies {
             self.insert_cookie(cookie, now);
@@ -445,65 +453,65 @@ impl Jar {
         expired
     }
 
-    /// Removes the cookie of this domain, path and name, and returns it.
+    /// Removes the cookie with this domain, path and name, and returns it.
     ///
-    /// If there is one for the host alone and one for the domain, both go, and the former is
-    /// returned. [`retain`](Self::retain) removes by any other rule.
+    /// If there are a host-only cookie and a domain cookie, both are removed, and the host-only one
+    /// is returned. Use [`retain`](Self::retain) to remove cookies by another rule.
     pub fn remove(&mut self, domain: &str, path: &str, name: &str) -> Option<StoredCookie> {
         let domain = canonical_domain(domain)?;
         let site = self.locate(&domain)?;
-        let named = |cookie: &StoredCookie| {
+        let matches = |cookie: &StoredCookie| {
             cookie.name_bytes() == name.as_bytes()
                 && cookie.path_bytes() == path.as_bytes()
                 && cookie.domain() == domain
         };
-        let found = self.sites[site].cookies().iter().filter(|cookie| named(cookie));
+        let found = self.sites[site].cookies().iter().filter(|cookie| matches(cookie));
         let removed = found.max_by_key(|cookie| cookie.host_only())?.clone();
-        self.retain_in(site, |cookie| !named(cookie));
+        self.retain_in(site, |cookie| !matches(cookie));
         Some(removed)
     }
 
-    /// Removes the cookies that `keep` does not want.
+    /// Keeps only the cookies for which `keep` returns `true`.
     pub fn retain(&mut self, mut keep: impl FnMut(&StoredCookie) -> bool) {
         for site in (0..self.sites.len()).rev() {
             self.retain_in(site, &mut keep);
         }
     }
 
-    /// Removes all cookies; the limits stay.
+    /// Removes all cookies. The limits are kept.
     pub fn clear(&mut self) {
         *self = Self { limits: self.limits, event: self.event, ..Self::default() };
     }
 
-    /// Removes what has expired, everywhere.
+    /// Removes all expired cookies.
     ///
-    /// The jar does this by itself as it is used; this is for one that is about to rest.
+    /// A jar in use removes them itself. Call this before leaving a jar unused for a long time.
     pub fn remove_expired(&mut self, now: Timestamp) {
         self.expiry = ExpirySchedule::default();
         for site in (0..self.sites.len()).rev() {
             if !self.remove_expired_in(site, now) {
                 let earliest = self.sites[site].earliest();
-                self.expiry.at = self.expiry.at.min(earliest);
+                self.expiry.next = self.expiry.next.min(earliest);
             }
         }
     }
 
-    /// Returns how many cookies there are at `now`.
+    /// Returns the number of cookies that have not expired at `now`.
     pub fn len(&self, now: Timestamp) -> usize {
         self.iter(now).count()
     }
 
-    /// Returns whether there is no cookie at `now`.
+    /// Returns whether all cookies have expired at `now`, or there are none.
     pub fn is_empty(&self, now: Timestamp) -> bool {
         self.iter(now).next().is_none()
     }
 
-    /// Iterates over the cookies at `now`, site by site.
+    /// Iterates over the cookies that have not expired at `now`, grouped by site.
     pub fn iter(&self, now: Timestamp) -> impl Iterator<Item = &StoredCookie> {
         self.sites.iter().flat_map(|site| site.cookies()).filter(move |cookie| !cookie.is_expired(now))
     }
 
-    /// Returns the cookies at `now` in the order in which they were created.
+    /// Returns the cookies that have not expired at `now`, in the order of their creation.
     #[cfg(feature = "serde")]
     pub(crate) fn by_creation(&self, now: Timestamp) -> Vec<StoredCookie> {
         let mut cookies: Vec<_> = self.iter(now).cloned().collect();
@@ -511,20 +519,20 @@ impl Jar {
         cookies
     }
 
-    /// Returns the cookies that a request would carry, in sending order.
-    pub fn matching(&self, target: &CookieUrl<'_>, now: Timestamp) -> Vec<&StoredCookie> {
-        let Some(site) = self.locate(target.host()) else {
+    /// Returns the cookies of a request to `url`, in the order in which they are sent.
+    pub fn matching(&self, url: &CookieUrl<'_>, now: Timestamp) -> Vec<&StoredCookie> {
+        let Some(site) = self.locate(url.host()) else {
             return Vec::new();
         };
-        self.sites[site].matching(target, now).collect()
+        self.sites[site].matching(url, now).collect()
     }
 
-    /// Returns the cookie of this name that a request would carry first.
-    pub fn get(&self, name: &str, target: &CookieUrl<'_>, now: Timestamp) -> Option<&StoredCookie> {
-        self.matching(target, now).into_iter().find(|cookie| cookie.name_bytes() == name.as_bytes())
+    /// Returns the first cookie with this name that a request to `url` carries.
+    pub fn get(&self, name: &str, url: &CookieUrl<'_>, now: Timestamp) -> Option<&StoredCookie> {
+        self.matching(url, now).into_iter().find(|cookie| cookie.name_bytes() == name.as_bytes())
     }
 
-    /// Iterates over the cookies of a domain and of what lies below it.
+    /// Iterates over the cookies of a domain and its subdomains.
     pub fn in_domain<'j>(
         &'j self,
         domain: &str,
@@ -536,19 +544,19 @@ impl Jar {
         })
     }
 
-    /// Iterates over the cookies that have exactly this path.
+    /// Iterates over the cookies whose path is exactly `path`.
     pub fn with_path(&self, path: &str, now: Timestamp) -> impl Iterator<Item = &StoredCookie> {
         self.iter(now).filter(move |cookie| cookie.path_bytes() == path.as_bytes())
     }
 
-    /// Returns when the next cookie ends, or `None` if all are session cookies.
+    /// Returns the earliest expiry time, or `None` if all cookies are session cookies.
     pub fn earliest_expiry(&self, now: Timestamp) -> Option<Timestamp> {
         self.iter(now).filter_map(StoredCookie::expires).min()
     }
 
-    // ---- How it is stored.
+    // ---- Storage.
 
-    /// Finds the site of a host or domain, and remembers it for the next look-up.
+    /// Finds the site of a host or domain, and tries it first in the next look-up.
     fn find(&mut self, host: &str) -> Option<usize> {
         let found = self.locate(host)?;
         self.recent = found as u32;
@@ -558,27 +566,27 @@ impl Jar {
     /// Finds the site of a host or domain.
     fn locate(&self, host: &str) -> Option<usize> {
         let recent = self.recent as usize;
-        if self.sites.get(recent).is_some_and(|site| site.owns(host)) {
+        if self.sites.get(recent).is_some_and(|site| site.contains_host(host)) {
             return Some(recent);
         }
         match &self.index {
             Some(index) => index.0.get(site_of(host)).map(|&at| at as usize),
-            // Asking each of a few is less than asking the list of public suffixes.
-            None => self.sites.iter().position(|site| site.owns(host)),
+            // For a few sites, a linear search is cheaper than the public suffix list.
+            None => self.sites.iter().position(|site| site.contains_host(host)),
         }
     }
 
     fn insert_user_set(&mut self, mut cookie: StoredCookie, now: Timestamp) {
-        cookie.set_flags(cookie.flags().with(Flags::USER_SET, true));
+        cookie.mark_user_set();
         self.restore(cookie, now);
     }
 
     fn insert_cookie(&mut self, cookie: StoredCookie, now: Timestamp) -> InsertResult {
         self.remove_expired_if_due(now);
-        // Neither the limits nor the rules of the store count what has ended.
+        // Expired cookies count neither for the limits nor for the rules.
         let site = self.locate(cookie.domain()).filter(|&site| !self.remove_expired_in(site, now));
         if site.is_none() && cookie.is_expired(now) {
-            return InsertResult::Gone(None);
+            return InsertResult::Expired { removed: None };
         }
         let expires_at = cookie.expires_at();
         let Some(site) = site else {
@@ -589,13 +597,13 @@ impl Jar {
             return self.enforce_limits(self.sites.len() - 1, 0, expires_at, now);
         };
         if cookie.is_expired(now) {
-            let mut old = None;
+            let mut removed = None;
             self.remove_from_site(site, |site| {
                 let before = site.cookies().len();
-                old = site.remove_like(&cookie);
+                removed = site.remove_replaced_by(&cookie);
                 before - site.cookies().len()
             });
-            return InsertResult::Gone(old);
+            return InsertResult::Expired { removed };
         }
         let before = self.sites[site].cookies().len();
         let at = self.sites[site].insert(cookie);
@@ -604,7 +612,7 @@ impl Jar {
         self.enforce_limits(site, at, expires_at, now)
     }
 
-    /// Holds the limits after a cookie has been put in, and finds it again.
+    /// Evicts cookies above the limits after an insertion, and returns where the new cookie is.
     fn enforce_limits(
         &mut self,
         site: usize,
@@ -612,11 +620,11 @@ impl Jar {
         expires_at: Timestamp,
         now: Timestamp,
     ) -> InsertResult {
-        self.expiry.at = self.expiry.at.min(expires_at);
-        self.expiry.credit = self.expiry.credit.saturating_add(1);
+        self.expiry.next = self.expiry.next.min(expires_at);
+        self.expiry.inserted = self.expiry.inserted.saturating_add(1);
         let crowded = self.sites[site].cookies().len() > self.limits.per_domain as usize;
         if !crowded && self.stored <= self.limits.total {
-            return InsertResult::At(site, at);
+            return InsertResult::Inserted { site, at };
         }
         let cookie = self.sites[site].cookies()[at].clone();
         while self.sites[site].cookies().len() > self.limits.per_domain as usize {
@@ -630,14 +638,14 @@ impl Jar {
         }
         let site = self.locate(cookie.domain()).expect("the newest is not evicted");
         let same = |other: &StoredCookie| other.same_key(&cookie);
-        let at = self.sites[site].cookies().iter().position(same);
-        InsertResult::At(site, at.expect("the newest is not evicted"))
+        let at = self.sites[site].cookies().iter().position(same).expect("the newest is not evicted");
+        InsertResult::Inserted { site, at }
     }
 
-    /// Evicts the least recently used cookies of the whole jar.
+    /// Evicts the least recently used cookies of the whole jar, except `kept`.
     ///
-    /// Some more than needed if the jar is large, so that not every cookie pays for a search.
-    fn evict_least_used(&mut self, spared: &StoredCookie) {
+    /// A large jar evicts more cookies than necessary, to amortise the search.
+    fn evict_least_used(&mut self, kept: &StoredCookie) {
         let Some(excess) = self.stored.checked_sub(self.limits.total).filter(|&excess| excess > 0) else {
             return;
         };
@@ -645,28 +653,28 @@ impl Jar {
         let mut uses: Vec<EventTime> = Vec::with_capacity(self.stored as usize);
         for site in &mut self.sites {
             site.clear_headers();
-            let others = site.cookies().iter().filter(|cookie| !cookie.same_key(spared));
+            let others = site.cookies().iter().filter(|cookie| !cookie.same_key(kept));
             uses.extend(others.map(StoredCookie::used));
         }
         let last = excess.min(uses.len()).saturating_sub(1);
         let (_, &mut last, _) = uses.select_nth_unstable(last);
         let mut left = excess;
         self.retain(|cookie| {
-            let evict = left > 0 && cookie.used() <= last && !cookie.same_key(spared);
+            let evict = left > 0 && cookie.used() <= last && !cookie.same_key(kept);
             left -= usize::from(evict);
             !evict
         });
     }
 
     fn remove_expired_if_due(&mut self, now: Timestamp) {
-        // A sweep looks at every site, so it waits until a part as many cookies have come.
-        let due = now >= self.expiry.at;
-        if due && self.expiry.credit as usize >= self.sites.len() / 64 {
+        // The search visits all sites. It is amortised over a proportional number of insertions.
+        let due = now >= self.expiry.next;
+        if due && self.expiry.inserted as usize >= self.sites.len() / 64 {
             self.remove_expired(now);
         }
     }
 
-    /// Removes what has expired in a site, and returns whether the site is gone with it.
+    /// Removes the expired cookies of a site, and returns whether that removed the site.
     fn remove_expired_in(&mut self, site: usize, now: Timestamp) -> bool {
         if now < self.sites[site].earliest() {
             return false;
@@ -678,11 +686,12 @@ impl Jar {
         self.remove_from_site(site, |site| site.retain(keep));
     }
 
-    /// Takes cookies out of a site, and the site out of the jar if none is left.
-    fn remove_from_site(&mut self, at: usize, shrink: impl FnOnce(&mut Site) -> usize) -> bool {
-        // A site's name is read off its cookies and goes with the last.
+    /// Removes cookies from a site with `remove`, which returns their number, and removes a site
+    /// without cookies from the jar. Returns whether the site was removed.
+    fn remove_from_site(&mut self, at: usize, remove: impl FnOnce(&mut Site) -> usize) -> bool {
+        // The name of a site is part of its first cookie, so copy it before the removal.
         let name = self.index.is_some().then(|| self.sites[at].name().to_owned());
-        self.stored -= shrink(&mut self.sites[at]) as u32;
+        self.stored -= remove(&mut self.sites[at]) as u32;
         if !self.sites[at].cookies().is_empty() {
             return false;
         }
@@ -724,10 +733,12 @@ impl Jar {
     }
 }
 
-/// Where a cookie came to stand, or what it took with it.
+/// The result of inserting a cookie.
 enum InsertResult {
-    At(usize, usize),
-    Gone(Option<StoredCookie>),
+    /// The indices of the site and of the cookie within it.
+    Inserted { site: usize, at: usize },
+    /// The cookie had expired. It removed the cookie that it would have replaced, if any.
+    Expired { removed: Option<StoredCookie> },
 }
 
 /// A clock that is read at most once.
@@ -749,19 +760,19 @@ impl<F: FnOnce() -> Timestamp> Clock<F> {
     }
 }
 
-/// Hashes all that decides what a `Set-Cookie` becomes, other than its value, the time and the store.
-fn fingerprint(target: &CookieUrl<'_>, set_cookie: &NameValue<'_>) -> u64 {
+/// Hashes everything that determines the result of a `Set-Cookie` header, except the value, the
+/// time, and the other cookies of the jar.
+fn fingerprint(url: &CookieUrl<'_>, set_cookie: &NameValue<'_>) -> NonZeroU64 {
     let mut hasher = HASHER.build_hasher();
     let attributes = set_cookie.attributes.unwrap_or_default();
     hasher.write(set_cookie.name);
     hasher.write(attributes);
-    hasher.write(target.host().as_bytes());
-    hasher.write(default_path(target.path()).as_bytes());
-    // Lengths part what would else run together; each is far below 2^32.
+    hasher.write(url.host().as_bytes());
+    hasher.write(default_path(url.path()).as_bytes());
+    // The lengths separate the hashed parts. Each is far below 2^32.
     hasher.write_usize(set_cookie.name.len() << 32 | attributes.len());
-    hasher.write_usize(target.host().len() << 1 | usize::from(target.is_secure()));
-    // 0 says that there is no fingerprint.
-    hasher.finish().max(1)
+    hasher.write_usize(url.host().len() << 1 | usize::from(url.is_secure()));
+    NonZeroU64::new(hasher.finish()).unwrap_or(NonZeroU64::MIN)
 }
 
 impl fmt::Debug for Jar {
@@ -775,7 +786,7 @@ impl fmt::Debug for Jar {
 }
 
 impl fmt::Display for Jar {
-    /// Lists the cookies without their values, expired ones that are still held included.
+    /// Lists the cookies without their values, including expired ones that are not removed yet.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let cookies = self.sites.iter().flat_map(|site| site.cookies());
         for (at, cookie) in cookies.enumerate() {

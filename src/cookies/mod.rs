@@ -1,48 +1,50 @@
-//! The cookies of one identity: parsing, storage and the `Cookie` header, by rfc6265bis.
+//! Cookies: the jar of an identity, the `Set-Cookie` parser and the `Cookie` header, by RFC 6265bis.
 //!
-//! A [`Jar`] takes what responses set ([`store_set_cookie`](Jar::store_set_cookie)), gives requests their header
-//! ([`header`](Jar::header)) and lets the user see and change all of it. Section numbers here
-//! are those of [draft-ietf-httpbis-rfc6265bis].
+//! A [`Jar`] stores the cookies of responses with [`store_set_cookie`](Jar::store_set_cookie), and
+//! returns the `Cookie` header of requests with [`cookie_header`](Jar::cookie_header). All cookies
+//! can be read and changed. Section numbers refer to [draft-ietf-httpbis-rfc6265bis].
 //!
-//! # The rules
+//! # Rules
 //!
-//! - Bytes in, bytes out: names and values are kept as they came, UTF-8 or not, and nothing is
-//!   decoded. A cookie may lack its name.
-//! - A domain from a response must be ASCII, cover the host and be no public suffix. One that
-//!   the user gives may be internationalised.
-//! - `Secure` cookies are set and sent over `https` and `wss`, and on this machine
-//!   (`localhost`, 127.0.0.0/8, `[::1]`); an insecure response cannot replace or hide them.
-//! - A cookie lives for 400 days at most after it was last set.
-//! - `SameSite` and `Partitioned` are kept and can be read, but hold nothing back: a client
-//!   that is no browser has no other site to speak of.
+//! - Names and values are bytes. They are stored and sent unchanged, are not decoded, and need not
+//!   be UTF-8. A cookie may be nameless.
+//! - The domain of a cookie from a response must be ASCII, cover the host, and not be a public
+//!   suffix. A domain set by the user may be internationalised.
+//! - `Secure` cookies are set and sent over `https` and `wss`, and to loopback hosts (`localhost`,
+//!   127.0.0.0/8, `[::1]`). An insecure response cannot replace or hide them.
+//! - The lifetime of a cookie is at most 400 days after it was last set.
+//! - `SameSite` and `Partitioned` are stored and can be read, but do not restrict requests: a client
+//!   that is not a browser has no initiating site.
 //!
-//! # What the user gives
+//! # Cookies set by the user
 //!
-//! Two cookies of one name and path may exist side by side, one for the host and one for the
-//! domain, and by the RFC both are sent. That is a trap once the user has given one of them:
-//! the server sets "the same" cookie, spelled with another domain, and is then sent both. So of
-//! such a pair only one goes to a host, the one that came last. A broader one that gave way is
-//! still sent to the hosts that only it reaches.
+//! A host-only cookie and a domain cookie may have the same name and path, and the RFC sends both.
+//! If the user set one of them, this is rarely wanted: the server sets what it considers the same
+//! cookie, with another domain, and would then receive two. Of such a pair, a host receives only
+//! the newer cookie. A broader cookie that was displaced is still sent to the hosts that only it
+//! reaches.
 //!
 //! # Time and cost
 //!
-//! No call reads a clock; the time is an argument. Cookies are kept by registrable domain, and
-//! the header of each host is written once and cloned until a cookie of its site changes or
-//! ends. A look-up costs the same with one site in the jar as with ten thousand.
+//! The jar does not read a clock; the time is an argument. Cookies are grouped by registrable
+//! domain, and the header of each host is cached until a cookie of its site changes or expires. The
+//! cost of a look-up does not depend on the number of sites in the jar.
 //!
-//! # Other tools
+//! # Other formats
 //!
-//! With the feature `formats`, cookies are taken in and handed over as curl, Playwright and browsers have them: `CookieFormat` says how.
-//! With the feature `cookie_store`, a jar becomes one of that crate and comes back.
+//! With the feature `formats`, `CookieFormat` reads and writes the cookies of curl, Playwright and
+//! browsers. With the feature `cookie_store`, a jar converts to and from the jar of that crate.
 //!
 //! [draft-ietf-httpbis-rfc6265bis]: https://datatracker.ietf.org/doc/draft-ietf-httpbis-rfc6265bis/
 
+mod builder;
 #[cfg(feature = "cookie_store")]
 mod cookie_store;
 mod cookie_url;
 mod date;
 mod domain;
 mod error;
+mod flags;
 #[cfg(feature = "formats")]
 mod formats;
 mod header;
@@ -54,6 +56,8 @@ mod parse;
 mod path;
 #[cfg(any(feature = "cookie_store", feature = "formats"))]
 mod report;
+mod rules;
+mod same_site;
 #[cfg(feature = "serde")]
 mod serde_impls;
 mod site_index;
@@ -62,14 +66,18 @@ mod stored;
 mod tests;
 mod time;
 
-pub use self::cookie_url::CookieUrl;
-pub use self::date::parse_date;
-pub use self::error::{CookieError, CookieErrorKind};
 #[cfg(feature = "formats")]
 pub use self::formats::{CookieFormat, FormatError, FormatErrorKind, ImportedCookies};
-pub use self::jar::{Jar, Limits, StoreOutcome};
-pub use self::new_cookie::NewCookie;
 #[cfg(any(feature = "cookie_store", feature = "formats"))]
 pub use self::report::{ConversionReport, Loss, LossReason};
-pub use self::stored::{SameSite, StoredCookie, StoredCookieBuilder};
-pub use self::time::Timestamp;
+pub use self::{
+    builder::StoredCookieBuilder,
+    cookie_url::CookieUrl,
+    date::parse_date,
+    error::{CookieError, CookieErrorKind},
+    jar::{Jar, Limits, StoreOutcome},
+    new_cookie::NewCookie,
+    same_site::SameSite,
+    stored::StoredCookie,
+    time::Timestamp,
+};

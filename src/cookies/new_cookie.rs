@@ -1,18 +1,22 @@
+//! [`NewCookie`]: the forms in which a user sets a cookie.
+
 use std::borrow::Cow;
 use std::fmt;
 
 use cookie::Expiration;
 
 use super::domain::{canonical_domain, domain_matches, is_public_suffix};
-use super::path::default_path;
-use super::stored::{MAX_LIFETIME, SameSite, is_writable_path};
-use super::{CookieError, CookieErrorKind, CookieUrl, StoredCookie, StoredCookieBuilder, Timestamp};
+use super::path::{default_path, is_writable_path};
+use super::stored::MAX_LIFETIME;
+use super::{
+    CookieError, CookieErrorKind, CookieUrl, SameSite, StoredCookie, StoredCookieBuilder, Timestamp,
+};
 
-/// A cookie that the user gives: a pair of strings, a [`cookie::Cookie`], or a [`StoredCookie`].
+/// A cookie set by the user: a pair of strings, a [`cookie::Cookie`], or a [`StoredCookie`].
 ///
-/// What a pair or a `cookie::Cookie` leaves open comes from the URL it is given for, as it would
-/// for a response: the host alone, and the directory of the path. A `StoredCookie` says
-/// everything itself, and the URL does not touch it.
+/// A pair, and a `cookie::Cookie` without a domain or a path, takes them from the URL, like a
+/// cookie of a response: it is host-only, and its path is the directory of the URL's path. A
+/// `StoredCookie` is complete and ignores the URL.
 #[derive(Clone)]
 pub struct NewCookie<'c>(Source<'c>);
 
@@ -24,32 +28,28 @@ enum Source<'c> {
 }
 
 impl NewCookie<'_> {
-    pub(super) fn validate(
-        self,
-        target: &CookieUrl<'_>,
-        now: Timestamp,
-    ) -> Result<StoredCookie, CookieError> {
+    pub(super) fn validate(self, url: &CookieUrl<'_>, now: Timestamp) -> Result<StoredCookie, CookieError> {
         match self.0 {
             Source::Stored(cookie) => Ok(cookie),
-            Source::Pair(name, value) => on_host(&name, &value, target).build(),
-            Source::Cookie(cookie) => complete(&cookie, target, now)
-                .map_err(|kind| CookieError::named(kind, cookie.name().as_bytes()))?
+            Source::Pair(name, value) => host_only(&name, &value, url).build(),
+            Source::Cookie(cookie) => complete(&cookie, url, now)
+                .map_err(|kind| CookieError::for_cookie(kind, cookie.name().as_bytes()))?
                 .build(),
         }
     }
 }
 
-fn on_host(name: &str, value: &str, target: &CookieUrl<'_>) -> StoredCookieBuilder {
-    StoredCookie::for_host(name, value, target.host()).path(default_path(target.path()))
+fn host_only(name: &str, value: &str, url: &CookieUrl<'_>) -> StoredCookieBuilder {
+    StoredCookie::for_host(name, value, url.host()).path(default_path(url.path()))
 }
 
-/// Fills what a `cookie::Cookie` leaves open, and checks what it says against the URL.
+/// Fills in the missing attributes of a `cookie::Cookie`, and checks the others against the URL.
 fn complete(
     cookie: &cookie::Cookie<'_>,
-    target: &CookieUrl<'_>,
+    url: &CookieUrl<'_>,
     now: Timestamp,
 ) -> Result<StoredCookieBuilder, CookieErrorKind> {
-    let host = target.host();
+    let host = url.host();
     let domain = match cookie.domain().filter(|domain| !domain.is_empty()) {
         Some(domain) => Some(canonical_domain(domain).ok_or(CookieErrorKind::InvalidDomain)?),
         None => None,
@@ -62,19 +62,19 @@ fn complete(
             return Err(CookieErrorKind::DomainMismatch);
         }
         Some(domain) => {
-            StoredCookie::for_domain(cookie.name(), cookie.value(), domain).path(default_path(target.path()))
+            StoredCookie::for_domain(cookie.name(), cookie.value(), domain).path(default_path(url.path()))
         }
-        None => on_host(cookie.name(), cookie.value(), target),
+        None => host_only(cookie.name(), cookie.value(), url),
     };
     let builder = match cookie.path() {
         Some(path) if !is_writable_path(path.as_bytes()) => return Err(CookieErrorKind::InvalidPath),
         Some(path) => builder.path(path),
-        // The prefix wants the path said (§5.4.2); a default one would pass for it.
+        // The prefix requires an explicit path (§5.4.2), and the builder treats every path as such.
         None if is_host_prefixed(cookie.name()) => return Err(CookieErrorKind::HostPrefix),
         None => builder,
     };
     let secure = cookie.secure().unwrap_or(false);
-    if secure && !target.is_secure() {
+    if secure && !url.is_secure() {
         return Err(CookieErrorKind::SecureOverInsecure);
     }
     let expires = match (cookie.max_age(), cookie.expires()) {
@@ -82,9 +82,7 @@ fn complete(
             Some(now.saturating_add(age.try_into().unwrap_or(MAX_LIFETIME)))
         }
         (Some(_), _) => Some(Timestamp::MIN),
-        (None, Some(Expiration::DateTime(date))) => {
-            Some(Timestamp::from_millis((date.unix_timestamp_nanos() / 1_000_000) as i64))
-        }
+        (None, Some(Expiration::DateTime(date))) => Some(Timestamp::from_date_time(date)),
         (None, _) => None,
     };
     Ok(builder
@@ -144,30 +142,10 @@ impl From<&StoredCookie> for NewCookie<'_> {
     }
 }
 
-impl From<cookie::SameSite> for SameSite {
-    fn from(same_site: cookie::SameSite) -> Self {
-        match same_site {
-            cookie::SameSite::Strict => Self::Strict,
-            cookie::SameSite::Lax => Self::Lax,
-            cookie::SameSite::None => Self::None,
-        }
-    }
-}
-
-impl From<SameSite> for cookie::SameSite {
-    fn from(same_site: SameSite) -> Self {
-        match same_site {
-            SameSite::Strict => Self::Strict,
-            SameSite::Lax => Self::Lax,
-            SameSite::None => Self::None,
-        }
-    }
-}
-
 impl StoredCookie {
-    /// Returns it as a [`cookie::Cookie`], or `None` if a part of it is not UTF-8.
+    /// Converts to a [`cookie::Cookie`], or returns `None` if it is not UTF-8.
     ///
-    /// A host-only cookie comes without a domain.
+    /// A host-only cookie becomes a cookie without a domain.
     ///
     /// # Examples
     ///
@@ -175,7 +153,7 @@ impl StoredCookie {
     /// use tower_client_sessions::cookies::StoredCookie;
     ///
     /// let stored = StoredCookie::for_domain("id", "a=b", "example.com").build()?;
-    /// let cookie = stored.to_cookie().expect("all of it is utf-8");
+    /// let cookie = stored.to_cookie().expect("the cookie is utf-8");
     /// assert_eq!(cookie.to_string(), "id=a=b; Path=/; Domain=example.com");
     /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
     /// ```
@@ -186,8 +164,7 @@ impl StoredCookie {
             cookie.set_domain(self.domain().to_owned());
         }
         if let Some(expires) = self.expires() {
-            let nanos = i128::from(expires.as_millis()) * 1_000_000;
-            cookie.set_expires(cookie::time::OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?);
+            cookie.set_expires(expires.to_date_time()?);
         }
         if self.secure() {
             cookie.set_secure(true);

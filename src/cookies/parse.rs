@@ -1,24 +1,23 @@
-//! Reading one `Set-Cookie`, RFC 6265bis §5.6: bytes in, parts out, nothing judged but the form.
+//! The parser of `Set-Cookie`, RFC 6265bis §5.6. It checks syntax only; see `rules.rs` for the rest.
 
-use super::stored::SameSite;
-use super::{CookieErrorKind, Timestamp, parse_date};
+use super::{CookieErrorKind, SameSite, Timestamp, parse_date};
 
-/// The longest name and value together that a cookie may have.
+/// The maximum length of the name and the value of a cookie together.
 pub(super) const MAX_PAIR: usize = 4096;
-/// The longest value that an attribute may have before it is passed over.
+/// The maximum length of an attribute value. Longer attributes are ignored.
 pub(super) const MAX_ATTRIBUTE: usize = 1024;
 
-/// The parts of a `Set-Cookie`; of an attribute given twice, the last.
+/// A parsed `Set-Cookie`. If an attribute is repeated, the last one wins.
 #[derive(Default)]
 pub(super) struct SetCookie<'a> {
     pub(super) name: &'a [u8],
     pub(super) value: &'a [u8],
     pub(super) expires: Option<Timestamp>,
-    /// In seconds, and saturated; nothing beyond the cap of §5.5 makes a difference.
+    /// In seconds, saturated, because everything above the cap of §5.5 is equal.
     pub(super) max_age: Option<i64>,
-    /// Without its leading dot; empty stands for "this host alone".
+    /// Without a leading dot. An empty domain makes the cookie host-only.
     pub(super) domain: Option<&'a [u8]>,
-    /// As written, so that a path which does not count is still known to have been given.
+    /// As written: even a path that has no effect satisfies the `__Host-` prefix rule.
     pub(super) path: Option<&'a [u8]>,
     pub(super) secure: bool,
     pub(super) http_only: bool,
@@ -26,7 +25,7 @@ pub(super) struct SetCookie<'a> {
     pub(super) same_site: Option<SameSite>,
 }
 
-/// A `Set-Cookie` in its three parts: the name, the value, and all attributes as they are written.
+/// The name and the value of a `Set-Cookie`, with the attributes unparsed.
 #[derive(Clone, Copy)]
 pub(super) struct NameValue<'a> {
     pub(super) name: &'a [u8],
@@ -37,7 +36,7 @@ pub(super) struct NameValue<'a> {
 impl<'a> NameValue<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
         let (pair, attributes) = split_at_byte(text, b';');
-        // A name is a few letters, which a search of wide steps is not worth.
+        // Names are short, so a plain loop is faster than `memchr`.
         let (name, value) = match pair.iter().position(|&byte| byte == b'=') {
             Some(at) => (trimmed(&pair[..at]), trimmed(&pair[at + 1..])),
             None => (&[][..], trimmed(pair)),
@@ -73,7 +72,7 @@ impl<'a> SetCookie<'a> {
     }
 
     fn apply_attribute(&mut self, name: &[u8], value: &'a [u8]) {
-        // The length of a name tells all of them apart but two.
+        // The length of the name leaves at most two candidates.
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"path") => self.path = Some(value),
             6 if name.eq_ignore_ascii_case(b"secure") => self.secure = true,
@@ -87,24 +86,26 @@ impl<'a> SetCookie<'a> {
                 self.expires = parse_date(value).or(self.expires);
             }
             8 if name.eq_ignore_ascii_case(b"httponly") => self.http_only = true,
-            8 if name.eq_ignore_ascii_case(b"samesite") => self.same_site = SameSite::read(value),
+            8 if name.eq_ignore_ascii_case(b"samesite") => self.same_site = SameSite::parse(value),
             11 if name.eq_ignore_ascii_case(b"partitioned") => self.partitioned = true,
             _ => {}
         }
     }
 }
 
-/// §5.6, step 1: the controls, of which only the tab is let through.
+/// Whether a byte is a control character other than the tab: §5.6, step 1.
 pub(super) fn is_control(byte: u8) -> bool {
     (byte < 0x20 && byte != b'\t') || byte == 0x7F
 }
 
-/// Looks at every byte without a way out, which compilers turn into a few wide ones.
+/// Whether a text contains a control character.
+///
+/// There is no early return, so that the compiler can vectorise the loop.
 pub(super) fn has_control(text: &[u8]) -> bool {
     text.iter().fold(false, |found, &byte| found | is_control(byte))
 }
 
-/// Strips the white space of the grammar, which is narrower than any `trim` of the library.
+/// Strips the whitespace of the grammar: only spaces and tabs, unlike the `trim` methods of std.
 pub(super) fn trimmed(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = text {
         text = rest;
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_equals_sign_parts_name_and_value() {
+    fn the_first_equals_sign_separates_name_and_value() {
         for (text, name, value) in [
             ("a=b", "a", "b"),
             ("a=b=c==", "a", "b=c=="),
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_that_are_no_cookie_are_refused() {
+    fn invalid_syntax_is_rejected() {
         let too_long = "a".repeat(MAX_PAIR + 1);
         for (text, kind) in [
             ("", CookieErrorKind::Empty),
@@ -179,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn of_an_attribute_given_twice_the_last_counts() {
+    fn the_last_of_repeated_attributes_wins() {
         let parts = parse("a=b; path=/x; PATH=/y; domain=.x; domain=; max-age=1; max-age=x");
         assert_eq!(parts.path, Some(&b"/y"[..]));
         assert_eq!(parts.domain, Some(&b""[..]));
@@ -188,14 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn an_attribute_that_is_too_long_is_passed_over() {
+    fn an_attribute_that_is_too_long_is_ignored() {
         let long = "/".repeat(MAX_ATTRIBUTE + 1);
         assert_eq!(parse(&format!("a=b; path=/x; path={long}")).path, Some(&b"/x"[..]));
         assert!(parse(&format!("a=b; path={}", &long[1..])).path.is_some());
     }
 
     #[test]
-    fn max_age_is_digits_with_at_most_a_minus() {
+    fn max_age_is_digits_with_an_optional_minus() {
         for (value, seconds) in [
             ("0", Some(0)),
             ("10", Some(10)),

@@ -1,21 +1,32 @@
-/// The directory of a request's path, RFC 6265bis §5.1.4.
+//! The paths of cookies and requests, RFC 6265bis §5.1.4.
+
+use super::parse::MAX_ATTRIBUTE;
+
+/// The default path of a cookie: the directory of the request's path.
 pub(super) fn default_path(request: &str) -> &str {
     if !request.starts_with('/') {
         return "/";
     }
-    // Byte by byte from the end: the last part is a few letters.
+    // Searches byte by byte from the end, because the last segment is usually short.
     match request.bytes().rposition(|byte| byte == b'/') {
         Some(0) | None => "/",
         Some(last) => &request[..last],
     }
 }
 
-/// Whether a request for `request` gets a cookie of path `cookie`, RFC 6265bis §5.1.4.
+/// Whether a request for the path `request` carries a cookie with the path `cookie`.
 pub(super) fn path_matches(request: &[u8], cookie: &[u8]) -> bool {
     match request.strip_prefix(cookie) {
         Some(rest) => rest.is_empty() || cookie.ends_with(b"/") || rest.starts_with(b"/"),
         None => false,
     }
+}
+
+/// Whether a `Path` attribute can express a path.
+///
+/// A default path may be longer than an attribute, or contain a `;`.
+pub(super) fn is_writable_path(path: &[u8]) -> bool {
+    path.len() <= MAX_ATTRIBUTE && !path.contains(&b';')
 }
 
 #[cfg(test)]

@@ -1,20 +1,21 @@
-//! What a conversion of cookies could not hold.
+//! [`ConversionReport`]: what a conversion of cookies loses.
 
 use std::fmt;
 
 use super::{CookieError, CookieErrorKind};
 
-/// What a conversion to another form of cookies, or from one, could not hold.
+/// The result of a conversion of cookies to or from another format.
 ///
-/// Moments of creation and use are held by none of them, nor is who gave a cookie; these are not listed.
+/// No format stores the times of creation and use, or whether the user set a cookie. These losses
+/// are not listed.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-#[must_use = "it tells what was lost"]
+#[must_use = "the report lists cookies that were not converted"]
 pub struct ConversionReport {
     losses: Vec<Loss>,
     converted: usize,
 }
 
-/// A cookie that was left out, or a part of one.
+/// A cookie that was not converted, or an attribute that the converted cookie lacks.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Loss {
     name: String,
@@ -22,35 +23,35 @@ pub struct Loss {
     reason: LossReason,
 }
 
-/// Why a cookie, or a part of it, could not be converted.
+/// Why a cookie or an attribute was not converted.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum LossReason {
-    /// Left out: name, value or path is not UTF-8, and the other form holds text.
+    /// Omitted: the name, the value or the path is not UTF-8.
     NotUtf8,
-    /// Left out: the other form cannot hold a cookie without a name.
+    /// Omitted: the format cannot represent a cookie without a name.
     Nameless,
-    /// Left out: `cookie_store` has one place for the cookie of the host and that of the domain,
-    /// and the other of them, which is narrower, took it.
+    /// Omitted: the jar also has a host-only cookie with the same name, path and domain, and the
+    /// format of `cookie_store` has room for only one of them.
     HostOnlyTwin,
-    /// Left out: `cookie_store` itself refuses it.
+    /// Omitted: `cookie_store` rejects the cookie.
     RejectedByStore,
-    /// Left out: a rule of ours refuses it.
+    /// Omitted: the cookie violates a rule of this crate.
     InvalidCookie(CookieErrorKind),
-    /// Left out: a tab, which parts the fields of the other form.
+    /// Omitted: the cookie contains a tab, which separates the fields of the format.
     Tab,
-    /// Left out: its path cannot be an attribute.
+    /// Omitted: no `Path` attribute can express the path.
     Path,
-    /// Kept, but without its partition key.
+    /// Kept without the partition key.
     PartitionKey,
-    /// Kept, but without its `SameSite`.
+    /// Kept without the `SameSite` attribute.
     SameSite,
-    /// Kept, but not whether it is partitioned.
+    /// Kept without the `Partitioned` attribute.
     Partitioned,
 }
 
 impl ConversionReport {
-    /// Returns what was lost.
+    /// Returns the losses.
     pub fn losses(&self) -> &[Loss] {
         &self.losses
     }
@@ -60,8 +61,8 @@ impl ConversionReport {
         self.losses.is_empty()
     }
 
-    /// Returns how many cookies were converted.
-    pub fn converted(&self) -> usize {
+    /// Returns the number of converted cookies.
+    pub const fn converted(&self) -> usize {
         self.converted
     }
 
@@ -69,7 +70,7 @@ impl ConversionReport {
         self.converted += 1;
     }
 
-    pub(super) fn lose(&mut self, name: &[u8], domain: &str, reason: LossReason) {
+    pub(super) fn add_loss(&mut self, name: &[u8], domain: &str, reason: LossReason) {
         let name = String::from_utf8_lossy(name).into_owned();
         self.losses.push(Loss { name, domain: domain.to_owned(), reason });
     }
@@ -86,8 +87,8 @@ impl Loss {
         &self.domain
     }
 
-    /// Returns what happened to it.
-    pub fn reason(&self) -> LossReason {
+    /// Returns the reason.
+    pub const fn reason(&self) -> LossReason {
         self.reason
     }
 }
@@ -96,19 +97,19 @@ impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "cookie `{}` of {}: ", self.name.escape_debug(), self.domain)?;
         f.write_str(match self.reason {
-            LossReason::NotUtf8 => "left out, it is not utf-8",
-            LossReason::Nameless => "left out, it has no name",
-            LossReason::HostOnlyTwin => "left out, the host's own took its place",
-            LossReason::RejectedByStore => "left out, the store refuses it",
+            LossReason::NotUtf8 => "omitted: it is not utf-8",
+            LossReason::Nameless => "omitted: it has no name",
+            LossReason::HostOnlyTwin => "omitted: there is a host-only cookie of the same name",
+            LossReason::RejectedByStore => "omitted: the store rejects it",
             LossReason::InvalidCookie(kind) => {
-                let error = CookieError::named(kind, self.name.as_bytes());
-                return write!(f, "left out, {error}");
+                let error = CookieError::for_cookie(kind, self.name.as_bytes());
+                return write!(f, "omitted: {error}");
             }
-            LossReason::Tab => "left out, it has a tab in it",
-            LossReason::Path => "left out, its path cannot be an attribute",
+            LossReason::Tab => "omitted: it contains a tab",
+            LossReason::Path => "omitted: its path cannot be an attribute",
             LossReason::PartitionKey => "kept without its partition key",
-            LossReason::SameSite => "kept without its samesite",
-            LossReason::Partitioned => "kept, but not whether it is partitioned",
+            LossReason::SameSite => "kept without its samesite attribute",
+            LossReason::Partitioned => "kept without its partitioned attribute",
         })
     }
 }

@@ -1,7 +1,8 @@
-//! Cookies as serde sees them: every attribute and every moment, and the rules again on the way in.
+//! Serde implementations. Deserialisation validates a cookie again.
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Not;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
@@ -9,7 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use super::{SameSite, StoredCookie, Timestamp};
 
-/// A cookie as it is written.
+/// The serialised form of a cookie.
 #[derive(serde::Serialize, serde::Deserialize)]
 #[serde(rename = "cookie", deny_unknown_fields)]
 struct Record<'c> {
@@ -20,27 +21,23 @@ struct Record<'c> {
     path: Text<'c>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires: Option<Timestamp>,
-    #[serde(default, skip_serializing_if = "is_off")]
+    #[serde(default, skip_serializing_if = "Not::not")]
     secure: bool,
-    #[serde(default, skip_serializing_if = "is_off")]
+    #[serde(default, skip_serializing_if = "Not::not")]
     http_only: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     same_site: Option<SameSite>,
-    #[serde(default, skip_serializing_if = "is_off")]
+    #[serde(default, skip_serializing_if = "Not::not")]
     partitioned: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     partition_key: Option<Cow<'c, str>>,
-    #[serde(default, skip_serializing_if = "is_off")]
+    #[serde(default, skip_serializing_if = "Not::not")]
     user_set: bool,
     created: Timestamp,
     last_used: Timestamp,
 }
 
-fn is_off(flag: &bool) -> bool {
-    !flag
-}
-
-/// Every attribute and moment, the value included.
+/// Serialises all attributes and times, and the value.
 impl Serialize for StoredCookie {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let record = Record {
@@ -63,7 +60,8 @@ impl Serialize for StoredCookie {
     }
 }
 
-/// Judged by the rules of [`StoredCookieBuilder::build`](super::StoredCookieBuilder::build); an error names no value.
+/// Validates the cookie like [`StoredCookieBuilder::build`](super::StoredCookieBuilder::build).
+/// Errors do not contain its value.
 impl<'de> Deserialize<'de> for StoredCookie {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let record = Record::deserialize(deserializer)?;
@@ -89,7 +87,7 @@ impl<'de> Deserialize<'de> for StoredCookie {
     }
 }
 
-/// The milliseconds since the Unix epoch.
+/// Serialises as milliseconds since the Unix epoch.
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_i64(self.as_millis())
@@ -102,7 +100,7 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// The word of the attribute.
+/// Serialises as the value of the attribute.
 impl Serialize for SameSite {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
@@ -112,11 +110,11 @@ impl Serialize for SameSite {
 impl<'de> Deserialize<'de> for SameSite {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let word = Cow::<str>::deserialize(deserializer)?;
-        Self::read(word.as_bytes()).ok_or_else(|| D::Error::custom("expected Strict, Lax or None"))
+        Self::parse(word.as_bytes()).ok_or_else(|| D::Error::custom("expected Strict, Lax or None"))
     }
 }
 
-/// Bytes that are UTF-8 nearly always: a string, or else `{"base64": "…"}`.
+/// Bytes that are usually UTF-8. Serialised as a string, or as `{"base64": "…"}` otherwise.
 struct Text<'t>(Cow<'t, [u8]>);
 
 const BASE64: &str = "base64";
@@ -149,7 +147,7 @@ impl<'de> Deserialize<'de> for Text<'_> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let wrong = || A::Error::custom("expected one field, base64, with text in base64");
+                let wrong = || A::Error::custom("expected a single field, base64, with base64 text");
                 let (key, text) = map.next_entry::<String, String>()?.ok_or_else(wrong)?;
                 let bytes = STANDARD.decode(text).map_err(|_| wrong())?;
                 if key != BASE64 || map.next_key::<IgnoredAny>()?.is_some() {
@@ -171,12 +169,12 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_123);
 
-    fn there_and_back(jar: &Jar, now: Timestamp) -> Jar {
-        let written = serde_json::to_string(&jar.by_creation(now)).unwrap();
-        let mut back = Jar::with_limits(jar.limits());
-        assert_eq!(back.restore_all(serde_json::from_str(&written).unwrap(), now), 0);
-        assert_eq!(serde_json::to_string(&back.by_creation(now)).unwrap(), written);
-        back
+    fn round_trip(jar: &Jar, now: Timestamp) -> Jar {
+        let json = serde_json::to_string(&jar.by_creation(now)).unwrap();
+        let mut restored = Jar::with_limits(jar.limits());
+        assert_eq!(restored.restore_all(serde_json::from_str(&json).unwrap(), now), 0);
+        assert_eq!(serde_json::to_string(&restored.by_creation(now)).unwrap(), json);
+        restored
     }
 
     fn url() -> impl Strategy<Value = &'static str> {
@@ -226,29 +224,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_jar_comes_back_as_it_was(
+        fn a_jar_is_restored_unchanged(
             steps in prop::collection::vec((url(), set_cookie(), 0_i64..3, any::<bool>()), 0..40),
             to in url(),
         ) {
             let (mut jar, mut now) = (Jar::default(), NOW);
-            for (url, set_cookie, later, user_set) in steps {
+            for (url, set_cookie, later, is_user_set) in steps {
                 now = Timestamp::from_millis(now.as_millis() + later);
                 let target = CookieUrl::parse(url).unwrap();
-                if user_set && let Ok(text) = std::str::from_utf8(&set_cookie) {
+                if is_user_set && let Ok(text) = std::str::from_utf8(&set_cookie) {
                     let _ = jar.set(text, &target, now);
                 } else {
                     let _ = jar.store_set_cookie(&target, &set_cookie, now);
                 }
                 let _ = jar.cookie_header(&CookieUrl::parse(to).unwrap(), || now);
             }
-            let mut back = there_and_back(&jar, now);
+            let mut restored = round_trip(&jar, now);
             let target = CookieUrl::parse(to).unwrap();
-            prop_assert_eq!(jar.cookie_header(&target, || now), back.cookie_header(&target, || now));
+            prop_assert_eq!(jar.cookie_header(&target, || now), restored.cookie_header(&target, || now));
         }
     }
 
     #[test]
-    fn the_order_of_one_moment_is_kept_for_more_cookies_than_it_has_places() {
+    fn the_order_is_kept_for_more_cookies_than_one_millisecond_has_counter_values() {
         let target = CookieUrl::parse("https://shop.example/").unwrap();
         let mut jar = Jar::with_limits(Limits::default().per_domain(5_000));
         for number in 0..3_000 {
@@ -259,18 +257,18 @@ mod tests {
         };
         assert_eq!(
             names(&jar),
-            names(&there_and_back(&jar, NOW.saturating_add(std::time::Duration::from_secs(9))))
+            names(&round_trip(&jar, NOW.saturating_add(std::time::Duration::from_secs(9))))
         );
     }
 
     #[test]
-    fn an_error_names_the_rule_and_no_value() {
+    fn an_error_names_the_rule_but_not_the_value() {
         let good = r#"{"name": "a", "value": "secret", "domain": "x.example", "host_only": true, "path": "/",
             "created": 1, "last_used": 1}"#;
         assert!(serde_json::from_str::<StoredCookie>(good).is_ok());
-        for (from, to, told) in [
-            (r#""a""#, r#""__Host-a""#, "its name promises"),
-            ("x.example", "x .example", "not a host name"),
+        for (from, to, expected) in [
+            (r#""a""#, r#""__Host-a""#, "its name requires"),
+            ("x.example", "x .example", "not an ascii host name"),
             (r#""/""#, r#""x""#, "does not begin with `/`"),
             (r#""secret""#, r#"{"base64": "?"}"#, "base64"),
             (r#""secret""#, r#"{"base64": "YQ==", "more": 1}"#, "base64"),
@@ -279,7 +277,10 @@ mod tests {
         ] {
             let error =
                 serde_json::from_str::<StoredCookie>(&good.replace(from, to)).unwrap_err().to_string();
-            assert!(error.contains(told) && !error.contains("secret") && !error.contains("sec;"), "{error}");
+            assert!(
+                error.contains(expected) && !error.contains("secret") && !error.contains("sec;"),
+                "{error}"
+            );
         }
     }
 }

@@ -1,36 +1,40 @@
+//! The cookies of one site, with the cached `Cookie` headers of its hosts.
+
+use std::num::NonZeroU64;
+
 use http::HeaderValue;
 use smallvec::SmallVec;
 
 use super::domain::{domain_matches, is_ip, is_public_suffix};
-use super::header::{CompiledHeader, HeaderWriter};
+use super::header::{CachedHeader, HeaderWriter};
 use super::path::path_matches;
-use super::stored::Flags;
 use super::time::EventTime;
 use super::{CookieUrl, StoredCookie, Timestamp};
 
-/// The cookies of one registrable domain, in the order in which they are sent.
+/// The cookies of one site (see `site_of`), in the order in which they are sent.
 #[derive(Clone)]
 pub(super) struct Site {
     cookies: Vec<StoredCookie>,
-    /// One host is what most sites are asked for.
-    headers: SmallVec<[CompiledHeader; 1]>,
-    /// No cookie ends before this; it may be earlier than the first that does.
+    /// Requests to most sites go to a single host.
+    headers: SmallVec<[CachedHeader; 1]>,
+    /// A lower bound of the expiry times.
     earliest: Timestamp,
     name_len: u16,
-    /// The name is no public suffix, so that it answers for all hosts below.
-    shared: bool,
-    /// Every path is `/`, so that a request's path makes no difference.
+    /// Whether the name is not a public suffix, so that the site includes all subdomains.
+    includes_subdomains: bool,
+    /// Whether all paths are `/`, so that the path of a request does not matter.
     all_root_paths: bool,
     any_secure: bool,
     any_user_set: bool,
-    /// All have the first one's domain and go to as many hosts, and none was given: where it goes, all go.
+    /// Whether all cookies reach the same hosts and none is set by the user. A request then carries
+    /// all of them or none.
     same_reach: bool,
-    /// The bytes of all pairs, each with its separator.
+    /// The length of all pairs, each with a separator.
     pairs_len: u32,
 }
 
 impl Site {
-    /// Headers kept for the hosts and paths of one site, before the least used makes room.
+    /// The maximum number of cached headers per site. The least recently used one is replaced.
     const MAX_HEADERS: usize = 4;
 
     pub(super) fn new(name: &str) -> Self {
@@ -38,9 +42,9 @@ impl Site {
             cookies: Vec::new(),
             headers: SmallVec::new(),
             earliest: Timestamp::MAX,
-            // A name too long for the field belongs to a cookie that was refused before.
+            // A cookie whose domain does not fit the field has been rejected before.
             name_len: u16::try_from(name.len()).unwrap_or(u16::MAX),
-            shared: !is_ip(name) && !is_public_suffix(name),
+            includes_subdomains: !is_ip(name) && !is_public_suffix(name),
             all_root_paths: true,
             any_secure: false,
             any_user_set: false,
@@ -49,7 +53,7 @@ impl Site {
         }
     }
 
-    /// The registrable domain, which every cookie's domain ends in.
+    /// The name of the site, which is a suffix of the domain of each cookie.
     pub(super) fn name(&self) -> &str {
         let first = self.cookies.first().map_or("", StoredCookie::domain);
         &first[first.len().saturating_sub(usize::from(self.name_len))..]
@@ -68,25 +72,27 @@ impl Site {
         self.earliest
     }
 
-    /// Whether this is the site of a host or domain.
-    pub(super) fn owns(&self, host: &str) -> bool {
+    /// Whether a host or domain belongs to the site.
+    pub(super) fn contains_host(&self, host: &str) -> bool {
         let name = self.name_bytes();
-        if self.shared { domain_matches(host, name) } else { host.as_bytes() == name }
+        if self.includes_subdomains { domain_matches(host, name) } else { host.as_bytes() == name }
     }
 
-    /// Returns the compiled header, or `None` if there is none for this target or its time is up.
-    pub(super) fn compiled(
+    /// Returns the cached header, or `None` if there is none for this URL or it has expired.
+    pub(super) fn cached_header(
         &mut self,
-        target: &CookieUrl<'_>,
+        url: &CookieUrl<'_>,
         used: EventTime,
         clock: impl FnOnce() -> Timestamp,
     ) -> Option<Option<HeaderValue>> {
-        let at = self.find_header(target)?;
+        let at = self.find_header(url)?;
         self.headers[at].read(used, clock)
     }
 
-    /// The same for the authority of a URI as it is written, where paths make no difference. `None`: read it as a target.
-    pub(super) fn compiled_for(
+    /// Like [`cached_header`](Self::cached_header), for an unparsed authority.
+    ///
+    /// Also returns `None` if the header depends on the path, or the authority must be parsed.
+    pub(super) fn cached_header_for(
         &mut self,
         authority: &str,
         encrypted: bool,
@@ -99,9 +105,9 @@ impl Site {
         self.headers.iter_mut().find(|header| header.is_for(authority, encrypted))?.read(used, clock)
     }
 
-    fn find_header(&self, target: &CookieUrl<'_>) -> Option<usize> {
-        let same = |header: &CompiledHeader| {
-            header.live && header.secure == target.is_secure() && header.host() == target.host().as_bytes()
+    fn find_header(&self, url: &CookieUrl<'_>) -> Option<usize> {
+        let same = |header: &CachedHeader| {
+            header.live && header.secure == url.is_secure() && header.host() == url.host().as_bytes()
         };
         if self.all_root_paths {
             return self.headers.iter().position(same);
@@ -109,28 +115,28 @@ impl Site {
         if !self.headers.iter().any(same) {
             return None;
         }
-        let carried = self.carried(target)?;
+        let carried = self.carried(url)?;
         self.headers.iter().position(|header| header.carried == carried && same(header))
     }
 
-    /// The set of cookies that a request carries, unless there are too many to tell apart.
-    fn carried(&self, target: &CookieUrl<'_>) -> Option<u64> {
+    /// The set of cookies that a request carries, or `None` if they do not fit into 64 bits.
+    fn carried(&self, url: &CookieUrl<'_>) -> Option<u64> {
         if self.cookies.len() > 64 {
             return None;
         }
         let mut carried = 0;
         for (at, cookie) in self.cookies.iter().enumerate() {
-            carried |= u64::from(self.sends(cookie, target, Timestamp::MIN)) << at;
+            carried |= u64::from(self.sends(cookie, url, Timestamp::MIN)) << at;
         }
         Some(carried)
     }
 
-    /// Writes the header anew and keeps it.
-    pub(super) fn compile(&mut self, target: &CookieUrl<'_>, used: EventTime) -> Option<HeaderValue> {
-        // Exact if all of the site goes there, as it mostly does.
+    /// Writes the header and caches it.
+    pub(super) fn write_header(&mut self, url: &CookieUrl<'_>, used: EventTime) -> Option<HeaderValue> {
+        // Exact if the request carries all cookies of the site, as most requests do.
         let mut writer = HeaderWriter::with_capacity(self.pairs_len as usize);
         let (mut carried, mut expires_at) = (0, Timestamp::MAX);
-        match self.together(target) {
+        match self.sends_all(url) {
             Some(true) => {
                 self.cookies.iter().for_each(|cookie| writer.push(cookie.pair()));
                 carried = u64::MAX;
@@ -139,7 +145,7 @@ impl Site {
             Some(false) => {}
             None => {
                 for (at, cookie) in self.cookies.iter().enumerate() {
-                    if self.sends(cookie, target, Timestamp::MIN) {
+                    if self.sends(cookie, url, Timestamp::MIN) {
                         writer.push(cookie.pair());
                         expires_at = expires_at.min(cookie.expires_at());
                         carried |= 1_u64.checked_shl(at as u32).unwrap_or(0);
@@ -149,15 +155,15 @@ impl Site {
         }
         let value = writer.finish();
         if !self.all_root_paths && self.cookies.len() > 64 {
-            // Too many to tell one path's from another's.
-            self.record_use_of(target, used);
+            // The headers of different paths cannot be told apart, so this one is not cached.
+            self.record_use_of(url, used);
             return value;
         }
-        let at = self.header_index(target);
+        let at = self.header_index(url);
         let header = &mut self.headers[at];
-        header.secure = target.is_secure();
+        header.secure = url.is_secure();
         header.carried = carried;
-        // Cloned once here, so that the bytes are shared already when the first hit comes.
+        // The first clone of `Bytes` allocates, so clone here and not at the first cache hit.
         header.value = value.clone();
         header.expires_at = expires_at;
         header.used = used;
@@ -165,14 +171,14 @@ impl Site {
         value
     }
 
-    /// Finds a place for the header of a target: its own, a spent one, a new one, or the least
-    /// used one's.
-    fn header_index(&mut self, target: &CookieUrl<'_>) -> usize {
-        let empty = |header: &CompiledHeader| !header.live && header.host() == target.host().as_bytes();
-        if let Some(at) = self.find_header(target).or_else(|| self.headers.iter().position(empty)) {
+    /// Finds the entry for a new header: the one it replaces, an invalid entry of the host, a new
+    /// entry, or the least recently used one.
+    fn header_index(&mut self, url: &CookieUrl<'_>) -> usize {
+        let empty = |header: &CachedHeader| !header.live && header.host() == url.host().as_bytes();
+        if let Some(at) = self.find_header(url).or_else(|| self.headers.iter().position(empty)) {
             return at;
         }
-        let new = CompiledHeader::empty(target.host());
+        let new = CachedHeader::empty(url.host());
         if self.headers.len() < Self::MAX_HEADERS {
             self.headers.reserve_exact(1);
             self.headers.push(new);
@@ -186,34 +192,34 @@ impl Site {
         least
     }
 
-    /// The cookies of a request, in sending order, without those that have ended at `now`.
+    /// The cookies of a request that have not expired at `now`, in the order in which they are sent.
     pub(super) fn matching<'s, 't, 'u>(
         &'s self,
-        target: &'t CookieUrl<'u>,
+        url: &'t CookieUrl<'u>,
         now: Timestamp,
     ) -> impl Iterator<Item = &'s StoredCookie> + use<'s, 't, 'u> {
-        self.cookies.iter().filter(move |cookie| self.sends(cookie, target, now))
+        self.cookies.iter().filter(move |cookie| self.sends(cookie, url, now))
     }
 
-    /// Whether all of the cookies go to a target or none does; `None` if each has to be asked.
-    fn together(&self, target: &CookieUrl<'_>) -> Option<bool> {
+    /// Whether a request carries all cookies or none, or `None` if each must be checked.
+    fn sends_all(&self, url: &CookieUrl<'_>) -> Option<bool> {
         let first = self.cookies.first()?;
-        let same_reach = self.same_reach && self.all_root_paths && (target.is_secure() || !self.any_secure);
-        same_reach.then(|| first.reaches(target.host(), target.is_secure()))
+        let same_reach = self.same_reach && self.all_root_paths && (url.is_secure() || !self.any_secure);
+        same_reach.then(|| first.reaches(url.host(), url.is_secure()))
     }
 
-    fn sends(&self, cookie: &StoredCookie, target: &CookieUrl<'_>, now: Timestamp) -> bool {
-        let (host, secure) = (target.host(), target.is_secure());
+    fn sends(&self, cookie: &StoredCookie, url: &CookieUrl<'_>, now: Timestamp) -> bool {
+        let (host, secure) = (url.host(), url.is_secure());
         cookie.reaches(host, secure)
-            && (self.all_root_paths || path_matches(target.path().as_bytes(), cookie.path_bytes()))
+            && (self.all_root_paths || path_matches(url.path().as_bytes(), cookie.path_bytes()))
             && !cookie.is_expired(now)
             && !(self.any_user_set && self.is_shadowed(cookie, host, secure, now))
     }
 
-    /// Whether a narrower cookie of the same name and path goes to this host in its place.
+    /// Whether a narrower cookie with the same name and path is sent to this host instead.
     ///
-    /// Responses may set such pairs and get both back, as the RFC says. As soon as one of a pair
-    /// was given by the user, only one is sent: `insert` has seen to it that the narrower is newer.
+    /// If responses set such a pair, both are sent, as the RFC requires. If the user set one of
+    /// them, only the narrower one is sent, which is the newer one because of `insert`.
     fn is_shadowed(&self, cookie: &StoredCookie, host: &str, secure: bool, now: Timestamp) -> bool {
         self.cookies.iter().any(|other| {
             (cookie.is_user_set() || other.is_user_set())
@@ -225,15 +231,15 @@ impl Site {
         })
     }
 
-    fn record_use_of(&mut self, target: &CookieUrl<'_>, used: EventTime) {
+    fn record_use_of(&mut self, url: &CookieUrl<'_>, used: EventTime) {
         for cookie in &mut self.cookies {
-            if cookie.matches(target) {
+            if cookie.matches(url) {
                 cookie.set_used(used);
             }
         }
     }
 
-    /// Passes the last use of a header on to the cookies it carries.
+    /// Copies the time of last use from a header to the cookies in it.
     fn record_use(&mut self, header: usize) {
         let header = &self.headers[header];
         if !header.live {
@@ -251,7 +257,7 @@ impl Site {
         }
     }
 
-    /// Drops the compiled headers, as every change of the cookies must.
+    /// Invalidates the cached headers. Each change of the cookies must do this.
     pub(super) fn clear_headers(&mut self) {
         for at in 0..self.headers.len() {
             self.record_use(at);
@@ -261,25 +267,27 @@ impl Site {
         }
     }
 
-    /// Sets the cookie again that the same `Set-Cookie` has set, but maybe for the value, if no rule needs it read again.
+    /// Updates the cookie that an equal `Set-Cookie` header has set, apart from the value.
     ///
-    /// Returns the place, and whether the value is another one.
+    /// Returns the index of the cookie and whether the value has changed, or `None` if the header
+    /// must be parsed.
     pub(super) fn refresh(
         &mut self,
-        fingerprint: u64,
+        fingerprint: NonZeroU64,
         value: &[u8],
-        target: &CookieUrl<'_>,
+        url: &CookieUrl<'_>,
         now: Timestamp,
         used: EventTime,
     ) -> Option<(usize, bool)> {
-        // The same bytes may have to be refused by now.
-        if self.any_secure && !target.is_secure() {
+        // A `Secure` cookie that was set in the meantime may require a rejection.
+        if self.any_secure && !url.is_secure() {
             return None;
         }
-        let at = self.cookies.iter().position(|cookie| cookie.fingerprint() == fingerprint)?;
-        // Or they may have to take a given cookie's place.
-        let given = |other: &StoredCookie| other.is_user_set() && other.same_name_and_path(&self.cookies[at]);
-        if self.any_user_set && self.cookies.iter().any(given) {
+        let at = self.cookies.iter().position(|cookie| cookie.fingerprint() == Some(fingerprint))?;
+        // The cookie may have to displace one that the user set.
+        let conflicts =
+            |other: &StoredCookie| other.is_user_set() && other.same_name_and_path(&self.cookies[at]);
+        if self.any_user_set && self.cookies.iter().any(conflicts) {
             return None;
         }
         let cookie = &mut self.cookies[at];
@@ -291,11 +299,11 @@ impl Site {
         {
             return None;
         }
-        // Headers may end too early, and are then written again; never too late.
+        // Headers may expire too early and are then rewritten, but never too late.
         let expires_at = cookie.expires_at();
         self.earliest = self.earliest.min(expires_at);
         if value_changed {
-            // Neither its key nor its place in the order hangs on the value.
+            // Neither the key nor the position depends on the value.
             cookie.set_value(value);
             self.pairs_len = self.pairs_len + value.len() as u32 - before as u32;
             self.clear_headers();
@@ -310,8 +318,8 @@ impl Site {
     /// Whether a cookie from an insecure connection would hide or replace a `Secure` one:
     /// RFC 6265bis §5.7, step 16.
     ///
-    /// Within one site, as browsers do it: a host that is itself a public suffix has cookies for
-    /// itself alone, and shares none with the sites below it.
+    /// Like browsers, this considers one site only: a host that is a public suffix shares no cookies
+    /// with the sites below it.
     pub(super) fn has_secure_under(&self, new: &StoredCookie) -> bool {
         self.any_secure
             && self.cookies.iter().any(|old| {
@@ -323,7 +331,7 @@ impl Site {
             })
     }
 
-    /// Puts a cookie in its place, instead of the one with the same key, and returns the place.
+    /// Inserts a cookie in sending order, replacing the one with the same key, and returns its index.
     pub(super) fn insert(&mut self, mut cookie: StoredCookie) -> usize {
         self.clear_headers();
         if let Some(at) = self.cookies.iter().position(|old| old.same_key(&cookie)) {
@@ -336,7 +344,7 @@ impl Site {
         let order = cookie.sending_order();
         let at = self.cookies.partition_point(|other| other.sending_order() <= order);
         if self.cookies.len() == self.cookies.capacity() {
-            // Most sites have a few cookies, and most sessions a few sites.
+            // Most sites have few cookies, so grow by half.
             self.cookies.reserve_exact((self.cookies.len() / 2).max(1));
         }
         self.cookies.insert(at, cookie);
@@ -344,57 +352,58 @@ impl Site {
         at
     }
 
-    /// Removes what an expired cookie would have replaced, and returns the one with its key, or
-    /// else another.
-    pub(super) fn remove_like(&mut self, expired: &StoredCookie) -> Option<StoredCookie> {
-        let gone = |old: &StoredCookie| {
-            let given = old.is_user_set() || expired.is_user_set();
-            let same_domain = given && old.domain() == expired.domain();
+    /// Removes the cookies that an expired cookie would have replaced.
+    ///
+    /// Returns the one with the same key, or otherwise any of them.
+    pub(super) fn remove_replaced_by(&mut self, expired: &StoredCookie) -> Option<StoredCookie> {
+        let is_replaced = |old: &StoredCookie| {
+            let is_user_set = old.is_user_set() || expired.is_user_set();
+            let same_domain = is_user_set && old.domain() == expired.domain();
             old.same_key(expired)
                 || displaces(expired, old)
                 || (same_domain && old.same_name_and_path(expired))
         };
-        let found = self.cookies.iter().filter(|old| gone(old));
+        let found = self.cookies.iter().filter(|old| is_replaced(old));
         let removed = found.max_by_key(|old| old.same_key(expired)).cloned();
         if removed.is_some() {
-            self.retain(|old| !gone(old));
+            self.retain(|old| !is_replaced(old));
         }
         removed
     }
 
-    /// Removes what `keep` does not want, and returns how many went.
+    /// Removes the cookies for which `keep` returns `false`, and returns their number.
     pub(super) fn retain(&mut self, keep: impl FnMut(&StoredCookie) -> bool) -> usize {
         let kept: Vec<bool> = self.cookies.iter().map(keep).collect();
-        let gone = kept.iter().filter(|&&kept| !kept).count();
-        if gone > 0 {
-            // Headers know their cookies by place, so they go first.
+        let removed = kept.iter().filter(|&&kept| !kept).count();
+        if removed > 0 {
+            // Headers refer to cookies by index, so clear them before the indices change.
             self.clear_headers();
             let mut kept = kept.into_iter();
             self.cookies.retain(|_| kept.next() != Some(false));
             self.update_summary();
         }
-        gone
+        removed
     }
 
-    /// Removes expired cookies if there can be some, and returns how many went.
+    /// Removes the expired cookies, and returns their number.
     pub(super) fn remove_expired(&mut self, now: Timestamp) -> usize {
         if now < self.earliest {
             return 0;
         }
-        let gone = self.retain(|cookie| !cookie.is_expired(now));
-        // Nothing may have gone: the bound was too low.
+        let removed = self.retain(|cookie| !cookie.is_expired(now));
+        // If nothing was removed, the lower bound was too low.
         self.update_summary();
-        gone
+        removed
     }
 
-    /// Removes the cookie that makes room first: §5.7 names those that are not `Secure` before
-    /// the others, and within each the least recently used.
+    /// Evicts the next cookie in the order of §5.7: first those that are not `Secure`, and among
+    /// these the least recently used one.
     ///
-    /// The newcomer is spared, or it could not be told what became of it.
-    pub(super) fn evict_one(&mut self, spared: &StoredCookie) {
+    /// `kept`, the newest cookie, is not evicted, because the caller returns a reference to it.
+    pub(super) fn evict_one(&mut self, kept: &StoredCookie) {
         self.clear_headers();
         let victim = (0..self.cookies.len())
-            .filter(|&at| !self.cookies[at].same_key(spared))
+            .filter(|&at| !self.cookies[at].same_key(kept))
             .min_by_key(|&at| (self.cookies[at].secure(), self.cookies[at].used()));
         if let Some(at) = victim {
             self.cookies.remove(at);
@@ -402,23 +411,22 @@ impl Site {
         }
     }
 
-    /// Brings what is known of all cookies up to date with them.
+    /// Recomputes the fields that summarise all cookies.
     fn update_summary(&mut self) {
         self.earliest = Timestamp::MAX;
         self.pairs_len = 0;
         (self.all_root_paths, self.any_secure, self.any_user_set) = (true, false, false);
-        let reach = |cookie: &StoredCookie| cookie.flags().has(Flags::HOST_ONLY);
         self.same_reach = true;
         for cookie in &self.cookies {
             let first = &self.cookies[0];
             self.same_reach = self.same_reach
-                && reach(cookie) == reach(first)
+                && cookie.host_only() == first.host_only()
                 && cookie.domain_bytes() == first.domain_bytes();
             self.earliest = self.earliest.min(cookie.expires_at());
             self.all_root_paths &= cookie.path_bytes() == b"/";
             self.pairs_len += cookie.pair().len() as u32 + 2;
             self.any_secure |= cookie.secure();
-            self.any_user_set |= cookie.flags().has(Flags::USER_SET);
+            self.any_user_set |= cookie.is_user_set();
         }
         self.same_reach &= !self.any_user_set;
         if self.cookies.capacity() > 8 && self.cookies.len() < self.cookies.capacity() / 4 {
@@ -427,11 +435,12 @@ impl Site {
     }
 }
 
-/// Whether a newcomer takes the place of what is the same cookie to the user.
+/// Whether a new cookie displaces one that is the same cookie from the user's point of view.
 ///
-/// The ancestor's trouble with dots: of two cookies with one name and path, one of them given by
-/// the user, what the newer covers goes. What is broader stays for the hosts that only it
-/// reaches, and is not sent where the newer is.
+/// If two cookies have the same name and path and the user set one of them, the newer cookie
+/// displaces the other if it covers it. A broader old cookie stays for the hosts that only it
+/// reaches, and is shadowed elsewhere. Without this rule, cookies that differ in the domain only
+/// (`example.com` and `.www.example.com`) would be sent together.
 fn displaces(new: &StoredCookie, old: &StoredCookie) -> bool {
     (new.is_user_set() || old.is_user_set()) && old.same_name_and_path(new) && new.covers(old)
 }

@@ -14,14 +14,6 @@ use tower_client_sessions::{
 use crate::embedded::{Site, SiteConfig};
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
-const ALL: [CookieFormat; 6] = [
-    CookieFormat::Netscape,
-    CookieFormat::Playwright,
-    CookieFormat::DevTools,
-    CookieFormat::ChromeCookies,
-    CookieFormat::SetCookie,
-    CookieFormat::CookieStore,
-];
 
 #[track_caller]
 fn read(format: CookieFormat, text: &str) -> Vec<StoredCookie> {
@@ -86,7 +78,7 @@ fn as_precise_as(format: CookieFormat, cookie: &StoredCookie) -> String {
 proptest! {
     #[test]
     fn what_goes_out_comes_in_again_or_is_reported(cookie in cookie()) {
-        for format in ALL {
+        for &format in CookieFormat::ALL {
             let (text, report) = format.write(std::slice::from_ref(&cookie));
             let back = read(format, &text);
             prop_assert_eq!(back.len(), report.converted(), "{:?} {}", format, text);
@@ -104,7 +96,7 @@ proptest! {
 
     #[test]
     fn many_come_in_again_in_their_order(cookies in prop::collection::vec(cookie(), 0..20)) {
-        for format in ALL {
+        for &format in CookieFormat::ALL {
             let kept: Vec<_> = cookies.iter().filter(|cookie| format.write(std::slice::from_ref(cookie)).1.is_lossless()).cloned().collect();
             let (text, report) = format.write(&kept);
             // `cookie_store` has one place for a cookie of a host and one of its domain.
@@ -120,7 +112,7 @@ proptest! {
     #[test]
     fn no_text_panics(text in "[\\[{\"a-z#\t:,;=0-9}\\] \n./]{0,200}") {
         let _ = ImportedCookies::detect(&text, NOW);
-        for format in ALL {
+        for &format in CookieFormat::ALL {
             let _ = ImportedCookies::read(format, &text, NOW);
         }
     }
@@ -292,7 +284,7 @@ fn cookie_store_reads_and_writes_what_we_write_and_read() {
     let error =
         ImportedCookies::read(CookieFormat::CookieStore, &lines.replacen("\"Suffix\"", "\"Sufix\"", 1), NOW)
             .unwrap_err();
-    assert_eq!((error.kind(), error.field()), (FormatErrorKind::Field, Some("domain")));
+    assert_eq!((error.kind(), error.field()), (FormatErrorKind::InvalidField, Some("domain")));
     assert!(error.line().is_some());
 }
 
@@ -326,7 +318,7 @@ fn what_a_format_cannot_hold_is_reported() {
 
 #[test]
 fn the_first_mistake_is_told_with_its_place_and_without_values() {
-    use FormatErrorKind::{Field, InvalidCookie, MissingField, NoUrl, Syntax, Unknown};
+    use FormatErrorKind::{InvalidCookie, InvalidField, MissingField, NoUrl, Syntax, Unknown};
     let good = "x.example\tFALSE\t/\tFALSE\t0\tn\tsecret\n";
     let entry = |more: &str| format!(r#"[{{"name": "n", "value": "secret", "domain": "x.example"{more}}}]"#);
     let second = |more: &str| entry("").replace(']', &format!(", {}", &entry(more)[1..]));
@@ -336,7 +328,7 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
         (
             CookieFormat::Netscape,
             good.replacen("FALSE", "secret", 1),
-            Field,
+            InvalidField,
             Some(1),
             None,
             Some("include subdomains"),
@@ -344,7 +336,7 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
         (
             CookieFormat::Netscape,
             format!("#\n\n{}", good.replace("\t0\t", "\tsecret\t")),
-            Field,
+            InvalidField,
             Some(3),
             None,
             Some("expires"),
@@ -353,11 +345,18 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
         (CookieFormat::Playwright, "{\"cookies\": {}}".into(), Syntax, None, None, None),
         (CookieFormat::Playwright, "{\"cookies\": [\n".into(), Syntax, Some(2), None, None),
         (CookieFormat::Playwright, "[\"secret\"]".into(), Syntax, None, Some(1), None),
-        (CookieFormat::DevTools, second(r#", "expires": "secret""#), Field, None, Some(2), Some("expires")),
+        (
+            CookieFormat::DevTools,
+            second(r#", "expires": "secret""#),
+            InvalidField,
+            None,
+            Some(2),
+            Some("expires"),
+        ),
         (
             CookieFormat::DevTools,
             second(r#", "sameSite": "unspecified""#),
-            Field,
+            InvalidField,
             None,
             Some(2),
             Some("sameSite"),
@@ -374,12 +373,19 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
         (
             CookieFormat::ChromeCookies,
             second(r#", "sameSite": "None""#),
-            Field,
+            InvalidField,
             None,
             Some(2),
             Some("sameSite"),
         ),
-        (CookieFormat::ChromeCookies, second(r#", "secure": 1"#), Field, None, Some(2), Some("secure")),
+        (
+            CookieFormat::ChromeCookies,
+            second(r#", "secure": 1"#),
+            InvalidField,
+            None,
+            Some(2),
+            Some("secure"),
+        ),
         (
             CookieFormat::DevTools,
             format!("{}{}", "[".repeat(1_000_000), "]".repeat(1_000_000)),
@@ -398,7 +404,14 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
             None,
         ),
         (CookieFormat::SetCookie, "# https://\nsid=secret".into(), InvalidCookie, Some(1), None, None),
-        (CookieFormat::CookieStore, "[{\"raw_cookie\": 1}]".into(), Field, None, Some(1), Some("raw_cookie")),
+        (
+            CookieFormat::CookieStore,
+            "[{\"raw_cookie\": 1}]".into(),
+            InvalidField,
+            None,
+            Some(1),
+            Some("raw_cookie"),
+        ),
     ] {
         let sessions = Sessions::new();
         let session = sessions.session("a");

@@ -1,10 +1,13 @@
-//! Why a text could not be read as cookies.
+//! [`FormatError`]: why a text was not read as cookies.
 
 use std::{error::Error, fmt};
 
 use crate::cookies::CookieError;
 
-/// Why a text could not be read as cookies: the rule, and the line or the entry. Never a cookie's value.
+/// A text could not be read as cookies.
+///
+/// The error has the [kind](Self::kind) and the line, entry and field that it is about. It never
+/// contains the value of a cookie.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FormatError(Box<Inner>);
 
@@ -18,53 +21,68 @@ struct Inner {
     source: Option<CookieError>,
 }
 
-/// What a [`FormatError`] is about.
+/// The kind of a [`FormatError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FormatErrorKind {
     /// The text is in none of the formats.
     Unknown,
-    /// The text, or an entry of it, is not in the format.
+    /// The text or an entry does not have the syntax of the format.
     Syntax,
     /// A field is missing.
     MissingField,
-    /// A field is not what it has to be.
-    Field,
-    /// The cookie breaks a rule; the source says which.
+    /// A field has an invalid value.
+    InvalidField,
+    /// The cookie violates a rule. The source of the error names it.
     InvalidCookie,
     /// A `Set-Cookie` line comes before any URL.
     NoUrl,
 }
 
 impl FormatError {
-    pub(super) fn new(kind: FormatErrorKind, expected: &'static str) -> Self {
-        Self(Box::new(Inner { kind, line: None, entry: None, field: None, expected, source: None }))
+    fn new(kind: FormatErrorKind) -> Self {
+        Self(Box::new(Inner { kind, line: None, entry: None, field: None, expected: "", source: None }))
+    }
+
+    pub(super) fn unknown() -> Self {
+        Self::new(FormatErrorKind::Unknown)
+    }
+
+    pub(super) fn no_url() -> Self {
+        Self::new(FormatErrorKind::NoUrl)
+    }
+
+    pub(super) fn syntax(expected: &'static str) -> Self {
+        let mut error = Self::new(FormatErrorKind::Syntax);
+        error.0.expected = expected;
+        error
     }
 
     pub(super) fn missing(field: &'static str) -> Self {
-        let mut error = Self::new(FormatErrorKind::MissingField, "");
+        let mut error = Self::new(FormatErrorKind::MissingField);
         error.0.field = Some(field);
         error
     }
 
-    pub(super) fn bad_field(field: &'static str, expected: &'static str) -> Self {
-        let mut error = Self::new(FormatErrorKind::Field, expected);
+    pub(super) fn invalid_field(field: &'static str, expected: &'static str) -> Self {
+        let mut error = Self::new(FormatErrorKind::InvalidField);
         error.0.field = Some(field);
+        error.0.expected = expected;
         error
     }
 
     pub(super) fn invalid_cookie(source: CookieError) -> Self {
-        let mut error = Self::new(FormatErrorKind::InvalidCookie, "");
+        let mut error = Self::new(FormatErrorKind::InvalidCookie);
         error.0.source = Some(source);
         error
     }
 
     pub(super) fn json(error: &serde_json::Error) -> Self {
-        let expected = if error.is_eof() { "JSON, which does not end here" } else { "JSON" };
-        Self::new(FormatErrorKind::Syntax, expected).at_line(error.line())
+        let expected = if error.is_eof() { "more JSON, but the text ends" } else { "JSON" };
+        Self::syntax(expected).at_line(error.line())
     }
 
-    /// Gives it the line, unless a place within a longer text is what it has.
+    /// Sets the line. It replaces the line within an entry by that of the whole text.
     pub(super) fn at_line(mut self, line: usize) -> Self {
         self.0.line = Some(line);
         self
@@ -75,7 +93,7 @@ impl FormatError {
         self
     }
 
-    /// Returns what the error is about.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> FormatErrorKind {
         self.0.kind
     }
@@ -90,7 +108,7 @@ impl FormatError {
         self.0.entry
     }
 
-    /// Returns the field.
+    /// Returns the name of the field.
     pub fn field(&self) -> Option<&'static str> {
         self.0.field
     }
@@ -106,16 +124,16 @@ impl fmt::Display for FormatError {
             write!(f, "entry {entry}: ")?;
         }
         if let Some(field) = field {
-            write!(f, "{field}: ")?;
+            write!(f, "field `{field}`: ")?;
         }
         match kind {
-            FormatErrorKind::Unknown => f.write_str("no known format of cookies; say which it is"),
-            FormatErrorKind::Syntax | FormatErrorKind::Field => write!(f, "expected {expected}"),
-            FormatErrorKind::MissingField => f.write_str("is missing"),
-            FormatErrorKind::InvalidCookie => f.write_str("cannot be a cookie here"),
-            FormatErrorKind::NoUrl => f.write_str(
-                "no URL is known that sets this; give one, or write it as a comment before: # https://…",
-            ),
+            FormatErrorKind::Unknown => f.write_str("unrecognised cookie format; specify one"),
+            FormatErrorKind::Syntax | FormatErrorKind::InvalidField => write!(f, "expected {expected}"),
+            FormatErrorKind::MissingField => f.write_str("missing"),
+            FormatErrorKind::InvalidCookie => f.write_str("invalid cookie"),
+            FormatErrorKind::NoUrl => {
+                f.write_str("no URL for this `Set-Cookie`; pass one, or add a comment above it: # https://…")
+            }
         }
     }
 }

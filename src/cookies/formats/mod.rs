@@ -1,4 +1,6 @@
-//! Cookies as browsers and their tools exchange them.
+//! Cookies in the formats of browsers and tools.
+//!
+//! A format is a [`Codec`] in a file of its own, and a line in the list of [`CookieFormat`].
 
 mod cookie_store_json;
 mod error;
@@ -6,194 +8,251 @@ mod json;
 mod netscape;
 mod set_cookie;
 
+use serde_json::Value;
+
 pub use self::error::{FormatError, FormatErrorKind};
 use super::{ConversionReport, Jar, LossReason, SameSite, StoredCookie, Timestamp};
 
-/// A form in which browsers and their tools exchange cookies.
-///
-/// [`ImportedCookies`] are read from any [`CookieFormat`]: all of a text or, with the line or the entry of the first mistake, nothing. They
-/// become a session's by [`Session::import`](crate::Session::import) or [`replace`](crate::Session::replace).
-/// [`Session::export`](crate::Session::export) writes them and reports what the format cannot hold.
-///
-/// | format | host-only | no end | `SameSite` | partition key | what it cannot hold |
-/// |---|---|---|---|---|---|
-/// | [`Netscape`](CookieFormat::Netscape) | second field | 0 | – | – | no name; a tab; parts of seconds |
-/// | [`Playwright`](CookieFormat::Playwright) | no dot | -1 | `Strict`, `Lax`, `None` or missing | yes | |
-/// | [`DevTools`](CookieFormat::DevTools) | no dot | -1 | the same | yes | |
-/// | [`ChromeCookies`](CookieFormat::ChromeCookies) | `hostOnly` | no `expirationDate` | `no_restriction`, `lax`, `strict`, `unspecified` | yes | |
-/// | [`SetCookie`](CookieFormat::SetCookie) | no `Domain` | no `Expires` | the attribute | – | a path with a `;`; parts of seconds |
-/// | [`CookieStore`](CookieFormat::CookieStore) | `HostOnly` | `SessionEnd` | in `raw_cookie` | – | no name; one for a host beside one for its domain |
-///
-/// None holds what is not UTF-8, when a cookie was created and used, or who gave it.
-///
-/// ```
-/// use tower_client_sessions::{Sessions, cookies::{ImportedCookies, CookieFormat}};
-///
-/// let storage_state = r#"{
-///   "cookies": [{"name": "sid", "value": "abc", "domain": ".shop.example", "path": "/", "expires": -1,
-///                "httpOnly": true, "secure": true, "sameSite": "Lax"}],
-///   "origins": []
-/// }"#;
-/// let alice = Sessions::new().session("alice");
-/// alice.replace(ImportedCookies::from_playwright(storage_state)?);
-///
-/// let (text, report) = alice.export(CookieFormat::Netscape);
-/// assert_eq!(text, "# Netscape HTTP Cookie File\n\n#HttpOnly_.shop.example\tTRUE\t/\tTRUE\t0\tsid\tabc\n");
-/// assert_eq!(report.losses()[0].to_string(), "cookie `sid` of shop.example: kept lose_part_if its samesite");
-///
-/// assert_eq!(alice.import(CookieFormat::Netscape, &text)?, 1);
-/// let error = alice.import(CookieFormat::Netscape, "shop.example\tsecret").unwrap_err();
-/// assert_eq!(error.to_string(), "line 1: expected seven fields with tabs between them");
-/// # Ok::<(), tower_client_sessions::cookies::FormatError>(())
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CookieFormat {
-    /// `cookies.txt`: curl, wget, yt-dlp.
-    Netscape,
-    /// Playwright's `storageState`. What it holds of local storage is passed over.
-    Playwright,
-    /// The DevTools protocol's list of cookies, and Puppeteer's.
-    DevTools,
-    /// The list of the extension API `chrome.cookies`, and that of EditThisCookie.
-    ChromeCookies,
-    /// `Set-Cookie` lines, with or without the header's name, after a comment with the URL that they come from: `# https://…`.
-    SetCookie,
-    /// The JSON of the crate `cookie_store`: its list, and its older form of a cookie a line.
-    CookieStore,
+/// Reads and writes one format.
+trait Codec {
+    /// Whether a text looks like this format. It may still have errors.
+    fn detect(&self, sample: &Sample<'_>) -> bool;
+
+    /// Reads all cookies. A `Max-Age` is relative to `now`.
+    fn read(&self, text: &str, now: Timestamp) -> Result<Vec<StoredCookie>, FormatError>;
+
+    /// Writes the cookies, and adds what the format cannot represent to `losses`.
+    fn write(&self, cookies: &[StoredCookie], losses: &mut Losses) -> String;
+}
+
+/// Defines [`CookieFormat`] with the codec of each format. Detection tries them in this order.
+macro_rules! formats {
+    (
+        $(#[$attribute:meta])*
+        pub enum $name:ident {
+            $($(#[$doc:meta])* $format:ident => $codec:expr,)*
+        }
+    ) => {
+        $(#[$attribute])*
+        pub enum $name {
+            $($(#[$doc])* $format,)*
+        }
+
+        impl $name {
+            /// All formats.
+            pub const ALL: &[Self] = &[$(Self::$format),*];
+
+            fn codec(self) -> &'static dyn Codec {
+                match self {
+                    $(Self::$format => &$codec,)*
+                }
+            }
+        }
+    };
+}
+
+formats! {
+    /// A format in which browsers and tools exchange cookies.
+    ///
+    /// [`ImportedCookies::read`] reads all cookies of a text, or fails with the line or entry of the
+    /// first error. [`Session::import`](crate::Session::import) adds cookies to a session, and
+    /// [`Session::replace`](crate::Session::replace) replaces its cookies.
+    /// [`Session::export`](crate::Session::export) writes the cookies of a session, and reports what
+    /// the format cannot represent.
+    ///
+    /// | format | host-only | session cookie | `SameSite` | partition key | not representable |
+    /// |---|---|---|---|---|---|
+    /// | [`Netscape`](CookieFormat::Netscape) | second field | 0 | – | – | nameless cookies; tabs; fractions of seconds |
+    /// | [`Playwright`](CookieFormat::Playwright) | no dot | -1 | `Strict`, `Lax`, `None` or missing | yes | |
+    /// | [`DevTools`](CookieFormat::DevTools) | no dot | -1 | `Strict`, `Lax`, `None` or missing | yes | |
+    /// | [`ChromeCookies`](CookieFormat::ChromeCookies) | `hostOnly` | no `expirationDate` | `no_restriction`, `lax`, `strict`, `unspecified` | yes | |
+    /// | [`SetCookie`](CookieFormat::SetCookie) | no `Domain` | no `Expires` | the attribute | – | a path with a `;`; fractions of seconds |
+    /// | [`CookieStore`](CookieFormat::CookieStore) | `HostOnly` | `SessionEnd` | in `raw_cookie` | – | nameless cookies; a host-only cookie beside one of the domain |
+    ///
+    /// No format can represent cookies that are not UTF-8, the times of creation and use, or whether
+    /// the user set a cookie.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_client_sessions::{Sessions, cookies::{CookieFormat, ImportedCookies}};
+    ///
+    /// let storage_state = r#"{
+    ///   "cookies": [{"name": "sid", "value": "abc", "domain": ".shop.example", "path": "/",
+    ///                "expires": -1, "httpOnly": true, "secure": true, "sameSite": "Lax"}],
+    ///   "origins": []
+    /// }"#;
+    /// let alice = Sessions::new().session("alice");
+    /// alice.replace(ImportedCookies::from_playwright(storage_state)?);
+    ///
+    /// let (text, report) = alice.export(CookieFormat::Netscape);
+    /// assert_eq!(
+    ///     text,
+    ///     "# Netscape HTTP Cookie File\n\n#HttpOnly_.shop.example\tTRUE\t/\tTRUE\t0\tsid\tabc\n",
+    /// );
+    /// assert_eq!(
+    ///     report.losses()[0].to_string(),
+    ///     "cookie `sid` of shop.example: kept without its samesite attribute",
+    /// );
+    ///
+    /// assert_eq!(alice.import(CookieFormat::Netscape, &text)?, 1);
+    /// let error = alice.import(CookieFormat::Netscape, "shop.example\tsecret").unwrap_err();
+    /// assert_eq!(error.to_string(), "line 1: expected seven fields separated by tabs");
+    /// # Ok::<(), tower_client_sessions::cookies::FormatError>(())
+    /// ```
+    #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+    #[non_exhaustive]
+    pub enum CookieFormat {
+        /// A `cookies.txt` file of curl, wget or yt-dlp.
+        Netscape => netscape::Netscape,
+        /// A `storageState` of Playwright. Its local storage is ignored.
+        Playwright => json::Dialect::Playwright,
+        /// A list of cookies of the DevTools protocol or Puppeteer.
+        DevTools => json::Dialect::DevTools,
+        /// A list of cookies of the extension API `chrome.cookies` or of EditThisCookie.
+        ChromeCookies => json::Dialect::ChromeCookies,
+        /// `Set-Cookie` lines, with or without the header name.
+        ///
+        /// A comment with a URL, `# https://…`, names the URL that sets the cookies of the lines below.
+        SetCookie => set_cookie::SetCookieLines,
+        /// The JSON of the crate `cookie_store`: a list, or, in older versions, one cookie per line.
+        CookieStore => cookie_store_json::CookieStoreJson,
+    }
 }
 
 impl CookieFormat {
-    /// The format that a text is in, as its beginning and its fields tell; `None` if it is none.
+    /// Detects the format of a text from its beginning and its fields.
     ///
-    /// That it can be read is not said.
+    /// The text may still have errors. Returns `None` if it is in none of the formats.
     pub fn detect(text: &str) -> Option<Self> {
-        let text = without_bom(text);
-        if text.trim_start().starts_with(['{', '[']) {
-            return match json::parse(text) {
-                Ok(value) => json::detect(&value),
-                Err(_) => cookie_store_json::is_json_lines(text).then_some(Self::CookieStore),
-            };
-        }
-        if netscape::is_format(text) {
-            return Some(Self::Netscape);
-        }
-        set_cookie::is_format(text).then_some(Self::SetCookie)
+        let sample = Sample::new(without_bom(text));
+        Self::ALL.iter().copied().find(|format| format.codec().detect(&sample))
     }
 
-    /// Writes cookies, their values included, and reports what the format cannot hold.
+    /// Writes cookies with their values, and reports what the format cannot represent.
     pub fn write(self, cookies: &[StoredCookie]) -> (String, ConversionReport) {
         let mut losses = Losses::default();
-        let text = match self {
-            Self::Netscape => netscape::write(cookies, &mut losses),
-            Self::SetCookie => set_cookie::write(cookies, &mut losses),
-            Self::CookieStore => cookie_store_json::write(cookies, &mut losses),
-            Self::Playwright | Self::DevTools | Self::ChromeCookies => {
-                json::write(self, cookies, &mut losses)
-            }
-        };
+        let text = self.codec().write(cookies, &mut losses);
         (text, losses.0)
     }
 }
 
-/// Cookies that were read from a text, each within the rules, those that have ended included.
+/// A text of an unknown format.
+enum Sample<'t> {
+    /// The text does not begin like JSON.
+    Text(&'t str),
+    /// The text is JSON.
+    Json(&'t str, Value),
+    /// The text begins like JSON, but has errors or consists of several documents.
+    MalformedJson(&'t str),
+}
+
+impl<'t> Sample<'t> {
+    fn new(text: &'t str) -> Self {
+        if !text.trim_start().starts_with(['{', '[']) {
+            return Self::Text(text);
+        }
+        match json::parse(text) {
+            Ok(value) => Self::Json(text, value),
+            Err(_) => Self::MalformedJson(text),
+        }
+    }
+}
+
+/// The cookies of a text.
 ///
-/// As a [`Jar`], they are those that have not ended by the system's clock.
+/// Each cookie is valid, but may have expired. The conversion to a [`Jar`] omits the cookies that
+/// have expired by the system clock.
 #[derive(Clone, Debug, Default)]
 pub struct ImportedCookies {
     cookies: Vec<StoredCookie>,
 }
 
 impl ImportedCookies {
-    /// Reads cookies in `format`; `now` is what a `Max-Age` counts from.
+    /// Reads cookies in `format`. A `Max-Age` is relative to `now`.
     ///
     /// # Errors
     ///
-    /// The first mistake, with its line or entry.
+    /// Returns the first error, with its line or entry.
     pub fn read(format: CookieFormat, text: &str, now: Timestamp) -> Result<Self, FormatError> {
-        let text = without_bom(text);
-        let cookies = match format {
-            CookieFormat::Netscape => netscape::read(text),
-            CookieFormat::SetCookie => set_cookie::read(text, None, now),
-            CookieFormat::CookieStore => cookie_store_json::read(text),
-            CookieFormat::Playwright | CookieFormat::DevTools | CookieFormat::ChromeCookies => {
-                json::read(format, text)
-            }
-        };
-        cookies.map(|cookies| Self { cookies })
+        let cookies = format.codec().read(without_bom(text), now)?;
+        Ok(Self { cookies })
     }
 
-    /// Reads cookies in whichever format the text is.
+    /// Reads cookies and [detects](CookieFormat::detect) their format.
     ///
     /// # Errors
     ///
-    /// If it is in none, or as [`read`](Self::read).
+    /// Returns [`Unknown`](FormatErrorKind::Unknown) if no format matches, or an error of
+    /// [`read`](Self::read).
     pub fn detect(text: &str, now: Timestamp) -> Result<Self, FormatError> {
-        let format =
-            CookieFormat::detect(text).ok_or_else(|| FormatError::new(FormatErrorKind::Unknown, ""))?;
+        let format = CookieFormat::detect(text).ok_or_else(FormatError::unknown)?;
         Self::read(format, text, now)
     }
 
-    /// Reads Playwright's `storageState`.
+    /// Reads a `storageState` of Playwright.
     ///
     /// # Errors
     ///
-    /// The first mistake, with its entry.
+    /// Returns the first error, with its entry.
     pub fn from_playwright(text: &str) -> Result<Self, FormatError> {
         Self::read(CookieFormat::Playwright, text, Timestamp::MIN)
     }
 
-    /// Reads a `cookies.txt`.
+    /// Reads a `cookies.txt` file.
     ///
     /// # Errors
     ///
-    /// The first mistake, with its line.
+    /// Returns the first error, with its line.
     pub fn from_netscape(text: &str) -> Result<Self, FormatError> {
         Self::read(CookieFormat::Netscape, text, Timestamp::MIN)
     }
 
-    /// Reads the list of `chrome.cookies` or EditThisCookie.
+    /// Reads a list of cookies of `chrome.cookies` or EditThisCookie.
     ///
     /// # Errors
     ///
-    /// The first mistake, with its entry.
+    /// Returns the first error, with its entry.
     pub fn from_chrome(text: &str) -> Result<Self, FormatError> {
         Self::read(CookieFormat::ChromeCookies, text, Timestamp::MIN)
     }
 
-    /// Reads the DevTools protocol's list, or Puppeteer's.
+    /// Reads a list of cookies of the DevTools protocol or Puppeteer.
     ///
     /// # Errors
     ///
-    /// The first mistake, with its entry.
+    /// Returns the first error, with its entry.
     pub fn from_devtools(text: &str) -> Result<Self, FormatError> {
         Self::read(CookieFormat::DevTools, text, Timestamp::MIN)
     }
 
-    /// Reads `Set-Cookie` lines, with or without the header's name, as `url` sends them.
+    /// Reads `Set-Cookie` lines of a response from `url`, with or without the header name.
     ///
     /// # Errors
     ///
-    /// The first mistake, with its line; or the URL.
+    /// Returns the first error, with its line, or the error of the URL.
     pub fn from_set_cookie(text: &str, url: &str, now: Timestamp) -> Result<Self, FormatError> {
-        set_cookie::read(without_bom(text), Some(url), now).map(|cookies| Self { cookies })
+        let cookies = set_cookie::read(without_bom(text), Some(url), now)?;
+        Ok(Self { cookies })
     }
 
-    /// The cookies, in the order of the text.
+    /// Returns the cookies in the order of the text.
     pub fn as_slice(&self) -> &[StoredCookie] {
         &self.cookies
     }
 
-    /// Puts them into a jar as given by the user, and returns how many have not ended at `now`.
+    /// Inserts the cookies into a jar as set by the user.
+    ///
+    /// Returns the number of cookies that have not expired at `now`.
     pub fn insert_into(self, jar: &mut Jar, now: Timestamp) -> usize {
-        let mut put = 0;
+        let mut inserted = 0;
         for cookie in self.cookies {
             if !cookie.is_expired(now) {
                 jar.insert(cookie, now);
-                put += 1;
+                inserted += 1;
             }
         }
-        put
+        inserted
     }
 }
 
@@ -212,8 +271,8 @@ impl From<Vec<StoredCookie>> for ImportedCookies {
     }
 }
 
-/// Those that have not ended by the system's clock.
 impl From<ImportedCookies> for Jar {
+    /// Omits the cookies that have expired by the system clock.
     fn from(cookies: ImportedCookies) -> Self {
         let mut jar = Self::default();
         cookies.insert_into(&mut jar, Timestamp::now());
@@ -221,15 +280,15 @@ impl From<ImportedCookies> for Jar {
     }
 }
 
-/// A text without the mark that some editors put in front.
+/// Strips the byte order mark that some editors write.
 fn without_bom(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// The last moment that a cookie can end at; the one after it stands for no end.
+/// The latest expiry time. [`Timestamp::MAX`] means that a cookie does not expire.
 const LATEST: Timestamp = Timestamp::from_millis(i64::MAX - 1);
 
-/// A cookie as an entry says it.
+/// A cookie as an entry describes it, before validation.
 struct CookieDraft<'d> {
     name: &'d str,
     value: &'d str,
@@ -261,7 +320,7 @@ impl Default for CookieDraft<'_> {
 }
 
 impl CookieDraft<'_> {
-    /// Judges it; what has a partition key is partitioned.
+    /// Validates the cookie. A cookie with a partition key is partitioned.
     fn build(self) -> Result<StoredCookie, FormatError> {
         let partitioned = self.partition_key.is_some();
         self.build_partitioned(partitioned)
@@ -285,32 +344,32 @@ impl CookieDraft<'_> {
     }
 }
 
-/// The report, while it is written.
+/// The losses of a conversion in progress.
 #[derive(Default)]
 struct Losses(ConversionReport);
 
 impl Losses {
-    /// Name, value and path as text, or notes that one of them is none.
+    /// Returns name, value and path as text, or records a loss if one of them is not UTF-8.
     fn texts<'c>(&mut self, cookie: &'c StoredCookie) -> Option<(&'c str, &'c str, &'c str)> {
         let texts = cookie.name().zip(cookie.value()).zip(cookie.path());
         if texts.is_none() {
-            self.lose(cookie, LossReason::NotUtf8);
+            self.add(cookie, LossReason::NotUtf8);
         }
         texts.map(|((name, value), path)| (name, value, path))
     }
 
-    fn lose(&mut self, cookie: &StoredCookie, reason: LossReason) {
-        self.0.lose(cookie.name_bytes(), cookie.domain(), reason);
+    fn add(&mut self, cookie: &StoredCookie, reason: LossReason) {
+        self.0.add_loss(cookie.name_bytes(), cookie.domain(), reason);
     }
 
-    /// Notes that a cookie comes without a part that it has.
-    fn lose_part_if(&mut self, cookie: &StoredCookie, has: bool, reason: LossReason) {
+    /// Records the loss of an attribute if the cookie `has` it.
+    fn add_if(&mut self, has: bool, cookie: &StoredCookie, reason: LossReason) {
         if has {
-            self.lose(cookie, reason);
+            self.add(cookie, reason);
         }
     }
 
-    fn converted(&mut self) {
+    fn add_converted(&mut self) {
         self.0.add_converted();
     }
 }

@@ -1,24 +1,42 @@
-//! `cookies.txt`, as curl, wget and yt-dlp write and read it: seven fields a line, with tabs between them.
+//! `cookies.txt` of curl, wget and yt-dlp: one cookie per line, in seven fields separated by tabs.
 
-use super::{
-    CookieDraft, LATEST, Losses,
-    error::{FormatError, FormatErrorKind},
-};
+use super::{Codec, CookieDraft, LATEST, Losses, Sample, error::FormatError};
 use crate::cookies::{LossReason, StoredCookie, Timestamp};
 
 const HEADER: &str = "# Netscape HTTP Cookie File\n\n";
 const HTTP_ONLY: &str = "#HttpOnly_";
 
-/// Whether the text says of itself that it is one, or its first line looks like it.
-pub(super) fn is_format(text: &str) -> bool {
-    let says = |line: &str| {
-        line.starts_with("# Netscape HTTP Cookie File") || line.starts_with("# HTTP Cookie File")
-    };
-    text.lines().next().is_some_and(says)
-        || entries(text).next().is_some_and(|(_, _, line)| line.split('\t').count() >= 6)
+pub(super) struct Netscape;
+
+impl Codec for Netscape {
+    /// Looks for the header comment, or for a first line with enough fields.
+    fn detect(&self, sample: &Sample<'_>) -> bool {
+        let Sample::Text(text) = sample else { return false };
+        let is_header = |line: &str| {
+            line.starts_with("# Netscape HTTP Cookie File") || line.starts_with("# HTTP Cookie File")
+        };
+        text.lines().next().is_some_and(is_header)
+            || entries(text).next().is_some_and(|(_, _, line)| line.split('\t').count() >= 6)
+    }
+
+    fn read(&self, text: &str, _now: Timestamp) -> Result<Vec<StoredCookie>, FormatError> {
+        entries(text)
+            .map(|(number, http_only, line)| {
+                read_cookie(line, http_only).map_err(|error| error.at_line(number))
+            })
+            .collect()
+    }
+
+    fn write(&self, cookies: &[StoredCookie], losses: &mut Losses) -> String {
+        let mut text = String::from(HEADER);
+        for cookie in cookies {
+            text.extend(write_cookie(cookie, losses));
+        }
+        text
+    }
 }
 
-/// The lines that hold a cookie, each with its number and whether it is for HTTP alone.
+/// The lines with a cookie, each with its number and whether the cookie is `HttpOnly`.
 fn entries(text: &str) -> impl Iterator<Item = (usize, bool, &str)> {
     (1..).zip(text.lines()).filter_map(|(number, line)| {
         let line = line.strip_suffix('\r').unwrap_or(line);
@@ -29,21 +47,15 @@ fn entries(text: &str) -> impl Iterator<Item = (usize, bool, &str)> {
     })
 }
 
-pub(super) fn read(text: &str) -> Result<Vec<StoredCookie>, FormatError> {
-    entries(text)
-        .map(|(number, http_only, line)| cookie(line, http_only).map_err(|error| error.at_line(number)))
-        .collect()
-}
-
-fn cookie(line: &str, http_only: bool) -> Result<StoredCookie, FormatError> {
+fn read_cookie(line: &str, http_only: bool) -> Result<StoredCookie, FormatError> {
     let fields: Vec<&str> = line.split('\t').collect();
-    // A cookie without a value may come without its field.
+    // Some tools omit the last field if the value is empty.
     let (domain, covers, path, secure, expires, name, value) = match fields[..] {
         [domain, covers, path, secure, expires, name] => (domain, covers, path, secure, expires, name, ""),
         [domain, covers, path, secure, expires, name, value] => {
             (domain, covers, path, secure, expires, name, value)
         }
-        _ => return Err(FormatError::new(FormatErrorKind::Syntax, "seven fields with tabs between them")),
+        _ => return Err(FormatError::syntax("seven fields separated by tabs")),
     };
     let draft = CookieDraft {
         name,
@@ -53,7 +65,7 @@ fn cookie(line: &str, http_only: bool) -> Result<StoredCookie, FormatError> {
         path,
         secure: flag(secure, "secure")?,
         http_only,
-        expires: moment(expires)?,
+        expires: read_expires(expires)?,
         ..CookieDraft::default()
     };
     draft.build()
@@ -63,18 +75,18 @@ fn flag(text: &str, field: &'static str) -> Result<bool, FormatError> {
     match text {
         _ if text.eq_ignore_ascii_case("TRUE") => Ok(true),
         _ if text.eq_ignore_ascii_case("FALSE") => Ok(false),
-        _ => Err(FormatError::bad_field(field, "TRUE or FALSE")),
+        _ => Err(FormatError::invalid_field(field, "TRUE or FALSE")),
     }
 }
 
-/// Seconds since the epoch; 0 and nothing at all mean the end of the session.
-fn moment(text: &str) -> Result<Option<Timestamp>, FormatError> {
-    let wrong = || FormatError::bad_field("expires", "seconds since 1970");
-    // Some write a fraction, and some a moment that no clock reaches.
+/// Reads seconds since the epoch. A session cookie has 0 or an empty field.
+fn read_expires(text: &str) -> Result<Option<Timestamp>, FormatError> {
+    let invalid = || FormatError::invalid_field("expires", "seconds since 1970");
+    // Some tools write a fraction, or a time out of range.
     let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
     let digits = whole.strip_prefix('-').unwrap_or(whole);
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) || (digits.is_empty() && !text.is_empty()) {
-        return Err(wrong());
+        return Err(invalid());
     }
     Ok(match whole.parse::<i64>() {
         Ok(0) => None,
@@ -85,33 +97,30 @@ fn moment(text: &str) -> Result<Option<Timestamp>, FormatError> {
     })
 }
 
-pub(super) fn write(cookies: &[StoredCookie], losses: &mut Losses) -> String {
-    let mut text = String::from(HEADER);
-    for cookie in cookies {
-        let Some((name, value, path)) = losses.texts(cookie) else { continue };
-        if name.is_empty() {
-            losses.lose(cookie, LossReason::Nameless);
-            continue;
-        }
-        if [name, value, path].iter().any(|part| part.contains('\t')) {
-            losses.lose(cookie, LossReason::Tab);
-            continue;
-        }
-        losses.lose_part_if(cookie, cookie.same_site().is_some(), LossReason::SameSite);
-        losses.lose_part_if(cookie, cookie.partitioned(), LossReason::Partitioned);
-        losses.lose_part_if(cookie, cookie.partition_key().is_some(), LossReason::PartitionKey);
-        losses.converted();
-        let word = |on: bool| if on { "TRUE" } else { "FALSE" };
-        // The first second is taken for the end of the session.
-        let expires = cookie.expires().map_or(0, |expires| expires.as_secs().max(1));
-        text.push_str(if cookie.http_only() { HTTP_ONLY } else { "" });
-        text.push_str(if cookie.host_only() { "" } else { "." });
-        text.push_str(&format!(
-            "{}\t{}\t{path}\t{}\t{expires}\t{name}\t{value}\n",
-            cookie.domain(),
-            word(!cookie.host_only()),
-            word(cookie.secure()),
-        ));
+/// Writes the line of a cookie, or records why the format cannot represent it.
+fn write_cookie(cookie: &StoredCookie, losses: &mut Losses) -> Option<String> {
+    let (name, value, path) = losses.texts(cookie)?;
+    if name.is_empty() {
+        losses.add(cookie, LossReason::Nameless);
+        return None;
     }
-    text
+    if [name, value, path].iter().any(|part| part.contains('\t')) {
+        losses.add(cookie, LossReason::Tab);
+        return None;
+    }
+    losses.add_if(cookie.same_site().is_some(), cookie, LossReason::SameSite);
+    losses.add_if(cookie.partitioned(), cookie, LossReason::Partitioned);
+    losses.add_if(cookie.partition_key().is_some(), cookie, LossReason::PartitionKey);
+    losses.add_converted();
+    let boolean = |is_set: bool| if is_set { "TRUE" } else { "FALSE" };
+    // 0 would mark a session cookie.
+    let expires = cookie.expires().map_or(0, |expires| expires.as_secs().max(1));
+    Some(format!(
+        "{http_only}{dot}{domain}\t{subdomains}\t{path}\t{secure}\t{expires}\t{name}\t{value}\n",
+        http_only = if cookie.http_only() { HTTP_ONLY } else { "" },
+        dot = if cookie.host_only() { "" } else { "." },
+        domain = cookie.domain(),
+        subdomains = boolean(!cookie.host_only()),
+        secure = boolean(cookie.secure()),
+    ))
 }

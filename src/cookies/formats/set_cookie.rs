@@ -1,24 +1,53 @@
-//! `Set-Cookie` lines, each after a comment with the URL that sets it.
+//! `Set-Cookie` lines, below comments with the URLs that set them.
 
-use super::{
-    Losses,
-    error::{FormatError, FormatErrorKind},
-};
+use super::{Codec, Losses, Sample, error::FormatError};
 use crate::cookies::{
-    CookieError, CookieUrl, LossReason, StoredCookie, Timestamp,
-    parse::SetCookie,
-    stored::{is_writable_path, validate_set_cookie},
-    time::EventTime,
+    CookieError, CookieUrl, LossReason, StoredCookie, Timestamp, parse::SetCookie, path::is_writable_path,
+    rules::validate_set_cookie, time::EventTime,
 };
 
-/// Whether the first line that says something is a cookie or a header of one.
-pub(super) fn is_format(text: &str) -> bool {
-    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.find(|line| !line.starts_with('#')).is_some_and(|line| content(line).contains('='))
+pub(super) struct SetCookieLines;
+
+impl Codec for SetCookieLines {
+    /// Looks for a `=` in the first line that is not a comment.
+    fn detect(&self, sample: &Sample<'_>) -> bool {
+        let Sample::Text(text) = sample else { return false };
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.find(|line| !line.starts_with('#')).is_some_and(|line| header_value(line).contains('='))
+    }
+
+    fn read(&self, text: &str, now: Timestamp) -> Result<Vec<StoredCookie>, FormatError> {
+        read(text, None, now)
+    }
+
+    fn write(&self, cookies: &[StoredCookie], losses: &mut Losses) -> String {
+        let (mut text, mut host) = (String::new(), "");
+        for cookie in cookies {
+            if losses.texts(cookie).is_none() {
+                continue;
+            }
+            if !is_writable_path(cookie.path_bytes()) {
+                losses.add(cookie, LossReason::Path);
+                continue;
+            }
+            let line = String::from_utf8(cookie.to_set_cookie()).expect("its parts are utf-8");
+            losses.add_if(cookie.partition_key().is_some(), cookie, LossReason::PartitionKey);
+            losses.add_converted();
+            if host != cookie.domain() {
+                host = cookie.domain();
+                text.push_str(&format!("# https://{host}/\n"));
+            }
+            // The header name separates a cookie whose name begins with `#` from a comment.
+            text.push_str("Set-Cookie: ");
+            text.push_str(&line);
+            text.push('\n');
+        }
+        text
+    }
 }
 
-/// The line without the name of its header.
-fn content(line: &str) -> &str {
+/// The line without the header name.
+fn header_value(line: &str) -> &str {
     const NAME: &str = "set-cookie:";
     match line.get(..NAME.len()) {
         Some(name) if name.eq_ignore_ascii_case(NAME) => line[NAME.len()..].trim_start(),
@@ -26,61 +55,34 @@ fn content(line: &str) -> &str {
     }
 }
 
-/// Reads the lines, as set by `url` as long as no comment names another.
+/// Reads the lines of a response from `url`, until a comment names another URL.
 pub(super) fn read(text: &str, url: Option<&str>, now: Timestamp) -> Result<Vec<StoredCookie>, FormatError> {
-    let invalid_cookie = |error: CookieError| FormatError::invalid_cookie(error);
-    let mut target = url.map(CookieUrl::parse).transpose().map_err(invalid_cookie)?;
+    let mut url = url.map(CookieUrl::parse).transpose().map_err(FormatError::invalid_cookie)?;
     let mut cookies = Vec::new();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim_matches([' ', '\t', '\r']);
+        let rejected = |error| FormatError::invalid_cookie(error).at_line(number);
         if let Some(comment) = line.strip_prefix('#') {
             let comment = comment.trim();
             if comment.starts_with("http://") || comment.starts_with("https://") {
-                let named = CookieUrl::parse(comment)
-                    .map_err(invalid_cookie)
-                    .map_err(|error| error.at_line(number))?;
-                target = Some(named);
+                url = Some(CookieUrl::parse(comment).map_err(rejected)?);
             }
             continue;
         }
         if line.is_empty() {
             continue;
         }
-        let Some(target) = &target else {
-            return Err(FormatError::new(FormatErrorKind::NoUrl, "").at_line(number));
+        let Some(url) = &url else {
+            return Err(FormatError::no_url().at_line(number));
         };
-        let invalid_cookie =
-            |kind, name: &[u8]| FormatError::invalid_cookie(CookieError::named(kind, name)).at_line(number);
-        let parsed =
-            SetCookie::parse(content(line).as_bytes()).map_err(|(kind, name)| invalid_cookie(kind, name))?;
-        let cookie = validate_set_cookie(&parsed, target, 0, now, EventTime::default())
-            .map_err(|kind| invalid_cookie(kind, parsed.name))?;
-        cookies.push(cookie);
+        cookies.push(read_cookie(header_value(line), url, now).map_err(rejected)?);
     }
     Ok(cookies)
 }
 
-pub(super) fn write(cookies: &[StoredCookie], losses: &mut Losses) -> String {
-    let (mut text, mut host) = (String::new(), "");
-    for cookie in cookies {
-        if losses.texts(cookie).is_none() {
-            continue;
-        }
-        if !is_writable_path(cookie.path_bytes()) {
-            losses.lose(cookie, LossReason::Path);
-            continue;
-        }
-        let line = String::from_utf8(cookie.to_set_cookie()).expect("its parts are utf-8");
-        losses.lose_part_if(cookie, cookie.partition_key().is_some(), LossReason::PartitionKey);
-        losses.converted();
-        if host != cookie.domain() {
-            host = cookie.domain();
-            text.push_str(&format!("# https://{host}/\n"));
-        }
-        // A name may begin like a comment.
-        text.push_str("Set-Cookie: ");
-        text.push_str(&line);
-        text.push('\n');
-    }
-    text
+fn read_cookie(text: &str, url: &CookieUrl<'_>, now: Timestamp) -> Result<StoredCookie, CookieError> {
+    let parsed =
+        SetCookie::parse(text.as_bytes()).map_err(|(kind, name)| CookieError::for_cookie(kind, name))?;
+    validate_set_cookie(&parsed, url, None, now, EventTime::UNSET)
+        .map_err(|kind| CookieError::for_cookie(kind, parsed.name))
 }
