@@ -79,9 +79,13 @@ mod profile;
 mod profiles;
 mod proxy;
 mod rotation;
+mod strategy;
 
-pub(crate) use assignment::{Place, PollProfile, ProfileAssignment, ProfilePicker};
-pub use error::{ProfileError, ProfileErrorKind, ProfileIssue, UnknownProfile};
-pub use profile::{Profile, ProfileBuilder};
-pub use profiles::{OnExhausted, ProfileStrategy, Profiles};
-pub use proxy::{Credentials, Proxy, ProxyScheme, ProxyServer};
+pub(crate) use self::assignment::{PollProfile, ProfileAssignment, ProfilePicker, RequestPos};
+pub use self::{
+    error::{ProfileError, ProfileErrorKind, ProfileIssue, UnknownProfile},
+    profile::{Profile, ProfileBuilder},
+    profiles::Profiles,
+    proxy::{Credentials, Proxy, ProxyScheme, ProxyServer},
+    strategy::{OnExhausted, ProfileStrategy},
+};

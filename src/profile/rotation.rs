@@ -1,4 +1,6 @@
-//! Whose turn it is: plain data over the places of a list. It knows no clock; whoever has one tells the time.
+//! Which profile of a list is assigned next, as plain data over the list's entries.
+//!
+//! It reads no clock: the caller passes the time by [`Rotation::advance`].
 
 use std::{
     collections::{BTreeMap, HashSet, VecDeque},
@@ -8,47 +10,58 @@ use std::{
 
 use foldhash::quality::FixedState;
 
-use super::profiles::{OnExhausted, ProfileStrategy};
+use super::strategy::{OnExhausted, ProfileStrategy};
 
-/// Who draws: one session, by a number of its own.
-pub(super) type OwnerId = usize;
+/// The session that profiles are assigned to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct OwnerId(pub(super) usize);
 
-/// A place in the line of those who wait.
-pub(super) type QueuePos = u64;
+/// A position in the queue of a list; positions are never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct QueuePos(u64);
 
-/// What a draw is for.
+impl QueuePos {
+    const FIRST: Self = Self(0);
+
+    const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// What a draw has to satisfy.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DrawRequest {
     pub(super) owner: OwnerId,
-    /// The kind that was worn before; another one is preferred.
+    /// The kind that the session had before; another kind is preferred.
     pub(super) avoid: Option<usize>,
-    /// The one place that will do.
+    /// The only entry that may be drawn.
     pub(super) pin: Option<usize>,
 }
 
+/// The state of a list. A waiter is represented by a value of type `W`.
 #[derive(Debug)]
 pub(super) struct Rotation<W> {
     pub(super) strategy: ProfileStrategy,
     pub(super) exclusive: bool,
-    exhausted: Option<OnExhausted>,
+    on_exhausted: Option<OnExhausted>,
     pub(super) cooldown: Duration,
-    places: Box<[Slot]>,
-    /// The places, the one drawn longest ago in front.
+    entries: Box<[Entry]>,
+    /// The indices of all entries; the one drawn longest ago is at the front.
     queue: VecDeque<usize>,
     waiting: BTreeMap<QueuePos, Waiting<W>>,
-    next_ticket: QueuePos,
+    next_pos: QueuePos,
     draws: u64,
-    /// The latest time that was told.
+    /// The latest time that was passed in.
     now: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Slot {
-    /// The first place that has an equal profile.
+struct Entry {
+    /// The index of the first entry with an equal profile.
     kind: usize,
-    /// By how many identities it is worn.
-    worn: usize,
-    /// Whose those are, where the list is exclusive.
+    /// The number of identities that have it.
+    assigned: usize,
+    /// The sessions of those identities, if the list is exclusive.
     owners: Vec<OwnerId>,
     drawn: u64,
     cooling_until: Option<Instant>,
@@ -57,139 +70,143 @@ struct Slot {
 #[derive(Debug)]
 struct Waiting<W> {
     request: DrawRequest,
-    who: W,
+    waiter: W,
 }
 
-/// How well a place does for a request, the best first.
+/// How well an entry suits a request; the best comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     Free,
-    /// ProfileAssignment by the same session alone, by an identity that is about to go.
+    /// Assigned to an older identity of the same session, and to no other session.
     Own,
-    /// What the session wore before.
+    /// The kind that the session had before.
     Again,
-    /// ProfileAssignment by another session, and not to be shared.
+    /// Assigned to another session, and not to be shared.
     Others,
     /// Marked bad.
     CoolingDown(Instant),
 }
 
 impl Fit {
-    /// Whether the place may be drawn without any exception.
+    /// Returns whether the entry may be drawn whatever happens on exhaustion.
     fn is_good(self) -> bool {
         self < Self::Others
     }
 }
 
 impl<W> Rotation<W> {
-    /// `kinds` has the first place with an equal profile for each place; it is not empty.
+    /// Creates the state of a list whose entries are of these kinds.
+    ///
+    /// The kind of an entry is the index of the first entry with an equal profile. `kinds` must not
+    /// be empty.
     pub(super) fn new(kinds: &[usize]) -> Self {
-        let place = |&kind| Slot { kind, worn: 0, owners: Vec::new(), drawn: 0, cooling_until: None };
+        let entry =
+            |&kind: &usize| Entry { kind, assigned: 0, owners: Vec::new(), drawn: 0, cooling_until: None };
         Self {
             strategy: ProfileStrategy::default(),
             exclusive: false,
-            exhausted: None,
+            on_exhausted: None,
             cooldown: Duration::from_secs(300),
             queue: (0..kinds.len()).collect(),
-            places: kinds.iter().map(place).collect(),
+            entries: kinds.iter().map(entry).collect(),
             waiting: BTreeMap::new(),
-            next_ticket: 0,
+            next_pos: QueuePos::FIRST,
             draws: 0,
             now: None,
         }
     }
 
-    pub(super) fn set_on_exhausted(&mut self, exhausted: OnExhausted) {
-        self.exhausted = Some(exhausted);
+    pub(super) fn set_on_exhausted(&mut self, on_exhausted: OnExhausted) {
+        self.on_exhausted = Some(on_exhausted);
     }
 
-    /// What happens to a request for which there is no good place.
+    /// Returns what happens to a request that no entry suits.
     pub(super) fn on_exhausted(&self) -> OnExhausted {
         let by_default = if self.exclusive { OnExhausted::WAIT } else { OnExhausted::Reuse };
-        self.exhausted.unwrap_or(by_default)
+        self.on_exhausted.unwrap_or(by_default)
     }
 
-    /// Takes note of the time. It never goes back.
+    /// Advances the time; an earlier time is ignored.
     pub(super) fn advance(&mut self, now: Instant) {
         self.now = self.now.max(Some(now));
     }
 
-    /// Draws a place at once, if there is a good one and nobody waits, or if the list begins again.
+    /// Draws an entry if one suits the request and there are no waiters, or if entries are reused.
     pub(super) fn draw_now(&mut self, request: DrawRequest) -> Option<usize> {
         if self.waiting.is_empty() { self.take(request) } else { None }
     }
 
-    /// Joins the line. Only [`serve`](Self::serve) looks whether there is something already.
-    pub(super) fn join(&mut self, request: DrawRequest, who: W) -> QueuePos {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
-        self.waiting.insert(ticket, Waiting { request, who });
-        ticket
+    /// Adds a waiter to the queue; only [`serve`](Self::serve) checks whether an entry is free.
+    pub(super) fn join(&mut self, request: DrawRequest, waiter: W) -> QueuePos {
+        let pos = self.next_pos;
+        self.next_pos = pos.next();
+        self.waiting.insert(pos, Waiting { request, waiter });
+        pos
     }
 
-    /// Leaves the line; nothing if it was left already, by being served.
-    pub(super) fn leave(&mut self, ticket: QueuePos) -> Option<W> {
-        self.waiting.remove(&ticket).map(|waiting| waiting.who)
+    /// Removes a waiter from the queue; `None` if it has been served or removed before.
+    pub(super) fn leave(&mut self, pos: QueuePos) -> Option<W> {
+        self.waiting.remove(&pos).map(|waiting| waiting.waiter)
     }
 
-    /// Serves those in the line for whom there is a place, in their order.
+    /// Serves the waiters for which an entry is free, in their order.
     pub(super) fn serve(&mut self) -> Vec<(W, usize)> {
         let mut served = Vec::new();
         if self.waiting.is_empty() {
             return served;
         }
-        // To look through all places for each of a long line would take its time: most wait for what is not there.
+        // Most waiters of a long queue cannot be served; this avoids checking all entries for each.
         let (mut free, mut owners) = (self.free(), self.owners());
-        let mut after = 0;
-        while let Some((&ticket, waiting)) = self.waiting.range(after..).next() {
-            after = ticket + 1;
+        let mut after = QueuePos::FIRST;
+        while let Some((&pos, waiting)) = self.waiting.range(after..).next() {
+            after = pos.next();
             let request = waiting.request;
-            let hopeful =
+            let may_succeed =
                 free > 0 || owners.contains(&request.owner) || self.on_exhausted() == OnExhausted::Reuse;
-            let Some(place) = hopeful.then(|| self.take(request)).flatten() else {
+            let Some(index) = may_succeed.then(|| self.take(request)).flatten() else {
                 continue;
             };
-            served.extend(self.leave(ticket).map(|who| (who, place)));
+            served.extend(self.leave(pos).map(|waiter| (waiter, index)));
             (free, owners) = (self.free(), self.owners());
-            // Its session may wait for another identity, too, which can share with this one.
-            after = 0;
+            // An earlier waiter of the same session may share this entry.
+            after = QueuePos::FIRST;
         }
         served
     }
 
-    /// An identity that wore this place is gone.
-    pub(super) fn give_back(&mut self, place: usize, owner: OwnerId) {
-        let place = &mut self.places[place];
-        place.worn -= 1;
-        if let Some(position) = place.owners.iter().position(|&known| known == owner) {
-            place.owners.swap_remove(position);
+    /// Returns an entry whose identity is gone.
+    pub(super) fn give_back(&mut self, index: usize, owner: OwnerId) {
+        let entry = &mut self.entries[index];
+        entry.assigned -= 1;
+        if let Some(position) = entry.owners.iter().position(|&known| known == owner) {
+            entry.owners.swap_remove(position);
         }
     }
 
-    /// Lets all places of this kind rest from now on. Who wears one keeps it.
+    /// Starts the cooldown of all entries of this kind; identities that have one keep it.
     pub(super) fn mark_bad(&mut self, kind: usize) {
-        let now = self.now.expect("the time was told");
+        let now = self.now.expect("the caller has passed the time");
         let until = now.checked_add(self.cooldown).unwrap_or(now + FOREVER);
-        for place in self.places.iter_mut().filter(|place| place.kind == kind) {
-            place.cooling_until = Some(until);
+        for entry in self.entries.iter_mut().filter(|entry| entry.kind == kind) {
+            entry.cooling_until = Some(until);
         }
     }
 
-    /// When the next rest ends, which is when a place may become free though nobody gives one back.
+    /// Returns when the next cooldown ends, which may free an entry.
     pub(super) fn next_cooldown_end(&self) -> Option<Instant> {
-        self.places.iter().filter_map(|place| self.cooling_until(place)).min()
+        self.entries.iter().filter_map(|entry| self.cooling_until(entry)).min()
     }
 
     pub(super) fn waiting(&self) -> impl Iterator<Item = &W> {
-        self.waiting.values().map(|waiting| &waiting.who)
+        self.waiting.values().map(|waiting| &waiting.waiter)
     }
 
     fn take(&mut self, request: DrawRequest) -> Option<usize> {
         let position = match request.pin {
-            Some(pin) => self.queue.iter().position(|&place| place == pin),
+            Some(pin) => self.queue.iter().position(|&index| index == pin),
             None => self.best(request),
         };
-        let position = position.expect("every place is in the queue, and there is one");
+        let position = position.expect("the queue has all entries and is not empty");
         let index = self.queue[position];
         if !self.fit(index, request).is_good() && self.on_exhausted() != OnExhausted::Reuse {
             return None;
@@ -197,76 +214,76 @@ impl<W> Rotation<W> {
         self.queue.remove(position);
         self.queue.push_back(index);
         self.draws += 1;
-        let place = &mut self.places[index];
-        place.worn += 1;
+        let entry = &mut self.entries[index];
+        entry.assigned += 1;
         if self.exclusive {
-            place.owners.push(request.owner);
+            entry.owners.push(request.owner);
         }
-        place.drawn += 1;
+        entry.drawn += 1;
         Some(index)
     }
 
-    /// The position in the queue of the place that suits best.
+    /// Returns the position in the queue of the entry that suits best.
     fn best(&self, request: DrawRequest) -> Option<usize> {
-        let fit = |&place: &usize| self.fit(place, request);
+        let fit = |&index: &usize| self.fit(index, request);
         let in_turn = self.strategy == ProfileStrategy::RoundRobin;
-        let first = self.queue.iter().position(|place| in_turn && fit(place) == Fit::Free);
+        let first = self.queue.iter().position(|index| in_turn && fit(index) == Fit::Free);
         if first.is_some() {
             return first;
         }
         let least = self.queue.iter().map(fit).min()?;
-        let mut equal = self.queue.iter().enumerate().filter(|(_, place)| fit(place) == least);
+        let mut equal = self.queue.iter().enumerate().filter(|(_, index)| fit(index) == least);
         let chosen = match self.strategy {
-            ProfileStrategy::LeastUsed => equal.min_by_key(|&(_, &place)| {
-                let place = &self.places[place];
-                (place.worn, place.drawn)
+            ProfileStrategy::LeastUsed => equal.min_by_key(|&(_, &index)| {
+                let entry = &self.entries[index];
+                (entry.assigned, entry.drawn)
             }),
             ProfileStrategy::Seeded(seed) => {
                 let random = FixedState::with_seed(seed).hash_one(self.draws) as usize;
                 let count = equal.clone().count();
                 equal.nth(random % count)
             }
-            // A list that was told `Random` has drawn a seed.
+            // `Profiles::strategy` has replaced `Random` by a random seed.
             ProfileStrategy::RoundRobin | ProfileStrategy::Random => equal.next(),
         };
         chosen.map(|(position, _)| position)
     }
 
-    fn fit(&self, place: usize, request: DrawRequest) -> Fit {
-        let place = &self.places[place];
-        if let Some(until) = self.cooling_until(place) {
+    fn fit(&self, index: usize, request: DrawRequest) -> Fit {
+        let entry = &self.entries[index];
+        if let Some(until) = self.cooling_until(entry) {
             return Fit::CoolingDown(until);
         }
-        let is_worn = self.exclusive && place.worn > 0;
-        let is_own = |&owner: &OwnerId| owner == request.owner;
-        let own = place.worn == place.owners.len() && place.owners.iter().all(is_own);
-        match (is_worn, own) {
+        let is_taken = self.exclusive && entry.assigned > 0;
+        let is_owner = |&owner: &OwnerId| owner == request.owner;
+        let is_own = entry.assigned == entry.owners.len() && entry.owners.iter().all(is_owner);
+        match (is_taken, is_own) {
             (true, false) => Fit::Others,
-            _ if request.avoid == Some(place.kind) => Fit::Again,
+            _ if request.avoid == Some(entry.kind) => Fit::Again,
             (true, true) => Fit::Own,
             (false, _) => Fit::Free,
         }
     }
 
-    /// Until when the place rests, if it does.
-    fn cooling_until(&self, place: &Slot) -> Option<Instant> {
-        place.cooling_until.filter(|until| self.now.is_none_or(|now| now < *until))
+    /// Returns when the cooldown of an entry ends, if it has not ended yet.
+    fn cooling_until(&self, entry: &Entry) -> Option<Instant> {
+        entry.cooling_until.filter(|until| self.now.is_none_or(|now| now < *until))
     }
 
-    /// The number of places that anybody could have.
+    /// Returns the number of entries that any session may draw.
     fn free(&self) -> usize {
         let is_free =
-            |place: &&Slot| self.cooling_until(place).is_none() && !(self.exclusive && place.worn > 0);
-        self.places.iter().filter(is_free).count()
+            |entry: &&Entry| self.cooling_until(entry).is_none() && !(self.exclusive && entry.assigned > 0);
+        self.entries.iter().filter(is_free).count()
     }
 
-    /// Those who can share with themselves.
+    /// Returns the sessions that have an entry, which their own waiters may share.
     fn owners(&self) -> HashSet<OwnerId> {
-        self.places.iter().flat_map(|place| &place.owners).copied().collect()
+        self.entries.iter().flat_map(|entry| &entry.owners).copied().collect()
     }
 }
 
-/// What a rest without an end is cut to.
+/// The longest cooldown: a longer one would overflow an `Instant`.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 #[cfg(test)]
@@ -275,26 +292,31 @@ mod tests {
 
     use super::*;
 
-    /// What a list is to do, told by other means: it remembers who wears what, and nothing else.
+    /// A simple model of a list: it records which session has which entry.
     struct Model {
-        rotation: Rotation<usize>,
+        rotation: Rotation<u64>,
         kinds: Vec<usize>,
-        /// Who wears which place, and since which draw.
+        /// Which session has which entry, once per identity.
         leases: Vec<(OwnerId, usize)>,
         last_drawn: Vec<usize>,
         drawn: Vec<usize>,
         draws: usize,
-        rests: Vec<Option<Instant>>,
+        cooldowns: Vec<Option<Instant>>,
         waiting: Vec<(QueuePos, DrawRequest)>,
         now: Instant,
     }
 
     impl Model {
-        fn new(kinds: &[usize], draw: ProfileStrategy, exclusive: bool, exhausted: OnExhausted) -> Self {
+        fn new(
+            kinds: &[usize],
+            strategy: ProfileStrategy,
+            exclusive: bool,
+            on_exhausted: OnExhausted,
+        ) -> Self {
             let mut rotation = Rotation::new(kinds);
-            rotation.strategy = draw;
+            rotation.strategy = strategy;
             rotation.exclusive = exclusive;
-            rotation.set_on_exhausted(exhausted);
+            rotation.set_on_exhausted(on_exhausted);
             rotation.cooldown = Duration::from_secs(10);
             let now = Instant::now();
             rotation.advance(now);
@@ -306,73 +328,77 @@ mod tests {
                 last_drawn: vec![0; len],
                 drawn: vec![0; len],
                 draws: 0,
-                rests: vec![None; len],
+                cooldowns: vec![None; len],
                 waiting: Vec::new(),
                 now,
             }
         }
 
-        fn rests(&self, place: usize) -> Option<Instant> {
-            self.rests[place].filter(|until| *until > self.now)
+        fn cooling_until(&self, index: usize) -> Option<Instant> {
+            self.cooldowns[index].filter(|until| *until > self.now)
         }
 
-        fn worn(&self, place: usize) -> usize {
-            self.leases.iter().filter(|(_, worn)| *worn == place).count()
+        fn assigned(&self, index: usize) -> usize {
+            self.leases.iter().filter(|(_, leased)| *leased == index).count()
         }
 
-        fn is_good(&self, place: usize, request: DrawRequest) -> bool {
-            let others = self.leases.iter().any(|&(owner, worn)| worn == place && owner != request.owner);
-            self.rests(place).is_none()
+        fn is_good(&self, index: usize, request: DrawRequest) -> bool {
+            let others = self.leases.iter().any(|&(owner, leased)| leased == index && owner != request.owner);
+            self.cooling_until(index).is_none()
                 && !(self.rotation.exclusive && others)
-                && request.pin.is_none_or(|pin| pin == place)
+                && request.pin.is_none_or(|pin| pin == index)
         }
 
         fn good(&self, request: DrawRequest) -> Vec<usize> {
-            (0..self.kinds.len()).filter(|&place| self.is_good(place, request)).collect()
+            (0..self.kinds.len()).filter(|&index| self.is_good(index, request)).collect()
         }
 
-        /// Checks a draw against all that was promised, and takes note of it.
-        fn drew(&mut self, request: DrawRequest, place: usize) {
+        /// Checks a draw against the documented rules and records it.
+        fn drew(&mut self, request: DrawRequest, index: usize) {
             let good = self.good(request);
-            let again = |place: usize| request.avoid == Some(self.kinds[place]);
-            let unworn = |place: usize| !self.rotation.exclusive || self.worn(place) == 0;
+            let again = |index: usize| request.avoid == Some(self.kinds[index]);
+            let unassigned = |index: usize| !self.rotation.exclusive || self.assigned(index) == 0;
             if good.is_empty() {
                 assert_eq!(self.rotation.on_exhausted(), OnExhausted::Reuse);
-                let may = |&place: &usize| request.pin.is_none_or(|pin| pin == place);
-                let soonest = (0..self.kinds.len()).filter(may).map(|place| self.rests(place)).min().unwrap();
-                assert_eq!(self.rests(place), soonest, "the one whose rest ends first, or none that rests");
+                let may = |&index: &usize| request.pin.is_none_or(|pin| pin == index);
+                let soonest =
+                    (0..self.kinds.len()).filter(may).map(|index| self.cooling_until(index)).min().unwrap();
+                assert_eq!(self.cooling_until(index), soonest, "the cooldown of the drawn entry ends first");
             } else {
-                assert!(good.contains(&place), "{place} is not free, and {good:?} are");
+                assert!(good.contains(&index), "{index} is not free, but {good:?} are");
                 let better: Vec<usize> =
-                    good.iter().copied().filter(|&other| !again(other) && unworn(other)).collect();
-                assert!(better.is_empty() || better.contains(&place), "{place}, and {better:?} are better");
-                assert!(!again(place) || good.iter().all(|&other| again(other)), "{place} again");
-                let rank = |place: usize| match self.rotation.strategy {
-                    ProfileStrategy::RoundRobin => (self.last_drawn[place], place),
-                    ProfileStrategy::LeastUsed => (self.worn(place), self.drawn[place]),
+                    good.iter().copied().filter(|&other| !again(other) && unassigned(other)).collect();
+                assert!(
+                    better.is_empty() || better.contains(&index),
+                    "{index} was drawn, but {better:?} are better"
+                );
+                assert!(!again(index) || good.iter().all(|&other| again(other)), "{index} was drawn again");
+                let rank = |index: usize| match self.rotation.strategy {
+                    ProfileStrategy::RoundRobin => (self.last_drawn[index], index),
+                    ProfileStrategy::LeastUsed => (self.assigned(index), self.drawn[index]),
                     _ => (0, 0),
                 };
-                let least = better.iter().map(|&place| rank(place)).min();
-                assert!(least.is_none_or(|least| rank(place) == least), "{place} of {better:?}");
+                let least = better.iter().map(|&index| rank(index)).min();
+                assert!(least.is_none_or(|least| rank(index) == least), "{index} of {better:?}");
             }
             self.draws += 1;
-            self.drawn[place] += 1;
-            self.last_drawn[place] = self.draws;
-            self.leases.push((request.owner, place));
+            self.drawn[index] += 1;
+            self.last_drawn[index] = self.draws;
+            self.leases.push((request.owner, index));
         }
 
         fn serve(&mut self) {
             let served = self.rotation.serve();
-            for (who, place) in served {
-                let position = self.waiting.iter().position(|(ticket, _)| *ticket as usize == who).unwrap();
+            for (waiter, index) in served {
+                let position = self.waiting.iter().position(|(pos, _)| pos.0 == waiter).unwrap();
                 for (_, earlier) in &self.waiting[..position] {
-                    assert!(!self.is_good(place, *earlier), "{earlier:?} was passed over");
+                    assert!(!self.is_good(index, *earlier), "{earlier:?} was skipped");
                 }
                 let (_, request) = self.waiting.remove(position);
-                self.drew(request, place);
+                self.drew(request, index);
             }
             for (_, request) in &self.waiting {
-                assert!(self.good(*request).is_empty(), "{request:?} waits for nothing");
+                assert!(self.good(*request).is_empty(), "{request:?} waits although an entry is free");
                 assert_ne!(self.rotation.on_exhausted(), OnExhausted::Reuse);
             }
         }
@@ -380,33 +406,33 @@ mod tests {
         fn apply(&mut self, event: Event) {
             match event {
                 Event::Draw(request) => match self.rotation.draw_now(request) {
-                    Some(place) => {
-                        assert!(self.waiting.is_empty(), "ahead of those who wait");
-                        self.drew(request, place);
+                    Some(index) => {
+                        assert!(self.waiting.is_empty(), "drawn ahead of the waiters");
+                        self.drew(request, index);
                     }
                     None => assert!(!self.waiting.is_empty() || self.good(request).is_empty()),
                 },
                 Event::Join(request) => {
-                    let ticket = self.rotation.join(request, self.rotation.next_ticket as usize);
-                    self.waiting.push((ticket, request));
+                    let pos = self.rotation.join(request, self.rotation.next_pos.0);
+                    self.waiting.push((pos, request));
                     self.serve();
                 }
                 Event::Leave(which) if !self.waiting.is_empty() => {
-                    let (ticket, _) = self.waiting.remove(which % self.waiting.len());
-                    assert_eq!(self.rotation.leave(ticket), Some(ticket as usize));
-                    assert_eq!(self.rotation.leave(ticket), None);
+                    let (pos, _) = self.waiting.remove(which % self.waiting.len());
+                    assert_eq!(self.rotation.leave(pos), Some(pos.0));
+                    assert_eq!(self.rotation.leave(pos), None);
                 }
                 Event::GiveBack(which) if !self.leases.is_empty() => {
-                    let (owner, place) = self.leases.remove(which % self.leases.len());
-                    self.rotation.give_back(place, owner);
+                    let (owner, index) = self.leases.remove(which % self.leases.len());
+                    self.rotation.give_back(index, owner);
                     self.serve();
                 }
                 Event::Bad(which) => {
                     let kind = self.kinds[which % self.kinds.len()];
                     self.rotation.mark_bad(kind);
-                    for place in 0..self.kinds.len() {
-                        if self.kinds[place] == kind {
-                            self.rests[place] = Some(self.now + Duration::from_secs(10));
+                    for index in 0..self.kinds.len() {
+                        if self.kinds[index] == kind {
+                            self.cooldowns[index] = Some(self.now + Duration::from_secs(10));
                         }
                     }
                 }
@@ -417,15 +443,15 @@ mod tests {
                 }
                 Event::Leave(_) | Event::GiveBack(_) => {}
             }
-            for (place, known) in self.rotation.places.iter().enumerate() {
-                assert_eq!(known.worn, self.worn(place), "what is worn of {place}");
+            for (index, known) in self.rotation.entries.iter().enumerate() {
+                assert_eq!(known.assigned, self.assigned(index), "the assignments of {index}");
             }
-            let next = (0..self.kinds.len()).filter_map(|place| self.rests(place)).min();
+            let next = (0..self.kinds.len()).filter_map(|index| self.cooling_until(index)).min();
             assert_eq!(self.rotation.next_cooldown_end(), next);
             if self.rotation.exclusive && self.rotation.on_exhausted() != OnExhausted::Reuse {
-                for &(owner, place) in &self.leases {
-                    let shared = self.leases.iter().any(|&(other, worn)| worn == place && other != owner);
-                    assert!(!shared, "{place} is worn by two");
+                for &(owner, index) in &self.leases {
+                    let shared = self.leases.iter().any(|&(other, leased)| leased == index && other != owner);
+                    assert!(!shared, "{index} is assigned to two sessions");
                 }
             }
         }
@@ -441,9 +467,9 @@ mod tests {
         Pass(u64),
     }
 
-    fn events(places: usize) -> impl Strategy<Value = Vec<Event>> {
-        let request = (0..4_usize, prop::option::of(0..places), prop::option::weighted(0.2, 0..places))
-            .prop_map(|(owner, avoid, pin)| DrawRequest { owner, avoid, pin });
+    fn events(entries: usize) -> impl Strategy<Value = Vec<Event>> {
+        let request = (0..4_usize, prop::option::of(0..entries), prop::option::weighted(0.2, 0..entries))
+            .prop_map(|(owner, avoid, pin)| DrawRequest { owner: OwnerId(owner), avoid, pin });
         let event = prop_oneof![
             3 => request.clone().prop_map(Event::Draw),
             3 => request.prop_map(Event::Join),
@@ -457,29 +483,29 @@ mod tests {
 
     proptest! {
         #[test]
-        fn all_promises_hold_whatever_happens(
-            (kinds, events) in (1..5_usize).prop_flat_map(|places| (
-                // Two equal profiles at the front of some lists.
-                any::<bool>().prop_map(move |twins| {
-                    (0..places).map(|place| if twins && place == 1 { 0 } else { place }).collect::<Vec<_>>()
+        fn every_rule_holds_in_every_sequence_of_events(
+            (kinds, events) in (1..5_usize).prop_flat_map(|entries| (
+                // Some lists start with two equal profiles.
+                any::<bool>().prop_map(move |has_equal| {
+                    (0..entries).map(|index| if has_equal && index == 1 { 0 } else { index }).collect::<Vec<_>>()
                 }),
-                events(places),
+                events(entries),
             )),
-            draw in prop_oneof![Just(ProfileStrategy::RoundRobin), any::<u64>().prop_map(ProfileStrategy::Seeded), Just(ProfileStrategy::LeastUsed)],
+            strategy in prop_oneof![Just(ProfileStrategy::RoundRobin), any::<u64>().prop_map(ProfileStrategy::Seeded), Just(ProfileStrategy::LeastUsed)],
             exclusive: bool,
-            exhausted in prop_oneof![Just(OnExhausted::Reuse), Just(OnExhausted::WAIT), Just(OnExhausted::Fail)],
+            on_exhausted in prop_oneof![Just(OnExhausted::Reuse), Just(OnExhausted::WAIT), Just(OnExhausted::Fail)],
         ) {
-            let mut model = Model::new(&kinds, draw, exclusive, exhausted);
+            let mut model = Model::new(&kinds, strategy, exclusive, on_exhausted);
             for event in events {
                 model.apply(event);
             }
         }
 
         #[test]
-        fn the_least_used_are_drawn_evenly(places in 1..8_usize, draws in 0..100_usize) {
-            let mut model = Model::new(&(0..places).collect::<Vec<_>>(), ProfileStrategy::LeastUsed, false, OnExhausted::Reuse);
+        fn least_used_draws_all_entries_evenly(entries in 1..8_usize, draws in 0..100_usize) {
+            let mut model = Model::new(&(0..entries).collect::<Vec<_>>(), ProfileStrategy::LeastUsed, false, OnExhausted::Reuse);
             for owner in 0..draws {
-                model.apply(Event::Draw(DrawRequest { owner, avoid: None, pin: None }));
+                model.apply(Event::Draw(DrawRequest { owner: OwnerId(owner), avoid: None, pin: None }));
             }
             let least = *model.drawn.iter().min().unwrap();
             prop_assert!(model.drawn.iter().all(|drawn| (least..=least + 1).contains(drawn)));
@@ -487,36 +513,36 @@ mod tests {
     }
 
     #[test]
-    fn random_draws_repeat_by_their_seed_and_reach_every_place() {
+    fn seeded_draws_are_reproducible_and_reach_every_entry() {
         let drawn = |seed| {
             let mut rotation = Rotation::<()>::new(&[0, 1, 2, 3]);
             rotation.strategy = ProfileStrategy::Seeded(seed);
-            let request = |owner| DrawRequest { owner, avoid: None, pin: None };
+            let request = |owner| DrawRequest { owner: OwnerId(owner), avoid: None, pin: None };
             (0..400).map(|owner| rotation.draw_now(request(owner)).unwrap()).collect::<Vec<_>>()
         };
         assert_eq!(drawn(1), drawn(1));
         assert_ne!(drawn(1), drawn(2));
-        for place in 0..4 {
-            let times = drawn(1).iter().filter(|drawn| **drawn == place).count();
-            assert!((60..=140).contains(&times), "{place} was drawn {times} times of 400");
+        for index in 0..4 {
+            let times = drawn(1).iter().filter(|drawn| **drawn == index).count();
+            assert!((60..=140).contains(&times), "{index} was drawn {times} times of 400");
         }
     }
 
     #[test]
-    fn a_long_line_is_served_in_order() {
+    fn a_long_queue_is_served_in_order() {
         let mut rotation = Rotation::new(&[0]);
         rotation.exclusive = true;
-        let request = |owner| DrawRequest { owner, avoid: None, pin: None };
-        let mut place = rotation.draw_now(request(0)).unwrap();
+        let request = |owner| DrawRequest { owner: OwnerId(owner), avoid: None, pin: None };
+        let mut index = rotation.draw_now(request(0)).unwrap();
         for who in 1..2000 {
             rotation.join(request(who), who);
             assert!(rotation.serve().is_empty());
         }
         for who in 1..2000 {
-            rotation.give_back(place, who - 1);
+            rotation.give_back(index, OwnerId(who - 1));
             let served = rotation.serve();
-            assert_eq!(served, [(who, place)]);
-            place = served[0].1;
+            assert_eq!(served, [(who, index)]);
+            index = served[0].1;
         }
     }
 }

@@ -14,7 +14,7 @@ use tower_service::Service;
 use super::{Identity, SessionError, SessionErrorKind};
 use crate::{
     gate::{BoxError, driver},
-    profile::{Place, PollProfile},
+    profile::{PollProfile, RequestPos},
 };
 
 /// Holds no readiness of anything while it waits, and no profile that others could wear.
@@ -27,7 +27,7 @@ pub(crate) struct ProfileWait<S, B> {
 /// One request's wait for the profile of its identity. Dropping it gives its place in the line up.
 struct Wait {
     identity: Identity,
-    place: Option<Place>,
+    place: Option<RequestPos>,
     /// Nothing where there is no end in sight.
     until: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
@@ -52,7 +52,7 @@ impl<S, B> ProfileWait<S, B> {
 
 impl Wait {
     fn new(identity: Identity) -> Self {
-        let patience = identity.inner.worn.as_ref().map(|worn| worn.exhausted().max_wait());
+        let patience = identity.inner.worn.as_ref().map(|worn| worn.on_exhausted().max_wait());
         let until = Instant::now().checked_add(patience.unwrap_or_default());
         Self { identity, place: None, until, alarm: None }
     }
@@ -63,7 +63,7 @@ impl Wait {
         };
         loop {
             let now = Instant::now();
-            let rest_ends = match worn.look(&mut self.place, context.waker(), now.into_std()) {
+            let rest_ends = match worn.poll(&mut self.place, context.waker(), now.into_std()) {
                 PollProfile::Ready => return Poll::Ready(Ok(())),
                 PollProfile::Waiting(rest_ends) => rest_ends.map(Instant::from_std),
             };

@@ -132,9 +132,9 @@ impl ProfileChoice {
                 Some(worn)
             }
             #[cfg(feature = "serde")]
-            Self::Place(place) => profile_picker.map(|profile_picker| profile_picker.draw_place(place, now)),
+            Self::Place(place) => profile_picker.map(|profile_picker| profile_picker.draw_index(place, now)),
             #[cfg(feature = "serde")]
-            Self::Other(profiles) => Some(ProfilePicker::new(profiles).draw(None, now)),
+            Self::Other(profiles) => Some(profiles.picker().draw(None, now)),
         }
     }
 }

@@ -653,7 +653,7 @@ impl RegistryContext {
 
     /// One who draws profiles, if there are any.
     pub(crate) fn profile_picker(&self) -> Option<Arc<ProfilePicker>> {
-        self.profiles.clone().map(ProfilePicker::new)
+        self.profiles.as_ref().map(Profiles::picker)
     }
 
     pub(crate) fn mark_profile_bad(&self, profile: &Profile) -> bool {
