@@ -120,6 +120,12 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod backoff;
+mod jitter;
+mod rt;
+mod wait;
+mod waiters;
+
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cookies;

@@ -90,7 +90,7 @@ const TYPES: &[Row] = &auto_traits! {
     gate::RenewalError: Send & Sync & Unpin,
     gate::RenewalErrorKind: Send & Sync & Unpin,
     gate::RenewalGate<String>: Send & Sync & Unpin,
-    gate::RenewalHandle<String>: Send & Sync & Unpin,
+    gate::RenewalHandle: Send & Sync & Unpin,
     gate::RenewalReason: Send & Sync & Unpin,
     pool::Lease: Send & Sync & Unpin,
     pool::LeasedBody<Body>: Send & Sync & Unpin,

@@ -1,13 +1,16 @@
-//! The bounds of a gate, as users set them.
+//! The limits of a gate, as users set them.
 
 use std::{error::Error, fmt, time::Duration};
 
-use super::core::{Limits, Release};
+use super::state::{Limits, Release};
 
-/// The bounds of a gate: how long, how often, how many.
+/// The limits of a gate.
 ///
-/// Every wait is bounded; a bound of zero is a mistake that [`check`](Self::check) names. The defaults suit an API client with a login that takes seconds; a crawler that spends sessions fast
-/// raises [`renewal_rate_limit`](Self::renewal_rate_limit).
+/// All waits are bounded; [`validate`](Self::validate) rejects a zero. The defaults suit an API
+/// client whose login takes seconds. Raise [`renewal_rate_limit`](Self::renewal_rate_limit) for a
+/// crawler that uses up sessions quickly.
+///
+/// # Examples
 ///
 /// ```
 /// use std::time::Duration;
@@ -19,107 +22,105 @@ use super::core::{Limits, Release};
 /// # let _ = config;
 /// ```
 #[derive(Clone, Debug)]
+#[must_use]
 pub struct GateConfig {
     pub(crate) limits: Limits,
-    pub(crate) hold: Duration,
+    pub(crate) max_wait: Duration,
 }
 
 impl GateConfig {
-    /// Creates the default bounds, each named at its setter.
-    pub fn new() -> Self {
+    /// Creates the default limits, each stated at its setter.
+    pub const fn new() -> Self {
         Self {
             limits: Limits {
-                failures: 5,
-                starts: 20,
-                window: Duration::from_secs(60),
-                held: 1 << 17,
-                attempt: Duration::from_secs(30),
-                backoff: Duration::from_millis(100),
-                backoff_most: Duration::from_secs(10),
-                rest: Duration::from_secs(1),
-                rest_most: Duration::from_secs(60),
-                cool: Duration::from_secs(10),
-                role: Duration::from_secs(1),
+                max_attempts: 5,
+                max_starts: 20,
+                start_window: Duration::from_secs(60),
+                max_waiting: 1 << 17,
+                attempt_timeout: Duration::from_secs(30),
+                retry_backoff: Duration::from_millis(100),
+                retry_backoff_max: Duration::from_secs(10),
+                failed_backoff: Duration::from_secs(1),
+                failed_backoff_max: Duration::from_secs(60),
+                cooldown: Duration::from_secs(10),
+                role_timeout: Duration::from_secs(1),
                 release: Release::All,
             },
-            hold: Duration::from_secs(120),
+            max_wait: Duration::from_secs(120),
         }
     }
 
-    /// Bounds one renewal attempt, from its start to its end. Default: 30 seconds.
-    #[must_use]
-    pub fn attempt_timeout(mut self, deadline: Duration) -> Self {
-        self.limits.attempt = deadline;
+    /// Sets how long one renewal attempt may take. Default: 30 seconds.
+    pub const fn attempt_timeout(mut self, timeout: Duration) -> Self {
+        self.limits.attempt_timeout = timeout;
         self
     }
 
-    /// Bounds the time that one request is held. Default: two minutes.
-    #[must_use]
-    pub fn max_wait(mut self, deadline: Duration) -> Self {
-        self.hold = deadline;
+    /// Sets how long one request may wait. Default: two minutes.
+    pub const fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = max_wait;
         self
     }
 
-    /// Bounds how many requests of one session are held at once. Default: 131,072.
-    #[must_use]
-    pub fn max_waiting(mut self, held: usize) -> Self {
-        self.limits.held = held;
+    /// Sets how many requests of one session may wait. Default: 131,072.
+    pub const fn max_waiting(mut self, max_waiting: usize) -> Self {
+        self.limits.max_waiting = max_waiting;
         self
     }
 
-    /// Sets how many attempts may fail in a row before everybody who waits is told. Default: 5.
+    /// Sets how many consecutive attempts may fail before all waiters get the error. Default: 5.
     ///
-    /// After that the gate rests, for a second at first and twice as long each time, and then lets one request try again.
-    #[must_use]
-    pub fn max_attempts(mut self, failures: u32) -> Self {
-        self.limits.failures = failures;
+    /// The gate then backs off before it lets one request try again: for one second at first, and
+    /// twice as long after each further failure, up to a minute.
+    pub const fn max_attempts(mut self, attempts: u32) -> Self {
+        self.limits.max_attempts = attempts;
         self
     }
 
-    /// Sets the ceiling of the pause after the first failed attempt and the ceiling that doubling it stops at. The pause is
-    /// drawn between nothing and its ceiling. Default: 100 ms and 10 s.
-    #[must_use]
-    pub fn backoff(mut self, first: Duration, most: Duration) -> Self {
-        self.limits.backoff = first;
-        self.limits.backoff_most = most.max(first);
+    /// Sets the pause between attempts. Default: 100 ms and 10 s.
+    ///
+    /// `initial` is the ceiling of the first pause. The ceiling doubles with each failed attempt, up
+    /// to `max`; each pause is drawn between zero and the ceiling. A `max` below `initial` counts as
+    /// `initial`, so that all pauses have the same ceiling.
+    pub fn backoff(mut self, initial: Duration, max: Duration) -> Self {
+        self.limits.retry_backoff = initial;
+        self.limits.retry_backoff_max = max.max(initial);
         self
     }
 
-    /// Bounds how many renewals may start within `window`, however they end. Default: 20 in a minute.
-    #[must_use]
-    pub fn renewal_rate_limit(mut self, renewals: usize, window: Duration) -> Self {
-        self.limits.starts = renewals;
-        self.limits.window = window;
+    /// Sets how many renewals may start within `window`, whether or not they succeed. Default: 20 in
+    /// one minute.
+    pub const fn renewal_rate_limit(mut self, renewals: usize, window: Duration) -> Self {
+        self.limits.max_starts = renewals;
+        self.limits.start_window = window;
         self
     }
 
-    /// Sets how held requests are let out after a renewal. Default: [`Release::All`].
-    #[must_use]
-    pub fn release(mut self, release: Release) -> Self {
+    /// Sets how waiting requests are released after a renewal. Default: [`Release::All`].
+    pub const fn release(mut self, release: Release) -> Self {
         self.limits.release = release;
         self
     }
 
-    /// Sets how long after an early renewal that failed the next one may start; the value that works serves on meanwhile.
-    /// Default: 10 s.
-    #[must_use]
-    pub fn cooldown(mut self, pause: Duration) -> Self {
-        self.limits.cool = pause;
+    /// Sets the minimum time between a failed early renewal and the next one. The current value
+    /// stays in use. Default: 10 s.
+    pub const fn cooldown(mut self, cooldown: Duration) -> Self {
+        self.limits.cooldown = cooldown;
         self
     }
 
-    /// Checks the bounds, as everything that takes a `GateConfig` does.
+    /// Checks the limits. Everything that takes a `GateConfig` calls this.
     ///
     /// # Errors
     ///
-    /// Names the first bound that is zero.
+    /// [`ConfigError`] names the first limit that is zero.
     pub fn validate(&self) -> Result<(), ConfigError> {
         let limits = &self.limits;
-        ConfigError::unless(limits.attempt > Duration::ZERO, "attempt_timeout")?;
-        ConfigError::unless(self.hold > Duration::ZERO, "max_wait")?;
-        ConfigError::unless(limits.held > 0, "max_waiting")?;
-        ConfigError::unless(limits.failures > 0, "max_attempts")?;
-        ConfigError::unless(limits.starts > 0, "renewal_rate_limit")?;
+        ConfigError::unless(limits.attempt_timeout > Duration::ZERO, "attempt_timeout")?;
+        ConfigError::unless(self.max_wait > Duration::ZERO, "max_wait")?;
+        ConfigError::unless(limits.max_waiting > 0, "max_waiting")?;
+        ConfigError::unless(limits.max_attempts > 0, "max_attempts")?;
+        ConfigError::unless(limits.max_starts > 0, "renewal_rate_limit")?;
         match limits.release {
             Release::Staggered { burst, .. } => ConfigError::unless(burst > 0, "release: burst"),
             _ => Ok(()),
@@ -133,7 +134,7 @@ impl Default for GateConfig {
     }
 }
 
-/// A limit was set to zero, which would let nothing through.
+/// A limit was set to zero, which would admit no request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     setting: &'static str,
@@ -144,7 +145,7 @@ impl ConfigError {
         if holds { Ok(()) } else { Err(Self { setting }) }
     }
 
-    /// The name of the setting.
+    /// Returns the name of the setting.
     pub fn setting(&self) -> &'static str {
         self.setting
     }
@@ -163,7 +164,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_zero_is_named() {
+    fn validate_names_a_zero() {
         let check = |config: GateConfig| config.validate().map_err(|error| error.setting());
         assert_eq!(check(GateConfig::new()), Ok(()));
         assert_eq!(check(GateConfig::new().max_waiting(0)), Err("max_waiting"));
@@ -173,7 +174,9 @@ mod tests {
         assert_eq!(check(GateConfig::new().max_wait(Duration::ZERO)), Err("max_wait"));
         let release = Release::Staggered { burst: 0, every: Duration::ZERO };
         assert_eq!(check(GateConfig::new().release(release)), Err("release: burst"));
-        assert_eq!(GateConfig::new().cooldown(Duration::MAX).limits.cool, Duration::MAX);
+        assert_eq!(GateConfig::new().cooldown(Duration::MAX).limits.cooldown, Duration::MAX);
+        let limits = GateConfig::new().backoff(Duration::from_secs(2), Duration::ZERO).limits;
+        assert_eq!(limits.retry_backoff_max, Duration::from_secs(2));
         let error = GateConfig::new().max_waiting(0).validate().unwrap_err();
         assert_eq!(error.to_string(), "max_waiting is zero; it must be at least one");
     }

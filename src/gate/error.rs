@@ -1,56 +1,59 @@
-//! What can keep a request from being sent, or a renewal from succeeding.
+//! Why a request is not sent, or why a renewal does not succeed.
 
 use std::{error::Error, fmt, sync::Arc};
 
-use super::core::Fault;
+use super::state::CoreError;
 
-/// A boxed error, as tower's middleware passes it on.
+/// A boxed error, as tower's middleware uses it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// The reason why a gate did not let a request through, or why a renewal came to nothing.
+/// Why a gate did not admit a request, or why a renewal failed.
 ///
-/// Clones share one cause: all requests that waited for a renewal that failed get the same one.
+/// # Clone
+///
+/// Clones share one source: all requests that waited for the same renewal get the same error.
 #[derive(Clone, Debug)]
 pub struct RenewalError {
     kind: RenewalErrorKind,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// What a [`RenewalError`] is about.
+/// The kind of a [`RenewalError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RenewalErrorKind {
-    /// The renewal failed, and so did its retries; the source says how. A request that comes after a rest tries again, unless
-    /// what was given to `renew_with` cannot be sent twice.
+    /// The renewal failed, and so did its retries; the source says why. The first request after the
+    /// backoff tries again, unless the request given to `renew_with` cannot be sent twice.
     Failed,
-    /// The renewal was refused for good; the source says how. Nothing is tried again before `clear`, `renew`, `renew_with` or
-    /// `replace` is called.
+    /// The renewal failed permanently; the source says why. No attempt is made until `clear`,
+    /// `renew`, `renew_with` or `replace` is called.
     Permanent,
-    /// The renewal did not end within the attempt deadline.
+    /// The renewal did not end within the attempt timeout.
     TimedOut,
     /// The renewal's task panicked.
     Panicked,
-    /// The renewal's task was aborted or its runtime was shut down before it ended.
+    /// The renewal's task was aborted, or its runtime shut down, before it ended.
     Aborted,
-    /// There was no tokio runtime to wait in, or to run the renewal on.
+    /// There is no tokio runtime to wait in, or to run the renewal on.
     NoRuntime,
-    /// More renewals were started within the window than the limit allows.
+    /// More renewals were started within the window than the rate limit allows.
     TooManyRenewals,
-    /// There is no renewal rule; the request that went ahead in its place was answered as expired, or failed.
+    /// There is no renewal rule, and the leading request failed, or its response shows that the
+    /// session has expired.
     LeaderFailed,
-    /// The request was held longer than the hold deadline.
+    /// The request waited longer than the configured maximum.
     WaitTimedOut,
-    /// As many requests are held as the limit allows.
+    /// The maximum number of requests is waiting.
     QueueFull,
-    /// A renewal asked its own gate for a pass and would have waited for itself.
+    /// A renewal acquired a permit of its own gate, and would have waited for itself.
     Reentrant,
-    /// The renewal was ended by a later `clear`, `replace` or `renew_with`.
+    /// A later `clear`, `replace` or `renew_with` ended the renewal.
     Superseded,
-    /// A renewal was asked for where no rule says how.
+    /// A renewal was requested, but no rule is set.
     NoRule,
-    /// A renewal was asked for where no service stands on these sessions to send it through.
+    /// A renewal was requested, but no service with a `RenewalLayer` exists for these sessions.
     NoService,
-    /// The request given to `renew_with` has a body of another type than the stack's.
+    /// The request given to `renew_with` has another body type than the stack.
     BodyTypeMismatch,
     /// The gate was closed.
     Closed,
@@ -65,7 +68,7 @@ impl RenewalError {
         Self { kind, source: Some(source.into()) }
     }
 
-    /// What the error is about.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> RenewalErrorKind {
         self.kind
     }
@@ -76,32 +79,36 @@ impl fmt::Display for RenewalError {
         f.write_str(match self.kind {
             RenewalErrorKind::Failed => "the session could not be renewed",
             RenewalErrorKind::Permanent => {
-                "the renewal was refused for good; clear, replace or renew the session to try again"
+                "the renewal failed permanently; clear, replace or renew the session to try again"
             }
-            RenewalErrorKind::TimedOut => "the renewal ran past its attempt deadline",
+            RenewalErrorKind::TimedOut => "the renewal timed out",
             RenewalErrorKind::Panicked => "the renewal panicked",
-            RenewalErrorKind::Aborted => "the renewal was lost before it ended: its task was aborted or its runtime shut down",
-            RenewalErrorKind::NoRuntime => "no tokio runtime to run the renewal on or to wait for it in; call from within one",
+            RenewalErrorKind::Aborted => {
+                "the renewal's task was aborted or its runtime shut down before the renewal ended"
+            }
+            RenewalErrorKind::NoRuntime => {
+                "no tokio runtime to run the renewal on or to wait in; call from within a runtime"
+            }
             RenewalErrorKind::TooManyRenewals => {
-                "too many renewals in a short time; if they are wanted, raise the gate's renewal limit"
+                "too many renewals in a short time; if they are intended, raise `renewal_rate_limit`"
             }
             RenewalErrorKind::LeaderFailed => {
-                "no renewal rule is set, and the request that went ahead in its place did not get a session"
+                "no renewal rule is set, and the request that was sent in its place did not get a session"
             }
-            RenewalErrorKind::WaitTimedOut => "held longer than the hold deadline while the session was being renewed",
-            RenewalErrorKind::QueueFull => "too many requests are held while the session is being renewed",
+            RenewalErrorKind::WaitTimedOut => "timed out waiting for the session to be renewed",
+            RenewalErrorKind::QueueFull => "too many requests are waiting for the session to be renewed",
             RenewalErrorKind::Reentrant => {
-                "a renewal sent a request through its own gate; send it through the renewal it was given"
+                "a renewal sent a request through its own gate; send it through the `Renewal` instead"
             }
             RenewalErrorKind::Superseded => "the renewal was ended by a later clear, replace or renew_with",
             RenewalErrorKind::NoRule => {
-                "no renewal rule is set; give the renewal layer one, or call renew_with with a request"
+                "no renewal rule is set; set one on the `RenewalLayer`, or call `renew_with`"
             }
             RenewalErrorKind::NoService => {
-                "no service with a renewal layer stands on these sessions; keep the client alive while renewing"
+                "no service with a `RenewalLayer` exists for these sessions; keep the client alive while renewing"
             }
             RenewalErrorKind::BodyTypeMismatch => {
-                "the request's body is not of the type that the stack sends; build it with the stack's body type"
+                "the request's body type differs from the stack's; build it with the stack's body type"
             }
             RenewalErrorKind::Closed => "the gate is closed",
         })
@@ -114,33 +121,35 @@ impl Error for RenewalError {
     }
 }
 
-impl From<Fault> for RenewalError {
-    fn from(fault: Fault) -> Self {
-        Self::new(match fault {
-            Fault::DeadlineElapsed => RenewalErrorKind::TimedOut,
-            Fault::TooManyRenewals => RenewalErrorKind::TooManyRenewals,
-            Fault::LeaderFailed => RenewalErrorKind::LeaderFailed,
-            Fault::Lost => RenewalErrorKind::Aborted,
+impl From<CoreError> for RenewalError {
+    fn from(error: CoreError) -> Self {
+        Self::new(match error {
+            CoreError::TimedOut => RenewalErrorKind::TimedOut,
+            CoreError::TooManyRenewals => RenewalErrorKind::TooManyRenewals,
+            CoreError::LeaderFailed => RenewalErrorKind::LeaderFailed,
+            CoreError::Aborted => RenewalErrorKind::Aborted,
         })
     }
 }
 
-/// An answer that makes trying again pointless: credentials that are wrong, an account that is closed.
+/// A failure that a retry cannot change, like a wrong password or a closed account.
 ///
-/// A renewal that ends in this error is not repeated. Everybody who waits gets it, and so does everybody who comes after, until
-/// something changes: a `clear`, `renew`, `renew_with` or `replace`.
+/// A renewal that ends in this error is not retried. All waiters get it, and so do all later
+/// requests until `clear`, `renew`, `renew_with` or `replace` is called.
+///
+/// # Examples
 ///
 /// ```
-/// use tower_client_sessions::gate::{BoxError, Refused};
+/// use tower_client_sessions::gate::{BoxError, PermanentError};
 ///
 /// fn check(status: u16) -> Result<(), BoxError> {
 ///     match status {
 ///         200 => Ok(()),
-///         403 => Err(Refused::new("the password is wrong").into()),
-///         _ => Err(format!("login answered {status}").into()),
+///         403 => Err(PermanentError::new("the password is wrong").into()),
+///         _ => Err(format!("the login returned {status}").into()),
 ///     }
 /// }
-/// assert!(check(403).unwrap_err().is::<Refused>());
+/// assert!(check(403).unwrap_err().is::<PermanentError>());
 /// ```
 #[derive(Debug)]
 pub struct PermanentError {
@@ -148,15 +157,15 @@ pub struct PermanentError {
 }
 
 impl PermanentError {
-    /// Creates a refusal out of the error that says why.
-    pub fn new(why: impl Into<BoxError>) -> Self {
-        Self { source: why.into() }
+    /// Creates a permanent error with `source` as its source.
+    pub fn new(source: impl Into<BoxError>) -> Self {
+        Self { source: source.into() }
     }
 }
 
 impl fmt::Display for PermanentError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("refused for good")
+        f.write_str("permanent error")
     }
 }
 

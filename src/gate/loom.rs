@@ -1,9 +1,16 @@
-//! Every schedule of a few threads on one gate.
+//! Searches every schedule of a few threads on one gate.
 //!
-//! Run with `RUSTFLAGS="--cfg sessions_loom" cargo test --lib loom`. Under that cfg the gate's mutex, its atomics and
-//! its published pointer are loom's; the driver is a thread that the keeper starts.
+//! Run with `RUSTFLAGS="--cfg sessions_loom" cargo test --lib loom`. Under that cfg the gate's
+//! mutex, its atomics and its published pointer are loom's; each attempt is a thread that the
+//! source starts.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use loom::{
     future::block_on,
@@ -13,11 +20,15 @@ use loom::{
 
 use super::{
     config::GateConfig,
-    core::{Generation, Limits},
     error::RenewalErrorKind,
-    jitter::Jitter,
-    keeper::{Budget, Drive, Entry, Gate, Keeper, Life, RawPermit, Renewing},
+    gate::{Gate, GateOwner, GateRef},
+    permit::{Admitted, RawPermit},
+    source::{AttemptContext, RenewalFuture, RenewalSource},
+    state::{Arrival, Generation, Limits},
+    task::TaskReports,
+    version::{UsageLimits, VersionState},
 };
+use crate::jitter::Jitter;
 
 struct Plain {
     gate: Gate<Self>,
@@ -26,13 +37,15 @@ struct Plain {
 }
 
 struct Value {
-    life: Life,
+    version: VersionState,
 }
 
 impl Plain {
     fn open(has_rule: bool) -> Arc<Self> {
-        let gate =
-            Gate::open(Arc::new(Value { life: Life::current(1, Duration::ZERO, 0) }), Jitter::seeded(0));
+        let gate = Gate::open(
+            Arc::new(Value { version: VersionState::current(1, Duration::ZERO, 0) }),
+            Jitter::seeded(0),
+        );
         Arc::new(Self { gate, has_rule, launched: AtomicU32::new(0) })
     }
 
@@ -42,19 +55,15 @@ impl Plain {
 }
 
 fn value(generation: Generation) -> Arc<Value> {
-    Arc::new(Value { life: Life::new(generation, Duration::ZERO, 0) })
+    Arc::new(Value { version: VersionState::new(generation, Duration::ZERO, 0) })
 }
 
-impl Keeper for Plain {
+impl RenewalSource for Plain {
     type Value = Value;
     type Request = ();
 
-    fn gate(&self) -> &Gate<Self> {
-        &self.gate
-    }
-
-    fn life(value: &Value) -> &Life {
-        &value.life
+    fn version(value: &Value) -> &VersionState {
+        &value.version
     }
 
     fn limits(&self) -> Limits {
@@ -77,177 +86,184 @@ impl Keeper for Plain {
         Some(value(generation))
     }
 
-    fn renew(self: &Arc<Self>, _drive: Drive<Self>) -> Renewing<Value> {
-        unreachable!("launch does not poll it")
-    }
-
-    fn launch(self: &Arc<Self>, drive: Drive<Self>) {
-        self.launched.fetch_add(1, Ordering::Relaxed);
-        let keeper = self.clone();
-        thread::spawn(move || Gate::driver_done(&keeper, drive.attempt, Ok(None)));
+    fn renew(self: &Arc<Self>, _attempt: AttemptContext<Self>) -> RenewalFuture<Value> {
+        unreachable!("`launch` does not call it")
     }
 }
 
-/// Asks for admission and waits, as a request does.
-fn enter(keeper: &Arc<Plain>) -> Result<RawPermit<Plain>, RenewalErrorKind> {
-    let ticket = match Gate::admit(keeper, false) {
-        Entry::Pass(permit) => return Ok(permit),
-        Entry::Refuse(error) => return Err(error.kind()),
-        Entry::Wait(ticket) => ticket,
+impl GateOwner for Plain {
+    fn gate(&self) -> &Gate<Self> {
+        &self.gate
+    }
+
+    fn launch(self: &Arc<Self>, context: AttemptContext<Self>) {
+        self.launched.fetch_add(1, Ordering::Relaxed);
+        let source = self.clone();
+        thread::spawn(move || source.attempt_ended(context.attempt, Ok(None)));
+    }
+}
+
+/// Acquires a permit, as a request does.
+fn acquire(source: &Arc<Plain>) -> Result<RawPermit<Plain>, RenewalErrorKind> {
+    let ticket = match GateRef::new(source).admit(Arrival::First) {
+        Admitted::Pass(permit) => return Ok(permit),
+        Admitted::Refuse(error) => return Err(error.kind()),
+        Admitted::Wait(ticket) => ticket,
     };
-    block_on(poll_fn(|context| match Gate::poll(keeper, ticket, context.waker()) {
-        Entry::Pass(permit) => Poll::Ready(Ok(permit)),
-        Entry::Refuse(error) => Poll::Ready(Err(error.kind())),
-        Entry::Wait(_) => Poll::Pending,
+    block_on(poll_fn(|context| match GateRef::new(source).poll(ticket, context.waker()) {
+        Admitted::Pass(permit) => Poll::Ready(Ok(permit)),
+        Admitted::Refuse(error) => Poll::Ready(Err(error.kind())),
+        Admitted::Wait(_) => Poll::Pending,
     }))
 }
 
 fn generation(permit: &RawPermit<Plain>) -> Generation {
-    permit.value.life.generation
+    permit.value.version.generation
 }
 
 #[test]
 fn hazard_03_two_reports_of_one_generation_start_one_renewal_and_both_get_its_value() {
-    // With the driver these are four threads: every schedule of two preemptions, since all of them take hours.
+    // With the attempt these are four threads. All schedules take hours, so this searches those with
+    // two preemptions.
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
-        let keeper = Plain::open(true);
-        let passes: Vec<_> = (0..2).map(|_| enter(&keeper).unwrap()).collect();
-        let threads: Vec<_> = passes
+        let source = Plain::open(true);
+        let permits: Vec<_> = (0..2).map(|_| acquire(&source).unwrap()).collect();
+        let threads: Vec<_> = permits
             .into_iter()
-            .map(|pass| {
-                let keeper = keeper.clone();
+            .map(|permit| {
+                let source = source.clone();
                 thread::spawn(move || {
-                    Gate::report_expired(&keeper, pass);
-                    assert_eq!(generation(&enter(&keeper).unwrap()), 2);
+                    GateRef::new(&source).report_expired(permit);
+                    assert_eq!(generation(&acquire(&source).unwrap()), 2);
                 })
             })
             .collect();
         for thread in threads {
             thread.join().unwrap();
         }
-        assert_eq!(keeper.launched(), 1);
+        assert_eq!(source.launched(), 1);
     });
 }
 
 #[test]
-fn hazard_43_after_clear_has_returned_nobody_is_admitted_under_the_old_value() {
+fn hazard_43_no_request_is_admitted_under_the_old_value_after_clear_returned() {
     loom::model(|| {
-        let keeper = Plain::open(true);
+        let source = Plain::open(true);
         let cleared = Arc::new(AtomicU32::new(0));
         let other = {
-            let (keeper, cleared) = (keeper.clone(), cleared.clone());
+            let (source, cleared) = (source.clone(), cleared.clone());
             thread::spawn(move || {
                 let seen = cleared.load(Ordering::Acquire);
-                let pass = enter(&keeper).unwrap();
+                let permit = acquire(&source).unwrap();
                 if seen == 1 {
-                    assert!(generation(&pass) > 1);
+                    assert!(generation(&permit) > 1);
                 }
             })
         };
-        Gate::clear(&keeper).unwrap();
+        GateRef::new(&source).clear().unwrap();
         cleared.store(1, Ordering::Release);
         other.join().unwrap();
     });
 }
 
 #[test]
-fn a_clear_and_a_commit_leave_one_value_at_most() {
+fn a_clear_and_a_commit_leave_at_most_one_value() {
     loom::model(|| {
-        let keeper = Plain::open(true);
-        drop(Gate::renew(&keeper).unwrap());
-        Gate::clear(&keeper).unwrap();
-        // The driver of the renewal is under way; whatever it does, what it brings must not be current.
-        assert!(keeper.gate.current().is_none_or(|value| value.life.generation > 2));
-        assert!(generation(&enter(&keeper).unwrap()) > 2);
+        let source = Plain::open(true);
+        drop(GateRef::new(&source).renew().unwrap());
+        GateRef::new(&source).clear().unwrap();
+        // The attempt still runs. In no schedule does its value become current.
+        assert!(source.gate.current().is_none_or(|value| value.version.generation > 2));
+        assert!(generation(&acquire(&source).unwrap()) > 2);
     });
 }
 
 #[test]
-fn hazard_22_a_waiter_that_leaves_while_the_value_comes_takes_nothing_with_it() {
+fn hazard_22_a_waiter_that_is_dropped_during_a_commit_loses_no_wake() {
     loom::model(|| {
-        let keeper = Plain::open(true);
-        Gate::clear(&keeper).unwrap();
-        let Entry::Wait(ticket) = Gate::admit(&keeper, false) else {
+        let source = Plain::open(true);
+        GateRef::new(&source).clear().unwrap();
+        let Admitted::Wait(ticket) = GateRef::new(&source).admit(Arrival::First) else {
             return;
         };
         let other = {
-            let keeper = keeper.clone();
-            thread::spawn(move || enter(&keeper).unwrap())
+            let source = source.clone();
+            thread::spawn(move || acquire(&source).unwrap())
         };
-        Gate::leave(&keeper, ticket);
+        GateRef::new(&source).leave(ticket);
         assert_eq!(generation(&other.join().unwrap()), 2);
-        assert_eq!(keeper.gate.held(), 0);
+        assert_eq!(source.gate.waiting(), 0);
     });
 }
 
 #[test]
-fn a_lead_that_is_dropped_reaches_the_one_who_waits() {
+fn a_dropped_lead_goes_to_the_waiter() {
     loom::model(|| {
-        let keeper = Plain::open(false);
-        Gate::clear(&keeper).unwrap();
-        let leader = enter(&keeper).unwrap();
+        let source = Plain::open(false);
+        GateRef::new(&source).clear().unwrap();
+        let leader = acquire(&source).unwrap();
         assert!(leader.has_role());
         let other = {
-            let keeper = keeper.clone();
+            let source = source.clone();
             thread::spawn(move || {
-                let mut pass = enter(&keeper).unwrap();
-                assert!(pass.has_role());
-                Gate::report_good(&keeper, &mut pass);
+                let mut permit = acquire(&source).unwrap();
+                assert!(permit.has_role());
+                GateRef::new(&source).report_good(&mut permit);
             })
         };
         drop(leader);
         other.join().unwrap();
-        assert!(keeper.gate.published().is_some());
+        assert!(source.gate.published().is_some());
     });
 }
 
 #[test]
-fn hazard_42_a_budget_of_one_is_used_once() {
+fn hazard_42_a_value_with_one_allowed_use_is_used_once() {
     loom::model(|| {
-        let keeper = Plain::open(false);
-        let budget = Budget { uses: Some(1), age: None };
-        let first = enter(&keeper).unwrap();
-        let second = enter(&keeper).unwrap();
+        let source = Plain::open(false);
+        let limits = UsageLimits { uses: Some(1), age: None };
+        let first = acquire(&source).unwrap();
+        let second = acquire(&source).unwrap();
         let other = {
-            let keeper = keeper.clone();
-            thread::spawn(move || u32::from(Gate::count_send(&keeper, &second, &budget)))
+            let source = source.clone();
+            thread::spawn(move || u32::from(GateRef::new(&source).count_use(&second, &limits)))
         };
-        let here = u32::from(Gate::count_send(&keeper, &first, &budget));
+        let here = u32::from(GateRef::new(&source).count_use(&first, &limits));
         assert_eq!(here + other.join().unwrap(), 1);
     });
 }
 
 #[test]
-fn hazard_14_one_who_queues_for_readiness_learns_of_a_clear() {
+fn hazard_14_a_request_that_waits_for_readiness_is_woken_by_a_clear() {
     loom::model(|| {
-        let keeper = Plain::open(true);
-        let pass = enter(&keeper).unwrap();
+        let source = Plain::open(true);
+        let permit = acquire(&source).unwrap();
         let other = {
-            let keeper = keeper.clone();
-            thread::spawn(move || Gate::clear(&keeper).unwrap())
+            let source = source.clone();
+            thread::spawn(move || GateRef::new(&source).clear().unwrap())
         };
         let mut place = None;
         block_on(poll_fn(|context| {
-            Gate::queue(&keeper, &mut place, context.waker());
-            if keeper.gate.still_good(&pass) { Poll::Pending } else { Poll::Ready(()) }
+            GateRef::new(&source).watch(&mut place, context.waker());
+            if GateRef::new(&source).is_valid(&permit) { Poll::Pending } else { Poll::Ready(()) }
         }));
-        Gate::unqueue(&keeper, place.unwrap());
+        GateRef::new(&source).unwatch(place.unwrap());
         other.join().unwrap();
     });
 }
 
 #[test]
-fn one_who_asked_learns_how_it_ended_whoever_comes_first() {
+fn a_renewal_handle_resolves_in_every_order_of_commit_and_close() {
     loom::model(|| {
-        let keeper = Plain::open(true);
-        let mut asker = Gate::renew(&keeper).unwrap();
+        let source = Plain::open(true);
+        let mut waiter = GateRef::new(&source).renew().unwrap();
         let other = {
-            let keeper = keeper.clone();
-            thread::spawn(move || Gate::close(&keeper))
+            let source = source.clone();
+            thread::spawn(move || GateRef::new(&source).close())
         };
-        match block_on(poll_fn(|context| asker.poll(context))) {
+        match block_on(poll_fn(|context| Pin::new(&mut waiter).poll(context))) {
             Ok(generation) => assert_eq!(generation, 2),
             Err(error) => assert_eq!(error.kind(), RenewalErrorKind::Closed),
         }

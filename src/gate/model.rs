@@ -15,25 +15,25 @@ use std::{
 };
 
 use super::{
-    Admission, Attempt, Core, Failure, Fault, Generation, Grant, Host, Limits, Refusal, Release, Source,
-    State, Step,
+    Admission, Arrival, Attempt, CandidateBase, Core, CoreError, DiscardReason, EffectSink, Failure,
+    FailureKind, Generation, Grant, Limits, Refusal, Release, Source, State, Step,
 };
-use crate::gate::waiters::Ticket;
+use crate::waiters::Ticket;
 
 const STARTS: usize = 4;
 const FAILURES: u32 = 2;
-const HELD: usize = 3;
+const MAX_WAITING: usize = 3;
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mishap {
-    Fault,
+    CoreError,
     Told,
 }
 
-impl From<Fault> for Mishap {
-    fn from(_: Fault) -> Self {
-        Self::Fault
+impl From<CoreError> for Mishap {
+    fn from(_: CoreError) -> Self {
+        Self::CoreError
     }
 }
 
@@ -149,18 +149,18 @@ impl Setting {
 
     fn limits(&self) -> Limits {
         Limits {
-            failures: if self.flaw == Some(Flaw::NoFailureBound) { u32::MAX } else { FAILURES },
-            starts: if self.flaw == Some(Flaw::NoStartCap) { usize::MAX } else { STARTS },
+            max_attempts: if self.flaw == Some(Flaw::NoFailureBound) { u32::MAX } else { FAILURES },
+            max_starts: if self.flaw == Some(Flaw::NoStartCap) { usize::MAX } else { STARTS },
             // The window does not slide here.
-            window: Duration::MAX,
-            held: HELD,
-            attempt: Duration::from_secs(1),
-            backoff: Duration::from_secs(1),
-            backoff_most: Duration::from_secs(1),
-            rest: Duration::from_secs(1),
-            rest_most: Duration::from_secs(1),
-            cool: Duration::from_secs(1),
-            role: Duration::from_secs(1),
+            start_window: Duration::MAX,
+            max_waiting: MAX_WAITING,
+            attempt_timeout: Duration::from_secs(1),
+            retry_backoff: Duration::from_secs(1),
+            retry_backoff_max: Duration::from_secs(1),
+            failed_backoff: Duration::from_secs(1),
+            failed_backoff_max: Duration::from_secs(1),
+            cooldown: Duration::from_secs(1),
+            role_timeout: Duration::from_secs(1),
             release: self.release,
         }
     }
@@ -191,8 +191,7 @@ struct Request {
     ticket: Option<Ticket>,
     woken: bool,
     grant: Grant,
-    /// It was let through before.
-    admitted: bool,
+    arrival: Arrival,
     sends: u8,
 }
 
@@ -220,9 +219,9 @@ struct Values {
     rule: bool,
     pending_edited: bool,
     candidate_edited: bool,
-    candidate: Generation,
-    installed: Generation,
-    drive: Option<Attempt>,
+    candidate: Option<Generation>,
+    installed: Option<Generation>,
+    started: Option<Attempt>,
     aborted: bool,
     woken: Vec<usize>,
     committed: Option<Generation>,
@@ -231,11 +230,11 @@ struct Values {
 
 impl Values {
     fn step<'a>(&'a mut self, limits: &'a Limits, now: Duration) -> Step<'a, Self> {
-        Step { host: self, limits, now }
+        Step { effects: self, limits, now }
     }
 }
 
-impl Host for Values {
+impl EffectSink for Values {
     type Waker = usize;
     type Error = Mishap;
 
@@ -245,34 +244,33 @@ impl Host for Values {
     fn end_current(&mut self) {
         self.ended = true;
     }
-    fn fresh(&mut self) {
+    fn new_pending(&mut self) {
         self.pending_edited = false;
     }
-    fn candidate(&mut self, generation: Generation, overlap: bool) {
-        self.candidate = generation;
-        self.candidate_edited = !overlap && self.pending_edited;
+    fn candidate(&mut self, generation: Generation, base: CandidateBase) {
+        self.candidate = Some(generation);
+        self.candidate_edited = base == CandidateBase::Pending && self.pending_edited;
     }
-    fn discard(&mut self, _failed: bool) {
-        self.candidate = 0;
+    fn discard(&mut self, _reason: DiscardReason) {
+        self.candidate = None;
     }
     fn promote(&mut self) {
-        self.committed = Some(self.candidate);
-        self.candidate = 0;
+        self.committed = self.candidate.take();
     }
     fn install(&mut self, generation: Generation) {
-        self.installed = generation;
+        self.installed = Some(generation);
     }
-    fn drive(&mut self, attempt: Attempt, _generation: Generation) {
-        self.drive = Some(attempt);
+    fn start_attempt(&mut self, attempt: Attempt, _generation: Generation) {
+        self.started = Some(attempt);
     }
-    fn abort(&mut self) {
+    fn abort_attempt(&mut self) {
         self.aborted = true;
     }
     fn wake(&mut self, waker: usize) {
         self.woken.push(waker);
     }
-    fn forget(&mut self, _waker: usize) {}
-    fn forget_error(&mut self, _error: Mishap) {}
+    fn drop_waker(&mut self, _waker: usize) {}
+    fn drop_error(&mut self, _error: Mishap) {}
     fn random(&mut self) -> u64 {
         u64::MAX
     }
@@ -305,9 +303,9 @@ type Stance =
 
 impl World {
     fn new(setting: &Setting) -> Self {
-        let grant = Grant { generation: 0, role: 0 };
+        let grant = Grant { generation: 0, role: None };
         Self {
-            core: if setting.login_first { Core::pending() } else { Core::open() },
+            core: if setting.login_first { Core::initially_pending() } else { Core::initially_open() },
             values: Values { rule: setting.rule, ..Values::default() },
             requests: vec![
                 Request {
@@ -315,7 +313,7 @@ impl World {
                     ticket: None,
                     woken: false,
                     grant,
-                    admitted: false,
+                    arrival: Arrival::First,
                     sends: 0
                 };
                 setting.requests
@@ -343,7 +341,7 @@ impl World {
             core.attempt,
             core.source,
             core.failures,
-            core.starts.len(),
+            core.recent_starts.len(),
         )
     }
 
@@ -367,11 +365,10 @@ impl World {
             self.wanted = false;
             self.notes.push(Note::Commit(generation));
         }
-        if let Some(attempt) = values.drive.take() {
+        if let Some(attempt) = values.started.take() {
             self.driver = Driver::Waiting(attempt);
         }
-        if values.installed != 0 {
-            values.installed = 0;
+        if values.installed.take().is_some() {
             self.uses = 0;
         }
         if std::mem::take(&mut values.ended) {
@@ -387,9 +384,9 @@ impl World {
         }
         if setting.flaw == Some(Flaw::RoleToYoungest) && self.core.state == (State::Lead { taken: false }) {
             let line = self.line();
-            line.iter().for_each(|ticket| self.core.waiters.give_role(*ticket, 0));
+            line.iter().for_each(|ticket| *self.core.waiters.note_mut(*ticket) = None);
             if let Some(youngest) = line.last() {
-                self.core.waiters.give_role(*youngest, self.core.attempt);
+                self.core.give_role(*youngest);
             }
         }
     }
@@ -403,11 +400,11 @@ impl World {
             return false;
         }
         let role = match request.ticket {
-            Some(ticket) if !self.core.waiters.has_outcome(ticket) => self.core.waiters.role(ticket),
-            Some(_) => 0,
+            Some(ticket) if !self.core.waiters.has_outcome(ticket) => *self.core.waiters.note(ticket),
+            Some(_) => None,
             None => request.grant.role,
         };
-        role == self.core.attempt && matches!(self.core.state, State::Lead { .. } | State::Probe { .. })
+        role == Some(self.core.attempt) && matches!(self.core.state, State::Lead { .. } | State::Probe { .. })
     }
 
     /// What makes two states the same.
@@ -426,13 +423,15 @@ impl World {
         let mut key = Vec::with_capacity(64);
         key.push(match &core.state {
             State::Open => 0,
-            State::Cool { terminal, .. } => 1 + u8::from(terminal.is_some()),
-            State::Over => 3,
+            State::Cooldown { permanent_error, .. } => 1 + u8::from(permanent_error.is_some()),
+            State::Overlap => 3,
             State::Probe { taken } => 4 + u8::from(*taken),
             State::Stagger { .. } => 6,
             State::Pending => 7,
             State::Hold => 8,
-            State::Lead { taken } => 9 + u8::from(*taken) + 2 * u8::from(!*taken && core.overdue(self.now)),
+            State::Lead { taken } => {
+                9 + u8::from(*taken) + 2 * u8::from(!*taken && core.is_overdue(self.now))
+            }
             State::Backoff { .. } => 12,
             State::Failed { retry_at, .. } => {
                 13 + u8::from(retry_at.is_some()) + u8::from(retry_at.is_some_and(|at| self.now >= at))
@@ -445,9 +444,9 @@ impl World {
             rank(core.last),
             rank(self.server),
             rank(self.floor),
-            u8::from(core.source == Source::Once),
+            u8::from(core.source == Source::Explicit),
             core.failures as u8,
-            core.starts.len() as u8,
+            core.recent_starts.len() as u8,
             self.uses,
             self.permits,
             self.late.len() as u8,
@@ -469,7 +468,7 @@ impl World {
                 let place =
                     r.ticket.and_then(|t| line.iter().position(|other| *other == t)).map_or(0, |p| p + 1);
                 let outcome = r.ticket.is_some_and(|t| core.waiters.has_outcome(t));
-                let turn = r.ticket.is_some_and(|t| !outcome && core.waiters.role(t) == core.attempt);
+                let turn = r.ticket.is_some_and(|t| !outcome && core.has_role(t));
                 let generation = if matches!(r.at, At::Queued | At::Ready | At::InFlight) {
                     rank(r.grant.generation)
                 } else {
@@ -485,7 +484,7 @@ impl World {
                     place as u8 * 8
                         + u8::from(r.woken && r.ticket.is_some())
                         + 2 * u8::from(outcome)
-                        + 4 * u8::from(r.admitted && !over),
+                        + 4 * u8::from(r.arrival == Arrival::Returning && !over),
                 ]
             })
             .collect();
@@ -571,11 +570,11 @@ impl Search<'_> {
             request.ticket = Some(core.waiters.push());
             return;
         }
-        match core.admit(&mut values.step(&self.limits, *now), request.admitted) {
+        match core.admit(&mut values.step(&self.limits, *now), request.arrival) {
             Admission::Pass(grant) => {
                 request.at = At::Queued;
                 request.grant = grant;
-                request.admitted = true;
+                request.arrival = Arrival::Returning;
             }
             Admission::Wait(ticket) => {
                 request.at = At::Waiting;
@@ -591,7 +590,7 @@ impl Search<'_> {
         let request = before.requests[index];
         let name = |what: &str| format!("r{index} {what}");
         match request.at {
-            At::New if self.flawed(Flaw::ReserveThenHold) && !before.core.is_free() => {
+            At::New if self.flawed(Flaw::ReserveThenHold) && !before.core.admits_all() => {
                 if before.permits > 0
                     && matches!(before.core.state, State::Hold | State::Lead { .. } | State::Backoff { .. })
                 {
@@ -604,7 +603,7 @@ impl Search<'_> {
                 }
             }
             At::New => steps.push(self.step(before, name("asks"), true, |world| self.admit(world, index))),
-            At::Reserved if before.core.is_free() => {
+            At::Reserved if before.core.admits_all() => {
                 steps.push(self.step(before, name("goes on"), true, |world| {
                     world.permits += 1;
                     world.requests[index].at = At::New;
@@ -633,11 +632,11 @@ impl Search<'_> {
         let ticket = request.ticket.expect("a waiter has a ticket");
         request.woken = false;
         match core.poll(&mut values.step(&self.limits, *now), ticket) {
-            None => *core.waiter_waker(ticket) = Some(index),
+            None => *core.waker(ticket) = Some(index),
             Some(Ok(grant)) => {
                 request.ticket = None;
                 request.grant = grant;
-                request.admitted = true;
+                request.arrival = Arrival::Returning;
                 request.at = At::Queued;
             }
             Some(Err(refusal)) => {
@@ -656,17 +655,17 @@ impl Search<'_> {
         }
         let at = std::mem::replace(&mut request.at, At::Failed);
         if let Some(ticket) = request.ticket.take() {
-            if self.flawed(Flaw::NoBaton) && core.waiters.role(ticket) == core.attempt {
+            if self.flawed(Flaw::NoBaton) && core.has_role(ticket) {
                 // The slot goes, the role with it.
                 core.waiters.remove(ticket);
             } else {
                 core.drop_waiter(&mut values.step(&self.limits, *now), ticket);
             }
         } else if matches!(at, At::Queued | At::Ready | At::InFlight)
-            && request.grant.role != 0
+            && let Some(role) = request.grant.role
             && !self.flawed(Flaw::NoBaton)
         {
-            core.drop_role(&mut values.step(&self.limits, *now), request.grant.role);
+            core.drop_role(&mut values.step(&self.limits, *now), role);
         }
     }
 
@@ -699,7 +698,9 @@ impl Search<'_> {
                 if counted && world.uses >= budget && !self.flawed(Flaw::UsesUnchecked) {
                     world.permits += 1;
                     world.requests[index].at = At::New;
-                    world.core.spent(&mut world.values.step(&self.limits, world.now), grant.generation);
+                    world
+                        .core
+                        .limit_reached(&mut world.values.step(&self.limits, world.now), grant.generation);
                     return;
                 }
                 world.notes.push(Note::Send(index, grant));
@@ -708,7 +709,9 @@ impl Search<'_> {
                 if counted {
                     world.uses += 1;
                     if world.uses + 1 == budget {
-                        world.core.due(&mut world.values.step(&self.limits, world.now), grant.generation);
+                        world
+                            .core
+                            .renew_early(&mut world.values.step(&self.limits, world.now), grant.generation);
                     }
                 }
             }));
@@ -719,9 +722,9 @@ impl Search<'_> {
         let request = before.requests[index];
         let mut grant = request.grant;
         let name = |what: &str| format!("r{index} {what}");
-        if self.flawed(Flaw::LeadNotFenced) && grant.role != 0 {
+        if self.flawed(Flaw::LeadNotFenced) && grant.role.is_some() {
             grant = Grant {
-                role: before.core.attempt,
+                role: Some(before.core.attempt),
                 generation: before.core.candidate.unwrap_or(grant.generation),
             };
         }
@@ -739,7 +742,7 @@ impl Search<'_> {
                 let World { core, values, now, requests, notes, .. } = world;
                 let again = requests[index].sends < self.setting.sends || self.flawed(Flaw::EndlessReplay);
                 requests[index].at = if again { At::New } else { At::Done };
-                if self.flawed(Flaw::LeadCommitsExpired) && grant.role == core.attempt {
+                if self.flawed(Flaw::LeadCommitsExpired) && grant.role == Some(core.attempt) {
                     return core.report_good(&mut values.step(&self.limits, *now), grant);
                 }
                 let mut told = grant;
@@ -770,16 +773,16 @@ impl Search<'_> {
                 *permits += 1;
             }
             *driver = Driver::None;
-            if self.flawed(Flaw::OverlapEndsFirst) && matches!(core.state, State::Over) {
+            if self.flawed(Flaw::OverlapEndsFirst) && matches!(core.state, State::Overlap) {
                 let current = core.current.expect("an overlap has a current value");
-                core.spent(&mut values.step(&self.limits, *now), current);
+                core.limit_reached(&mut values.step(&self.limits, *now), current);
             }
-            let counted = core.driver_done(&mut values.step(&self.limits, *now), attempt, result);
+            let counted = core.attempt_ended(&mut values.step(&self.limits, *now), attempt, result);
             assert!(counted, "a driver that was not aborted runs");
             // It ended by itself: there is nothing to abort.
             values.aborted = false;
         };
-        let failure = |terminal| Err(Failure { terminal, error: Mishap::Told });
+        let failure = |kind| Err(Failure { kind, error: Mishap::Told });
         let running = match before.driver {
             Driver::None => None,
             Driver::Waiting(attempt) => {
@@ -800,14 +803,14 @@ impl Search<'_> {
                     );
                 } else {
                     steps.push(self.step(before, "the renewal's result is itself expired", true, |world| {
-                        done(world, attempt, failure(false));
+                        done(world, attempt, failure(FailureKind::Transient));
                     }));
                 }
                 self.rare(before, DriverFails, "the renewal fails", steps, |world| {
-                    done(world, attempt, failure(false))
+                    done(world, attempt, failure(FailureKind::Transient))
                 });
                 self.rare(before, DriverRefused, "the renewal is refused for good", steps, |world| {
-                    done(world, attempt, failure(true));
+                    done(world, attempt, failure(FailureKind::Permanent));
                 });
                 Some(attempt)
             }
@@ -818,7 +821,7 @@ impl Search<'_> {
                     world.permits += u8::from(matches!(world.driver, Driver::Sent(_)));
                     world.driver = Driver::None;
                 } else {
-                    done(world, attempt, failure(false));
+                    done(world, attempt, failure(FailureKind::Transient));
                 }
             });
         }
@@ -827,7 +830,7 @@ impl Search<'_> {
                 world.late.remove(place);
                 let World { core, values, now, notes, .. } = world;
                 let attempt = if self.flawed(Flaw::NoFence) { core.attempt } else { attempt };
-                if core.driver_done(&mut values.step(&self.limits, *now), attempt, Ok(())) {
+                if core.attempt_ended(&mut values.step(&self.limits, *now), attempt, Ok(())) {
                     notes.push(Note::AfterFenceCommit);
                 }
             }));
@@ -851,13 +854,14 @@ impl Search<'_> {
                 world.floor = world.core.last;
                 world.wanted = false;
                 let World { core, values, now, .. } = world;
-                let asker =
-                    if self.flawed(Flaw::RenewWithJoins) && matches!(core.state, State::Over | State::Hold) {
-                        core.renew(&mut values.step(limits, *now)).expect("it is not closed")
-                    } else {
-                        core.renew_with(&mut values.step(limits, *now)).expect("it is not closed")
-                    };
-                core.drop_asker(asker);
+                let result = if self.flawed(Flaw::RenewWithJoins)
+                    && matches!(core.state, State::Overlap | State::Hold)
+                {
+                    core.renew(&mut values.step(limits, *now)).expect("it is not closed")
+                } else {
+                    core.renew_with(&mut values.step(limits, *now)).expect("it is not closed")
+                };
+                core.drop_result_waiter(result);
             });
             self.rare(before, Replace, "replace", steps, |world| {
                 world.floor = world.core.last;
@@ -873,8 +877,8 @@ impl Search<'_> {
             });
             self.rare(before, Renew, "renew", steps, |world| {
                 let World { core, values, now, .. } = world;
-                if let Ok(asker) = core.renew(&mut values.step(limits, *now)) {
-                    core.drop_asker(asker);
+                if let Ok(result) = core.renew(&mut values.step(limits, *now)) {
+                    core.drop_result_waiter(result);
                 }
             });
         }
@@ -906,19 +910,19 @@ impl Search<'_> {
         };
         match &before.core.state {
             State::Lead { taken: false } if self.flawed(Flaw::NoRoleDeadline) => {}
-            State::Cool { terminal: None, .. }
+            State::Cooldown { permanent_error: None, .. }
             | State::Backoff { .. }
             | State::Stagger { .. }
             | State::Probe { taken: false } => {
                 steps.push(self.step(before, "time passes", true, pass));
             }
-            State::Lead { taken: false } if !before.core.overdue(before.now) => {
+            State::Lead { taken: false } if !before.core.is_overdue(before.now) => {
                 steps.push(self.step(before, "the lead is overdue", true, pass));
             }
             State::Failed { retry_at: Some(at), .. } if before.now < *at => {
                 steps.push(self.step(before, "the failure has rested", true, pass));
             }
-            State::Hold | State::Over | State::Lead { taken: true } | State::Probe { taken: true } => {
+            State::Hold | State::Overlap | State::Lead { taken: true } | State::Probe { taken: true } => {
                 self.rare(before, Deadline, "the attempt's deadline", steps, pass);
             }
             _ => {}
@@ -936,16 +940,16 @@ impl Search<'_> {
         if world.permits + busy != self.setting.permits {
             return Some("I4 permits do not add up");
         }
-        let serves = core.is_free() || matches!(core.state, State::Probe { .. } | State::Stagger { .. });
+        let serves = core.admits_all() || matches!(core.state, State::Probe { .. } | State::Stagger { .. });
         if core.current.is_some() != serves {
-            return Some("I1 a current value outside Open, Cool, Over and release, or none inside");
+            return Some("I1 a current value outside Open, Cooldown, Overlap and release, or none inside");
         }
         let driven = match world.driver {
             Driver::None => false,
             Driver::Waiting(attempt) | Driver::Sent(attempt) => core.runs(attempt),
         };
-        if matches!(core.state, State::Hold | State::Over) != driven {
-            return Some("I5 Hold or Over without a live driver, or a driver without its state");
+        if matches!(core.state, State::Hold | State::Overlap) != driven {
+            return Some("I5 Hold or Overlap without a live driver, or a driver without its state");
         }
         let roles = world.requests.iter().filter(|r| world.live_role(r)).count();
         if roles != usize::from(matches!(core.state, State::Lead { .. } | State::Probe { .. })) {
@@ -956,13 +960,13 @@ impl Search<'_> {
         {
             return Some("I7 somebody waits in Pending, Failed or Closed");
         }
-        if matches!(core.state, State::Pending) && core.source == Source::Once {
+        if matches!(core.state, State::Pending) && core.source == Source::Explicit {
             return Some("I7 what renew_with was given waits in Pending for somebody to come");
         }
         if world.requests.iter().any(|r| r.sends > self.setting.sends) {
             return Some("I8 a request was sent too often");
         }
-        if core.starts.len() > STARTS {
+        if core.recent_starts.len() > STARTS {
             return Some("I9 more starts than the cap");
         }
         if core.failures >= FAILURES && matches!(core.state, State::Backoff { .. }) {
@@ -971,7 +975,7 @@ impl Search<'_> {
         if self.setting.uses > 0 && world.uses > self.setting.uses {
             return Some("I13 hard budget of uses exceeded");
         }
-        if matches!(before.core.state, State::Over)
+        if matches!(before.core.state, State::Overlap)
             && matches!(core.state, State::Backoff { .. } | State::Failed { .. } | State::Pending)
             && world.floor == before.floor
         {

@@ -15,21 +15,27 @@ use tokio::time::Instant;
 
 use super::{
     config::{ConfigError, GateConfig},
-    core::{Failure, Generation, Limits},
-    driver,
     error::{BoxError, PermanentError, RenewalError, RenewalErrorKind},
-    jitter::Jitter,
-    keeper::{Asker, Budget, Drive, Entry, Gate, Keeper, Life, RawPermit, Renewing},
-    wait::Wait,
+    gate::{Gate, GateOwner, GateRef},
+    handle::RenewalHandle,
+    permit::{Admitted, RawPermit},
+    source::{AttemptContext, RenewalFuture, RenewalSource},
+    state::{Arrival, Failure, Generation, Limits},
+    version::{UsageLimits, VersionState},
+    wait::{Wait, wait},
 };
+use crate::jitter::Jitter;
 
-/// A versioned value with a renewal that runs once, however many ask for it.
+/// A versioned value with a renewal that runs once, however many callers request it.
 ///
-/// Everybody [`acquire`](Self::acquire)s to get the current value, and says [`renew`](Self::renew) with the pass that was rejected.
-/// The first rejection of a value starts its renewal; all later ones join it, or, when it has already ended, get the new value
-/// at once. The renewal runs in a task of its own: dropping any of the futures here neither cancels nor repeats it.
+/// Callers [`acquire`](Self::acquire) a permit for the current value, and [`reject`](Self::reject)
+/// the permit whose value was not accepted. The first rejection of a value starts its renewal. Later
+/// ones join it or, when it has ended, get the new value. The renewal runs in its own task: dropping
+/// any of the futures here neither cancels nor repeats it.
 ///
 /// See the [module](super) for what happens when a renewal fails.
+///
+/// # Examples
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -47,7 +53,7 @@ use super::{
 /// let second = gate.acquire().await?;
 /// assert_eq!(*first, "stale");
 ///
-/// // The server has rejected both. One fetch serves both.
+/// // The server has rejected both. One fetch renews both.
 /// let (first, second) = tokio::join!(gate.reject(&first), gate.reject(&second));
 /// assert_eq!((first?.as_str(), second?.as_str()), ("token-0", "token-0"));
 /// assert_eq!(FETCHED.load(Ordering::Relaxed), 1);
@@ -59,179 +65,186 @@ use super::{
 ///
 /// Clones share one gate.
 pub struct RenewalGate<T: Send + Sync + 'static> {
-    keeper: Arc<Alone<T>>,
+    source: Arc<Standalone<T>>,
 }
 
 impl<T: Send + Sync + 'static> RenewalGate<T> {
-    /// Creates a gate that is open with `value` as its first generation and renews it by `supplier`.
+    /// Creates a gate that is open with `value` as its first generation, and renews it by `fetch`.
     ///
-    /// The supplier may say that trying again is pointless by an error that is a [`PermanentError`].
-    pub fn new<F, Fut, E>(value: T, supplier: F) -> Self
+    /// `fetch` prevents a retry by returning a [`PermanentError`].
+    pub fn new<F, Fut, E>(value: T, fetch: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        Self::build(Some(value), supplier, GateConfig::new())
+        Self::build(Some(value), fetch, GateConfig::new())
     }
 
-    /// Creates a gate that has no value yet; the first to enter starts the renewal.
-    pub fn pending<F, Fut, E>(supplier: F) -> Self
+    /// Creates a gate without a value; the first [`acquire`](Self::acquire) starts the renewal.
+    pub fn pending<F, Fut, E>(fetch: F) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         E: Into<BoxError>,
     {
-        Self::build(None, supplier, GateConfig::new())
+        Self::build(None, fetch, GateConfig::new())
     }
 
-    /// Creates a gate with bounds other than the default, open if there is a `value`.
+    /// Creates a gate with other limits than the default, open if there is a `value`.
     ///
     /// # Errors
     ///
-    /// Names the bound that is zero.
-    pub fn with_config<F, Fut, E>(
-        value: Option<T>,
-        supplier: F,
-        config: GateConfig,
-    ) -> Result<Self, ConfigError>
+    /// [`ConfigError`] names the limit that is zero.
+    pub fn with_config<F, Fut, E>(value: Option<T>, fetch: F, config: GateConfig) -> Result<Self, ConfigError>
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         E: Into<BoxError>,
     {
         config.validate()?;
-        Ok(Self::build(value, supplier, config))
+        Ok(Self::build(value, fetch, config))
     }
 
-    fn build<F, Fut, E>(value: Option<T>, supplier: F, config: GateConfig) -> Self
+    fn build<F, Fut, E>(value: Option<T>, fetch: F, config: GateConfig) -> Self
     where
         F: Fn() -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
         E: Into<BoxError>,
     {
         let origin = Instant::now();
-        let supply: Supply<T> = Box::new(move || {
-            let future = supplier();
+        let fetch: FetchFn<T> = Box::new(move || {
+            let future = fetch();
             Box::pin(async move { future.await.map_err(Into::into) })
         });
         let jitter = Jitter::random();
         let gate = match value {
             Some(value) => {
-                let life = Life::current(1, Duration::ZERO, jitter.draw());
-                Gate::open(Arc::new(Versioned { life, value }), jitter)
+                let version = VersionState::current(1, Duration::ZERO, jitter.draw());
+                Gate::open(Arc::new(Versioned { version, value }), jitter)
             }
             None => Gate::pending(None, jitter),
         };
-        Self { keeper: Arc::new(Alone { gate, supply, config, origin }) }
+        Self { source: Arc::new(Standalone { gate, fetch, config, origin }) }
     }
 
-    /// Waits for a value to send under: the current one, or, while there is none, the one that is being brought about.
+    const fn gate(&self) -> GateRef<'_, Standalone<T>> {
+        GateRef::new(&self.source)
+    }
+
+    /// Waits until there is a current value, and returns a permit for it.
     ///
     /// # Errors
     ///
-    /// The error that everybody gets whose renewal failed, or one of this caller's own: [`WaitTimedOut`], [`QueueFull`], or
-    /// [`Reentrant`] when a supplier asks its own gate.
+    /// The error of a failed renewal, which all waiters share, or [`WaitTimedOut`], [`QueueFull`],
+    /// [`NoRuntime`], or [`Reentrant`] when the gate's own renewal calls this.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives up its place and nothing else.
+    /// Dropping the future only gives up its place in the queue.
     ///
     /// [`WaitTimedOut`]: RenewalErrorKind::WaitTimedOut
     /// [`QueueFull`]: RenewalErrorKind::QueueFull
+    /// [`NoRuntime`]: RenewalErrorKind::NoRuntime
     /// [`Reentrant`]: RenewalErrorKind::Reentrant
     pub fn acquire(&self) -> impl Future<Output = Result<Permit<T>, RenewalError>> + Send {
-        Enter { keeper: &self.keeper, admitted: false, wait: None }
+        Acquire { source: &self.source, arrival: Arrival::First, wait: None }
     }
 
-    /// The current value, if there is one and nobody has to wait for it. This starts nothing.
+    /// Returns a permit for the current value if no caller has to wait for it. This starts no
+    /// renewal.
     pub fn try_acquire(&self) -> Option<Permit<T>> {
-        self.keeper.gate.published().map(|value| Permit { permit: RawPermit::plain(value) })
+        self.gate().published().map(|value| Permit { permit: RawPermit::plain(value) })
     }
 
-    /// Says that the value of `rejected` was not accepted, and waits for its successor.
+    /// Reports that the value of `rejected` was not accepted, and waits for its successor.
     ///
-    /// If that value has already been renewed, the news is old: the current value is returned and no renewal starts.
+    /// If that value has been renewed already, this returns the current value and starts no renewal.
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Self::acquire).
+    /// The same as [`acquire`](Self::acquire).
     ///
     /// # Cancel safety
     ///
-    /// The renewal goes on when the future is dropped.
+    /// The renewal continues when the future is dropped.
     pub async fn reject(&self, rejected: &Permit<T>) -> Result<Permit<T>, RenewalError> {
-        if driver::is_reentrant(&self.keeper) {
+        if self.gate().is_reentrant() {
             return Err(RenewalError::new(RenewalErrorKind::Reentrant));
         }
-        Gate::report_rejected(&self.keeper, &rejected.permit);
-        Enter { keeper: &self.keeper, admitted: true, wait: None }.await
+        self.gate().report_rejected(&rejected.permit);
+        Acquire { source: &self.source, arrival: Arrival::Returning, wait: None }.await
     }
 
-    /// Starts a renewal at once, or joins the one that runs. The current value serves on until the new one is there.
+    /// Starts a renewal, or joins the running one. The current value stays in use until the new one
+    /// is there.
     ///
     /// # Errors
     ///
     /// [`Closed`](RenewalErrorKind::Closed).
-    pub fn renew(&self) -> Result<RenewalHandle<T>, RenewalError> {
-        Gate::renew(&self.keeper).map(|asker| RenewalHandle { asker })
+    pub fn renew(&self) -> Result<RenewalHandle, RenewalError> {
+        self.gate().renew().map(RenewalHandle::new)
     }
 
-    /// Ends the current value; the next to enter starts a renewal. A renewal that runs cannot commit any more.
+    /// Ends the current value and cancels a running renewal. The next [`acquire`](Self::acquire)
+    /// starts a renewal.
     ///
     /// # Errors
     ///
     /// [`Closed`](RenewalErrorKind::Closed).
     pub fn clear(&self) -> Result<(), RenewalError> {
-        Gate::clear(&self.keeper)
+        self.gate().clear()
     }
 
-    /// Makes `value` current, whatever is under way.
+    /// Makes `value` current and cancels a running renewal.
     ///
     /// # Errors
     ///
     /// [`Closed`](RenewalErrorKind::Closed).
     pub fn replace(&self, value: T) -> Result<(), RenewalError> {
-        let born = self.keeper.now();
-        Gate::replace(&self.keeper, |generation| {
-            Arc::new(Versioned { life: Life::new(generation, born, self.keeper.gate.random()), value })
-        })
-        .map(drop)
+        let (gate, now) = (self.gate(), self.source.now());
+        let replaced = gate.replace(|generation| {
+            Arc::new(Versioned { version: VersionState::new(generation, now, gate.random()), value })
+        });
+        replaced.map(drop)
     }
 
-    /// Ends the gate: everybody who waits, and everybody who comes, gets [`Closed`](RenewalErrorKind::Closed).
+    /// Closes the gate permanently: all waiters and all later callers get
+    /// [`Closed`](RenewalErrorKind::Closed).
     pub fn close(&self) {
-        Gate::close(&self.keeper);
+        self.gate().close();
     }
 
-    /// How many wait at this moment.
+    /// Returns the number of callers that wait now.
     pub fn waiting(&self) -> usize {
-        self.keeper.gate.held()
+        self.gate().waiting()
     }
 }
 
 pin_project! {
-    /// Enters for the first time, or again with news about a value.
-    struct Enter<'g, T>
+    /// Acquires a permit.
+    #[must_use = "futures do nothing unless polled"]
+    struct Acquire<'g, T>
     where
         T: Send,
         T: Sync,
         T: 'static,
     {
-        keeper: &'g Arc<Alone<T>>,
-        admitted: bool,
+        source: &'g Arc<Standalone<T>>,
+        arrival: Arrival,
         #[pin]
-        wait: Option<Wait<Alone<T>>>,
+        wait: Option<Wait<Standalone<T>>>,
     }
 }
 
-impl<T: Send + Sync + 'static> Future for Enter<'_, T> {
+impl<T: Send + Sync + 'static> Future for Acquire<'_, T> {
     type Output = Result<Permit<T>, RenewalError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let keeper = *this.keeper;
-        if this.wait.is_none() && driver::is_reentrant(keeper) {
+        let source = *this.source;
+        let gate = GateRef::new(source);
+        if this.wait.is_none() && gate.is_reentrant() {
             return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::Reentrant)));
         }
         loop {
@@ -240,32 +253,32 @@ impl<T: Send + Sync + 'static> Future for Enter<'_, T> {
                 this.wait.set(None);
                 permit?
             } else {
-                match Gate::admit(keeper, *this.admitted) {
-                    Entry::Pass(permit) => permit,
-                    Entry::Wait(ticket) => {
-                        this.wait.set(Some(Wait::new(keeper.clone(), ticket, keeper.config.hold)?));
+                match gate.admit(*this.arrival) {
+                    Admitted::Pass(permit) => permit,
+                    Admitted::Wait(ticket) => {
+                        this.wait.set(Some(wait(source, ticket, source.config.max_wait)?));
                         continue;
                     }
-                    Entry::Refuse(error) => return Poll::Ready(Err(error)),
+                    Admitted::Refuse(error) => return Poll::Ready(Err(error)),
                 }
             };
-            if Gate::count_send(keeper, &permit, &Budget::default()) {
+            if gate.count_use(&permit, &UsageLimits::default()) {
                 return Poll::Ready(Ok(Permit { permit }));
             }
-            *this.admitted = true;
+            *this.arrival = Arrival::Returning;
         }
     }
 }
 
 impl<T: Send + Sync + 'static> Clone for RenewalGate<T> {
     fn clone(&self) -> Self {
-        Self { keeper: self.keeper.clone() }
+        Self { source: self.source.clone() }
     }
 }
 
 impl<T: Send + Sync + 'static> fmt::Debug for RenewalGate<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let generation = self.keeper.gate.published().map(|value| value.life.generation);
+        let generation = self.gate().published().map(|value| value.version.generation);
         f.debug_struct("RenewalGate")
             .field("generation", &generation)
             .field("waiting", &self.waiting())
@@ -273,23 +286,26 @@ impl<T: Send + Sync + 'static> fmt::Debug for RenewalGate<T> {
     }
 }
 
-/// The value of one generation, as [`RenewalGate::acquire`] gives it out. It dereferences to the value.
+/// The value of one generation, as [`RenewalGate::acquire`] returns it. It dereferences to the
+/// value.
+#[must_use = "a permit that is dropped at once counts as a successful use of the value"]
 pub struct Permit<T: Send + Sync + 'static> {
-    permit: RawPermit<Alone<T>>,
+    permit: RawPermit<Standalone<T>>,
 }
 
 impl<T: Send + Sync + 'static> Permit<T> {
-    /// The number of the value; it grows with each one.
+    /// Returns the number of the value; it grows with each renewal.
     pub fn generation(&self) -> u64 {
-        self.permit.value.life.generation
+        self.permit.value.version.generation
     }
 }
 
-/// A pass that is given back without having been rejected was good: those who wait behind a probe are let out.
+/// A permit that is dropped without having been rejected was good: the waiters behind a probe are
+/// released.
 impl<T: Send + Sync + 'static> Drop for Permit<T> {
     fn drop(&mut self) {
-        if let Some(keeper) = self.permit.role_keeper() {
-            Gate::report_good(&keeper, &mut self.permit);
+        if let Some(source) = self.permit.role_owner() {
+            GateRef::new(&source).report_good(&mut self.permit);
         }
     }
 }
@@ -304,56 +320,38 @@ impl<T: Send + Sync + 'static> Deref for Permit<T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for Permit<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The value may well be a token.
+        // The value may be a token.
         f.debug_struct("Permit").field("generation", &self.generation()).finish_non_exhaustive()
     }
 }
 
-/// A renewal that was asked for by [`RenewalGate::renew_now`]: resolves to the new generation. Dropping it cancels nothing.
-#[must_use = "the renewal runs without it; to know how it ends, await it"]
-pub struct RenewalHandle<T: Send + Sync + 'static> {
-    asker: Asker<Alone<T>>,
-}
+type FetchFn<T> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>> + Send + Sync>;
 
-impl<T: Send + Sync + 'static> Future for RenewalHandle<T> {
-    type Output = Result<u64, RenewalError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.asker.poll(context)
-    }
-}
-
-impl<T: Send + Sync + 'static> fmt::Debug for RenewalHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RenewalHandle").finish_non_exhaustive()
-    }
-}
-
-type Supply<T> = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>> + Send + Sync>;
-
-/// The keeper of a value that stands alone.
-pub(crate) struct Alone<T: Send + Sync + 'static> {
+/// The source of a value that is not part of a session.
+pub(crate) struct Standalone<T: Send + Sync + 'static> {
     gate: Gate<Self>,
-    supply: Supply<T>,
+    fetch: FetchFn<T>,
     config: GateConfig,
     origin: Instant,
 }
 
 pub(crate) struct Versioned<T> {
-    life: Life,
+    version: VersionState,
     value: T,
 }
 
-impl<T: Send + Sync + 'static> Keeper for Alone<T> {
-    type Value = Versioned<T>;
-    type Request = std::convert::Infallible;
-
+impl<T: Send + Sync + 'static> GateOwner for Standalone<T> {
     fn gate(&self) -> &Gate<Self> {
         &self.gate
     }
+}
 
-    fn life(value: &Versioned<T>) -> &Life {
-        &value.life
+impl<T: Send + Sync + 'static> RenewalSource for Standalone<T> {
+    type Value = Versioned<T>;
+    type Request = std::convert::Infallible;
+
+    fn version(value: &Versioned<T>) -> &VersionState {
+        &value.version
     }
 
     fn limits(&self) -> Limits {
@@ -384,13 +382,14 @@ impl<T: Send + Sync + 'static> Keeper for Alone<T> {
         None
     }
 
-    fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<Versioned<T>> {
-        let keeper = self.clone();
+    fn renew(self: &Arc<Self>, attempt: AttemptContext<Self>) -> RenewalFuture<Versioned<T>> {
+        let source = self.clone();
         Box::pin(async move {
-            match (keeper.supply)().await {
+            match (source.fetch)().await {
                 Ok(value) => {
-                    let life = Life::new(drive.generation, keeper.now(), keeper.gate.random());
-                    Ok(Some(Arc::new(Versioned { life, value })))
+                    let now = source.now();
+                    let version = VersionState::new(attempt.generation, now, source.gate.random());
+                    Ok(Some(Arc::new(Versioned { version, value })))
                 }
                 Err(error) => Err(failure(error)),
             }
@@ -398,11 +397,13 @@ impl<T: Send + Sync + 'static> Keeper for Alone<T> {
     }
 }
 
-/// Tells a refusal from a failure that may pass.
+/// Returns a permanent failure for a [`PermanentError`], and a transient one for any other error.
 pub(crate) fn failure(error: BoxError) -> Failure<RenewalError> {
-    let terminal = error.is::<PermanentError>();
-    let kind = if terminal { RenewalErrorKind::Permanent } else { RenewalErrorKind::Failed };
-    Failure { terminal, error: RenewalError::caused_by(kind, error) }
+    if error.is::<PermanentError>() {
+        Failure::permanent(RenewalError::caused_by(RenewalErrorKind::Permanent, error))
+    } else {
+        Failure::transient(RenewalError::caused_by(RenewalErrorKind::Failed, error))
+    }
 }
 
 #[cfg(test)]
@@ -412,143 +413,143 @@ mod tests {
     use tokio_test::task;
 
     use super::*;
-    use crate::gate::{Release, waiters::Ticket};
+    use crate::{gate::Release, waiters::Ticket};
 
-    /// Open, with renewals that never end.
+    /// Creates an open gate whose renewals never end.
     fn open() -> RenewalGate<u32> {
         RenewalGate::new(0, std::future::pending::<Result<_, BoxError>>)
     }
 
-    fn uses(limit: u64) -> Budget {
-        Budget { uses: Some(limit), age: None }
+    fn uses(limit: u64) -> UsageLimits {
+        UsageLimits { uses: Some(limit), age: None }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_budget_asks_for_an_early_renewal_in_its_last_tenth() {
+    async fn an_early_renewal_starts_in_the_last_tenth_of_a_limit() {
         let gate = open();
-        let pass = gate.try_acquire().unwrap();
+        let permit = gate.try_acquire().unwrap();
         for _ in 0..89 {
-            assert!(Gate::count_send(&gate.keeper, &pass.permit, &uses(100)));
+            assert!(gate.gate().count_use(&permit.permit, &uses(100)));
         }
-        assert!(gate.keeper.gate.is_idle());
+        assert!(gate.gate().is_idle());
         for _ in 89..95 {
-            assert!(Gate::count_send(&gate.keeper, &pass.permit, &uses(100)));
+            assert!(gate.gate().count_use(&permit.permit, &uses(100)));
         }
-        assert!(!gate.keeper.gate.is_idle());
+        assert!(!gate.gate().is_idle());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_gate_through_which_everybody_passes_decides_nothing() {
+    async fn an_open_gate_has_no_state_until_the_first_event() {
         let gate = open();
         for _ in 0..3 {
             drop(gate.acquire().await.unwrap());
         }
-        let pass = gate.try_acquire().unwrap();
-        let inner = &gate.keeper.gate;
-        assert!(inner.still_good(&pass.permit) && inner.is_idle());
-        assert_eq!((inner.held(), inner.standing().is_current), (0, true));
+        let permit = gate.try_acquire().unwrap();
+        let inner = gate.gate();
+        assert!(inner.is_valid(&permit.permit) && inner.is_idle());
+        assert_eq!((inner.waiting(), inner.snapshot().is_current), (0, true));
         assert!(inner.current().is_some() && inner.is_untouched());
-        // What is made then knows what was there before.
-        Gate::report_rejected(&gate.keeper, &pass.permit);
+        // The state that the event creates knows the current value.
+        gate.gate().report_rejected(&permit.permit);
         assert!(!inner.is_untouched());
-        assert!(inner.published().is_none() && pass.permit.value.life.is_ended());
+        assert!(inner.published().is_none() && permit.permit.value.version.is_ended());
         gate.replace(5).unwrap();
         assert_eq!((*gate.acquire().await.unwrap(), gate.acquire().await.unwrap().generation()), (5, 3));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_last_use_of_a_budget_asks_for_nothing() {
+    async fn the_last_allowed_use_starts_no_early_renewal() {
         let gate = open();
-        let pass = gate.try_acquire().unwrap();
-        assert!(Gate::count_send(&gate.keeper, &pass.permit, &uses(1)));
-        assert!(gate.keeper.gate.is_idle());
-        assert!(!Gate::count_send(&gate.keeper, &pass.permit, &uses(1)));
-        assert!(!gate.keeper.gate.is_idle());
+        let permit = gate.try_acquire().unwrap();
+        assert!(gate.gate().count_use(&permit.permit, &uses(1)));
+        assert!(gate.gate().is_idle());
+        assert!(!gate.gate().count_use(&permit.permit, &uses(1)));
+        assert!(!gate.gate().is_idle());
     }
 
-    /// Three who wait, and the first of them let out as the probe.
-    async fn probed() -> (RenewalGate<u32>, RawPermit<Alone<u32>>, [Ticket; 2]) {
+    /// Creates a gate with three waiters, the first of them released as the probe.
+    async fn probed() -> (RenewalGate<u32>, RawPermit<Standalone<u32>>, [Ticket; 2]) {
         let config = GateConfig::new().release(Release::ProbeFirst);
         let gate = RenewalGate::with_config(None, async || Ok::<_, BoxError>(1), config).unwrap();
-        let [first, second, third] = [(); 3].map(|()| match Gate::admit(&gate.keeper, false) {
-            Entry::Wait(ticket) => ticket,
-            _ => panic!("it is let in"),
+        let [first, second, third] = [(); 3].map(|()| match gate.gate().admit(Arrival::First) {
+            Admitted::Wait(ticket) => ticket,
+            _ => panic!("the request passed"),
         });
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let probe = look(&gate, first).expect("the oldest one is the probe");
+        let probe = poll(&gate, first).expect("the oldest waiter is the probe");
         (gate, probe, [second, third])
     }
 
-    fn look(gate: &RenewalGate<u32>, ticket: Ticket) -> Option<RawPermit<Alone<u32>>> {
-        match Gate::poll(&gate.keeper, ticket, Waker::noop()) {
-            Entry::Pass(permit) => Some(permit),
+    fn poll(gate: &RenewalGate<u32>, ticket: Ticket) -> Option<RawPermit<Standalone<u32>>> {
+        match gate.gate().poll(ticket, Waker::noop()) {
+            Admitted::Pass(permit) => Some(permit),
             _ => None,
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_without_an_answer_lets_the_others_out() {
+    async fn a_probe_without_a_response_releases_the_others() {
         let (gate, probe, [second, third]) = probed().await;
-        assert!(look(&gate, second).is_none());
-        Gate::report_error(&gate.keeper, probe);
-        let _second = look(&gate, second).unwrap();
-        assert!(look(&gate, third).is_some());
+        assert!(poll(&gate, second).is_none());
+        gate.gate().report_error(probe);
+        let _second = poll(&gate, second).unwrap();
+        assert!(poll(&gate, third).is_some());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_role_does_not_outlive_its_value() {
+    async fn a_role_ends_with_its_value() {
         let (gate, probe, waiting) = probed().await;
-        assert!(gate.keeper.gate.still_good(&probe));
-        assert!(!probe.value.life.is_ended());
+        assert!(gate.gate().is_valid(&probe));
+        assert!(!probe.value.version.is_ended());
         gate.clear().unwrap();
-        assert!(!gate.keeper.gate.still_good(&probe));
-        assert!(probe.value.life.is_ended());
-        waiting.into_iter().for_each(|ticket| Gate::leave(&gate.keeper, ticket));
+        assert!(!gate.gate().is_valid(&probe));
+        assert!(probe.value.version.is_ended());
+        waiting.into_iter().for_each(|ticket| gate.gate().leave(ticket));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn those_who_queue_are_woken_by_changes_alone_and_only_while_they_queue() {
+    async fn watchers_are_woken_by_changes_and_only_while_they_watch() {
         let gate = open();
-        let mut queued = task::spawn(());
+        let mut watcher = task::spawn(());
         let mut place = None;
-        queued.enter(|context, _| Gate::queue(&gate.keeper, &mut place, context.waker()));
-        Gate::tick(&gate.keeper);
-        assert!(!queued.is_woken());
+        watcher.enter(|context, _| gate.gate().watch(&mut place, context.waker()));
+        gate.gate().tick();
+        assert!(!watcher.is_woken());
         gate.replace(1).unwrap();
-        assert!(queued.is_woken());
-        queued.enter(|context, _| Gate::queue(&gate.keeper, &mut place, context.waker()));
-        Gate::unqueue(&gate.keeper, place.unwrap());
+        assert!(watcher.is_woken());
+        watcher.enter(|context, _| gate.gate().watch(&mut place, context.waker()));
+        gate.gate().unwatch(place.unwrap());
         gate.replace(2).unwrap();
-        assert!(!queued.is_woken());
+        assert!(!watcher.is_woken());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_waker_that_is_left_behind_is_dropped_after_the_lock() {
-        /// Looks at the gate when it is dropped, which would deadlock under its lock.
-        struct Nosy(RenewalGate<u32>);
-        impl std::task::Wake for Nosy {
+    async fn the_waker_of_a_dropped_waiter_is_dropped_after_the_lock() {
+        /// Locks the gate when it is dropped, which deadlocks if the lock is held.
+        struct LocksOnDrop(RenewalGate<u32>);
+        impl std::task::Wake for LocksOnDrop {
             fn wake(self: Arc<Self>) {}
         }
-        impl Drop for Nosy {
+        impl Drop for LocksOnDrop {
             fn drop(&mut self) {
                 self.0.waiting();
             }
         }
         let gate = open();
         gate.clear().unwrap();
-        let Entry::Wait(ticket) = Gate::admit(&gate.keeper, false) else { panic!("it is let in") };
-        let waker = Waker::from(Arc::new(Nosy(gate.clone())));
-        assert!(matches!(Gate::poll(&gate.keeper, ticket, &waker), Entry::Wait(_)));
+        let Admitted::Wait(ticket) = gate.gate().admit(Arrival::First) else { panic!("the request passed") };
+        let waker = Waker::from(Arc::new(LocksOnDrop(gate.clone())));
+        assert!(matches!(gate.gate().poll(ticket, &waker), Admitted::Wait(_)));
         drop(waker);
-        Gate::leave(&gate.keeper, ticket);
+        gate.gate().leave(ticket);
         assert_eq!(gate.waiting(), 0);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_alarm_that_was_set_too_late_is_stopped() {
+    async fn a_timer_that_was_replaced_is_aborted() {
         let gate = open();
-        let alarm = tokio::spawn(std::future::pending::<()>());
-        gate.keeper.gate.set_alarm(99, alarm.abort_handle());
-        tokio::time::timeout(Duration::from_secs(1), alarm).await.expect("it goes on").unwrap_err();
+        let timer = tokio::spawn(std::future::pending::<()>());
+        gate.gate().set_timer(99, timer.abort_handle());
+        tokio::time::timeout(Duration::from_secs(1), timer).await.expect("the task still runs").unwrap_err();
     }
 }

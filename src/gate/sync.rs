@@ -21,7 +21,7 @@ mod published {
 
     use arc_swap::ArcSwapOption;
 
-    /// A pointer that many read without a lock and few replace.
+    /// A pointer that is read often and without a lock, and replaced rarely.
     #[derive(Debug)]
     pub(crate) struct Published<T>(ArcSwapOption<T>);
 
@@ -38,7 +38,7 @@ mod published {
             self.0.load().is_some()
         }
 
-        /// The old value is returned, so that the caller says where it is dropped.
+        /// Returns the old value, so that the caller decides where it is dropped.
         pub(crate) fn swap(&self, value: Option<Arc<T>>) -> Option<Arc<T>> {
             self.0.swap(value)
         }
@@ -49,7 +49,7 @@ mod published {
 mod modelled {
     use std::sync::Arc;
 
-    /// loom's mutex with parking_lot's signature.
+    /// loom's mutex with the signature of parking_lot's.
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -63,7 +63,8 @@ mod modelled {
         }
     }
 
-    /// The published pointer as loom can follow it: arc-swap's own promise is taken for granted, the protocol around it is not.
+    /// The published pointer as loom can follow it. This assumes that arc-swap is correct and checks
+    /// the protocol around it.
     #[derive(Debug)]
     pub(crate) struct Published<T>(loom::sync::RwLock<Option<Arc<T>>>);
 

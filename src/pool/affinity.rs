@@ -7,9 +7,9 @@ use super::{
     runtime::{AskResult, Pool},
     strategy::{MemberView, RequestView},
     types::{BAD_MARK_MILLIS, LeaseRequest, MemberNumber, Preference},
-    wait::Wait,
+    wait::{self, Wait},
 };
-use crate::{gate::jitter::spread, hash::Fnv1a};
+use crate::{hash::Fnv1a, jitter::spread};
 
 /// What the settings of the pool make of a request.
 pub(crate) fn preference(pool: &Pool, request: &RequestView<'_>) -> Preference {
@@ -49,7 +49,7 @@ pub(crate) enum Acquisition {
 pub(crate) fn ask(pool: &Arc<Pool>, ask: &LeaseRequest) -> Result<Acquisition, PoolError> {
     match pool.ask(ask)? {
         AskResult::Leased(key, session) => Ok(Acquisition::Leased(Lease::new(pool.clone(), key, session))),
-        AskResult::Wait(place) => Wait::new(pool.clone(), place).map(Acquisition::Wait),
+        AskResult::Wait(place) => wait::wait(pool, place).map(Acquisition::Wait),
     }
 }
 

@@ -15,13 +15,11 @@ use super::{
     types::{Key, MemberEnd},
 };
 use crate::{
-    gate::{
-        RenewalError, driver,
-        jitter::Jitter,
-        keeper::{Gate, Outlook},
-        waiters::Ticket,
-    },
+    gate::{Availability, RenewalError},
+    jitter::Jitter,
+    rt,
     session::{Session, SessionInner},
+    waiters::Ticket,
 };
 
 /// The sessions of the members, by index, and what has to be done after the step.
@@ -86,15 +84,15 @@ impl EffectSink for Effects {
         let Some(session) = self.session(member) else {
             return false;
         };
-        match session.0.gate.outlook() {
-            Outlook::Open => true,
-            Outlook::Still if !self.has_rule => true,
-            Outlook::Still => {
+        match session.gate().availability() {
+            Availability::Open => true,
+            Availability::Idle if !self.has_rule => true,
+            Availability::Idle => {
                 let session = session.clone();
                 self.deferred.idle.push((member, session));
                 false
             }
-            Outlook::Moving => {
+            Availability::Renewing => {
                 let session = session.clone();
                 self.deferred.renewing.push((member, session));
                 false
@@ -102,7 +100,7 @@ impl EffectSink for Effects {
         }
     }
     fn can_start_warm_up(&mut self) -> bool {
-        driver::is_in_runtime()
+        rt::is_available()
     }
     fn wake(&mut self, waker: Waker) {
         self.deferred.woken.push(waker);
@@ -140,7 +138,7 @@ impl Effects {
 
     /// Returns whether work is left that only a caller inside a runtime can do.
     pub(crate) fn needs_runtime(&self) -> bool {
-        !self.deferred.idle.is_empty() && !driver::is_in_runtime()
+        !self.deferred.idle.is_empty() && !rt::is_available()
     }
 
     /// Takes the deferred work, if there is any.
@@ -149,7 +147,7 @@ impl Effects {
             return None;
         }
         let mut deferred = std::mem::take(&mut self.deferred);
-        if !driver::is_in_runtime() {
+        if !rt::is_available() {
             // Renewals cannot be started here; they stay until the next event inside a runtime.
             self.deferred.idle = std::mem::take(&mut deferred.idle);
         }
@@ -171,11 +169,11 @@ impl GateWatch {
             // A concurrent wake-up blocks on this lock until the ticket is stored.
             let mut watched = watch.watched.lock();
             let mut ticket = None;
-            Gate::queue(&session.0, &mut ticket, &Waker::from(watch.clone()));
+            session.gate().watch(&mut ticket, &Waker::from(watch.clone()));
             *watched = ticket.map(|ticket| (Arc::downgrade(&session.0), ticket));
         }
         // Checked after the ticket was taken: a gate that opens in between is seen here or wakes.
-        if session.0.gate.outlook() != Outlook::Moving {
+        if session.gate().availability() != Availability::Renewing {
             watch.wake();
         }
     }
@@ -188,7 +186,7 @@ impl Wake for GateWatch {
             return;
         };
         if let Some(session) = session.upgrade() {
-            Gate::unqueue(&session, ticket);
+            session.gate.unwatch(ticket);
         }
         if let Some(pool) = self.pool.upgrade() {
             pool.recheck(self.key);

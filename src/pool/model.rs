@@ -75,7 +75,7 @@ impl EffectSink for Effects {
     }
     fn discard(&mut self, _waker: Option<usize>, _cause: Option<u64>) {}
     fn random(&mut self) -> u64 {
-        self.random = crate::gate::jitter::spread(self.random.wrapping_add(1));
+        self.random = crate::jitter::spread(self.random.wrapping_add(1));
         self.random
     }
 }
@@ -628,7 +628,7 @@ struct Rng(u64);
 impl Rng {
     fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        crate::gate::jitter::spread(self.0) % end
+        crate::jitter::spread(self.0) % end
     }
 
     fn event(&mut self) -> Event {

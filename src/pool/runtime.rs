@@ -27,7 +27,9 @@ use super::{
     warm_up,
 };
 use crate::{
-    gate::{RenewalError, driver, jitter::Jitter, keeper::Outlook},
+    gate::{Availability, RenewalError},
+    jitter::Jitter,
+    rt,
     session::{Session, SessionId, Sessions},
 };
 
@@ -209,7 +211,7 @@ impl Pool {
         let mut deferred = effects.take();
         if let Some(at) = state.next_timer()
             && timer.at.is_none_or(|set| at < set)
-            && driver::is_in_runtime()
+            && rt::is_available()
         {
             timer.number += 1;
             timer.at = Some(at);
@@ -288,7 +290,7 @@ impl Pool {
             return None;
         }
         let session = self.sessions.registry.member(self.member_id(key.number));
-        let is_warm = !has_rule || session.0.gate.outlook() == Outlook::Open;
+        let is_warm = !has_rule || session.gate().availability() == Availability::Open;
         self.attach_session(key, session.clone());
         if is_warm {
             guard.disarm();

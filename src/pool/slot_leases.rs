@@ -23,7 +23,7 @@ use super::{
     warm_up::{self, WarmUpGuard},
 };
 use crate::{
-    gate::{BoxError, RenewalError, RenewalErrorKind, keeper::Outlook},
+    gate::{Availability, BoxError, RenewalError, RenewalErrorKind},
     session::{
         Session, SessionId,
         share::{SharingBackend, SlotLease},
@@ -107,7 +107,7 @@ impl SlotLeases {
             slots.acquire(&pool, guard.key(), slot);
             tasks.attach_session(guard.key(), session.clone());
             drop(tasks);
-            if session.0.gate.outlook() == Outlook::Open {
+            if session.gate().availability() == Availability::Open {
                 guard.finish(Ok(()));
             } else if session.0.context.backend().is_some() {
                 // The attempt first checks whether a session can be adopted.

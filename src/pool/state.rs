@@ -22,7 +22,7 @@ use super::{
         WaiterInfo, WaiterRef,
     },
 };
-use crate::gate::waiters::Waiters;
+use crate::waiters::Waiters;
 
 /// Where the state machine puts its effects, and what it asks during a step.
 pub(crate) trait EffectSink {

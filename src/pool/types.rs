@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::ready::{Rank, SelectionOrder};
-use crate::gate::waiters::Ticket;
+use crate::waiters::Ticket;
 
 /// The number of a member; no number is used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

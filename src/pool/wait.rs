@@ -1,15 +1,9 @@
-//! A request that waits for a session.
+//! The place of a waiting request in the queue of a pool.
 
 use std::{
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
-
-use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep};
 
 use super::{
     error::{PoolError, PoolErrorKind},
@@ -17,70 +11,54 @@ use super::{
     runtime::{PollResult, Pool},
     types::WaiterRef,
 };
-use crate::gate::driver;
+use crate::wait::{self, Place};
 
-/// Longer than anybody waits, and short enough to be added to any moment.
-const FAR: Duration = Duration::from_secs(1 << 30);
+/// Resolves to a lease, or to the reason why there is none.
+pub(crate) type Wait = wait::Wait<PoolPlace>;
 
-pin_project! {
-    /// A waiter in a pool's line: resolves to a lease, or to the reason why there is none.
-    ///
-    /// It holds nothing but its waiter. Dropping it gives the waiter up, and with it a session that may have been given to it.
-    pub(crate) struct Wait {
-        pool: Arc<Pool>,
-        waiter: Option<WaiterRef>,
-        #[pin]
-        sleep: Sleep,
-    }
+/// A place in a pool's queue. Dropping it gives up the place, with a session given to it.
+pub(crate) struct PoolPlace {
+    pool: Arc<Pool>,
+    waiter: Option<WaiterRef>,
+}
 
-    impl PinnedDrop for Wait {
-        fn drop(this: Pin<&mut Self>) {
-            let this = this.project();
-            if let Some(waiter) = this.waiter.take() {
-                this.pool.leave(waiter);
-            }
+impl Drop for PoolPlace {
+    fn drop(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            self.pool.leave(waiter);
         }
     }
 }
 
-impl Wait {
-    /// Takes over a waiter in the line.
-    ///
-    /// # Errors
-    ///
-    /// Outside a runtime, where nothing would bound the wait.
-    pub(crate) fn new(pool: Arc<Pool>, waiter: WaiterRef) -> Result<Self, PoolError> {
-        if !driver::is_in_runtime() {
-            pool.leave(waiter);
-            return Err(PoolError::new(PoolErrorKind::NoRuntime, &pool.settings.name));
-        }
-        let since = Instant::now();
-        let until = since.checked_add(pool.settings.max_wait).unwrap_or_else(|| since + FAR);
-        let sleep = tokio::time::sleep_until(until);
-        Ok(Self { pool, waiter: Some(waiter), sleep })
-    }
+/// Waits for a lease for at most the pool's `max_wait`.
+///
+/// # Errors
+///
+/// [`NoRuntime`](PoolErrorKind::NoRuntime), outside a runtime.
+pub(crate) fn wait(pool: &Arc<Pool>, waiter: WaiterRef) -> Result<Wait, PoolError> {
+    let place = PoolPlace { pool: pool.clone(), waiter: Some(waiter) };
+    Wait::new(place, pool.settings.max_wait, None)
+        .ok_or_else(|| PoolError::new(PoolErrorKind::NoRuntime, &pool.settings.name))
 }
 
-impl Future for Wait {
+impl Place for PoolPlace {
     type Output = Result<Lease, PoolError>;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let waiter = this.waiter.expect("a wait is not polled after it has ended");
-        match this.pool.poll(waiter, context.waker()) {
-            PollResult::Leased(key, session) => {
-                *this.waiter = None;
-                Poll::Ready(Ok(Lease::new(this.pool.clone(), key, session)))
-            }
-            PollResult::Rejected(error) => {
-                *this.waiter = None;
-                Poll::Ready(Err(error))
-            }
-            PollResult::Pending => this.sleep.poll(context).map(|()| {
-                let waiter = this.waiter.take().expect("it was there a line ago");
-                this.pool.time_out(waiter);
-                Err(PoolError::new(PoolErrorKind::TimedOut, &this.pool.settings.name))
-            }),
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let waiter = self.waiter.expect("polled after completion");
+        let result = match self.pool.poll(waiter, context.waker()) {
+            PollResult::Pending => return Poll::Pending,
+            PollResult::Leased(key, session) => Ok(Lease::new(self.pool.clone(), key, session)),
+            PollResult::Rejected(error) => Err(error),
+        };
+        self.waiter = None;
+        Poll::Ready(result)
+    }
+
+    fn time_out(&mut self) -> Self::Output {
+        if let Some(waiter) = self.waiter.take() {
+            self.pool.time_out(waiter);
         }
+        Err(PoolError::new(PoolErrorKind::TimedOut, &self.pool.settings.name))
     }
 }

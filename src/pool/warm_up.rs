@@ -12,6 +12,7 @@ use tokio::{runtime::Handle, task::AbortHandle};
 use super::{tasks::Tasks, types::Key};
 use crate::{
     gate::{RenewalError, RenewalErrorKind},
+    rt::{self, OnTimer},
     session::Session,
 };
 
@@ -96,26 +97,23 @@ impl Drop for WarmUpResult {
 
 /// Starts the timer with this number; `None` outside a runtime, where it is reported as lost.
 pub(crate) fn start_timer(pool: Weak<dyn Tasks>, number: u64, wait: Duration) -> Option<AbortHandle> {
-    let mut timer = Timer { pool: Some(pool), number };
-    let runtime = Handle::try_current().ok()?;
-    let task = runtime.spawn(async move {
-        tokio::time::sleep(wait).await;
-        if let Some(pool) = timer.pool.take().and_then(|pool| pool.upgrade()) {
-            pool.timer_fired(number);
-        }
-    });
-    Some(task.abort_handle())
+    rt::spawn_timer(wait, Timer { pool, number })
 }
 
-/// Reports to its pool if it is dropped before it fires.
 struct Timer {
-    pool: Option<Weak<dyn Tasks>>,
+    pool: Weak<dyn Tasks>,
     number: u64,
 }
 
-impl Drop for Timer {
-    fn drop(&mut self) {
-        if let Some(pool) = self.pool.take().and_then(|pool| pool.upgrade()) {
+impl OnTimer for Timer {
+    fn fired(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.timer_fired(self.number);
+        }
+    }
+
+    fn lost(&mut self) {
+        if let Some(pool) = self.pool.upgrade() {
             pool.timer_lost(self.number);
         }
     }

@@ -8,7 +8,7 @@ use std::{
 use super::{Expired, ReplayMethods, ResponseView, StaleResponse, replay::CloneBody, rule::Rule};
 use crate::{
     cookies::{StoredCookie, Timestamp},
-    gate::{ConfigError, GateConfig, keeper::Budget},
+    gate::{ConfigError, GateConfig, UsageLimits},
     session::IdentityInner,
 };
 
@@ -17,7 +17,7 @@ pub(crate) struct Config<B> {
     pub(crate) expired: Expired,
     pub(crate) rule: Option<Arc<Rule<B>>>,
     pub(crate) renewed: Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>,
-    pub(crate) budget: Budget,
+    pub(crate) budget: UsageLimits,
     pub(crate) expiry_watch: Option<ExpiryWatch>,
     pub(crate) replay_limit: u32,
     pub(crate) replay_methods: ReplayMethods,

@@ -15,18 +15,14 @@ use tower_service::Service;
 
 use super::{ReplayBudget, ResponseView, StaleResponse, config::Config, observer::RequestObserver};
 use crate::{
-    gate::{
-        BoxError, RenewalError,
-        keeper::{Entry, Gate, RawPermit},
-        wait::Wait,
-        waiters::Ticket,
-    },
+    gate::{self, Admitted, Arrival, BoxError, GateRef, RawPermit, RenewalError, ReportOutcome, Wait},
     session::{
         Identity, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner,
         renewal_backend::RenewalBackend,
         request::{SendContext, SendLog},
         trace::{self, Scope},
     },
+    waiters::Ticket,
 };
 
 pin_project! {
@@ -77,7 +73,7 @@ struct Call<S, B> {
     request: Option<Request<B>>,
     replays_left: ReplaysLeft,
     /// Whether the gate has let it through before.
-    admitted: bool,
+    arrival: Arrival,
     replays: u32,
     held: Duration,
     observer: RequestObserver,
@@ -142,14 +138,14 @@ struct WakerSlot {
 
 impl WakerSlot {
     fn take(&mut self, waker: &Waker) {
-        Gate::queue(&self.session.0, &mut self.ticket, waker);
+        self.session.gate().watch(&mut self.ticket, waker);
     }
 }
 
 impl Drop for WakerSlot {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            Gate::unqueue(&self.session.0, ticket);
+            self.session.gate().unwatch(ticket);
         }
     }
 }
@@ -178,7 +174,7 @@ where
             session,
             replays_left,
             request: Some(request),
-            admitted: false,
+            arrival: Arrival::First,
             replays: 0,
             held: Duration::ZERO,
             config,
@@ -208,16 +204,16 @@ where
                 }
                 StateProjection::Admit => {
                     let call = this.call.as_mut().expect("polled after completion");
-                    match Gate::admit(&call.session.0, call.admitted) {
-                        Entry::Pass(permit) => call.ready(permit),
-                        Entry::Wait(ticket) => match call.wait(ticket) {
+                    match call.session.gate().admit(call.arrival) {
+                        Admitted::Pass(permit) => call.ready(permit),
+                        Admitted::Wait(ticket) => match call.wait(ticket) {
                             Ok(wait) => wait,
                             Err(error) => {
                                 this.state.set(State::Done);
                                 return Poll::Ready(Err(call.refused(error)));
                             }
                         },
-                        Entry::Refuse(error) => {
+                        Admitted::Refuse(error) => {
                             this.state.set(State::Done);
                             return Poll::Ready(Err(call.refused(error)));
                         }
@@ -240,13 +236,13 @@ where
                 }
                 StateProjection::Ready { service, permit, waker_slot } => {
                     let call = this.call.as_mut().expect("polled after completion");
-                    let gate = &call.session.0.gate;
+                    let gate = call.session.gate();
                     let ready = match service.poll_ready(context) {
                         Poll::Ready(ready) => ready.map_err(Into::into),
                         Poll::Pending => {
                             waker_slot.take(context.waker());
                             // Looked at after the place was taken, so that a gate that shuts in between is seen or wakes.
-                            if gate.still_good(permit.as_ref().expect("it is taken with the state")) {
+                            if gate.is_valid(permit.as_ref().expect("it is taken with the state")) {
                                 return Poll::Pending;
                             }
                             // The place in the service below is given up: the renewal may need it.
@@ -256,12 +252,12 @@ where
                     };
                     let permit = permit.take().expect("it is taken with the state");
                     if let Err(error) = ready {
-                        Gate::report_error(&call.session.0, permit);
+                        call.session.gate().report_error(permit);
                         call.observer.failed();
                         this.state.set(State::Done);
                         return Poll::Ready(Err(error));
                     }
-                    if Gate::count_send(&call.session.0, &permit, &call.config.budget) {
+                    if call.session.gate().count_use(&permit, &call.config.budget) {
                         call.renew_in_time(&permit);
                         let (request, log) = call.stamp(&permit);
                         let generation = permit.value.life.generation;
@@ -302,15 +298,15 @@ where
     S: Service<Request<B>> + Clone,
 {
     fn ready(&mut self, permit: RawPermit<SessionInner>) -> State<S, S::Future> {
-        self.admitted = true;
+        self.arrival = Arrival::Returning;
         let waker_slot = WakerSlot { session: self.session.clone(), ticket: None };
         State::Ready { service: self.inner.clone(), permit: Some(permit), waker_slot }
     }
 
     fn wait(&self, ticket: Ticket) -> Result<State<S, S::Future>, RenewalError> {
         // The deadline is the request's: what it has waited before counts.
-        let hold = self.config.gate.hold.saturating_sub(self.held);
-        let wait = Wait::new(self.session.0.clone(), ticket, hold)?;
+        let max_wait = self.config.gate.max_wait.saturating_sub(self.held);
+        let wait = gate::wait(&self.session.0, ticket, max_wait)?;
         self.observer.held();
         Ok(State::Wait { wait, held: WaitTimer::new(&self.session), span: Scope::new(trace::wait()) })
     }
@@ -342,7 +338,7 @@ where
         if let Some(expiry_watch) = &self.config.expiry_watch
             && expiry_watch.is_near(&permit.value, now)
         {
-            Gate::due(&self.session.0, &permit.value.life);
+            self.session.gate().renew_early(&permit.value.life);
         }
     }
 
@@ -358,7 +354,7 @@ where
             Ok(response) => response,
             Err(error) => {
                 let retired = is_retired(&error);
-                Gate::report_error(&session, permit);
+                GateRef::new(&session).report_error(permit);
                 if retired && self.replay() {
                     self.observer.replayed(&session, generation, ReplayCause::EndedMidRedirect);
                     return ResponseDecision::Replay;
@@ -400,14 +396,14 @@ where
                 && !permit.has_role()
                 && !permit.value.life.is_current()
                 && self.may_repeat(Method::is_safe);
-            Gate::report_good(&session, &mut permit);
+            GateRef::new(&session).report_good(&mut permit);
             if late && self.replay() {
                 self.observer.replayed(&session, generation, ReplayCause::Stale);
                 return ResponseDecision::Replay;
             }
             return ResponseDecision::Deliver(Ok(tell(self, response)));
         }
-        let news = Gate::report_expired(&session, permit);
+        let news = GateRef::new(&session).report_expired(permit) == ReportOutcome::Current;
         let wanted = news || self.config.late != StaleResponse::Deliver;
         if wanted && self.may_repeat(|method| self.config.replay_methods.allow(method)) && self.replay() {
             let cause = if news { ReplayCause::Expired } else { ReplayCause::Stale };

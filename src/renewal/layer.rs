@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     cookies::Jar,
-    gate::{BoxError, ConfigError, GateConfig, RenewalReason, keeper::Budget},
+    gate::{BoxError, ConfigError, GateConfig, RenewalReason, UsageLimits},
     session::Sessions,
 };
 
@@ -65,7 +65,7 @@ impl<B> RenewalLayer<B> {
                     (answer.status.is_success() || answer.status.is_redirection())
                         && !answer.cookies.is_empty()
                 }),
-                budget: Budget::default(),
+                budget: UsageLimits::default(),
                 expiry_watch: None,
                 replay_limit: 2,
                 replay_methods: ReplayMethods::default(),

@@ -11,7 +11,7 @@ use tower_service::Service;
 
 use super::{ResponseFuture, config::Config, stack::StackBackend};
 use crate::{
-    gate::{BoxError, RenewalError, RenewalErrorKind, driver},
+    gate::{BoxError, RenewalError, RenewalErrorKind},
     session::{Sessions, renewal_backend::RenewalBackend, request::named_session},
 };
 
@@ -76,7 +76,7 @@ where
             Ok(session) => session,
             Err(error) => return ResponseFuture::refused(error.into()),
         };
-        if driver::is_reentrant(&session.0) {
+        if session.gate().is_reentrant() {
             return ResponseFuture::refused(RenewalError::new(RenewalErrorKind::Reentrant).into());
         }
         ResponseFuture::new(self.inner.clone(), self.config.clone(), self.lane.clone(), session, request)

@@ -17,10 +17,7 @@ use super::{
 };
 use crate::{
     gate::{
-        BoxError, RenewalError, RenewalErrorKind,
-        core::{Failure, Limits},
-        keeper::{Drive, Gate, Renewing},
-        renewal_gate::failure,
+        AttemptContext, BoxError, Failure, Limits, RenewalError, RenewalErrorKind, RenewalFuture, failure,
     },
     session::{
         Identity, IdentityInner, Session, SessionId, SessionInfo, SessionInner,
@@ -116,7 +113,7 @@ where
     }
 
     #[cfg(feature = "shared")]
-    fn budget(&self) -> crate::gate::keeper::Budget {
+    fn budget(&self) -> crate::gate::UsageLimits {
         self.config.budget
     }
 
@@ -130,13 +127,17 @@ where
         }
     }
 
-    fn renew(self: Arc<Self>, session: Session, drive: Drive<SessionInner>) -> Renewing<IdentityInner> {
+    fn renew(
+        self: Arc<Self>,
+        session: Session,
+        drive: AttemptContext<SessionInner>,
+    ) -> RenewalFuture<IdentityInner> {
         Box::pin(async move {
             let inner = drive.candidate.expect("a session's attempt has a candidate");
             let identity = Identity { session, inner };
             let renewal = Renewal::new(identity.clone(), drive.reason, self.clone());
             let (result, repeatable) = match drive.request {
-                None if drive.once => {
+                None if drive.is_explicit => {
                     (Err("the request to renew by was sent, and cannot be had again".into()), false)
                 }
                 Some(once) => {
@@ -145,7 +146,7 @@ where
                     let copy = self.config.clone_body.clone_request(&request);
                     let repeatable = copy.is_some();
                     if let Some(copy) = copy {
-                        Gate::keep_request(&identity.session.0, drive.attempt, Box::new(copy));
+                        identity.session.gate().return_request(drive.attempt, Box::new(copy));
                     }
                     (by_request(&renewal, request).await, repeatable)
                 }
@@ -162,8 +163,8 @@ where
                     Ok(None)
                 }
                 Err(error) => {
-                    let Failure { terminal, error } = failure(error);
-                    Err(Failure { terminal: terminal || !repeatable, error })
+                    let failure = failure(error);
+                    Err(if repeatable { failure } else { Failure::permanent(failure.error) })
                 }
             }
         })

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::{Session, SessionId, request};
 use crate::{
     cookies::Jar,
-    gate::keeper::Life,
+    gate::VersionState,
     profile::{Profile, ProfileAssignment},
 };
 
@@ -33,7 +33,7 @@ pub struct Identity {
 
 /// What an identity keeps.
 pub(crate) struct IdentityInner {
-    pub(crate) life: Life,
+    pub(crate) life: VersionState,
     pub(crate) jar: Mutex<Jar>,
     /// Nothing where the sessions have no profiles.
     pub(crate) worn: Option<Arc<ProfileAssignment>>,
@@ -45,7 +45,7 @@ impl IdentityInner {
     /// Nobody has looked yet when a cookie that the session needs is near its end.
     pub(crate) const UNKNOWN: i64 = i64::MIN;
 
-    pub(crate) fn new(life: Life, jar: Jar, worn: Option<Arc<ProfileAssignment>>) -> Self {
+    pub(crate) fn new(life: VersionState, jar: Jar, worn: Option<Arc<ProfileAssignment>>) -> Self {
         Self { life, jar: Mutex::new(jar), worn, due: AtomicI64::new(Self::UNKNOWN) }
     }
 
@@ -117,7 +117,7 @@ impl Identity {
 
     /// How long ago this identity was made.
     pub fn age(&self) -> Duration {
-        self.session.now().saturating_sub(self.inner.life.born)
+        self.session.now().saturating_sub(self.inner.life.created_at)
     }
 
     /// Whether the identity was ended: by an answer that said so, a clear, a replacement, or a failed renewal. An identity that

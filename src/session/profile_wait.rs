@@ -13,8 +13,9 @@ use tower_service::Service;
 
 use super::{Identity, SessionError, SessionErrorKind};
 use crate::{
-    gate::{BoxError, driver},
+    gate::BoxError,
     profile::{PollProfile, RequestPos},
+    rt,
 };
 
 /// Holds no readiness of anything while it waits, and no profile that others could wear.
@@ -68,7 +69,7 @@ impl Wait {
                 PollProfile::Waiting(rest_ends) => rest_ends.map(Instant::from_std),
             };
             // Without a runtime, nothing would end the wait.
-            if self.until.is_some_and(|until| until <= now) || !driver::is_in_runtime() {
+            if self.until.is_some_and(|until| until <= now) || !rt::is_available() {
                 let kind = SessionErrorKind::ProfilesExhausted;
                 return Poll::Ready(Err(match worn.pinned_to() {
                     Some(name) => {

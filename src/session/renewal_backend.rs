@@ -3,11 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use super::{IdentityInner, Session, session::SessionInner};
-use crate::gate::{
-    RenewalError,
-    core::Limits,
-    keeper::{Drive, Renewing},
-};
+use crate::gate::{AttemptContext, Limits, RenewalError, RenewalFuture};
 
 /// A request that was given to `renew_with`, of the lane's own body type.
 pub(crate) type ExplicitRequest = Box<dyn Any + Send>;
@@ -23,11 +19,15 @@ pub(crate) trait RenewalBackend: Send + Sync {
 
     /// How many uses one identity is good for, and for how long.
     #[cfg(feature = "shared")]
-    fn budget(&self) -> crate::gate::keeper::Budget;
+    fn budget(&self) -> crate::gate::UsageLimits;
 
     /// Checks that `request` is one that this stack can send.
     fn accept(&self, request: Box<dyn Any + Send>) -> Result<ExplicitRequest, RenewalError>;
 
     /// Renews `session`: by the request that comes with the attempt, or by the rule.
-    fn renew(self: Arc<Self>, session: Session, drive: Drive<SessionInner>) -> Renewing<IdentityInner>;
+    fn renew(
+        self: Arc<Self>,
+        session: Session,
+        drive: AttemptContext<SessionInner>,
+    ) -> RenewalFuture<IdentityInner>;
 }

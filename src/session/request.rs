@@ -337,7 +337,7 @@ fn explicit_identity(
 }
 
 fn current(session: Session) -> Result<Identity, SessionError> {
-    if let Some(inner) = session.0.gate.current() {
+    if let Some(inner) = session.gate().current() {
         return Ok(Identity { session, inner });
     }
     if session.0.context.backend().is_none() {

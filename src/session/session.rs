@@ -28,12 +28,10 @@ use super::{
 use crate::{
     cookies::{CookieError, CookieUrl, Jar, NewCookie, StoredCookie, Timestamp},
     gate::{
-        RenewalError, RenewalErrorKind,
-        core::{Failure, Generation, Limits},
-        driver,
-        jitter::Jitter,
-        keeper::{Asker, Change, Drive, Gate, Keeper, Life, Renewing, Standing},
+        AttemptContext, Failure, Gate, GateEvent, GateOwner, GateRef, GateSnapshot, Generation, Limits,
+        RenewalError, RenewalErrorKind, RenewalFuture, RenewalSource, ResultWaiter, VersionState,
     },
+    jitter::Jitter,
     profile::{Profile, ProfileAssignment, ProfilePicker, UnknownProfile},
 };
 
@@ -146,6 +144,10 @@ impl InitialState {
 }
 
 impl Session {
+    pub(crate) fn gate(&self) -> GateRef<'_, SessionInner> {
+        GateRef::new(&self.0)
+    }
+
     /// The second field is for the extensions of a request, and empty elsewhere: see [`attach`](Self::attach).
     pub(crate) fn of(inner: Arc<SessionInner>) -> Self {
         Self(inner, Weak::new())
@@ -193,8 +195,8 @@ impl Session {
         let share_state = context.share.as_ref().map(|_| Box::new(ShareState::new(current)));
         let (born, random) = (context.now().saturating_sub(age), jitter.draw());
         let life = match current {
-            true => Life::current(last, born, random),
-            false => Life::new(PENDING, born, random),
+            true => VersionState::current(last, born, random),
+            false => VersionState::new(PENDING, born, random),
         };
         let worn = profile.resolve(profile_picker.as_ref(), context.std_now());
         let inner = Arc::new(IdentityInner::new(life.used(uses), jar, worn));
@@ -227,7 +229,7 @@ impl Session {
 
     /// The current identity, or `None` while there is none.
     pub fn identity(&self) -> Option<Identity> {
-        self.0.gate.current().map(|inner| Identity { session: Self::of(self.0.clone()), inner })
+        self.gate().current().map(|inner| Identity { session: Self::of(self.0.clone()), inner })
     }
 
     /// The profile of the current or coming identity, or `None` where there are no profiles, or none was
@@ -258,7 +260,7 @@ impl Session {
 
     /// How many requests of this session are held at this moment.
     pub fn waiting(&self) -> usize {
-        self.0.gate.held()
+        self.gate().waiting()
     }
 
     /// What happened to this session so far.
@@ -341,12 +343,12 @@ impl Session {
             (_, Some(share_state)) => {
                 // Before anything can start that would look into the store.
                 share_state.enqueue(PendingWrite::End);
-                let cleared = Gate::clear(&self.0);
+                let cleared = self.gate().clear();
                 self.0.flush();
                 cleared
             }
-            (Some(_), None) => Gate::clear(&self.0),
-            (None, None) => Gate::replace(&self.0, |generation| self.0.fresh(generation)).map(drop),
+            (Some(_), None) => self.gate().clear(),
+            (None, None) => self.gate().replace(|generation| self.0.fresh(generation)).map(drop),
         };
         self.0.context.changed();
     }
@@ -361,12 +363,12 @@ impl Session {
     /// The handle resolves to an error if there is no [stack](RenewalErrorKind::NoService) or no
     /// [rule](RenewalErrorKind::NoRule), if the renewal failed, or if a later call ended it.
     pub fn renew(&self) -> RenewalHandle {
-        if driver::is_reentrant(&self.0) {
+        if self.gate().is_reentrant() {
             return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::Reentrant));
         }
         match self.0.context.backend() {
             None => RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoService)),
-            Some(_) => RenewalHandle::new(Gate::renew(&self.0)),
+            Some(_) => RenewalHandle::new(self.gate().renew()),
         }
     }
 
@@ -380,14 +382,14 @@ impl Session {
     /// As [`renew`](Self::renew), and if the request's body is [not the stack's](RenewalErrorKind::BodyTypeMismatch). An empty body
     /// may be given as `()`.
     pub fn renew_with<B: Send + 'static>(&self, request: Request<B>) -> RenewalHandle {
-        if driver::is_reentrant(&self.0) {
+        if self.gate().is_reentrant() {
             return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::Reentrant));
         }
         let Some(backend) = self.0.context.backend() else {
             return RenewalHandle::refuse(RenewalError::new(RenewalErrorKind::NoService));
         };
         match backend.accept(Box::new(request)) {
-            Ok(once) => RenewalHandle::new(Gate::renew_with(&self.0, once)),
+            Ok(once) => RenewalHandle::new(self.gate().renew_with(once)),
             Err(error) => RenewalHandle::refuse(error),
         }
     }
@@ -397,7 +399,7 @@ impl Session {
     pub fn replace(&self, cookies: impl Into<Jar>) {
         let mut jar = cookies.into();
         // A closed gate has nothing left to replace.
-        let _ = Gate::replace(&self.0, move |generation| {
+        let _ = self.gate().replace(move |generation| {
             let inner = self.0.fresh(generation);
             *inner.jar.lock() = std::mem::take(&mut jar);
             inner
@@ -425,8 +427,8 @@ impl Session {
         let InitialState { jar, profile, data, uses, .. } = initial;
         let worn = profile.resolve(self.0.profile_picker.as_ref(), self.0.context.std_now());
         // A closed gate has nothing left to replace.
-        let _ = Gate::replace_from(&self.0, least, |generation| {
-            let life = Life::new(generation, born, self.0.gate.random()).used(uses);
+        let _ = self.gate().replace_from(least, |generation| {
+            let life = VersionState::new(generation, born, self.gate().random()).used(uses);
             Arc::new(IdentityInner::new(life, jar, worn))
         });
         self.0.keep_data(data);
@@ -444,7 +446,7 @@ impl Session {
     /// If there is a session of that name.
     pub fn fork(&self, id: impl Into<SessionId>) -> Result<Session, SessionIdTaken> {
         let id = id.into();
-        let Standing { is_current, value, .. } = self.0.gate.standing();
+        let GateSnapshot { is_current, value, .. } = self.gate().snapshot();
         let (jar, worn) = match value {
             Some(inner) => (inner.jar.lock().clone(), inner.worn.clone()),
             None => (self.0.context.jar(), None),
@@ -519,9 +521,9 @@ impl Session {
 
     /// Shows the current identity, or the coming one.
     fn view<R>(&self, look: impl Fn(&IdentityInner) -> R) -> Option<R> {
-        match self.0.gate.published() {
+        match self.gate().published() {
             Some(inner) => Some(look(&inner)),
-            None => self.0.gate.edit(|inner| look(inner)),
+            None => self.gate().edit(|inner| look(inner)),
         }
     }
 
@@ -531,9 +533,9 @@ impl Session {
 
     /// Edits the current jar, or the one that is about to come wherever it lies. A session that was closed has none.
     pub(super) fn edit(&self, edit: impl Fn(&mut Jar) -> Result<(), CookieError>) -> Result<(), CookieError> {
-        let edited = match self.0.gate.published() {
+        let edited = match self.gate().published() {
             Some(inner) => edit(&mut inner.jar.lock()),
-            None => self.0.gate.edit(|inner| edit(&mut inner.jar.lock())).unwrap_or(Ok(())),
+            None => self.gate().edit(|inner| edit(&mut inner.jar.lock())).unwrap_or(Ok(())),
         };
         self.0.context.changed();
         self.0.cookies_changed(self.0.context.timestamp());
@@ -620,7 +622,7 @@ impl SessionInner {
 
     /// An identity with an empty jar and another profile than the last one's.
     fn fresh(&self, generation: Generation) -> Arc<IdentityInner> {
-        let life = Life::new(generation, self.context.now(), self.gate.random());
+        let life = VersionState::new(generation, self.context.now(), self.gate.random());
         Arc::new(IdentityInner::new(life, self.context.jar(), self.draw()))
     }
 
@@ -643,7 +645,7 @@ impl SessionInner {
 
     /// The identity of `generation` with what `base` has.
     pub(crate) fn successor(&self, base: &IdentityInner, generation: Generation) -> Arc<IdentityInner> {
-        let life = Life::new(generation, self.context.now(), self.gate.random());
+        let life = VersionState::new(generation, self.context.now(), self.gate.random());
         let jar = base.jar.lock().clone();
         Arc::new(IdentityInner::new(life, jar, base.worn.clone()))
     }
@@ -652,15 +654,17 @@ impl SessionInner {
 /// The generation that a pending identity has: none of those that requests see.
 const PENDING: Generation = 0;
 
-impl Keeper for SessionInner {
-    type Value = IdentityInner;
-    type Request = ExplicitRequest;
-
+impl GateOwner for SessionInner {
     fn gate(&self) -> &Gate<Self> {
         &self.gate
     }
+}
 
-    fn life(value: &IdentityInner) -> &Life {
+impl RenewalSource for SessionInner {
+    type Value = IdentityInner;
+    type Request = ExplicitRequest;
+
+    fn version(value: &IdentityInner) -> &VersionState {
         &value.life
     }
 
@@ -677,14 +681,14 @@ impl Keeper for SessionInner {
         self.context.share.is_some() || self.context.backend().is_some_and(|backend| backend.has_rule())
     }
 
-    fn carry_over(&self, pending: &IdentityInner, value: &IdentityInner) {
+    fn merge_edits(&self, pending: &IdentityInner, value: &IdentityInner) {
         if self.share_state.is_some() {
             self.add_edits(pending, value);
             self.cookies_changed_lazily(self.context.timestamp());
         }
     }
 
-    fn running_out(self: &Arc<Self>, value: &Arc<IdentityInner>) {
+    fn on_allowance_low(self: &Arc<Self>, value: &Arc<IdentityInner>) {
         if let Some(share) = &self.context.share {
             share.clone().on_allowance_low(Session::of(self.clone()), value);
         }
@@ -695,7 +699,7 @@ impl Keeper for SessionInner {
         candidate: Option<&Arc<IdentityInner>>,
         failed: Option<&Arc<IdentityInner>>,
     ) -> Option<Arc<IdentityInner>> {
-        let life = Life::new(PENDING, self.context.now(), self.gate.random());
+        let life = VersionState::new(PENDING, self.context.now(), self.gate.random());
         Some(match (candidate, failed) {
             // The candidate that runs will be current; until then it is what the next attempt would look like.
             (Some(candidate), _) => {
@@ -720,45 +724,44 @@ impl Keeper for SessionInner {
         })
     }
 
-    fn renew(self: &Arc<Self>, drive: Drive<Self>) -> Renewing<IdentityInner> {
+    fn renew(self: &Arc<Self>, drive: AttemptContext<Self>) -> RenewalFuture<IdentityInner> {
         let span = trace::renewal(self.names.last(), &drive);
         let session = Session::of(self.clone());
         let renewing = match (&self.context.share, self.context.backend()) {
             (Some(share), backend) => share.clone().renew(session, backend, drive),
             (None, Some(backend)) => backend.renew(session, drive),
-            (None, None) => Box::pin(std::future::ready(Err(Failure {
-                terminal: false,
-                error: RenewalError::new(RenewalErrorKind::NoService),
-            }))),
+            (None, None) => Box::pin(std::future::ready(Err(Failure::transient(RenewalError::new(
+                RenewalErrorKind::NoService,
+            ))))),
         };
         if span.is_disabled() { renewing } else { Box::pin(renewing.instrument(span)) }
     }
 
-    fn tell(&self, change: Change) {
+    fn on_event(&self, change: GateEvent) {
         self.context.changed();
         let (metrics, counters) = (&self.context.metrics, &self.counters);
         let kind = match change {
-            Change::Started { generation, reason } => {
+            GateEvent::Started { generation, reason } => {
                 counters.rare().renewals_started.add();
                 metrics.started(reason).add();
                 EventKind::RenewalStarted { generation, reason }
             }
-            Change::Committed { generation, took } => {
+            GateEvent::Committed { generation, took } => {
                 counters.rare().renewals_committed.add();
                 metrics.committed.ended(took);
                 EventKind::RenewalCommitted { generation, took }
             }
-            Change::Failed { generation, kind: error, took } => {
+            GateEvent::Failed { generation, kind: error, took } => {
                 counters.rare().renewals_failed.add();
                 metrics.failed.ended(took);
                 EventKind::RenewalFailed { generation, error, took }
             }
-            Change::Abandoned { generation, took } => {
+            GateEvent::Abandoned { generation, took } => {
                 metrics.abandoned.ended(took);
                 EventKind::RenewalAbandoned { generation, took }
             }
-            Change::Current { generation } => EventKind::Activated { generation },
-            Change::Ended { generation } => EventKind::Invalidated { generation },
+            GateEvent::Activated { generation } => EventKind::Activated { generation },
+            GateEvent::Invalidated { generation } => EventKind::Invalidated { generation },
         };
         let session = self.names.last();
         trace::changed(session, &kind);
@@ -775,12 +778,12 @@ impl Keeper for SessionInner {
 pub struct RenewalHandle(Handle);
 
 enum Handle {
-    Asking(Asker<SessionInner>),
+    Asking(ResultWaiter<SessionInner>),
     Refused(Option<RenewalError>),
 }
 
 impl RenewalHandle {
-    fn new(asked: Result<Asker<SessionInner>, RenewalError>) -> Self {
+    fn new(asked: Result<ResultWaiter<SessionInner>, RenewalError>) -> Self {
         asked.map_or_else(Self::refuse, |asker| Self(Handle::Asking(asker)))
     }
 
@@ -794,7 +797,7 @@ impl Future for RenewalHandle {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            Handle::Asking(asker) => asker.poll(context),
+            Handle::Asking(asker) => Pin::new(asker).poll(context),
             Handle::Refused(error) => {
                 Poll::Ready(Err(error.take().expect("a renewal handle is not polled after it has answered")))
             }

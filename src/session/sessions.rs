@@ -27,7 +27,8 @@ use super::{
 };
 use crate::{
     cookies::{self, Jar},
-    gate::{ConfigError, GateConfig, core::Limits, jitter::Jitter, keeper::Gate},
+    gate::{ConfigError, GateConfig, GateRef, Limits},
+    jitter::Jitter,
     profile::{Profile, ProfilePicker, Profiles, UnknownProfile},
 };
 
@@ -522,7 +523,7 @@ impl Registry {
         }
         for session in evicted {
             // The map may keep what it has removed for a while; its profile is free at once, and its cookies are gone.
-            Gate::close(&session.0);
+            session.gate().close();
             self.context.tell(session.id(), EventKind::Evicted);
         }
         self.context.changed();
@@ -698,7 +699,7 @@ impl RegistryContext {
 impl SessionInner {
     /// Where nobody renews, what is pending simply becomes current.
     pub(crate) fn adopt_pending(self: &Arc<Self>) {
-        Gate::adopt_pending(self, |pending, generation| match pending {
+        GateRef::new(self).adopt_pending(|pending, generation| match pending {
             Some(pending) => self.successor(pending, generation),
             None => unreachable!("a session without a current identity has a pending one"),
         });

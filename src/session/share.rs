@@ -19,11 +19,7 @@ use super::{
 };
 use crate::{
     cookies::{StoredCookie, Timestamp},
-    gate::{
-        BoxError,
-        core::Generation,
-        keeper::{Drive, Renewing},
-    },
+    gate::{AttemptContext, BoxError, Generation, RenewalFuture},
 };
 
 /// What shares the sessions of one registry with other processes.
@@ -36,8 +32,8 @@ pub(crate) trait SharingBackend: Any + Send + Sync {
         self: Arc<Self>,
         session: Session,
         backend: Option<Arc<dyn RenewalBackend>>,
-        drive: Drive<SessionInner>,
-    ) -> Renewing<IdentityInner>;
+        drive: AttemptContext<SessionInner>,
+    ) -> RenewalFuture<IdentityInner>;
 
     /// Lets the others know what has happened here.
     fn flush(self: Arc<Self>, session: Session);
@@ -283,10 +279,7 @@ mod adoption {
 
     use super::{SessionInner, ShareState};
     use crate::{
-        gate::{
-            core::Generation,
-            keeper::{Gate, Life},
-        },
+        gate::{GateRef, Generation, VersionState},
         session::{
             IdentityInner,
             session::{InitialState, ProfileChoice},
@@ -317,7 +310,7 @@ mod adoption {
         ) -> Result<Arc<IdentityInner>, RestoreError> {
             let InitialState { jar, profile, data, age, .. } = self.context.restored(snapshot)?;
             let born = self.context.now().saturating_sub(age);
-            let life = Life::new(candidate.life.generation, born, self.gate.random());
+            let life = VersionState::new(candidate.life.generation, born, self.gate.random());
             let worn = match profile {
                 ProfileChoice::Next => candidate.worn.clone(),
                 profile => profile.resolve(self.profile_picker.as_ref(), self.context.std_now()),
@@ -336,11 +329,11 @@ mod adoption {
             let made = self.adopt(&before, snapshot)?;
             let is_limited = self.context.backend().is_some_and(|backend| backend.budget().uses.is_some());
             let mut installed = None;
-            Gate::replace_if(self, current, |generation| {
-                let life = Life::new(generation, made.life.born, self.gate.random());
+            GateRef::new(self).replace_if(current, |generation| {
+                let life = VersionState::new(generation, made.life.created_at, self.gate.random());
                 if is_limited {
                     // Nobody is to use it before uses were taken.
-                    life.ration.begin();
+                    life.allowance.begin();
                 }
                 let jar = std::mem::take(&mut *made.jar.lock());
                 let kept = Arc::new(IdentityInner::new(life, jar, made.worn.clone()));
@@ -357,9 +350,9 @@ mod adoption {
             generation: Generation,
             uses: u64,
         ) -> Arc<IdentityInner> {
-            let life = Life::new(generation, spent.life.born, self.gate.random());
-            life.ration.begin();
-            life.ration.allow(uses);
+            let life = VersionState::new(generation, spent.life.created_at, self.gate.random());
+            life.allowance.begin();
+            life.allowance.allow(uses);
             let jar = spent.jar.lock().clone();
             Arc::new(IdentityInner::new(life, jar, spent.worn.clone()))
         }
@@ -367,7 +360,7 @@ mod adoption {
         /// Ends the current identity here, and says so to nobody.
         pub(crate) fn end_here(self: &Arc<Self>) {
             // A closed gate has nothing left to end.
-            let _ = Gate::clear(self);
+            let _ = GateRef::new(self).clear();
         }
     }
 }

@@ -6,7 +6,7 @@ use tracing::{Level, Span, debug, debug_span, enabled, span::Entered};
 use super::{EventKind, Identity, SessionId, SessionInner};
 use crate::{
     cookies::{CookieError, CookieUrl},
-    gate::keeper::Drive,
+    gate::AttemptContext,
 };
 
 /// The target of all events about cookies.
@@ -54,7 +54,7 @@ pub(crate) fn send(generation: u64) -> Span {
 }
 
 /// A renewal, which follows from what has started it.
-pub(super) fn renewal(session: &SessionId, drive: &Drive<SessionInner>) -> Span {
+pub(super) fn renewal(session: &SessionId, drive: &AttemptContext<SessionInner>) -> Span {
     let (generation, reason) = (drive.generation, drive.reason);
     let span = debug_span!(target: RENEWAL, "renewal", %session, generation, ?reason);
     if !span.is_disabled() {

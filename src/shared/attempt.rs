@@ -22,9 +22,7 @@ use super::{
 };
 use crate::{
     cookies::StoredCookie,
-    gate::{
-        RenewalError, RenewalErrorKind, RenewalReason, core::Failure, keeper::Drive, renewal_gate::failure,
-    },
+    gate::{AttemptContext, Failure, RenewalError, RenewalErrorKind, RenewalReason, failure},
     session::{
         IdentityInner, Session, SessionInner,
         renewal_backend::RenewalBackend,
@@ -52,7 +50,7 @@ impl Fleet {
         self: &Arc<Self>,
         session: &Session,
         lane: Option<Arc<dyn RenewalBackend>>,
-        drive: Drive<SessionInner>,
+        drive: AttemptContext<SessionInner>,
     ) -> Renewed {
         let candidate = drive.candidate.clone();
         let value = self.adopt_or_renew(session, lane, drive).await?;
@@ -66,12 +64,12 @@ impl Fleet {
         self: &Arc<Self>,
         session: &Session,
         lane: Option<Arc<dyn RenewalBackend>>,
-        drive: Drive<SessionInner>,
+        drive: AttemptContext<SessionInner>,
     ) -> Renewed {
         let share_state = session.0.share_state();
         let _guard = share_state.sync_lock.lock().await;
         let key = session.id().to_string();
-        let is_overlap = session.0.gate.published().is_some();
+        let is_overlap = session.gate().published().is_some();
         // The version that has to be surpassed for a record to be of use.
         let (ended_up_to, spent) = {
             let mut known = share_state.known.lock();
@@ -86,7 +84,7 @@ impl Fleet {
         }
         let epoch = share_state.epoch();
         // What was asked for by a request of the caller's own is sent, whatever others have.
-        let (is_own, reason, generation) = (drive.once, drive.reason, drive.generation);
+        let (is_own, reason, generation) = (drive.is_explicit, drive.reason, drive.generation);
         let candidate = drive.candidate.clone().expect("a session's attempt has a candidate");
         let is_adoptable = |record: &Record| {
             !is_own
@@ -240,7 +238,7 @@ impl Fleet {
         &self,
         session: &Session,
         lane: Option<Arc<dyn RenewalBackend>>,
-        drive: Drive<SessionInner>,
+        drive: AttemptContext<SessionInner>,
         lease: &Lease,
         found: &Record,
         is_adoptable: impl Fn(&Record) -> bool,
@@ -282,7 +280,7 @@ impl Fleet {
         &self,
         session: &Session,
         lane: Option<Arc<dyn RenewalBackend>>,
-        drive: Drive<SessionInner>,
+        drive: AttemptContext<SessionInner>,
         error: StoreError,
     ) -> Renewed {
         if self.config.on_unreachable == OnUnreachable::Fail {
@@ -291,7 +289,7 @@ impl Fleet {
         tracing::warn!(session = %session.id(), %error, "renewed without the store of shared sessions");
         let is_first = drive.reason == RenewalReason::Initial && !session.0.context.login_first;
         let value = match lane {
-            _ if is_first && !drive.once => None,
+            _ if is_first && !drive.is_explicit => None,
             None => return Err(no_service()),
             Some(lane) => {
                 // Others may be at it, too, with what this process has from the store.
@@ -437,7 +435,7 @@ fn is_adoptable_after(record: &Record, ended_up_to: u64) -> bool {
 }
 
 fn no_service() -> Failure<RenewalError> {
-    Failure { terminal: false, error: RenewalError::new(RenewalErrorKind::NoService) }
+    Failure::transient(RenewalError::new(RenewalErrorKind::NoService))
 }
 
 fn lease_lost() -> Failure<RenewalError> {

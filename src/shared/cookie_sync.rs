@@ -75,7 +75,7 @@ impl Fleet {
                 let known = share_state.known.lock();
                 (known.version, known.generation, known.pending != PendingWrite::None, known.cookies.clone())
             };
-            let current = session.0.gate.published().filter(|kept| kept.life.generation == generation);
+            let current = session.gate().published().filter(|kept| kept.life.generation == generation);
             let (Some(kept), true) = (current, found.version.number == version && !found.version.ended)
             else {
                 // Another version is on its way, here or there, and has cookies of its own.

@@ -22,10 +22,8 @@ use super::{
     payload::{self, Payload},
 };
 use crate::{
-    gate::{
-        jitter::Jitter,
-        keeper::{Drive, Renewing},
-    },
+    gate::{AttemptContext, RenewalFuture},
+    jitter::Jitter,
     session::{
         IdentityInner, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
         renewal_backend::RenewalBackend,
@@ -205,8 +203,8 @@ impl SharingBackend for Fleet {
         self: Arc<Self>,
         session: Session,
         lane: Option<Arc<dyn RenewalBackend>>,
-        drive: Drive<SessionInner>,
-    ) -> Renewing<IdentityInner> {
+        drive: AttemptContext<SessionInner>,
+    ) -> RenewalFuture<IdentityInner> {
         Box::pin(async move {
             if let Some(registry) = session.0.context.registry() {
                 self.spawn_watcher(&registry);

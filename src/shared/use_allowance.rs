@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Record, fleet::Fleet};
 use crate::{
-    gate::{core::Generation, keeper::Gate},
+    gate::Generation,
     session::{IdentityInner, Session, share::PendingWrite},
 };
 
@@ -22,7 +22,7 @@ impl Fleet {
         let budget = session.0.context.backend()?.budget();
         let limit = budget.uses?;
         let is_too_old =
-            || budget.age.is_some_and(|age| session.now().saturating_sub(spent.life.born) >= age);
+            || budget.age.is_some_and(|age| session.now().saturating_sub(spent.life.created_at) >= age);
         let version = {
             let known = session.0.share_state().known.lock();
             (known.generation == spent.life.generation).then_some(known.version)?
@@ -30,7 +30,7 @@ impl Fleet {
         if found.version.ended || found.version.number != version || is_too_old() {
             return None;
         }
-        let granted = match spent.life.take_rest() {
+        let granted = match spent.life.take_remaining() {
             0 => self.take_batch(session, key, version, limit).await?,
             // The next block has come just after the last one was through.
             rest => rest,
@@ -55,8 +55,8 @@ impl Fleet {
             let known = session.0.share_state().known.lock();
             known.generation == kept.life.generation && known.pending == PendingWrite::None
         };
-        if is_limited && is_known && !kept.life.ration.allows_some() {
-            kept.life.ration.begin();
+        if is_limited && is_known && !kept.life.allowance.allows_some() {
+            kept.life.allowance.begin();
             session.0.share_state().known.lock().limited = Some(kept.clone());
             self.refill_allowance(session, kept).await;
         }
@@ -75,9 +75,9 @@ impl Fleet {
         let key = session.id().to_string();
         // If it is not answered, the requests ask for themselves when the block is through.
         let Some(granted) = self.take_batch(session, &key, version, limit).await else { return };
-        kept.life.ration.allow(granted);
+        kept.life.allowance.allow(granted);
         if session.0.share_state().known.lock().taken >= limit - limit / 10 {
-            Gate::due(&session.0, &kept.life);
+            session.gate().renew_early(&kept.life);
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
     payload::{self, Payload},
 };
 use crate::{
-    gate::core::Generation,
+    gate::Generation,
     session::{
         Session, SessionId,
         sessions::Registry,
@@ -155,7 +155,7 @@ impl Fleet {
 
     /// Takes over what is newer in the store than here, where somebody has a use for it.
     async fn take_newer(&self, session: &Session) -> Result<(), StoreError> {
-        if session.0.gate.published().is_none() {
+        if session.gate().published().is_none() {
             // Nobody sends; the next request looks for itself.
             return Ok(());
         }
@@ -169,7 +169,7 @@ impl Fleet {
         };
         // Cleared or replaced here meanwhile: whoever did that tells the store.
         let is_as_known =
-            || session.0.gate.published().is_some_and(|kept| kept.life.generation == generation);
+            || session.gate().published().is_some_and(|kept| kept.life.generation == generation);
         if found.version.number <= version || !is_as_known() {
             return Ok(());
         }
@@ -214,7 +214,7 @@ impl Fleet {
             return;
         }
         for session in registry.all() {
-            if session.0.gate.published().is_some() {
+            if session.gate().published().is_some() {
                 session.0.share_state().known.lock().reload = true;
                 session.0.end_here();
             }
@@ -268,7 +268,7 @@ impl Fleet {
         loop {
             let epoch = session.0.share_state().epoch();
             let found = self.load(&key).await?;
-            let Some(kept) = session.0.gate.current() else {
+            let Some(kept) = session.gate().current() else {
                 // It has ended again; the attempt that follows has another.
                 let mut known = session.0.share_state().known.lock();
                 if pending == PendingWrite::Renewed && found.writer == Some(self.owner) {

@@ -31,13 +31,13 @@ const SOURCES: [&str; 18] = [
     include_str!("shared/stores.rs"),
     include_str!("soak.rs"),
     include_str!("stacks.rs"),
-    include_str!("../../src/gate/core.rs"),
-    include_str!("../../src/gate/jitter.rs"),
-    include_str!("../../src/gate/keeper.rs"),
+    include_str!("../../src/gate/state.rs"),
+    include_str!("../../src/jitter.rs"),
+    include_str!("../../src/gate/version.rs"),
     include_str!("../../src/gate/loom.rs"),
     include_str!("../../src/gate/model.rs"),
-    include_str!("../../src/gate/steps.rs"),
-    include_str!("../../src/gate/waiters.rs"),
+    include_str!("../../src/gate/state_tests.rs"),
+    include_str!("../../src/waiters.rs"),
     include_str!("../../src/shared/file.rs"),
 ];
 

@@ -9,8 +9,8 @@ use super::{
 #[cfg(feature = "formats")]
 use crate::cookies::{self, ConversionReport, FormatError, ImportedCookies};
 use crate::{
-    gate::core::Generation,
-    gate::keeper::Standing,
+    gate::GateSnapshot,
+    gate::Generation,
     profile::{Profile, Proxy, ProxyServer},
     session::{IdentityInner, Session, Sessions},
 };
@@ -69,7 +69,7 @@ impl Session {
 
     /// As [`snapshot`](Self::snapshot), as far as `options` say.
     pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionSnapshot {
-        let Standing { last, is_current, value } = self.0.gate.standing();
+        let GateSnapshot { last, is_current, value } = self.gate().snapshot();
         self.snapshot_of(value.as_deref(), last, is_current, options)
     }
 
@@ -84,7 +84,8 @@ impl Session {
         let clock = self.0.context.timestamp();
         let mut cookies = inner.map_or_else(Vec::new, |inner| inner.jar.lock().by_creation(clock));
         cookies.retain(|cookie| options.session_cookies || cookie.expires().is_some());
-        let age = inner.map_or_else(Default::default, |inner| self.now().saturating_sub(inner.life.born));
+        let age =
+            inner.map_or_else(Default::default, |inner| self.now().saturating_sub(inner.life.created_at));
         SessionSnapshot {
             version: Version,
             id: self.id().clone(),

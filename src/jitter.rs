@@ -1,4 +1,4 @@
-//! Where jitter comes from.
+//! Random numbers for jitter.
 
 use std::{
     collections::hash_map::RandomState,
@@ -6,19 +6,20 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// A sequence of numbers that are spread well and are no secret. The same seed gives the same ones.
+/// A sequence of well-distributed numbers that are not secret. Equal seeds give equal sequences.
 #[derive(Debug)]
 pub(crate) struct Jitter(AtomicU64);
 
 impl Jitter {
-    /// The odd number nearest to 2^64 divided by the golden ratio: its multiples visit every number, far apart.
+    /// The odd number nearest to 2^64 divided by the golden ratio: its multiples visit every number,
+    /// far apart.
     const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
-    pub(crate) fn seeded(seed: u64) -> Self {
+    pub(crate) const fn seeded(seed: u64) -> Self {
         Self(AtomicU64::new(seed))
     }
 
-    /// The standard library's hasher keys are random; that is all that a seed needs.
+    /// Creates a sequence with a random seed: the keys of the standard library's hasher are random.
     pub(crate) fn random() -> Self {
         Self::seeded(RandomState::new().build_hasher().finish())
     }
@@ -28,8 +29,8 @@ impl Jitter {
     }
 }
 
-/// Each bit of the result hangs on all bits of `number` (the finalizer of SplitMix64).
-pub(crate) fn spread(number: u64) -> u64 {
+/// Returns a number whose every bit depends on all bits of `number` (the finalizer of SplitMix64).
+pub(crate) const fn spread(number: u64) -> u64 {
     let mixed = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)
@@ -40,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_repeats_and_two_seeds_differ() {
+    fn equal_seeds_give_equal_sequences_and_different_seeds_differ() {
         let draws = |seed| {
             let jitter = Jitter::seeded(seed);
             [jitter.draw(), jitter.draw(), jitter.draw()]
@@ -53,7 +54,7 @@ mod tests {
 
     #[test]
     fn the_numbers_are_those_of_splitmix64() {
-        // Its reference adds the stride before it mixes, and begins with 0.
+        // The reference implementation adds the stride before it mixes, and starts at 0.
         let jitter = Jitter::seeded(Jitter::STRIDE);
         let numbers = [jitter.draw(), jitter.draw(), jitter.draw()];
         assert_eq!(numbers, [0xE220_A839_7B1D_CDAF, 0x6E78_9E6A_A1B9_65F4, 0x06C4_5D18_8009_454F]);

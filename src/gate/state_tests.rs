@@ -3,26 +3,28 @@
 use std::time::Duration;
 
 use super::{
-    Admission, Attempt, Core, Ended, Failure, Fault, Generation, Grant, Host, Limits, Refusal, Refused,
-    Release, State, Step, Verdict, doubled, jittered,
+    Admission, Arrival, Attempt, CandidateBase, Core, CoreError, DiscardReason, EffectSink, Ended, Failure,
+    FailureKind, Generation, Grant, Ignored, Limits, Refusal, Release, ReportOutcome, State, Step,
 };
-use crate::gate::waiters::Ticket;
+use crate::waiters::Ticket;
+
+use FailureKind::{Permanent, Transient};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Cause {
-    Fault(Fault),
+    CoreError(CoreError),
     Told(u8),
 }
 
-impl From<Fault> for Cause {
-    fn from(fault: Fault) -> Self {
-        Self::Fault(fault)
+impl From<CoreError> for Cause {
+    fn from(fault: CoreError) -> Self {
+        Self::CoreError(fault)
     }
 }
 
-/// A host that writes down what it is told.
+/// A effects that writes down what it is told.
 #[derive(Default)]
 struct Told {
     rule: bool,
@@ -33,7 +35,7 @@ struct Told {
     aborts: u32,
 }
 
-impl Host for Told {
+impl EffectSink for Told {
     type Waker = u8;
     type Error = Cause;
 
@@ -41,24 +43,24 @@ impl Host for Told {
         self.rule
     }
     fn end_current(&mut self) {}
-    fn fresh(&mut self) {}
-    fn candidate(&mut self, _generation: Generation, _overlap: bool) {}
-    fn discard(&mut self, _failed: bool) {}
+    fn new_pending(&mut self) {}
+    fn candidate(&mut self, _generation: Generation, _base: CandidateBase) {}
+    fn discard(&mut self, _reason: DiscardReason) {}
     fn promote(&mut self) {}
     fn install(&mut self, _generation: Generation) {}
-    fn drive(&mut self, attempt: Attempt, _generation: Generation) {
+    fn start_attempt(&mut self, attempt: Attempt, _generation: Generation) {
         self.driven.push(attempt);
     }
-    fn abort(&mut self) {
+    fn abort_attempt(&mut self) {
         self.aborts += 1;
     }
     fn wake(&mut self, waker: u8) {
         self.woken.push(waker);
     }
-    fn forget(&mut self, waker: u8) {
+    fn drop_waker(&mut self, waker: u8) {
         self.forgotten.push(waker);
     }
-    fn forget_error(&mut self, error: Cause) {
+    fn drop_error(&mut self, error: Cause) {
         self.errors.push(error);
     }
     fn random(&mut self) -> u64 {
@@ -66,10 +68,10 @@ impl Host for Told {
     }
 }
 
-/// A core with its host, its bounds and the time.
+/// A core with its effects, its bounds and the time.
 struct Gate {
     core: Core<Told>,
-    host: Told,
+    effects: Told,
     limits: Limits,
     now: Duration,
 }
@@ -77,41 +79,41 @@ struct Gate {
 impl Gate {
     fn new(core: Core<Told>, rule: bool) -> Self {
         let limits = Limits {
-            failures: 4,
-            starts: 100,
-            window: 100 * SECOND,
-            held: 3,
-            attempt: 10 * SECOND,
-            backoff: SECOND,
-            backoff_most: 3 * SECOND,
-            rest: 20 * SECOND,
-            rest_most: 50 * SECOND,
-            cool: 7 * SECOND,
-            role: 2 * SECOND,
+            max_attempts: 4,
+            max_starts: 100,
+            start_window: 100 * SECOND,
+            max_waiting: 3,
+            attempt_timeout: 10 * SECOND,
+            retry_backoff: SECOND,
+            retry_backoff_max: 3 * SECOND,
+            failed_backoff: 20 * SECOND,
+            failed_backoff_max: 50 * SECOND,
+            cooldown: 7 * SECOND,
+            role_timeout: 2 * SECOND,
             release: Release::All,
         };
-        Self { core, host: Told { rule, ..Told::default() }, limits, now: Duration::ZERO }
+        Self { core, effects: Told { rule, ..Told::default() }, limits, now: Duration::ZERO }
     }
 
     fn open() -> Self {
-        Self::new(Core::open(), true)
+        Self::new(Core::initially_open(), true)
     }
 
     fn pending() -> Self {
-        Self::new(Core::pending(), true)
+        Self::new(Core::initially_pending(), true)
     }
 
     /// Without a rule: the first one leads.
     fn ruleless() -> Self {
-        Self::new(Core::pending(), false)
+        Self::new(Core::initially_pending(), false)
     }
 
     fn step<R>(&mut self, event: impl FnOnce(&mut Core<Told>, &mut Step<'_, Told>) -> R) -> R {
-        event(&mut self.core, &mut Step { host: &mut self.host, limits: &self.limits, now: self.now })
+        event(&mut self.core, &mut Step { effects: &mut self.effects, limits: &self.limits, now: self.now })
     }
 
     fn admit(&mut self) -> Admission<Cause> {
-        self.step(|core, step| core.admit(step, false))
+        self.step(|core, step| core.admit(step, Arrival::First))
     }
 
     #[track_caller]
@@ -140,15 +142,15 @@ impl Gate {
 
     /// The driver that was started last ends.
     fn done(&mut self, result: Result<(), Failure<Cause>>) -> bool {
-        let attempt = *self.host.driven.last().expect("one was started");
-        self.step(|core, step| core.driver_done(step, attempt, result))
+        let attempt = *self.effects.driven.last().expect("one was started");
+        self.step(|core, step| core.attempt_ended(step, attempt, result))
     }
 
-    fn fail(&mut self, terminal: bool, number: u8) -> bool {
-        self.done(Err(Failure { terminal, error: Cause::Told(number) }))
+    fn fail(&mut self, kind: FailureKind, number: u8) -> bool {
+        self.done(Err(Failure { kind, error: Cause::Told(number) }))
     }
 
-    fn renew(&mut self) -> Result<Ticket, Refused> {
+    fn renew(&mut self) -> Result<Ticket, Ignored> {
         self.step(|core, step| core.renew(step))
     }
 
@@ -157,57 +159,57 @@ impl Gate {
     }
 
     fn sees(&mut self, ticket: Ticket, waker: u8) {
-        *self.core.waiter_waker(ticket) = Some(waker);
+        *self.core.waker(ticket) = Some(waker);
     }
 }
 
 #[test]
 fn an_alarm_is_set_for_what_nobody_else_notices() {
     let mut gate = Gate::open();
-    assert_eq!(gate.core.alarm(), None);
-    // Over: the driver bounds itself, unless somebody waits for how it ends.
-    let asker = gate.renew().unwrap();
-    assert_eq!((gate.core.state(), gate.core.alarm()), (&State::Over, Some(10 * SECOND)));
-    assert_eq!(gate.core.attempt_timeout(), Some(10 * SECOND));
-    gate.core.drop_asker(asker);
-    assert_eq!(gate.core.alarm(), None);
-    assert_eq!(gate.core.attempt_timeout(), Some(10 * SECOND));
+    assert_eq!(gate.core.next_timer(), None);
+    // Overlap: the driver bounds itself, unless somebody waits for how it ends.
+    let result = gate.renew().unwrap();
+    assert_eq!((gate.core.state(), gate.core.next_timer()), (&State::Overlap, Some(10 * SECOND)));
+    assert_eq!(gate.core.attempt_deadline(), Some(10 * SECOND));
+    gate.core.drop_result_waiter(result);
+    assert_eq!(gate.core.next_timer(), None);
+    assert_eq!(gate.core.attempt_deadline(), Some(10 * SECOND));
 
     // Hold, with one who waits and nobody who asked.
     let mut gate = Gate::pending();
     let waiter = gate.wait();
-    assert_eq!((gate.core.state(), gate.core.alarm()), (&State::Hold, None));
+    assert_eq!((gate.core.state(), gate.core.next_timer()), (&State::Hold, None));
     // Backoff, for as long as somebody waits.
-    assert!(gate.fail(false, 1));
-    assert_eq!(gate.core.alarm(), Some(SECOND));
-    assert_eq!(gate.core.attempt_timeout(), None);
+    assert!(gate.fail(Transient, 1));
+    assert_eq!(gate.core.next_timer(), Some(SECOND));
+    assert_eq!(gate.core.attempt_deadline(), None);
     gate.step(|core, step| core.drop_waiter(step, waiter));
-    assert_eq!(gate.core.alarm(), None);
-    let asker = gate.renew().unwrap();
-    assert!(gate.fail(false, 1));
-    assert_eq!(gate.core.alarm(), Some(SECOND), "one who asked waits as well");
-    gate.core.drop_asker(asker);
-    assert_eq!(gate.core.alarm(), None);
+    assert_eq!(gate.core.next_timer(), None);
+    let result = gate.renew().unwrap();
+    assert!(gate.fail(Transient, 1));
+    assert_eq!(gate.core.next_timer(), Some(SECOND), "one who asked waits as well");
+    gate.core.drop_result_waiter(result);
+    assert_eq!(gate.core.next_timer(), None);
 
     // What `renew_with` was given is tried again, whoever waits.
-    let asker = gate.step(|core, step| core.renew_with(step)).unwrap();
-    gate.core.drop_asker(asker);
-    assert!(gate.fail(false, 1));
-    assert_eq!(gate.core.alarm(), Some(SECOND));
+    let result = gate.step(|core, step| core.renew_with(step)).unwrap();
+    gate.core.drop_result_waiter(result);
+    assert!(gate.fail(Transient, 1));
+    assert_eq!(gate.core.next_timer(), Some(SECOND));
 
     // A lead, while somebody waits behind it.
     let mut gate = Gate::ruleless();
     gate.pass();
-    assert_eq!((gate.core.state(), gate.core.alarm()), (&State::Lead { taken: true }, None));
+    assert_eq!((gate.core.state(), gate.core.next_timer()), (&State::Lead { taken: true }, None));
     gate.wait();
-    assert_eq!(gate.core.alarm(), Some(10 * SECOND));
+    assert_eq!(gate.core.next_timer(), Some(10 * SECOND));
 
     // A burst, whoever waits for it.
     let mut gate = Gate::pending();
     gate.limits.release = Release::Staggered { burst: 1, every: 3 * SECOND };
     let waiters = [gate.wait(), gate.wait()];
     assert!(gate.done(Ok(())));
-    assert_eq!(gate.core.alarm(), Some(3 * SECOND));
+    assert_eq!(gate.core.next_timer(), Some(3 * SECOND));
     assert!(gate.poll(waiters[1]).is_none());
     gate.now = 3 * SECOND;
     assert!(gate.poll(waiters[1]).is_some(), "its turn comes at the moment, not after it");
@@ -218,9 +220,9 @@ fn an_alarm_is_set_for_what_nobody_else_notices() {
 fn a_gate_is_idle_while_nothing_is_under_way() {
     let mut gate = Gate::open();
     assert!(gate.core.is_idle());
-    let asker = gate.renew().unwrap();
+    let result = gate.renew().unwrap();
     assert!(!gate.core.is_idle());
-    gate.core.drop_asker(asker);
+    gate.core.drop_result_waiter(result);
     assert!(!gate.core.is_idle(), "a renewal runs that nobody waits for");
     assert!(gate.done(Ok(())));
     assert!(gate.core.is_idle());
@@ -229,22 +231,22 @@ fn a_gate_is_idle_while_nothing_is_under_way() {
     assert!(gate.core.is_idle());
     let waiter = gate.wait();
     assert!(!gate.core.is_idle());
-    assert!(gate.fail(false, 1));
+    assert!(gate.fail(Transient, 1));
     assert!(!gate.core.is_idle(), "somebody waits for the next attempt");
     gate.step(|core, step| core.drop_waiter(step, waiter));
     assert!(gate.core.is_idle(), "a back-off that nobody waits for");
-    let asker = gate.renew().unwrap();
-    assert!(gate.fail(false, 1));
+    let result = gate.renew().unwrap();
+    assert!(gate.fail(Transient, 1));
     assert!(!gate.core.is_idle(), "one who asked waits for the next attempt");
-    gate.core.drop_asker(asker);
+    gate.core.drop_result_waiter(result);
     assert!(gate.core.is_idle());
-    let asker = gate.step(|core, step| core.renew_with(step)).unwrap();
-    assert!(gate.core.is_once());
-    gate.core.drop_asker(asker);
-    assert!(gate.fail(false, 1));
+    let result = gate.step(|core, step| core.renew_with(step)).unwrap();
+    assert!(gate.core.is_explicit());
+    gate.core.drop_result_waiter(result);
+    assert!(gate.fail(Transient, 1));
     assert!(!gate.core.is_idle(), "what was given is tried again");
     gate.clear();
-    assert!(gate.core.is_idle() && !gate.core.is_once());
+    assert!(gate.core.is_idle() && !gate.core.is_explicit());
 }
 
 #[test]
@@ -253,14 +255,14 @@ fn everybody_is_roused_and_nobody_leaves() {
     let waiters = [gate.wait(), gate.wait()];
     gate.sees(waiters[0], 1);
     gate.sees(waiters[1], 2);
-    let asker = gate.renew().unwrap();
-    *gate.core.asker_waker(asker) = Some(3);
+    let result = gate.renew().unwrap();
+    *gate.core.result_waker(result) = Some(3);
     let mut roused = Vec::new();
-    gate.core.rouse(|waker| roused.push(waker));
-    assert_eq!((roused, gate.core.held()), (vec![1, 2, 3], 2));
+    gate.core.wake_all(|waker| roused.push(waker));
+    assert_eq!((roused, gate.core.waiting()), (vec![1, 2, 3], 2));
     assert!(gate.done(Ok(())));
     assert_eq!(gate.core.current(), Some(2));
-    assert_eq!(gate.step(|core, step| core.poll_asker(step, asker)), Some(Ended::Renewed(2)));
+    assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(2)));
 }
 
 #[test]
@@ -270,24 +272,24 @@ fn hazard_26_the_bound_on_the_held_is_exact() {
         gate.wait();
     }
     assert_eq!(gate.admit(), Admission::Refuse(Refusal::Overloaded));
-    assert_eq!(gate.core.held(), 3);
+    assert_eq!(gate.core.waiting(), 3);
 }
 
 #[test]
 fn hazard_33_the_window_of_starts_slides() {
     let mut gate = Gate::open();
-    gate.limits.starts = 2;
+    gate.limits.max_starts = 2;
     for second in [0, 30] {
         gate.now = second * SECOND;
         gate.renew().unwrap();
         assert!(gate.done(Ok(())));
     }
     gate.now = 60 * SECOND;
-    let asker = gate.renew().unwrap();
+    let result = gate.renew().unwrap();
     // The value that works is left alone, until the first start is out of the window.
-    assert_eq!(gate.core.state(), &State::Cool { until: 100 * SECOND, terminal: None });
-    let ended = gate.step(|core, step| core.poll_asker(step, asker));
-    assert_eq!(ended, Some(Ended::Failed(Cause::Fault(Fault::TooManyRenewals))));
+    assert_eq!(gate.core.state(), &State::Cooldown { until: 100 * SECOND, permanent_error: None });
+    let ended = gate.step(|core, step| core.poll_result(step, result));
+    assert_eq!(ended, Some(Ended::Failed(Cause::CoreError(CoreError::TooManyRenewals))));
     gate.now = 100 * SECOND;
     gate.tick();
     assert_eq!(gate.core.state(), &State::Open);
@@ -295,7 +297,7 @@ fn hazard_33_the_window_of_starts_slides() {
     assert!(gate.done(Ok(())));
 
     // With nothing that works, everybody is told, until the next start is out of it.
-    let error = Cause::Fault(Fault::TooManyRenewals);
+    let error = Cause::CoreError(CoreError::TooManyRenewals);
     gate.now = 110 * SECOND;
     gate.clear();
     assert!(matches!(gate.admit(), Admission::Wait(_)));
@@ -305,25 +307,28 @@ fn hazard_33_the_window_of_starts_slides() {
     gate.now = 130 * SECOND;
     gate.wait();
     assert_eq!(gate.core.state(), &State::Hold);
-    assert_eq!(gate.host.errors, [error]);
+    assert_eq!(gate.effects.errors, [error]);
 
     // One that would lead is told at once.
     let mut gate = Gate::ruleless();
-    gate.limits.starts = 1;
+    gate.limits.max_starts = 1;
     let lead = gate.pass();
     gate.step(|core, step| core.report_expired(step, lead));
     gate.now = 5 * SECOND;
-    assert_eq!(gate.admit(), Admission::Refuse(Refusal::Failed(Cause::Fault(Fault::TooManyRenewals))));
+    assert_eq!(
+        gate.admit(),
+        Admission::Refuse(Refusal::Failed(Cause::CoreError(CoreError::TooManyRenewals)))
+    );
 }
 
 #[test]
 fn pauses_double_up_to_their_ceilings() {
     let mut gate = Gate::pending();
-    gate.limits.failures = 5;
+    gate.limits.max_attempts = 5;
     gate.wait();
     // Backed off for 1, 2, 3 and 3 seconds.
     for until in [1, 3, 6, 9] {
-        assert!(gate.fail(false, 1));
+        assert!(gate.fail(Transient, 1));
         assert_eq!(gate.core.state(), &State::Backoff { until: until * SECOND });
         gate.now = until * SECOND - Duration::from_nanos(1);
         gate.tick();
@@ -332,12 +337,12 @@ fn pauses_double_up_to_their_ceilings() {
         gate.tick();
         assert_eq!(gate.core.state(), &State::Hold);
     }
-    // The errors that nobody gets go out through the host.
-    assert_eq!(gate.host.errors.len(), 4);
+    // The errors that nobody gets go out through the effects.
+    assert_eq!(gate.effects.errors.len(), 4);
     // Rested for 20, 40 and 50 seconds.
     let mut told = 9;
     for rest in [20, 40, 50] {
-        assert!(gate.fail(false, 2));
+        assert!(gate.fail(Transient, 2));
         let failed = State::Failed { error: Cause::Told(2), retry_at: Some((told + rest) * SECOND) };
         assert_eq!(gate.core.state(), &failed);
         told += rest;
@@ -347,8 +352,10 @@ fn pauses_double_up_to_their_ceilings() {
     }
     // Something went well: all counts begin anew.
     assert!(gate.done(Ok(())));
-    gate.step(|core, step| core.report_expired(step, Grant { generation: core.current().unwrap(), role: 0 }));
-    assert!(gate.fail(false, 1));
+    gate.step(|core, step| {
+        core.report_expired(step, Grant { generation: core.current().unwrap(), role: None })
+    });
+    assert!(gate.fail(Transient, 1));
     assert_eq!(gate.core.state(), &State::Backoff { until: gate.now + SECOND });
 }
 
@@ -363,36 +370,36 @@ fn hazard_24_a_deadline_is_over_at_its_moment() {
     gate.now = 15 * SECOND;
     gate.tick();
     assert_eq!(gate.core.state(), &State::Backoff { until: 16 * SECOND });
-    assert_eq!(gate.host.aborts, 1);
+    assert_eq!(gate.effects.aborts, 1);
     assert!(!gate.done(Ok(())), "it is late");
 }
 
 #[test]
 fn a_failed_overlap_cools_and_its_refusal_is_remembered() {
     let mut gate = Gate::open();
-    let due = |gate: &mut Gate, generation| gate.step(|core, step| core.due(step, generation));
+    let due = |gate: &mut Gate, generation| gate.step(|core, step| core.renew_early(step, generation));
     due(&mut gate, 2);
     assert_eq!(gate.core.state(), &State::Open, "that is another generation's budget");
     due(&mut gate, 1);
-    assert_eq!(gate.core.state(), &State::Over);
-    assert!(gate.fail(false, 1));
-    assert_eq!(gate.core.state(), &State::Cool { until: 7 * SECOND, terminal: None });
+    assert_eq!(gate.core.state(), &State::Overlap);
+    assert!(gate.fail(Transient, 1));
+    assert_eq!(gate.core.state(), &State::Cooldown { until: 7 * SECOND, permanent_error: None });
     due(&mut gate, 1);
-    assert_eq!(gate.host.driven.len(), 1, "no budget starts another one yet");
+    assert_eq!(gate.effects.driven.len(), 1, "no budget starts another one yet");
     gate.now = 7 * SECOND;
     due(&mut gate, 1);
-    assert!(gate.fail(true, 2));
-    let refused = State::Cool { until: Duration::MAX, terminal: Some(Cause::Told(2)) };
+    assert!(gate.fail(Permanent, 2));
+    let refused = State::Cooldown { until: Duration::MAX, permanent_error: Some(Cause::Told(2)) };
     assert_eq!(gate.core.state(), &refused);
     // When the value dies as well, the refusal is what everybody gets.
     let current = gate.pass();
-    assert_eq!(gate.step(|core, step| core.report_expired(step, current)), Verdict::Current);
+    assert_eq!(gate.step(|core, step| core.report_expired(step, current)), ReportOutcome::Current);
     assert_eq!(gate.core.state(), &State::Failed { error: Cause::Told(2), retry_at: None });
-    assert_eq!(gate.host.errors, [Cause::Told(1)]);
+    assert_eq!(gate.effects.errors, [Cause::Told(1)]);
     gate.clear();
-    assert_eq!(gate.host.errors, [Cause::Told(1), Cause::Told(2)]);
+    assert_eq!(gate.effects.errors, [Cause::Told(1), Cause::Told(2)]);
 
-    let mut gate = Gate::new(Core::open(), false);
+    let mut gate = Gate::new(Core::initially_open(), false);
     due(&mut gate, 1);
     assert_eq!(gate.core.state(), &State::Open, "nobody could renew it");
 }
@@ -400,27 +407,27 @@ fn a_failed_overlap_cools_and_its_refusal_is_remembered() {
 #[test]
 fn a_renewal_is_refused_where_nobody_can_run_it() {
     let mut gate = Gate::ruleless();
-    assert_eq!(gate.renew(), Err(Refused::NoRule));
+    assert_eq!(gate.renew(), Err(Ignored::NoRule));
     // One that runs can be joined, whoever runs it.
     let lead = gate.pass();
-    let asker = gate.renew().unwrap();
+    let result = gate.renew().unwrap();
     gate.step(|core, step| core.report_good(step, lead));
-    assert_eq!(gate.step(|core, step| core.poll_asker(step, asker)), Some(Ended::Renewed(2)));
+    assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(2)));
     // A later call ends what was under way and tells so.
     let first = gate.step(|core, step| core.renew_with(step)).unwrap();
     let second = gate.renew().unwrap();
     let third = gate.step(|core, step| core.renew_with(step)).unwrap();
-    for asker in [first, second] {
-        assert_eq!(gate.step(|core, step| core.poll_asker(step, asker)), Some(Ended::Superseded));
+    for result in [first, second] {
+        assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Superseded));
     }
     // What `renew_with` was given can be tried again though there is no rule.
-    assert!(gate.fail(false, 1));
+    assert!(gate.fail(Transient, 1));
     assert!(gate.renew().is_ok());
-    *gate.core.asker_waker(third) = Some(9);
-    assert_eq!(gate.core.drop_asker(third), (Some(9), None));
+    *gate.core.result_waker(third) = Some(9);
+    assert_eq!(gate.core.drop_result_waiter(third), (Some(9), None));
     gate.step(|core, step| core.close(step));
-    assert_eq!(gate.renew(), Err(Refused::Closed));
-    assert_eq!(gate.step(|core, step| core.clear(step)), Err(Refused::Closed));
+    assert_eq!(gate.renew(), Err(Ignored::Closed));
+    assert_eq!(gate.step(|core, step| core.clear(step)), Err(Ignored::Closed));
     assert_eq!(gate.admit(), Admission::Refuse(Refusal::Closed));
 }
 
@@ -428,11 +435,11 @@ fn a_renewal_is_refused_where_nobody_can_run_it() {
 fn one_who_asked_for_a_lead_that_nobody_is_left_to_take_is_told() {
     let mut gate = Gate::ruleless();
     let lead = gate.pass();
-    let asker = gate.renew().unwrap();
-    gate.step(|core, step| core.drop_role(step, lead.role));
+    let result = gate.renew().unwrap();
+    gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     assert_eq!(gate.core.state(), &State::Pending);
-    let ended = gate.step(|core, step| core.poll_asker(step, asker));
-    assert_eq!(ended, Some(Ended::Failed(Cause::Fault(Fault::Lost))));
+    let ended = gate.step(|core, step| core.poll_result(step, result));
+    assert_eq!(ended, Some(Ended::Failed(Cause::CoreError(CoreError::Aborted))));
 }
 
 #[test]
@@ -442,11 +449,11 @@ fn whoever_leaves_leaves_its_waker_to_be_dropped_after_the_lock() {
     gate.sees(goes, 1);
     gate.sees(told, 2);
     gate.step(|core, step| core.drop_waiter(step, goes));
-    assert_eq!(gate.host.forgotten, [1]);
-    assert!(gate.fail(true, 3));
-    assert_eq!(gate.host.woken, [2]);
+    assert_eq!(gate.effects.forgotten, [1]);
+    assert!(gate.fail(Permanent, 3));
+    assert_eq!(gate.effects.woken, [2]);
     gate.step(|core, step| core.drop_waiter(step, told));
-    assert_eq!(gate.host.errors, [Cause::Told(3)], "an outcome that nobody fetched");
+    assert_eq!(gate.effects.errors, [Cause::Told(3)], "an outcome that nobody fetched");
 }
 
 #[test]
@@ -454,10 +461,10 @@ fn a_role_is_good_for_its_own_attempt_and_value_alone() {
     let mut gate = Gate::ruleless();
     let lead = gate.pass();
     assert!(gate.core.may_send(lead));
-    assert!(!gate.core.may_send(Grant { role: 0, ..lead }));
+    assert!(!gate.core.may_send(Grant { role: None, ..lead }));
     assert!(!gate.core.may_send(Grant { generation: lead.generation + 1, ..lead }));
     // A lead that is dropped costs no start, and its number never comes back.
-    gate.step(|core, step| core.drop_role(step, lead.role));
+    gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     assert!(!gate.core.may_send(lead));
     let next = gate.pass();
     assert!(next.role > lead.role && next.generation > lead.generation);
@@ -465,14 +472,14 @@ fn a_role_is_good_for_its_own_attempt_and_value_alone() {
     assert_eq!(gate.core.state(), &State::Lead { taken: true });
     gate.step(|core, step| core.report_good(step, next));
     assert_eq!((gate.core.state(), gate.core.current()), (&State::Open, Some(next.generation)));
-    assert!(gate.core.may_send(Grant { generation: next.generation, role: 0 }));
+    assert!(gate.core.may_send(Grant { generation: next.generation, role: None }));
 }
 
 #[test]
 fn each_fence_raises_the_number() {
     let mut gate = Gate::pending();
     gate.limits.release = Release::ProbeFirst;
-    let mut last = 0;
+    let mut last = None;
     for round in 0..6 {
         let (first, second) = (gate.wait(), gate.wait());
         assert!(gate.done(Ok(())));
@@ -483,7 +490,7 @@ fn each_fence_raises_the_number() {
         match round {
             0 => gate.step(|core, step| core.report_good(step, probe)),
             1 => gate.step(|core, step| core.report_error(step, probe)),
-            2 => gate.step(|core, step| core.drop_role(step, probe.role)),
+            2 => gate.step(|core, step| core.drop_role(step, probe.role.unwrap())),
             3 => {
                 gate.now += 10 * SECOND;
                 gate.tick();
@@ -495,10 +502,10 @@ fn each_fence_raises_the_number() {
                 gate.step(|core, step| core.report_expired(step, probe));
             }
         }
-        assert!(gate.core.attempt > probe.role, "round {round}");
+        assert!(Some(gate.core.attempt) > probe.role, "round {round}");
         // Its role is over: whatever it says now changes nothing.
         let state = gate.core.state().clone();
-        gate.step(|core, step| core.drop_role(step, probe.role));
+        gate.step(|core, step| core.drop_role(step, probe.role.unwrap()));
         gate.step(|core, step| core.report_error(step, probe));
         assert_eq!(gate.core.state(), &state, "round {round}");
         gate.step(|core, step| core.drop_waiter(step, second));
@@ -516,7 +523,7 @@ fn each_start_and_each_end_raises_the_number() {
     };
     gate.renew().unwrap();
     raised(&gate, "a start");
-    assert!(gate.fail(false, 1));
+    assert!(gate.fail(Transient, 1));
     raised(&gate, "a failure");
     gate.renew().unwrap();
     raised(&gate, "the next start");
@@ -524,10 +531,10 @@ fn each_start_and_each_end_raises_the_number() {
     raised(&gate, "a commit");
     gate.clear();
     raised(&gate, "a clear");
-    gate.host.rule = false;
+    gate.effects.rule = false;
     let lead = gate.pass();
     raised(&gate, "a lead");
-    gate.step(|core, step| core.drop_role(step, lead.role));
+    gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     assert_eq!(gate.core.state(), &State::Pending);
     raised(&gate, "a lead that was given up");
 }
@@ -540,9 +547,9 @@ fn a_lead_that_is_not_taken_goes_to_whoever_looks_first() {
     gate.sees(first, 1);
     gate.sees(second, 2);
     // Given up by its holder, it is the oldest one's, for so long as one may leave a role untaken.
-    gate.step(|core, step| core.drop_role(step, lead.role));
+    gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     assert_eq!(
-        (gate.core.state(), gate.host.woken.as_slice()),
+        (gate.core.state(), gate.effects.woken.as_slice()),
         (&State::Lead { taken: false }, [1].as_slice())
     );
     assert!(gate.poll(second).is_none());
@@ -550,25 +557,25 @@ fn a_lead_that_is_not_taken_goes_to_whoever_looks_first() {
     gate.now = 2 * SECOND - Duration::from_nanos(1);
     gate.tick();
     assert!(gate.poll(second).is_none());
-    assert_eq!(gate.host.woken, [1]);
+    assert_eq!(gate.effects.woken, [1]);
     // Then the others are told, and the first of them to look has it.
     gate.now = 2 * SECOND;
     gate.tick();
-    assert_eq!(gate.host.woken, [1, 2]);
+    assert_eq!(gate.effects.woken, [1, 2]);
     let lead = gate.poll(second).unwrap().unwrap();
     assert_eq!(gate.core.state(), &State::Lead { taken: true });
     assert!(gate.core.may_send(lead));
     assert!(gate.poll(first).is_none(), "it comes too late");
     // One that comes may be the first to look as well.
-    gate.step(|core, step| core.drop_role(step, lead.role));
+    gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     gate.now = 4 * SECOND;
     let lead = gate.pass();
     assert!(gate.core.may_send(lead));
     // The oldest one takes it in time, and hands it on when it leaves.
-    gate.step(|core, step| core.drop_role(step, lead.role));
+    gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     gate.step(|core, step| core.drop_waiter(step, first));
     let lead = gate.poll(third).unwrap().unwrap();
-    assert_eq!((gate.core.state(), gate.core.held()), (&State::Lead { taken: true }, 0));
+    assert_eq!((gate.core.state(), gate.core.waiting()), (&State::Lead { taken: true }, 0));
     assert!(gate.core.may_send(lead));
 }
 
@@ -586,48 +593,36 @@ fn one_without_a_role_leaves_the_lead_where_it_is() {
 fn the_short_way_out_is_for_open_gates_and_those_without_an_outcome() {
     let mut gate = Gate::pending();
     let told = gate.wait();
-    assert!(gate.fail(true, 1));
+    assert!(gate.fail(Permanent, 1));
     gate.clear();
     let waits = gate.wait();
     let last = gate.core.last;
     gate.sees(waits, 2);
-    assert_eq!(gate.core.let_out(waits), None, "the gate is shut");
+    assert_eq!(gate.core.release_fast(waits), None, "the gate is shut");
     assert_eq!(gate.step(|core, step| core.replace(step)), Ok(last + 1));
     gate.sees(waits, 3);
-    assert_eq!(gate.core.let_out(told), None, "an error waits for it");
-    assert_eq!(gate.core.let_out(waits), Some(Some(3)));
+    assert_eq!(gate.core.release_fast(told), None, "an error waits for it");
+    assert_eq!(gate.core.release_fast(waits), Some(Some(3)));
     assert_eq!(gate.poll(told), Some(Err(Refusal::Failed(Cause::Told(1)))));
-    assert_eq!(gate.core.held(), 0);
+    assert_eq!(gate.core.waiting(), 0);
 }
 
 #[test]
 fn what_was_given_is_tried_again_without_a_rule_and_with_nobody_waiting() {
     let mut gate = Gate::ruleless();
-    let asker = gate.step(|core, step| core.renew_with(step)).unwrap();
-    gate.core.drop_asker(asker);
-    assert!(gate.fail(false, 1));
+    let result = gate.step(|core, step| core.renew_with(step)).unwrap();
+    gate.core.drop_result_waiter(result);
+    assert!(gate.fail(Transient, 1));
     gate.now = SECOND;
     gate.tick();
-    assert_eq!((gate.core.state(), gate.host.driven.len()), (&State::Hold, 2));
+    assert_eq!((gate.core.state(), gate.effects.driven.len()), (&State::Hold, 2));
 }
 
 #[test]
 fn only_the_current_generations_budget_ends_it() {
     let mut gate = Gate::open();
-    gate.step(|core, step| core.spent(step, 2));
+    gate.step(|core, step| core.limit_reached(step, 2));
     assert_eq!(gate.core.state(), &State::Open);
-    gate.step(|core, step| core.spent(step, 1));
+    gate.step(|core, step| core.limit_reached(step, 1));
     assert_eq!((gate.core.state(), gate.core.current()), (&State::Hold, None));
-}
-
-#[test]
-fn a_pause_is_doubled_so_often_and_drawn_below_its_ceiling() {
-    assert_eq!(doubled(SECOND, 0, 9 * SECOND), SECOND);
-    assert_eq!(doubled(SECOND, 3, 9 * SECOND), 8 * SECOND);
-    assert_eq!(doubled(SECOND, 4, 9 * SECOND), 9 * SECOND);
-    assert_eq!(doubled(Duration::MAX, u32::MAX, Duration::MAX), Duration::MAX);
-    assert_eq!(jittered(8 * SECOND, 0), Duration::ZERO);
-    assert_eq!(jittered(8 * SECOND, 1 << 63), 4 * SECOND);
-    assert_eq!(jittered(8 * SECOND, 1 << 61), SECOND);
-    assert!(jittered(8 * SECOND, u64::MAX) <= 8 * SECOND);
 }
