@@ -1,14 +1,19 @@
-//! Sessions for HTTP **clients** built on tower: cookies and a profile per session, and a renewal that holds under load.
+//! Sessions for HTTP **clients** built on [tower](https://docs.rs/tower): each session has its own
+//! cookie jar and profile, and when it expires, exactly one login runs.
 //!
 //! # The idea
 //!
-//! A [`Session`] is a name and a series of identities, one at a time. An [`Identity`] is one *generation*: a cookie jar and a
-//! profile that never mix with those of another. A request takes the current identity when it is sent and keeps it; its answer
-//! stores cookies there and nowhere else. A renewal builds a *candidate*, logs in under it, and makes it current by swapping one
-//! pointer; if it fails, the candidate is dropped and nothing was touched. So an old answer cannot pollute a renewed session,
-//! however late it comes: there is no check that could be got wrong.
+//! A [`Session`] is a name and a series of identities, one at a time. An [`Identity`] is one
+//! *generation* of the session: a cookie jar and a profile, which are never mixed with those of
+//! another generation.
 //!
-//! # A whole stack
+//! A request takes the current identity when it is sent, and keeps it: the cookies of its response
+//! are stored in that identity and nowhere else. A renewal creates a *candidate* identity, logs in
+//! under it, and makes it current by swapping one pointer. If the login fails, the candidate is
+//! dropped, and the session is unchanged. A late response therefore cannot affect a renewed session:
+//! it only has access to the identity that its request was sent under.
+//!
+//! # A complete stack
 //!
 //! ```
 //! # #[cfg(feature = "redirect")]
@@ -22,34 +27,35 @@
 //!     Sessions, redirect::follow_redirects,
 //! };
 //! # type Body = Empty<bytes::Bytes>;
-//! # // Stands for a client: a site whose pages want the cookie that its login hands out.
+//! # // Replaces a client: a site whose pages require the cookie that its login sets.
 //! # let hyper_client = service_fn(|request: Request<Body>| async move {
-//! #     let answer = Response::builder();
-//! #     let answer = match (request.uri().path(), request.headers().get("cookie")) {
-//! #         ("/login", _) => answer.header("set-cookie", "sid=1; Path=/"),
-//! #         (_, Some(_)) => answer,
-//! #         (_, None) => answer.status(403),
+//! #     let response = Response::builder();
+//! #     let response = match (request.uri().path(), request.headers().get("cookie")) {
+//! #         ("/login", _) => response.header("set-cookie", "sid=1; Path=/"),
+//! #         (_, Some(_)) => response,
+//! #         (_, None) => response.status(403),
 //! #     };
-//! #     answer.body(Body::new())
+//! #     response.body(Body::new())
 //! # });
 //!
 //! let sessions = Sessions::new();
 //! let client = ServiceBuilder::new()
-//!     // Holds requests while their session is renewed; sends those again that met its end.
+//!     // Makes requests wait while their session is renewed, and replays rejected requests.
 //!     .layer(
 //!         RenewalLayer::new(&sessions)
 //!             .expired_when(Expired::status([401, 403]).or(Expired::redirect_to("/login")))
 //!             .renew_with(|renewal: Renewal<_>| async move {
 //!                 let login = Request::get("https://shop.example/login").body(Body::new())?;
-//!                 let answer = renewal.send(login).await?;
-//!                 renewal.ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
+//!                 let response = renewal.send(login).await?;
+//!                 renewal.ensure(response.status().is_success(), "the login was rejected")?;
+//!                 renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
 //!             }),
 //!     )
-//!     // tower-http's redirects, with a policy that keeps the session.
+//!     // Follows redirects with tower-http, and a policy that keeps the session.
 //!     .layer(follow_redirects(10))
-//!     // Sends and stores cookies, at every hop.
+//!     // Sends and stores cookies, also for each redirect.
 //!     .layer(SessionLayer::new(&sessions))
-//!     // Puts on the profile's user agent and headers, and hands its proxy down.
+//!     // Sets the user agent and headers of the profile, and passes its proxy to the client.
 //!     .layer(ProfileLayer::new())
 //!     .service(hyper_client);
 //!
@@ -59,7 +65,7 @@
 //! let response = client.oneshot(request).await?;
 //! assert_eq!(response.status(), 200);
 //!
-//! let info = response.extensions().get::<SessionInfo>().expect("every response has it");
+//! let info = response.extensions().get::<SessionInfo>().expect("each response has it");
 //! assert_eq!((info.generation(), info.replays()), (2, 1));
 //! # Ok(())
 //! # })
@@ -68,55 +74,60 @@
 //! # fn main() {}
 //! ```
 //!
-//! Coming from elsewhere? There are [guides].
+//! The [guides] compare this crate with scrapy-sessions and with the cookie jar of reqwest.
 //!
-//! # The order of layers
+//! # Order of layers
 //!
-//! | from above | why there |
+//! From the outermost layer to the innermost service:
+//!
+//! | layer | reason for its position |
 //! |---|---|
-//! | `Timeout`, `LoadShed`, an admission `ConcurrencyLimit` | the renewal layer is always ready; who wants to bound what comes in, does it above |
-//! | [`ReplayBudgetLayer`](renewal::ReplayBudgetLayer), `Retry` | a retry calls again; the budget bounds the replays of all its calls together |
-//! | [`PoolLayer`] | a session for each request that names none; a retry above gets another one |
-//! | [`RenewalLayer`] | a replay starts from the caller's request |
-//! | [`follow_redirects`](redirect::follow_redirects) | each hop below has cookies of its own |
-//! | [`PeekLayer`](renewal::PeekLayer) | sees decompressed text, of each hop |
-//! | [`SessionLayer`] | puts the cookies on and the identity into the request |
-//! | [`ProfileLayer`] | wears that identity's profile |
-//! | `ConcurrencyLimit`, `RateLimit` behind `Buffer`, `Trace` | a request that waits at the gate holds none of their permits |
+//! | `Timeout`, `LoadShed`, `ConcurrencyLimit` for admission | [`RenewalLayer`] is always ready, so limits on incoming requests belong above it |
+//! | [`ReplayBudgetLayer`](renewal::ReplayBudgetLayer), `Retry` | a retry calls the stack again; the budget limits the replays of all these calls together |
+//! | [`PoolLayer`] | assigns a session to requests that name none; a retry above it gets another session |
+//! | [`RenewalLayer`] | replays the request of the caller |
+//! | [`follow_redirects`](redirect::follow_redirects) | the layers below handle the cookies of each redirect |
+//! | [`PeekLayer`](renewal::PeekLayer) | sees the decompressed body of each response |
+//! | [`SessionLayer`] | adds the cookies and the identity to the request |
+//! | [`ProfileLayer`] | applies the profile of that identity |
+//! | `ConcurrencyLimit`, `RateLimit` behind `Buffer`, `Trace` | a request that waits for a renewal holds none of their permits |
 //! | any `Service<http::Request<B>, Response = http::Response<R>>` | `IdentityClient`, hyper-util's client, an adapter for reqwest, axum's `Router`, `service_fn` |
 //!
-//! [`SessionLayer`] and [`ProfileLayer`] are useful alone, in any stack. [`gate::RenewalGate`] is useful without HTTP, for a token.
+//! [`SessionLayer`] and [`ProfileLayer`] work without the other layers. [`gate::RenewalGate`] works
+//! without HTTP, for example to renew a token.
 //!
-//! # What always holds
+//! # Guarantees
 //!
-//! - An answer's cookies go into the identity that its request was sent under. Cookies, profile and generation are read together.
-//! - One renewal of a session runs at a time, in a task of its own: dropping any request neither cancels nor repeats it.
-//! - A request that waits holds nothing: no permit, no connection, no lock, no body. Every wait has a bound.
-//! - A request is sent once and at most as often again as its limit says; what cannot be had again is never half sent.
-//! - A request that names no session is an error, not another session's request.
-//! - Values of cookies and credentials of proxies appear in no `Debug`, no `Display`, no error and, unless asked for, no trace.
+//! - The cookies of a response are stored in the identity that its request was sent under. Cookies,
+//!   profile and generation of a request always belong together.
+//! - At most one renewal of a session runs at a time, in a task of its own. Dropping a request
+//!   neither cancels nor repeats it.
+//! - A waiting request holds no permit, connection, lock or body. Each wait has a time limit.
+//! - A request is sent once, and replayed at most as often as its limit allows. A request whose body
+//!   cannot be replayed is never sent again in part.
+//! - A request that names no session fails. It never uses the session of another request.
+//! - Cookie values and proxy credentials never appear in `Debug` or `Display` output or in errors,
+//!   and in traces only on request.
 //!
-//! # Seeing what happens
+//! # Observability
 //!
-//! [`Sessions::stats`] counts, [`Sessions::events`] tells each step of sessions, renewals and requests, `tracing` has spans that
-//! follow a request through hold, replay and renewal, and the feature `metrics` has figures. [`session`] says more.
-//!
-//! # Imports point one way
-//!
-//! `renewal → session → gate, cookies, profile`, and `pool`, `shared`, `profile_layer`, `redirect`, `client → session`. `gate` knows no HTTP; `cookies` and
-//! `profile` know no tower, no runtime and no clock. A test holds this.
+//! [`Sessions::stats`] returns counters, and [`Sessions::events`] subscribes to the events of
+//! sessions, renewals and requests. `tracing` spans follow a request through its waits, replays and
+//! renewals. The feature `metrics` adds counters, gauges and histograms. See [`session`].
 //!
 //! # Features
 //!
-//! - `profile-files` (default): profiles from TOML and JSON.
-//! - `redirect` (default): [`redirect`], on tower-http.
-//! - `client`: `IdentityClient`, the end of a stack that makes proxies real and keeps identities apart on the wire.
-//! - `serde`: `session::snapshot`, sessions as data.
-//! - `formats`: sessions in files; cookies as curl, Playwright and browsers have them; [`renewal::Supply`] from folders and commands.
-//! - `shared`: `shared`, sessions that many processes share, through files or a store of your own.
-//! - `redis`: the same through Redis or Valkey.
-//! - `metrics`: figures for the recorder of the crate `metrics`; [`session`] has their names.
-//! - `cookie_store`: conversion between [`cookies::Jar`] and the jar of the crate `cookie_store`.
+//! - `profile-files` (default): profiles from TOML and JSON files.
+//! - `redirect` (default): [`redirect`], a redirect policy for tower-http.
+//! - `client`: `IdentityClient`, an HTTP client that uses the proxies of profiles, and separates the
+//!   connections and TLS sessions of identities.
+//! - `serde`: `session::snapshot`, snapshots of sessions.
+//! - `formats`: sessions in files, cookies in the formats of curl, Playwright and browsers, and a
+//!   [`renewal::SessionSource`] from a directory or a command.
+//! - `shared`: `shared`, sessions shared between processes, through files or a custom store.
+//! - `redis`: a store for `shared` in Redis or Valkey.
+//! - `metrics`: metrics for the crate `metrics`. [`session`] lists their names.
+//! - `cookie_store`: conversion of a [`cookies::Jar`] to and from the jar of the crate `cookie_store`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -158,7 +169,7 @@ pub use self::{
     },
 };
 
-// The README's stack compiles against the crate as it is.
+// Compiles the example of the README.
 #[cfg(all(doctest, feature = "redirect"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

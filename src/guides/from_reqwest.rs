@@ -1,24 +1,25 @@
-//! From a reqwest cookie jar: what a session adds, and how a client of reqwest's stands below.
+//! From the cookie jar of reqwest: what a session adds, and how to use a reqwest client below.
 //!
-//! reqwest keeps one jar for a client. A session is a jar for whom a request is from, many of them over one stack, and one that can
-//! be renewed while requests use it.
+//! A reqwest client has one cookie jar. With this crate, one stack serves many sessions. Each has a
+//! jar of its own, and can be renewed while requests use it.
 //!
-//! | reqwest, `cookie_store` and `reqwest_cookie_store` | here |
+//! | reqwest, `cookie_store` and `reqwest_cookie_store` | this crate |
 //! |---|---|
 //! | `ClientBuilder::cookie_store(true)` | a [`SessionLayer`], with a [default session](crate::session::SessionsBuilder::default_session) |
-//! | `ClientBuilder::cookie_provider(jar)` | the same; the jar is in the [`Session`] |
-//! | a client for each account | a [`SessionId`] for each account |
+//! | `ClientBuilder::cookie_provider(jar)` | the same; the jar is part of the [`Session`] |
+//! | one client per account | one [`SessionId`] per account |
 //! | `Jar::add_cookie_str(cookie, &url)` | [`Session::set_cookie`] |
 //! | `CookieStore::cookies(&url)` | [`Session::cookies_for`] |
-//! | `Response::cookies()` | [`SessionInfo::cookies`], those of the redirects included |
+//! | `Response::cookies()` | [`SessionInfo::cookies`], including the cookies of redirects |
 //! | `CookieStore::iter_any()`, `clear()` | [`Session::cookies`], [`Session::clear`] |
 //! | `cookie_store::CookieStore` | [`Jar::from_cookie_store`](crate::cookies::Jar) and `to_cookie_store`, with the feature `cookie_store` |
-//! | `ClientBuilder::proxy`, `user_agent`, `default_headers` | a [`Profile`](crate::Profile) for each session |
+//! | `ClientBuilder::proxy`, `user_agent`, `default_headers` | one [`Profile`](crate::Profile) per session |
 //!
 //! # The stack
 //!
-//! Cookies and redirects are the layers' business: turn both off in the client. `examples/reqwest_client.rs` makes a client for
-//! each identity, so that no two share connections or a proxy.
+//! The layers handle cookies and redirects, so disable both in the client.
+//! `examples/reqwest_client.rs` creates a client for each identity, so that identities share neither
+//! connections nor proxies.
 //!
 //! ```no_run
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -31,13 +32,16 @@
 //! let stack = ServiceBuilder::new().layer(SessionLayer::new(&sessions)).service(service_fn(
 //!     move |request: Request<&'static str>| {
 //!         let client = client.clone();
-//!         async move { Ok::<Response<reqwest::Body>, BoxError>(client.execute(request.try_into()?).await?.into()) }
+//!         async move {
+//!             let response: Response<reqwest::Body> = client.execute(request.try_into()?).await?.into();
+//!             Ok::<_, BoxError>(response)
+//!         }
 //!     },
 //! ));
 //!
 //! let request = Request::get("http://shop.example/").extension(SessionId::from("alice")).body("")?;
 //! let response = stack.oneshot(request).await?;
-//! let info = response.extensions().get::<SessionInfo>().expect("every response has it");
+//! let info = response.extensions().get::<SessionInfo>().expect("each response has it");
 //! println!("{} cookies were set", info.cookies().len());
 //! println!("{}", reqwest::Response::from(response).text().await?);
 //! # Ok::<_, BoxError>(())
@@ -57,12 +61,12 @@
 //! let alice = sessions.session("alice");
 //! alice.set_cookie("sid=1; Secure", url)?;
 //! assert_eq!(alice.cookies_for(url)?.len(), 1);
-//! // What a rule forbids is an error that names it, not a cookie that is silently missing.
-//! assert!(alice.set_cookie("sid=2; Domain=stranger.example", url).is_err());
+//! // A cookie that violates a rule is an error, and is not silently ignored.
+//! assert!(alice.set_cookie("sid=2; Domain=other.example", url).is_err());
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! # Cookies that are already there
+//! # Existing cookies
 //!
 //! ```
 //! # #[cfg(feature = "cookie_store")] {
@@ -82,12 +86,14 @@
 //! # }
 //! ```
 //!
-//! # What is different
+//! # Differences
 //!
-//! - Cookies follow rfc6265bis, public suffixes included; the client's own jar follows `cookie_store`'s older rules.
-//! - A `Cookie` header of the request's own wins by name for that request. reqwest's jar leaves such a request alone.
-//! - A redirect is followed above the [`SessionLayer`], by [`follow_redirects`](crate::redirect), so that each hop sends and
-//!   stores its own cookies.
+//! - Cookies follow RFC 6265bis, including public suffixes. The jar of reqwest follows the older rules
+//!   of `cookie_store`.
+//! - The cookies in a `Cookie` header of the request replace cookies of the jar with the same name, for
+//!   this request. reqwest does not add cookies to such a request.
+//! - [`follow_redirects`](crate::redirect) follows redirects above the [`SessionLayer`]. Each redirect
+//!   therefore sends and stores its own cookies.
 
-// For the links above.
+// For the links in the documentation.
 use crate::{Session, SessionId, SessionInfo, SessionLayer};

@@ -1,7 +1,7 @@
-//! For those who come from elsewhere: what they know, beside what it is here.
+//! Guides for users of other libraries.
 //!
-//! - [From scrapy-sessions](from_scrapy_sessions), this crate's ancestor
-//! - [From a reqwest cookie jar](from_reqwest)
+//! - [From scrapy-sessions](from_scrapy_sessions), the predecessor of this crate
+//! - [From the cookie jar of reqwest](from_reqwest)
 
 pub mod from_reqwest;
 pub mod from_scrapy_sessions;
