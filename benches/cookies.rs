@@ -1,8 +1,7 @@
-//! What one look-up or one `Set-Cookie` costs, by domains held (D) and cookies sent (k).
+//! The cost of a look-up and of a `Set-Cookie`, by domains in the jar (D) and cookies sent (k).
 //!
-//! Beside our jar stand `cookie_store` and reqwest's `Jar` on the same cookies. They are given a
-//! `Url` that is parsed already; ours starts from the `http::Uri` of a request, which is what a
-//! client has.
+//! The baselines are `cookie_store` and reqwest's `Jar` with the same cookies. They start from a
+//! parsed `Url`, and the jar of this crate starts from the `http::Uri` of a request.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
@@ -20,6 +19,7 @@ use support::{
 use tower_client_sessions::cookies::{CookieUrl, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+
 fn look_up(criterion: &mut Criterion) {
     for cookies in COOKIES {
         let mut group = criterion.benchmark_group(format!("header/k{cookies}"));
@@ -31,8 +31,8 @@ fn look_up(criterion: &mut Criterion) {
             let mut jar = jar(domains, cookies, NOW);
             group.bench_function(BenchmarkId::new("ours", domains), |bencher| {
                 bencher.iter(|| {
-                    let target = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
-                    jar.cookie_header(&target, || NOW)
+                    let url = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
+                    jar.cookie_header(&url, || NOW)
                 });
             });
             let store = filled_cookie_store(domains, cookies);
@@ -48,7 +48,7 @@ fn look_up(criterion: &mut Criterion) {
     }
 }
 
-/// Another host each time, so that nothing is where the last look-up left it.
+/// Looks up another host each time, so that no look-up profits from the previous one.
 fn look_up_elsewhere(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("header-any-host/k5");
     for domains in DOMAINS {
@@ -63,32 +63,32 @@ fn look_up_elsewhere(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("ours", domains), |bencher| {
             bencher.iter(|| {
                 let uri = uris.next().expect("a cycle has no end");
-                let target = CookieUrl::from_uri(uri).expect("the uri is absolute");
-                jar.cookie_header(&target, || NOW)
+                let url = CookieUrl::from_uri(uri).expect("the uri is absolute");
+                jar.cookie_header(&url, || NOW)
             });
         });
     }
     group.finish();
 }
 
-/// The first look-up after a change writes the header; and one with own cookies always does.
+/// The first look-up after a change, and look-ups with cookies of the request, write the header.
 fn rebuild(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rebuild");
     let own = HeaderValue::from_static("own=1");
     let middle = url(0);
     let uri: Uri = middle.parse().expect("the url is well formed");
-    let target = CookieUrl::from_uri(&uri).expect("the uri is absolute");
+    let url = CookieUrl::from_uri(&uri).expect("the uri is absolute");
     for cookies in COOKIES {
         let mut jar = jar(1, cookies, NOW);
         group.bench_function(BenchmarkId::new("first", cookies), |bencher| {
             bencher.iter_batched_ref(
                 || jar.clone(),
-                |jar| jar.cookie_header(&target, || NOW),
+                |jar| jar.cookie_header(&url, || NOW),
                 BatchSize::NumIterations(64),
             );
         });
         group.bench_function(BenchmarkId::new("with-own", cookies), |bencher| {
-            bencher.iter(|| jar.cookie_header_with(&target, [black_box(&own)].into_iter(), || NOW));
+            bencher.iter(|| jar.cookie_header_with(&url, [black_box(&own)].into_iter(), || NOW));
         });
     }
     group.finish();
@@ -105,24 +105,24 @@ fn store_set_cookie(criterion: &mut Criterion) {
     let mut jar = jar(1, 5, NOW);
     group.bench_function("ours/same", |bencher| {
         bencher.iter(|| {
-            let target = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
-            jar.store_set_cookie(&target, black_box(same.as_bytes()), NOW).is_ok()
+            let url = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
+            jar.store_set_cookie(&url, black_box(same.as_bytes()), NOW).is_ok()
         });
     });
     let mut turn = 0;
     group.bench_function("ours/changed", |bencher| {
         bencher.iter(|| {
             turn ^= 1;
-            let target = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
-            jar.store_set_cookie(&target, black_box(changed[turn].as_bytes()), NOW).is_ok()
+            let url = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
+            jar.store_set_cookie(&url, black_box(changed[turn].as_bytes()), NOW).is_ok()
         });
     });
     group.bench_function("ours/changed-and-header", |bencher| {
         bencher.iter(|| {
             turn ^= 1;
-            let target = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
-            let stored = jar.store_set_cookie(&target, black_box(changed[turn].as_bytes()), NOW).is_ok();
-            (stored, jar.cookie_header(&target, || NOW))
+            let url = CookieUrl::from_uri(black_box(&uri)).expect("the uri is absolute");
+            let stored = jar.store_set_cookie(&url, black_box(changed[turn].as_bytes()), NOW).is_ok();
+            (stored, jar.cookie_header(&url, || NOW))
         });
     });
     let mut store = filled_cookie_store(1, 5);

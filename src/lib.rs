@@ -10,8 +10,8 @@
 //! A request takes the current identity when it is sent, and keeps it: the cookies of its response
 //! are stored in that identity and nowhere else. A renewal creates a *candidate* identity, logs in
 //! under it, and makes it current by swapping one pointer. If the login fails, the candidate is
-//! dropped, and the session is unchanged. A late response therefore cannot affect a renewed session:
-//! it only has access to the identity that its request was sent under.
+//! dropped, and the session is unchanged. A late response therefore cannot affect a renewed
+//! session: it only has access to the identity that its request was sent under.
 //!
 //! # A complete stack
 //!
@@ -103,8 +103,8 @@
 //! - At most one renewal of a session runs at a time, in a task of its own. Dropping a request
 //!   neither cancels nor repeats it.
 //! - A waiting request holds no permit, connection, lock or body. Each wait has a time limit.
-//! - A request is sent once, and replayed at most as often as its limit allows. A request whose body
-//!   cannot be replayed is never sent again in part.
+//! - A request is sent once, and replayed at most as often as its limit allows. A request whose
+//!   body cannot be replayed is never sent again in part.
 //! - A request that names no session fails. It never uses the session of another request.
 //! - Cookie values and proxy credentials never appear in `Debug` or `Display` output or in errors,
 //!   and in traces only on request.
@@ -119,15 +119,16 @@
 //!
 //! - `profile-files` (default): profiles from TOML and JSON files.
 //! - `redirect` (default): [`redirect`], a redirect policy for tower-http.
-//! - `client`: `IdentityClient`, an HTTP client that uses the proxies of profiles, and separates the
-//!   connections and TLS sessions of identities.
+//! - `client`: `IdentityClient`, an HTTP client that uses the proxies of profiles, and separates
+//!   the connections and TLS sessions of identities.
 //! - `serde`: `session::snapshot`, snapshots of sessions.
 //! - `formats`: sessions in files, cookies in the formats of curl, Playwright and browsers, and a
 //!   [`renewal::SessionSource`] from a directory or a command.
 //! - `shared`: `shared`, sessions shared between processes, through files or a custom store.
 //! - `redis`: a store for `shared` in Redis or Valkey.
 //! - `metrics`: metrics for the crate `metrics`. [`session`] lists their names.
-//! - `cookie_store`: conversion of a [`cookies::Jar`] to and from the jar of the crate `cookie_store`.
+//! - `cookie_store`: conversion of a [`cookies::Jar`] to and from the jar of the crate
+//!   `cookie_store`.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,5 +1,5 @@
-//! What the layers allocate, counted: nothing on the way of a request whose session is open, and nothing for one that is held
-//! beyond its future.
+//! Counts the allocations of the layers: none for a request of an open session, and none for a
+//! waiting request except its future.
 
 use std::{
     convert::Infallible,
@@ -21,7 +21,7 @@ type Body = Empty<bytes::Bytes>;
 
 const URL: &str = "https://www.shop.example/cart";
 
-/// A service that answers at once. The answer has a header, as every answer has.
+/// A service that responds immediately. The response has a header, like all real responses.
 #[derive(Clone, Copy)]
 struct Bare;
 
@@ -50,35 +50,35 @@ fn sessions() -> (Sessions, Session) {
     (sessions, session)
 }
 
-/// With a header, so that there is room for a few more.
-fn request(naming: impl FnOnce(&mut http::Extensions)) -> Request<Body> {
+/// A request with a header, so that the header map has capacity for more.
+fn request(set_session: impl FnOnce(&mut http::Extensions)) -> Request<Body> {
     let mut request = Request::get(URL).body(Body::new()).unwrap();
     request.headers_mut().insert(header::ACCEPT, HeaderValue::from_static("text/html"));
-    naming(request.extensions_mut());
+    set_session(request.extensions_mut());
     request
 }
 
-/// The allocations of one call that does not wait, its answer and its drops included, once everything is warm.
-fn allocations<S>(mut service: S, naming: impl Fn(&mut http::Extensions)) -> u64
+/// The allocations of a call that does not wait, including those of its response, after warm-up.
+fn allocations<S>(mut service: S, set_session: impl Fn(&mut http::Extensions)) -> u64
 where
     S: Service<Request<Body>, Response = Response<Body>, Error: std::fmt::Debug>,
 {
     let mut call = |request: Request<Body>| {
         let mut context = Context::from_waker(Waker::noop());
         assert!(service.poll_ready(&mut context).is_ready());
-        let Poll::Ready(answer) = pin!(service.call(request)).poll(&mut context) else {
-            panic!("nothing has to be waited for");
+        let Poll::Ready(response) = pin!(service.call(request)).poll(&mut context) else {
+            panic!("the call should not wait");
         };
-        answer.unwrap()
+        response.unwrap()
     };
     for _ in 0..3 {
-        call(request(&naming));
+        call(request(&set_session));
     }
-    let request = request(&naming);
+    let request = request(&set_session);
     measure(|| drop(call(request))).count_total
 }
 
-/// What http allocates for the first extension of an answer.
+/// The allocations of the crate `http` for the first extension of a response.
 fn of_one_extension() -> u64 {
     let mut response = Response::new(Body::new());
     measure(|| assert!(response.extensions_mut().insert([0_u64; 16]).is_none())).count_total
@@ -89,7 +89,7 @@ fn by_name(extensions: &mut http::Extensions) {
 }
 
 #[test]
-fn the_open_path_allocates_nothing_of_its_own() {
+fn the_layers_allocate_nothing_for_an_open_session() {
     let (sessions, session) = sessions();
     let by_handle = |extensions: &mut http::Extensions| drop(extensions.insert(session.clone()));
     let plain = || SessionLayer::new(&sessions).without_info().layer(Bare);
@@ -102,14 +102,14 @@ fn the_open_path_allocates_nothing_of_its_own() {
 }
 
 #[test]
-fn an_answer_that_tells_allocates_what_one_extension_takes() {
+fn a_response_with_session_info_allocates_one_extension() {
     let (sessions, _) = sessions();
-    let told = allocations(SessionLayer::new(&sessions).layer(Bare), by_name);
-    assert_eq!(told, allocations(Bare, |_| ()) + of_one_extension());
+    let with_info = allocations(SessionLayer::new(&sessions).layer(Bare), by_name);
+    assert_eq!(with_info, allocations(Bare, |_| ()) + of_one_extension());
 }
 
 #[test]
-fn the_gate_allocates_its_log_and_its_stamp() {
+fn the_renewal_layer_allocates_its_log_and_its_context() {
     let (sessions, _) = sessions();
     let layer = || {
         RenewalLayer::<Body>::new(&sessions).renew_with(|_: Renewal<Body>| async { Ok(()) }).replay_limit(0)
@@ -119,43 +119,44 @@ fn the_gate_allocates_its_log_and_its_stamp() {
     assert_eq!(through, below + 2);
 }
 
-/// Polls a future once, which finds its gate shut.
-fn is_held<F: Future>(future: std::pin::Pin<&mut F>) {
+/// Polls a future once, and asserts that it waits at its gate.
+fn assert_waits<F: Future>(future: std::pin::Pin<&mut F>) {
     assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_pending());
 }
 
 #[test]
-fn a_held_request_allocates_nothing_beyond_its_future() {
+fn a_waiting_request_allocates_only_its_future() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
     let sessions = Sessions::builder().login_first().build().unwrap();
     let mut client = RenewalLayer::new(&sessions)
         .renew_with(|_: Renewal<Body>| pending::<Result<(), BoxError>>())
         .layer(SessionLayer::new(&sessions).layer(Bare));
-    // The first starts the renewal; a crowd that came and went has left its places, which grow as a vector does.
+    // The first request starts the renewal. The others grow the queue, which keeps its capacity
+    // when they are dropped.
     let mut first = pin!(client.call(request(by_name)));
-    is_held(first.as_mut());
-    let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(client.call(request(by_name)))).collect();
-    crowd.iter_mut().for_each(|future| is_held(future.as_mut()));
-    drop(crowd);
+    assert_waits(first.as_mut());
+    let mut others: Vec<_> = (0..100).map(|_| Box::pin(client.call(request(by_name)))).collect();
+    others.iter_mut().for_each(|future| assert_waits(future.as_mut()));
+    drop(others);
 
-    let mut held = pin!(client.call(request(by_name)));
-    let allocated = measure(|| is_held(held.as_mut()));
+    let mut waiting = pin!(client.call(request(by_name)));
+    let allocated = measure(|| assert_waits(waiting.as_mut()));
     assert_eq!(allocated.count_total, 0);
     assert_eq!(sessions.session("alice").waiting(), 2);
 }
 
 #[test]
-fn a_waiter_at_a_gate_of_its_own_allocates_nothing_beyond_its_future() {
+fn a_waiter_at_a_standalone_gate_allocates_only_its_future() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
     let gate = RenewalGate::<u32>::pending(pending::<Result<u32, BoxError>>);
     let mut first = pin!(gate.acquire());
-    is_held(first.as_mut());
-    let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(gate.acquire())).collect();
-    crowd.iter_mut().for_each(|future| is_held(future.as_mut()));
-    drop(crowd);
+    assert_waits(first.as_mut());
+    let mut others: Vec<_> = (0..100).map(|_| Box::pin(gate.acquire())).collect();
+    others.iter_mut().for_each(|future| assert_waits(future.as_mut()));
+    drop(others);
 
-    let mut held = pin!(gate.acquire());
-    assert_eq!(measure(|| is_held(held.as_mut())).count_total, 0);
+    let mut waiting = pin!(gate.acquire());
+    assert_eq!(measure(|| assert_waits(waiting.as_mut())).count_total, 0);
 }

@@ -1,8 +1,8 @@
-//! Runs the cookie cases of public suites, which nobody here wrote, and counts.
+//! Runs the cookie cases of public test suites, and counts the results.
 //!
-//! The cases stay outside the repository: `COOKIE_CASES` names a folder of JSON files, each a
-//! list of cookie cases (`set`, `get`) or of dates (`date`). Without it the test says
-//! that it was skipped. It fails if one scored case or one date fails.
+//! The cases are not in the repository: `COOKIE_CASES` is a directory of JSON files, each a list of
+//! cookie cases (`set`, `get`) or of dates (`date`). Without the variable, the test is skipped. It
+//! fails if a scored case or a date fails.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,24 +15,24 @@ use serde_json::Value;
 use tower_client_sessions::cookies::{CookieUrl, Jar, Timestamp, parse_date};
 
 fn main() -> ExitCode {
-    let Some(folder) = env::var_os("COOKIE_CASES") else {
-        println!("conformance: skipped, COOKIE_CASES names no folder");
+    let Some(directory) = env::var_os("COOKIE_CASES") else {
+        println!("conformance: skipped, COOKIE_CASES is not set");
         return ExitCode::SUCCESS;
     };
 
     let mut scores = Scores::default();
-    for entry in entries(Path::new(&folder)) {
+    for entry in entries(Path::new(&directory)) {
         scores.count(&entry);
     }
     scores.print();
     if scores.failed() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
-/// All entries of all files, in the order of the files' names.
-fn entries(folder: &Path) -> Vec<Value> {
-    let listing = fs::read_dir(folder).expect("COOKIE_CASES should name a readable folder");
+/// The entries of all files, in the order of the file names.
+fn entries(directory: &Path) -> Vec<Value> {
+    let listing = fs::read_dir(directory).expect("COOKIE_CASES should be a readable directory");
     let mut files: Vec<_> = listing
-        .map(|file| file.expect("the folder should be readable").path())
+        .map(|file| file.expect("the directory should be readable").path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
         .collect();
     files.sort();
@@ -52,7 +52,7 @@ struct Scores {
     groups: BTreeMap<String, Score>,
     scored: Score,
     string_api: Score,
-    beside: Score,
+    unscored: Score,
     dates: Score,
 }
 
@@ -88,7 +88,7 @@ impl Scores {
         let (kind, score) = match (flag("third_party") && agreed, wire) {
             (true, true) => ("failed", &mut self.scored),
             (true, false) => ("failed (string api)", &mut self.string_api),
-            (false, _) => ("differs (not scored)", &mut self.beside),
+            (false, _) => ("differs (not scored)", &mut self.unscored),
         };
         score.add(outcome.is_ok());
         if kind == "failed" {
@@ -108,7 +108,7 @@ impl Scores {
         for (group, score) in &self.groups {
             println!("{group}: {}/{}", score.passed, score.total);
         }
-        println!("not scored: {}/{} agree", self.beside.passed, self.beside.total);
+        println!("not scored: {}/{} agree", self.unscored.passed, self.unscored.total);
         println!(
             "cookies: {}/{} scored, {}/{} string-api, dates: {}/{}",
             self.scored.passed,
@@ -121,7 +121,7 @@ impl Scores {
     }
 }
 
-/// Sets all, then gets all, on a jar of its own and a clock that only the case moves.
+/// Runs all `set` steps and then all `get` steps, with a new jar and the times of the case.
 fn run(case: &Value, wire: bool) -> Result<(), String> {
     let start = Timestamp::now();
     let mut jar = Jar::default();
@@ -135,7 +135,7 @@ fn run(case: &Value, wire: bool) -> Result<(), String> {
         let url = step["url"].as_str().expect("a step should have a url");
         let after = Duration::from_secs_f64(step["after_s"].as_f64().unwrap_or(0.0));
         let now = start.saturating_add(after);
-        let header = with_target(url, |target| jar.cookie_header(target, || now))?;
+        let header = with_url(url, |url| jar.cookie_header(url, || now))?;
 
         let expected = &step["expect_cookie_header"];
         let expected = (!expected.is_null()).then(|| bytes(expected));
@@ -150,7 +150,7 @@ fn run(case: &Value, wire: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// A refused cookie is what many cases are about, so no refusal is an error here.
+/// Stores a cookie. Many cases are about rejected cookies, so a rejection is not a failure.
 fn store(jar: &mut Jar, url: &str, set_cookie: &[u8], wire: bool, now: Timestamp) -> Result<(), String> {
     let text = std::str::from_utf8(set_cookie);
     match text {
@@ -158,26 +158,24 @@ fn store(jar: &mut Jar, url: &str, set_cookie: &[u8], wire: bool, now: Timestamp
             let _ = jar.set(text, url, now);
         }
         _ => {
-            // As it arrives in a response.
+            // Like the header of a response.
             let set_cookie = HeaderValue::from_bytes(set_cookie)
-                .map_err(|_| "the case cannot arrive in a header".to_owned())?;
-            let _ = with_target(url, |target| {
-                jar.store_set_cookie(target, set_cookie.as_bytes(), now).map(|_| ())
-            })?;
+                .map_err(|_| "the case is not a valid header value".to_owned())?;
+            let _ = with_url(url, |url| jar.store_set_cookie(url, set_cookie.as_bytes(), now).map(|_| ()))?;
         }
     }
     Ok(())
 }
 
-/// As a client has it, which has a `Uri`; only a user writes a host that is not ASCII.
-fn with_target<T>(url: &str, call: impl FnOnce(&CookieUrl<'_>) -> T) -> Result<T, String> {
+/// Calls a closure with a URL from a `Uri`, like a client, or from a string if it is not ASCII.
+fn with_url<T>(url: &str, call: impl FnOnce(&CookieUrl<'_>) -> T) -> Result<T, String> {
     if !url.is_ascii() {
-        let target = CookieUrl::parse(url).map_err(|error| error.to_string())?;
-        return Ok(call(&target));
+        let url = CookieUrl::parse(url).map_err(|error| error.to_string())?;
+        return Ok(call(&url));
     }
     let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-    let target = CookieUrl::from_uri(&uri).map_err(|error| error.to_string())?;
-    Ok(call(&target))
+    let url = CookieUrl::from_uri(&uri).map_err(|error| error.to_string())?;
+    Ok(call(&url))
 }
 
 fn same(sent: Option<&[u8]>, expected: Option<&[u8]>, unordered: bool) -> bool {
@@ -193,8 +191,8 @@ fn same(sent: Option<&[u8]>, expected: Option<&[u8]>, unordered: bool) -> bool {
     sorted(sent) == sorted(expected)
 }
 
-/// A date says what it should read as (`expected`, `null` for nothing), which other date it equals
-/// (`same_as`), or only whether it is one (`parses`).
+/// Checks a date. The case has the expected date (`expected`, `null` for an invalid one), another
+/// date that is equal (`same_as`), or only whether the date is valid (`parses`).
 fn date_passes(entry: &Value) -> bool {
     let read = parse_date(&bytes(&entry["date"]));
     if let Some(parses) = entry["parses"].as_bool() {
@@ -204,14 +202,13 @@ fn date_passes(entry: &Value) -> bool {
         return read.is_some() && read == parse_date(&bytes(other));
     }
     match entry["expected"].as_str() {
-        // The expected date is written in the one form that any reader takes the same way.
+        // The expected date is in the form that all parsers read in the same way.
         Some(expected) => read.is_some() && read == imf_fixdate(expected),
         None => read.is_none(),
     }
 }
 
-/// Reads `Sun, 06 Nov 1994 08:49:37 GMT` by place, so that it does not check the reader under
-/// test against itself.
+/// Parses `Sun, 06 Nov 1994 08:49:37 GMT` by position, independently of the parser under test.
 fn imf_fixdate(text: &str) -> Option<Timestamp> {
     const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
     let number = |from: usize, to: usize| text.get(from..to)?.parse::<i64>().ok();
@@ -233,12 +230,13 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// A string of a case: UTF-8, or `{"hex": ".."}` where it is not.
+/// A string of a case: UTF-8, or `{"hex": ".."}`.
 fn bytes(value: &Value) -> Vec<u8> {
     if let Some(text) = value.as_str() {
         return text.as_bytes().to_vec();
     }
-    let hex = value["hex"].as_str().expect("a text should be a string or hex");
-    let digits: Vec<u32> = hex.chars().map(|digit| digit.to_digit(16).expect("hex should be hex")).collect();
+    let hex = value["hex"].as_str().expect("a text should be a string or an object with `hex`");
+    let digits: Vec<u32> =
+        hex.chars().map(|digit| digit.to_digit(16).expect("the digits should be hexadecimal")).collect();
     digits.chunks(2).map(|pair| (pair[0] * 16 + pair[1]) as u8).collect()
 }

@@ -1,6 +1,7 @@
-//! Any text, as cookies in any format, and as a snapshot.
+//! Reads any text as a snapshot, and as cookies in all formats.
 //!
-//! Nothing panics; what is read is within the rules, and what is written of it is read again the same, or reported.
+//! Checks that nothing panics, and that cookies are unchanged after a round trip through each
+//! format, or that their losses are reported.
 
 #![no_main]
 
@@ -18,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
         let sessions = Sessions::builder().clock(|| NOW.into()).build().unwrap();
         let _ = sessions.restore_all(&snapshot);
         let again = sessions.snapshot().to_json();
-        assert!(SessionsSnapshot::from_json(&again).is_ok(), "what is written is read");
+        assert!(SessionsSnapshot::from_json(&again).is_ok(), "a written snapshot should be readable");
     }
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = ImportedCookies::detect(text, NOW);
@@ -26,16 +27,16 @@ fuzz_target!(|data: &[u8]| {
         let Ok(cookies) = ImportedCookies::read(format, text, NOW) else { continue };
         for cookie in cookies {
             for &to in CookieFormat::ALL {
-                goes_and_comes(&cookie, to);
+                round_trip(&cookie, to);
             }
         }
     }
 });
 
-fn goes_and_comes(cookie: &StoredCookie, format: CookieFormat) {
-    // The end of one that ends in the distant future or has ended long ago is capped, or taken for none.
-    let distant = |end: Timestamp| end <= NOW || end > Timestamp::from_secs(NOW.as_secs() + 400 * 86_400);
-    if cookie.expires().is_some_and(distant) {
+fn round_trip(cookie: &StoredCookie, format: CookieFormat) {
+    // An expiry time in the past or in the distant future is capped, or read as none.
+    let is_distant = |end: Timestamp| end <= NOW || end > Timestamp::from_secs(NOW.as_secs() + 400 * 86_400);
+    if cookie.expires().is_some_and(is_distant) {
         return;
     }
     let (text, report) = format.write(std::slice::from_ref(cookie));
@@ -46,23 +47,24 @@ fn goes_and_comes(cookie: &StoredCookie, format: CookieFormat) {
     assert_eq!(back.as_slice().len(), report.converted(), "{format:?} {cookie:?}");
     if report.is_lossless() {
         let back = &back.as_slice()[0];
-        let same_end = |one: &StoredCookie, other: &StoredCookie| {
+        let same_expiry = |one: &StoredCookie, other: &StoredCookie| {
             one.expires().map(Timestamp::as_secs) == other.expires().map(Timestamp::as_secs)
         };
-        assert!(same_end(back, cookie), "{format:?} {cookie:?} {back:?}");
-        assert_eq!(back.pair_and_place(), cookie.pair_and_place(), "{format:?}");
+        assert!(same_expiry(back, cookie), "{format:?} {cookie:?} {back:?}");
+        assert_eq!(shown(back), shown(cookie), "{format:?}");
     }
 }
 
-trait Shown {
-    fn pair_and_place(&self) -> String;
-}
-
-impl Shown for StoredCookie {
-    fn pair_and_place(&self) -> String {
-        let attributes =
-            (self.host_only(), self.secure(), self.http_only(), self.same_site(), self.partitioned());
-        let bytes = (self.name_bytes(), self.value_bytes(), self.path_bytes());
-        format!("{} {bytes:?} {attributes:?} {:?}", self.domain(), self.partition_key())
-    }
+/// A cookie as text, without its times.
+fn shown(cookie: &StoredCookie) -> String {
+    let attributes = (
+        cookie.host_only(),
+        cookie.secure(),
+        cookie.http_only(),
+        cookie.same_site(),
+        cookie.partitioned(),
+        cookie.partition_key(),
+    );
+    let bytes = (cookie.name_bytes(), cookie.value_bytes(), cookie.path_bytes());
+    format!("{} {bytes:?} {attributes:?}", cookie.domain())
 }

@@ -1,7 +1,8 @@
-//! Lines of bytes: a URL, another one, and what the first sends as `Set-Cookie`.
+//! Reads two URLs, and stores the remaining lines as `Set-Cookie` headers of the first.
 //!
-//! Nothing panics, the header is the listed cookies in order, the cached header is the same
-//! again, no cookie goes where its own attributes exclude it, and what is written reads back.
+//! Checks that nothing panics, that the header for the second URL consists of the matching cookies
+//! in order, that the cached header is equal, that no cookie violates its attributes, and that a
+//! written cookie is parsed unchanged.
 
 #![no_main]
 
@@ -22,12 +23,12 @@ fuzz_target!(|data: &[u8]| {
         let Ok(stored) = jar.store_set_cookie(&from, set_cookie, NOW) else { continue };
         let Some(cookie) = stored.cookie().cloned() else { continue };
         assert!(cookie.matches(&from) || cookie.path_bytes() != b"/");
-        reads_back(&cookie, &from);
+        assert_round_trip(&cookie, &from);
     }
 
     let mut expected = Vec::new();
     for cookie in jar.matching(&to, NOW) {
-        assert!(goes_to(cookie, &to), "{cookie:?} {to:?}");
+        assert!(may_be_sent(cookie, &to), "{cookie:?} {to:?}");
         if !expected.is_empty() {
             expected.extend_from_slice(b"; ");
         }
@@ -44,19 +45,19 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// The rules once more, in other words.
-fn goes_to(cookie: &StoredCookie, target: &CookieUrl<'_>) -> bool {
-    let (host, domain) = (target.host(), cookie.domain());
+/// An independent implementation of the rules for sending.
+fn may_be_sent(cookie: &StoredCookie, url: &CookieUrl<'_>) -> bool {
+    let (host, domain) = (url.host(), cookie.domain());
     let host_matches =
         host == domain || (!cookie.host_only() && host.ends_with(&format!(".{domain}")));
-    let (path, own) = (target.path().as_bytes(), cookie.path_bytes());
+    let (path, own) = (url.path().as_bytes(), cookie.path_bytes());
     let path_matches = path.starts_with(own)
         && (path.len() == own.len() || own.ends_with(b"/") || path[own.len()] == b'/');
-    host_matches && path_matches && (!cookie.secure() || target.is_secure())
+    host_matches && path_matches && (!cookie.secure() || url.is_secure())
 }
 
-fn reads_back(cookie: &StoredCookie, from: &CookieUrl<'_>) {
-    // A host may be longer than an attribute can be.
+fn assert_round_trip(cookie: &StoredCookie, from: &CookieUrl<'_>) {
+    // The name of a host may be longer than an attribute.
     if cookie.domain().len() > 1024 {
         return;
     }
@@ -64,6 +65,6 @@ fn reads_back(cookie: &StoredCookie, from: &CookieUrl<'_>) {
     let written = cookie.to_set_cookie();
     match jar.store_set_cookie(from, &written, NOW) {
         Ok(again) => assert_eq!(again.cookie(), Some(cookie)),
-        Err(error) => panic!("{cookie:?} is refused once written: {error}"),
+        Err(error) => panic!("{cookie:?} is rejected after it was written: {error}"),
     }
 }

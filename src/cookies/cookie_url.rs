@@ -64,8 +64,8 @@ impl<'a> CookieUrl<'a> {
     ///
     /// # Errors
     ///
-    /// Returns [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if the URL is not absolute, or its
-    /// host is invalid.
+    /// Returns [`InvalidUrl`](super::CookieErrorKind::InvalidUrl) if the URL is not absolute, or
+    /// its host is invalid.
     pub fn parse(url: &'a str) -> Result<Self, CookieError> {
         Self::read(url).ok_or_else(|| CookieError::invalid_url(url))
     }

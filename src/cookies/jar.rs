@@ -23,7 +23,7 @@ use super::{CookieError, CookieErrorKind, CookieUrl, NewCookie, StoredCookie, Ti
 /// The keyed hasher for bytes that servers choose. One per process, to keep jars small.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// A cookie jar: it stores the cookies of responses and of the user, and selects those of a request.
+/// A cookie jar: it stores the cookies of responses and users, and selects those of a request.
 ///
 /// See the [module docs](super) for the rules. The jar has no lock and reads no clock: put it in a
 /// mutex, and pass the time as an argument.
@@ -43,10 +43,10 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 /// jar.store_set_cookie(&login, b"id=42; Path=/; Max-Age=600; HttpOnly", now)?;
 ///
 /// let page = CookieUrl::parse("https://example.com/account")?;
-/// assert_eq!(jar.header(&page, || now).expect("a cookie matches"), "id=42");
+/// assert_eq!(jar.cookie_header(&page, || now).expect("a cookie matches"), "id=42");
 ///
 /// let later = Timestamp::from_secs(1_700_000_600);
-/// assert!(jar.header(&page, || later).is_none());
+/// assert!(jar.cookie_header(&page, || later).is_none());
 /// # Ok::<(), tower_client_sessions::cookies::CookieError>(())
 /// ```
 #[derive(Clone, Default)]
@@ -105,13 +105,17 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Sets the maximum number of cookies per registrable domain. The default is 180, the minimum 1.
+    /// Sets the maximum number of cookies per registrable domain. The default is 180.
+    ///
+    /// The minimum is 1; 0 is treated as 1.
     pub const fn per_domain(mut self, cookies: u32) -> Self {
         self.per_domain = if cookies == 0 { 1 } else { cookies };
         self
     }
 
-    /// Sets the maximum number of cookies in the jar. The default is 50,000, the minimum 1.
+    /// Sets the maximum number of cookies in the jar. The default is 50,000.
+    ///
+    /// The minimum is 1; 0 is treated as 1.
     pub const fn total(mut self, cookies: u32) -> Self {
         self.total = if cookies == 0 { 1 } else { cookies };
         self

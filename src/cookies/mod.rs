@@ -1,4 +1,4 @@
-//! Cookies: the jar of an identity, the `Set-Cookie` parser and the `Cookie` header, by RFC 6265bis.
+//! The cookie jar of an identity, and its formats, by RFC 6265bis.
 //!
 //! A [`Jar`] stores the cookies of responses with [`store_set_cookie`](Jar::store_set_cookie), and
 //! returns the `Cookie` header of requests with [`cookie_header`](Jar::cookie_header). All cookies
@@ -13,8 +13,8 @@
 //! - `Secure` cookies are set and sent over `https` and `wss`, and to loopback hosts (`localhost`,
 //!   127.0.0.0/8, `[::1]`). An insecure response cannot replace or hide them.
 //! - The lifetime of a cookie is at most 400 days after it was last set.
-//! - `SameSite` and `Partitioned` are stored and can be read, but do not restrict requests: a client
-//!   that is not a browser has no initiating site.
+//! - `SameSite` and `Partitioned` are stored and can be read, but do not restrict requests: a
+//!   client that is not a browser has no initiating site.
 //!
 //! # Cookies set by the user
 //!

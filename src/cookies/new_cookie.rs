@@ -69,7 +69,7 @@ fn complete(
     let builder = match cookie.path() {
         Some(path) if !is_writable_path(path.as_bytes()) => return Err(CookieErrorKind::InvalidPath),
         Some(path) => builder.path(path),
-        // The prefix requires an explicit path (§5.4.2), and the builder treats every path as such.
+        // The prefix requires an explicit path (§5.4.2), and the builder takes every path for one.
         None if is_host_prefixed(cookie.name()) => return Err(CookieErrorKind::HostPrefix),
         None => builder,
     };

@@ -1,4 +1,4 @@
-//! The jar against a slow and obvious reading of the draft, under random histories.
+//! Compares the jar with a slow and simple implementation of the draft, on random histories.
 
 use proptest::prelude::*;
 
@@ -34,13 +34,13 @@ const PATHS: [&str; 6] = ["/", "/a", "/a/", "/a/b", "/ab", "/a/b/c"];
 const NAMES: [&str; 4] = ["n", "m", "", "__Host-n"];
 
 #[derive(Clone, Debug)]
-struct Place {
+struct Location {
     host: &'static str,
     path: &'static str,
     https: bool,
 }
 
-impl Place {
+impl Location {
     fn url(&self) -> String {
         format!("{}://{}{}", if self.https { "https" } else { "http" }, self.host, self.path)
     }
@@ -48,7 +48,7 @@ impl Place {
 
 #[derive(Clone, Debug)]
 struct Set {
-    place: Place,
+    location: Location,
     name: &'static str,
     value: u8,
     domain: Option<&'static str>,
@@ -79,20 +79,20 @@ impl Set {
 #[derive(Clone, Debug)]
 enum Event {
     Response(Set),
-    Given(Set),
-    Request(Place),
+    UserSet(Set),
+    Request(Location),
     Removal(&'static str, &'static str, &'static str),
     Pass(i64),
 }
 
-fn place() -> impl Strategy<Value = Place> {
+fn location() -> impl Strategy<Value = Location> {
     (prop::sample::select(&HOSTS[..]), prop::sample::select(&PATHS[..]), any::<bool>())
-        .prop_map(|(host, path, https)| Place { host, path, https })
+        .prop_map(|(host, path, https)| Location { host, path, https })
 }
 
 fn set() -> impl Strategy<Value = Set> {
     (
-        place(),
+        location(),
         prop::sample::select(&NAMES[..]),
         0..3_u8,
         prop::option::of(prop::sample::select(&DOMAINS[..])),
@@ -100,8 +100,8 @@ fn set() -> impl Strategy<Value = Set> {
         prop::option::of(-1..20_i64),
         prop::bool::weighted(0.3),
     )
-        .prop_map(|(place, name, value, domain, path, max_age, secure)| Set {
-            place,
+        .prop_map(|(location, name, value, domain, path, max_age, secure)| Set {
+            location,
             name,
             value,
             domain,
@@ -111,11 +111,11 @@ fn set() -> impl Strategy<Value = Set> {
         })
 }
 
-fn events(given: u32) -> impl Strategy<Value = Vec<Event>> {
+fn events(user_set: u32) -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         5 => set().prop_map(Event::Response),
-        given => set().prop_map(Event::Given),
-        5 => place().prop_map(Event::Request),
+        user_set => set().prop_map(Event::UserSet),
+        5 => location().prop_map(Event::Request),
         1 => (
             prop::sample::select(&DOMAINS[..]),
             prop::sample::select(&PATHS[..]),
@@ -126,14 +126,14 @@ fn events(given: u32) -> impl Strategy<Value = Vec<Event>> {
     prop::collection::vec(event, 1..60)
 }
 
-/// One list, searched from end to end, in the words of the draft.
+/// A plain list of cookies that follows the text of the draft.
 #[derive(Default)]
 struct Oracle {
-    cookies: Vec<Held>,
+    cookies: Vec<Entry>,
     created: usize,
 }
 
-struct Held {
+struct Entry {
     set: Set,
     domain: String,
     host_only: bool,
@@ -144,9 +144,9 @@ struct Held {
 
 impl Oracle {
     fn response(&mut self, set: &Set, now: i64) {
-        self.cookies.retain(|held| held.expires.is_none_or(|expires| expires > now));
-        let host = set.place.host;
-        let secure_place = set.place.https || host == "localhost" || host == "127.0.0.1";
+        self.cookies.retain(|entry| entry.expires.is_none_or(|expires| expires > now));
+        let host = set.location.host;
+        let is_secure = set.location.https || host == "localhost" || host == "127.0.0.1";
 
         let mut domain = set.domain.unwrap_or("").to_lowercase();
         domain = domain.strip_prefix('.').unwrap_or(&domain).to_owned();
@@ -166,20 +166,21 @@ impl Oracle {
         let path = match set.path {
             Some(path) => path.to_owned(),
             None => {
-                let mut segments: Vec<_> = set.place.path.split('/').collect();
+                let mut segments: Vec<_> = set.location.path.split('/').collect();
                 segments.pop();
                 let directory = segments.join("/");
                 if directory.is_empty() { "/".to_owned() } else { directory }
             }
         };
-        if set.secure && !secure_place {
+        if set.secure && !is_secure {
             return;
         }
-        if !set.secure && !secure_place {
+        if !set.secure && !is_secure {
             let overlaid = self.cookies.iter().any(|old| {
                 old.set.secure
                     && old.set.name == set.name
-                    // Step 16 read as browsers do: a public suffix shares no host with those below.
+                    // Step 16 as browsers implement it: a public suffix shares no cookies with its
+                    // subdomains.
                     && (old.domain == "co.uk") == (domain == "co.uk")
                     && (within(&old.domain, &domain) || within(&domain, &old.domain))
                     && under(&path, &old.path)
@@ -203,28 +204,32 @@ impl Oracle {
             return;
         }
         let expires = set.max_age.map(|age| now + age);
-        self.cookies.push(Held { set: set.clone(), domain, host_only, path, expires, created });
+        self.cookies.push(Entry { set: set.clone(), domain, host_only, path, expires, created });
     }
 
-    fn header(&self, place: &Place, now: i64) -> String {
-        let secure_place = place.https || place.host == "localhost" || place.host == "127.0.0.1";
-        let mut sent: Vec<_> =
-            self.cookies
-                .iter()
-                .filter(|held| held.expires.is_none_or(|expires| expires > now))
-                .filter(|held| !held.set.secure || secure_place)
-                .filter(|held| {
-                    if held.host_only { held.domain == place.host } else { within(place.host, &held.domain) }
-                })
-                .filter(|held| under(place.path, &held.path))
-                .collect();
-        sent.sort_by_key(|held| held.created);
-        sent.sort_by_key(|held| std::cmp::Reverse(held.path.len()));
+    fn header(&self, location: &Location, now: i64) -> String {
+        let is_secure = location.https || location.host == "localhost" || location.host == "127.0.0.1";
+        let mut sent: Vec<_> = self
+            .cookies
+            .iter()
+            .filter(|entry| entry.expires.is_none_or(|expires| expires > now))
+            .filter(|entry| !entry.set.secure || is_secure)
+            .filter(|entry| {
+                if entry.host_only {
+                    entry.domain == location.host
+                } else {
+                    within(location.host, &entry.domain)
+                }
+            })
+            .filter(|entry| under(location.path, &entry.path))
+            .collect();
+        sent.sort_by_key(|entry| entry.created);
+        sent.sort_by_key(|entry| std::cmp::Reverse(entry.path.len()));
         let pairs: Vec<_> = sent
             .iter()
-            .map(|held| match held.set.name {
-                "" => format!("v{}", held.set.value),
-                name => format!("{name}=v{}", held.set.value),
+            .map(|entry| match entry.set.name {
+                "" => format!("v{}", entry.set.value),
+                name => format!("{name}=v{}", entry.set.value),
             })
             .collect();
         pairs.join("; ")
@@ -233,7 +238,8 @@ impl Oracle {
     fn remove(&mut self, domain: &str, path: &str, name: &str) {
         let domain = domain.to_lowercase();
         let domain = domain.strip_prefix('.').unwrap_or(&domain);
-        self.cookies.retain(|held| !(held.domain == domain && held.path == path && held.set.name == name));
+        self.cookies
+            .retain(|entry| !(entry.domain == domain && entry.path == path && entry.set.name == name));
     }
 }
 
@@ -254,15 +260,15 @@ fn under(request: &str, path: &str) -> bool {
     request.starts_with(&directory)
 }
 
-fn sent(jar: &mut Jar, place: &Place, now: Timestamp) -> String {
-    let url = place.url();
+fn sent(jar: &mut Jar, location: &Location, now: Timestamp) -> String {
+    let url = location.url();
     let value = jar.cookie_header(&CookieUrl::parse(&url).unwrap(), || now);
     value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
 }
 
-/// The header as the cookies that are listed would make it, without anything cached.
-fn listed(jar: &Jar, place: &Place, now: Timestamp) -> String {
-    let url = place.url();
+/// The header from the list of matching cookies, without a cache.
+fn uncached(jar: &Jar, location: &Location, now: Timestamp) -> String {
+    let url = location.url();
     let pairs: Vec<_> = jar
         .matching(&CookieUrl::parse(&url).unwrap(), now)
         .iter()
@@ -278,20 +284,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
-    fn every_header_is_what_the_draft_says(events in events(0)) {
+    fn all_headers_follow_the_draft(events in events(0)) {
         let (mut jar, mut oracle, mut now) = (Jar::default(), Oracle::default(), START);
         for event in events {
             match event {
                 Event::Response(set) => {
-                    let url = set.place.url();
+                    let url = set.location.url();
                     let target = CookieUrl::parse(&url).unwrap();
                     let _ = jar.store_set_cookie(&target, set.text().as_bytes(), Timestamp::from_secs(now));
                     oracle.response(&set, now);
                 }
-                Event::Given(_) => {}
-                Event::Request(place) => {
+                Event::UserSet(_) => {}
+                Event::Request(location) => {
                     let now = Timestamp::from_secs(now);
-                    prop_assert_eq!(sent(&mut jar, &place, now), oracle.header(&place, now.as_secs()));
+                    prop_assert_eq!(sent(&mut jar, &location, now), oracle.header(&location, now.as_secs()));
                 }
                 Event::Removal(domain, path, name) => {
                     jar.remove(domain, path, name);
@@ -304,25 +310,25 @@ proptest! {
         for host in HOSTS {
             for path in PATHS {
                 for https in [true, false] {
-                    let place = Place { host, path, https };
-                    prop_assert_eq!(sent(&mut jar, &place, now), oracle.header(&place, now.as_secs()));
+                    let location = Location { host, path, https };
+                    prop_assert_eq!(sent(&mut jar, &location, now), oracle.header(&location, now.as_secs()));
                 }
             }
         }
     }
 
     #[test]
-    fn the_cached_header_is_the_uncached_one_and_given_cookies_go_alone(events in events(3)) {
+    fn cached_headers_equal_uncached_ones_and_user_set_cookies_are_never_doubled(events in events(3)) {
         let (mut jar, mut now) = (Jar::default(), START);
         for event in events {
             let moment = Timestamp::from_secs(now);
             match event {
                 Event::Response(set) => {
-                    let url = set.place.url();
+                    let url = set.location.url();
                     let _ = jar.store_set_cookie(&CookieUrl::parse(&url).unwrap(), set.text().as_bytes(), moment);
                 }
-                Event::Given(set) => {
-                    let _ = jar.set(&set.text(), &set.place.url(), moment);
+                Event::UserSet(set) => {
+                    let _ = jar.set(&set.text(), &set.location.url(), moment);
                 }
                 Event::Request(_) => {}
                 Event::Removal(domain, path, name) => drop(jar.remove(domain, path, name)),
@@ -330,9 +336,9 @@ proptest! {
             }
             let moment = Timestamp::from_secs(now);
             for host in HOSTS {
-                let place = Place { host, path: "/a/b", https: true };
-                prop_assert_eq!(sent(&mut jar, &place, moment), listed(&jar, &place, moment));
-                let url = place.url();
+                let location = Location { host, path: "/a/b", https: true };
+                prop_assert_eq!(sent(&mut jar, &location, moment), uncached(&jar, &location, moment));
+                let url = location.url();
                 let target = CookieUrl::parse(&url).unwrap();
                 let cookies = jar.matching(&target, moment);
                 for (at, cookie) in cookies.iter().enumerate() {
@@ -367,7 +373,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_reads_back_the_same(
+    fn a_written_cookie_is_parsed_unchanged(
         name in "[a-z\\-_ \"ü]{0,8}",
         value in "[a-z= ,\"\tü]{0,12}",
         attributes in prop::collection::vec(

@@ -1,4 +1,4 @@
-//! The parser of `Set-Cookie`, RFC 6265bis §5.6. It checks syntax only; see `rules.rs` for the rest.
+//! The parser of `Set-Cookie`, RFC 6265bis §5.6. It checks the syntax only.
 
 use super::{CookieErrorKind, SameSite, Timestamp, parse_date};
 

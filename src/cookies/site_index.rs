@@ -192,7 +192,7 @@ impl Site {
         least
     }
 
-    /// The cookies of a request that have not expired at `now`, in the order in which they are sent.
+    /// The cookies of a request that have not expired at `now`, in sending order.
     pub(super) fn matching<'s, 't, 'u>(
         &'s self,
         url: &'t CookieUrl<'u>,
@@ -318,8 +318,8 @@ impl Site {
     /// Whether a cookie from an insecure connection would hide or replace a `Secure` one:
     /// RFC 6265bis §5.7, step 16.
     ///
-    /// Like browsers, this considers one site only: a host that is a public suffix shares no cookies
-    /// with the sites below it.
+    /// Like browsers, this considers one site only: a host that is a public suffix shares no
+    /// cookies with the sites below it.
     pub(super) fn has_secure_under(&self, new: &StoredCookie) -> bool {
         self.any_secure
             && self.cookies.iter().any(|old| {
@@ -331,7 +331,7 @@ impl Site {
             })
     }
 
-    /// Inserts a cookie in sending order, replacing the one with the same key, and returns its index.
+    /// Inserts a cookie in sending order, and returns its index. Replaces one with the same key.
     pub(super) fn insert(&mut self, mut cookie: StoredCookie) -> usize {
         self.clear_headers();
         if let Some(at) = self.cookies.iter().position(|old| old.same_key(&cookie)) {

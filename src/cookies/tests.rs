@@ -1,4 +1,4 @@
-//! The jar as a whole: a table from the sections of the draft, what the user gives, and limits.
+//! Tests of the jar: the sections of the draft, cookies set by the user, and limits.
 
 use std::cell::Cell;
 
@@ -25,7 +25,7 @@ fn header(jar: &mut Jar, url: &str, now: Timestamp) -> String {
     value.map_or(String::new(), |value| value.to_str().unwrap().to_owned())
 }
 
-/// One response from `from`, then one request to `to`.
+/// Stores the cookies of a response from `from`, and compares the header of a request to `to`.
 #[track_caller]
 fn check(from: &str, set_cookies: &[&str], to: &str, expected: &str) {
     let mut jar = Jar::default();
@@ -36,7 +36,7 @@ fn check(from: &str, set_cookies: &[&str], to: &str, expected: &str) {
 }
 
 #[track_caller]
-fn check_refused(from: &str, set_cookie: &str, kind: CookieErrorKind) {
+fn check_rejected(from: &str, set_cookie: &str, kind: CookieErrorKind) {
     let mut jar = Jar::default();
     assert_eq!(store_set_cookie(&mut jar, from, set_cookie, NOW), Some(kind), "{from} {set_cookie}");
     assert!(jar.is_empty(NOW));
@@ -68,7 +68,7 @@ fn section_5_5_no_cookie_outlives_400_days() {
         let mut jar = Jar::default();
         store_set_cookie(&mut jar, "http://x.example/", set_cookie, NOW);
         assert_eq!(jar.earliest_expiry(NOW), Some(at(400 * day)));
-        // Setting it again counts from then on.
+        // Setting the cookie again extends its lifetime.
         store_set_cookie(&mut jar, "http://x.example/", set_cookie, at(day));
         assert_eq!(jar.earliest_expiry(NOW), Some(at(401 * day)));
         assert_eq!(header(&mut jar, "http://x.example/", at(401 * day - 1)), "a=1");
@@ -77,7 +77,7 @@ fn section_5_5_no_cookie_outlives_400_days() {
 }
 
 #[test]
-fn section_5_6_odd_forms_are_cookies_too() {
+fn section_5_6_unusual_syntax_is_accepted() {
     check("http://x.example/", &["a", "=b=c", "d="], "http://x.example/", "b=c; d=");
     check("http://x.example/", &["a=1; Max-Age=x; Expires=never"], "http://x.example/", "a=1");
     check("http://x.example/", &["a=\"b c\""], "http://x.example/", "a=\"b c\"");
@@ -89,7 +89,7 @@ fn section_5_6_odd_forms_are_cookies_too() {
 }
 
 #[test]
-fn section_5_7_refusals_name_their_rule() {
+fn section_5_7_errors_name_the_violated_rule() {
     use CookieErrorKind::*;
     for (from, set_cookie, kind) in [
         ("http://x.example/", "", Empty),
@@ -111,7 +111,7 @@ fn section_5_7_refusals_name_their_rule() {
         ("https://x.example/", "=__Host-a=1", NamelessPrefix),
         ("https://x.example/", "__Secure-a", NamelessPrefix),
     ] {
-        check_refused(from, set_cookie, kind);
+        check_rejected(from, set_cookie, kind);
     }
     check("http://co.uk/", &["a=1; Domain=co.uk"], "http://co.uk/", "a=1");
     check("http://co.uk/", &["a=1; Domain=co.uk"], "http://a.co.uk/", "");
@@ -119,22 +119,22 @@ fn section_5_7_refusals_name_their_rule() {
 }
 
 #[test]
-fn section_5_7_step_16_insecure_responses_leave_secure_cookies_alone() {
+fn section_5_7_step_16_insecure_responses_do_not_overlay_secure_cookies() {
     let mut jar = Jar::default();
     store_set_cookie(&mut jar, "https://x.example/", "a=1; Secure; Path=/login; Max-Age=10", NOW);
-    let refused = Some(CookieErrorKind::OverlaysSecure);
-    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/login", NOW), refused);
-    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/login/en", NOW), refused);
-    assert_eq!(store_set_cookie(&mut jar, "http://b.x.example/", "a=2; Path=/login", NOW), refused);
+    let rejected = Some(CookieErrorKind::OverlaysSecure);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/login", NOW), rejected);
+    assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/login/en", NOW), rejected);
+    assert_eq!(store_set_cookie(&mut jar, "http://b.x.example/", "a=2; Path=/login", NOW), rejected);
     assert_eq!(store_set_cookie(&mut jar, "http://y.example/", "a=2; Path=/login", NOW), None);
     assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/", NOW), None);
     assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "b=2; Path=/login", NOW), None);
-    // What has ended protects nothing.
+    // An expired `Secure` cookie does not protect its name.
     assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=2; Path=/login", at(10)), None);
 }
 
 #[test]
-fn the_same_bytes_are_refused_once_a_secure_cookie_stands_in_their_way() {
+fn an_equal_header_is_rejected_after_a_secure_cookie_was_set() {
     let mut jar = Jar::default();
     assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=1; Max-Age=10", NOW), None);
     assert_eq!(store_set_cookie(&mut jar, "https://x.example/", "a=2; Domain=x.example; Secure", NOW), None);
@@ -152,7 +152,7 @@ fn section_5_7_step_23_host_only_is_part_of_the_key_and_creation_is_kept() {
 }
 
 #[test]
-fn section_5_8_3_longer_paths_go_first_then_older_cookies() {
+fn section_5_8_3_longer_paths_come_first_then_older_cookies() {
     check(
         "http://x.example/a/b/c",
         &["a=1; Path=/", "b=2; Path=/a/b", "c=3; Path=/a", "d=4; Path=/a", "e=5; Path=/"],
@@ -162,7 +162,7 @@ fn section_5_8_3_longer_paths_go_first_then_older_cookies() {
 }
 
 #[test]
-fn the_same_bytes_again_only_move_the_end() {
+fn an_equal_header_only_updates_the_expiry_time() {
     let mut jar = Jar::default();
     let here = cookie_url("http://x.example/");
     let first = jar.store_set_cookie(&here, b"a=1; Max-Age=10", NOW).unwrap();
@@ -176,16 +176,16 @@ fn the_same_bytes_again_only_move_the_end() {
     assert_eq!(header(&mut jar, "http://x.example/", at(14)), "a=1; b=2");
     assert_eq!(header(&mut jar, "http://x.example/", at(15)), "b=2");
 
-    // Gone, so the same bytes make a new cookie; and other hosts make others of them.
-    let anew = jar.store_set_cookie(&here, b"a=1; Max-Age=10", at(20)).unwrap();
-    assert!(matches!(anew, StoreOutcome::Stored(cookie) if cookie.created() == at(20)));
+    // The cookie has expired, so an equal header sets a new one. Another host sets another cookie.
+    let new = jar.store_set_cookie(&here, b"a=1; Max-Age=10", at(20)).unwrap();
+    assert!(matches!(new, StoreOutcome::Stored(cookie) if cookie.created() == at(20)));
     let other = cookie_url("http://y.x.example/");
     let elsewhere = jar.store_set_cookie(&other, b"a=1; Max-Age=10", at(20)).unwrap();
     assert!(matches!(elsewhere, StoreOutcome::Stored(_)));
 }
 
 #[test]
-fn another_value_takes_the_old_ones_place() {
+fn another_value_replaces_the_old_one() {
     let mut jar = Jar::default();
     let here = cookie_url("https://x.example/");
     jar.store_set_cookie(&here, b"a=1; Max-Age=10", NOW).unwrap();
@@ -203,7 +203,7 @@ fn another_value_takes_the_old_ones_place() {
 }
 
 #[test]
-fn another_value_is_refused_as_the_first_would_be() {
+fn another_value_is_validated_like_the_first() {
     let long = "v".repeat(4096);
     for (url, first, next, kind) in [
         ("https://x.example/", "a=1", "a=\u{1}", CookieErrorKind::ControlCharacter),
@@ -218,7 +218,7 @@ fn another_value_is_refused_as_the_first_would_be() {
         assert_eq!(store_set_cookie(&mut jar, url, next, NOW), Some(kind), "{next}");
         assert_eq!(header(&mut jar, url, NOW), before, "{next}");
     }
-    // Over plain HTTP, a cookie that another connection has set in secret is left alone.
+    // A `Secure` cookie that was set in the meantime is not replaced over plain HTTP.
     let mut jar = Jar::default();
     assert_eq!(store_set_cookie(&mut jar, "http://x.example/", "a=1", NOW), None);
     assert_eq!(store_set_cookie(&mut jar, "https://x.example/", "a=2; Secure", NOW), None);
@@ -228,7 +228,7 @@ fn another_value_is_refused_as_the_first_would_be() {
 }
 
 #[test]
-fn a_header_at_hand_is_the_header_of_its_uri() {
+fn the_cached_header_is_the_header_of_its_uri() {
     let uris = [
         "http://x.example/",
         "http://x.example:8080/a",
@@ -256,23 +256,23 @@ fn a_header_at_hand_is_the_header_of_its_uri() {
         store_set_cookie(&mut jar, &url, &format!("a={at}; Path=/"), NOW);
         store_set_cookie(&mut jar, &url, &format!("s={at}; Path=/; Secure; Max-Age=10"), NOW);
     }
-    let mut at_hand = 0;
+    let mut hits = 0;
     for one in &uris {
         for other in &uris {
-            let told = jar.cookie_header(&CookieUrl::from_uri(one).unwrap(), || NOW);
+            let expected = jar.cookie_header(&CookieUrl::from_uri(one).unwrap(), || NOW);
             if let Some(header) = jar.cached_header(one, || NOW) {
-                assert_eq!(header, told, "{one}");
-                at_hand += 1;
+                assert_eq!(header, expected, "{one}");
+                hits += 1;
             }
-            // What the last look-up has left behind is no other's.
-            let short = jar.cached_header(other, || NOW);
-            let told = jar.cookie_header(&CookieUrl::from_uri(other).unwrap(), || NOW);
-            assert!(short.is_none_or(|short| short == told), "{one} {other}");
+            // The header of the most recent look-up is not returned for another URI.
+            let cached = jar.cached_header(other, || NOW);
+            let expected = jar.cookie_header(&CookieUrl::from_uri(other).unwrap(), || NOW);
+            assert!(cached.is_none_or(|cached| cached == expected), "{one} {other}");
         }
     }
-    assert!(at_hand > uris.len() * uris.len() / 2, "{at_hand}");
+    assert!(hits > uris.len() * uris.len() / 2, "{hits}");
 
-    // A header that has ended is not at hand, nor is one that hangs on the path.
+    // A header that has expired or depends on the path is not returned.
     let uri = http::Uri::from_static("https://x.example/");
     assert!(jar.cookie_header(&CookieUrl::from_uri(&uri).unwrap(), || NOW).is_some());
     assert!(jar.cached_header(&uri, || NOW).is_some());
@@ -283,15 +283,15 @@ fn a_header_at_hand_is_the_header_of_its_uri() {
 }
 
 #[test]
-fn a_given_cookie_slows_down_its_like_alone() {
+fn a_user_set_cookie_disables_refreshes_of_its_name_and_path_only() {
     let mut jar = Jar::default();
     let here = cookie_url("http://x.example/");
     jar.store_set_cookie(&here, b"a=1; Domain=x.example", NOW).unwrap();
     jar.store_set_cookie(&here, b"b=1", NOW).unwrap();
-    jar.add([("a", "given")], "http://x.example/", NOW).unwrap();
+    jar.add([("a", "user")], "http://x.example/", NOW).unwrap();
     assert!(matches!(jar.store_set_cookie(&here, b"b=1", NOW).unwrap(), StoreOutcome::Refreshed(_)));
-    assert_eq!(header(&mut jar, "http://x.example/", NOW), "b=1; a=given");
-    // The server says it again, so it is the one that came last.
+    assert_eq!(header(&mut jar, "http://x.example/", NOW), "b=1; a=user");
+    // The server sets the cookie again, so it is newer than the user's.
     assert!(matches!(
         jar.store_set_cookie(&here, b"a=1; Domain=x.example", NOW).unwrap(),
         StoreOutcome::Stored(_)
@@ -300,19 +300,19 @@ fn a_given_cookie_slows_down_its_like_alone() {
 }
 
 #[test]
-fn a_deletion_returns_what_it_removed() {
+fn a_removal_returns_the_removed_cookie() {
     let mut jar = Jar::default();
     let here = cookie_url("http://x.example/");
     jar.store_set_cookie(&here, b"a=1", NOW).unwrap();
-    let gone = jar.store_set_cookie(&here, b"a=; Max-Age=0", NOW).unwrap();
-    assert!(matches!(gone, StoreOutcome::Removed(Some(cookie)) if cookie.value() == Some("1")));
+    let removed = jar.store_set_cookie(&here, b"a=; Max-Age=0", NOW).unwrap();
+    assert!(matches!(removed, StoreOutcome::Removed(Some(cookie)) if cookie.value() == Some("1")));
     let nothing = jar.store_set_cookie(&here, b"a=; Max-Age=0", NOW).unwrap();
     assert!(matches!(nothing, StoreOutcome::Removed(None)));
     assert_eq!(jar.to_string(), "");
 }
 
 #[test]
-fn the_clock_is_read_only_where_a_cookie_can_end() {
+fn the_clock_is_read_only_if_a_cookie_can_expire() {
     let mut jar = Jar::default();
     store_set_cookie(&mut jar, "http://x.example/", "a=1", NOW);
     store_set_cookie(&mut jar, "http://y.example/", "b=1; Max-Age=10", NOW);
@@ -345,12 +345,12 @@ fn the_header_is_marked_sensitive() {
 }
 
 #[test]
-fn a_value_shows_nowhere() {
+fn values_never_appear_in_output() {
     let mut jar = Jar::default();
     jar.add([("a", "s3cret")], "http://x.example/", NOW).unwrap();
-    let refused = jar.add([("a", "s3cret;")], "http://x.example/", NOW).unwrap_err();
+    let error = jar.add([("a", "s3cret;")], "http://x.example/", NOW).unwrap_err();
     let stored = jar.store_set_cookie(&cookie_url("http://x.example/"), b"b=s3cret", NOW).unwrap();
-    let mut shown = format!("{stored:?} {refused} {refused:?}");
+    let mut shown = format!("{stored:?} {error} {error:?}");
     for cookie in jar.iter(NOW) {
         shown += &format!("{cookie} {cookie:?} {:?}", NewCookie::from(cookie));
     }
@@ -361,7 +361,7 @@ fn a_value_shows_nowhere() {
 }
 
 #[test]
-fn own_cookies_of_a_request_win_by_name() {
+fn cookies_of_the_request_replace_those_of_the_jar_by_name() {
     let mut jar = Jar::default();
     let here = cookie_url("http://x.example/");
     jar.add([("a", "1"), ("b", "2"), ("c", "3")], "http://x.example/", NOW).unwrap();
@@ -370,42 +370,42 @@ fn own_cookies_of_a_request_win_by_name() {
     let sent = jar.cookie_header_with(&here, own.iter(), || NOW).unwrap();
     assert_eq!(sent, "b=own; d=4; c; a=1; c=3");
     assert_eq!(header(&mut jar, "http://x.example/", NOW), "a=1; b=2; c=3; nameless");
-    // The jar adds nothing elsewhere, and nothing is stored.
+    // The jar adds nothing for another site, and the request's cookies are not stored.
     let elsewhere = cookie_url("http://y.example/");
     assert_eq!(jar.cookie_header_with(&elsewhere, own.iter(), || NOW).unwrap(), "b=own; d=4; c");
     assert_eq!(jar.cookie_header_with(&elsewhere, [].into_iter(), || NOW), None);
     assert_eq!(jar.len(NOW), 4);
 }
 
-/// The ancestor's trouble with dots, in every order and spelling.
+/// In both orders, and with all ways to write the domain.
 #[test]
-fn a_given_cookie_and_its_like_from_a_response_are_never_both_sent() {
+fn a_user_set_cookie_and_the_same_cookie_of_a_response_are_never_both_sent() {
     let hosts = ["http://x.example/", "http://www.x.example/", "http://y.www.x.example/"];
     let responses = ["a=response", "a=response; Domain=x.example", "a=response; Domain=.www.x.example"];
     let domains = [None, Some("x.example"), Some(".x.example"), Some("www.x.example")];
     for domain in domains {
         for response in responses {
-            for given_first in [true, false] {
+            for user_first in [true, false] {
                 let mut jar = Jar::default();
-                let give = |jar: &mut Jar| {
-                    let mut cookie = cookie::Cookie::build(("a", "given")).path("/").build();
+                let add = |jar: &mut Jar| {
+                    let mut cookie = cookie::Cookie::build(("a", "user")).path("/").build();
                     if let Some(domain) = domain {
                         cookie.set_domain(domain);
                     }
                     jar.add([cookie], "http://www.x.example/", NOW).unwrap();
                 };
-                if given_first {
-                    give(&mut jar);
+                if user_first {
+                    add(&mut jar);
                 }
                 assert_eq!(store_set_cookie(&mut jar, "http://www.x.example/", response, NOW), None);
-                if !given_first {
-                    give(&mut jar);
+                if !user_first {
+                    add(&mut jar);
                 }
-                let last = if given_first { "a=response" } else { "a=given" };
+                let last = if user_first { "a=response" } else { "a=user" };
                 assert_eq!(
                     header(&mut jar, "http://www.x.example/", NOW),
                     last,
-                    "{domain:?} {response} {given_first}",
+                    "{domain:?} {response} {user_first}",
                 );
                 for host in hosts {
                     let sent = header(&mut jar, host, NOW);
@@ -417,7 +417,7 @@ fn a_given_cookie_and_its_like_from_a_response_are_never_both_sent() {
 }
 
 #[test]
-fn a_broader_cookie_that_gave_way_is_still_sent_elsewhere() {
+fn a_broader_displaced_cookie_is_still_sent_to_other_hosts() {
     let mut jar = Jar::default();
     store_set_cookie(&mut jar, "http://x.example/", "a=all; Domain=x.example", NOW);
     jar.add([("a", "www")], "http://www.x.example/", NOW).unwrap();
@@ -430,21 +430,21 @@ fn a_broader_cookie_that_gave_way_is_still_sent_elsewhere() {
 }
 
 #[test]
-fn a_response_deletes_a_given_cookie_of_its_domain() {
-    for deletion in ["a=; Max-Age=0", "a=; Max-Age=0; Domain=x.example"] {
+fn a_response_removes_a_user_set_cookie_of_its_domain() {
+    for removal in ["a=; Max-Age=0", "a=; Max-Age=0; Domain=x.example"] {
         for domain in [None, Some("x.example")] {
             let mut jar = Jar::default();
-            let mut cookie = cookie::Cookie::new("a", "given");
+            let mut cookie = cookie::Cookie::new("a", "user");
             domain.into_iter().for_each(|domain| cookie.set_domain(domain));
             jar.add([cookie], "http://x.example/", NOW).unwrap();
-            store_set_cookie(&mut jar, "http://x.example/", deletion, NOW);
-            assert!(jar.is_empty(NOW), "{deletion} {domain:?}");
+            store_set_cookie(&mut jar, "http://x.example/", removal, NOW);
+            assert!(jar.is_empty(NOW), "{removal} {domain:?}");
         }
     }
 }
 
 #[test]
-fn a_list_is_added_whole_or_not_at_all() {
+fn a_list_is_added_completely_or_not_at_all() {
     let mut jar = Jar::default();
     let good = || cookie::Cookie::new("good", "1");
     for (bad, kind) in [
@@ -465,19 +465,20 @@ fn a_list_is_added_whole_or_not_at_all() {
         ),
         (cookie::Cookie::new("__Host-a", "1"), CookieErrorKind::HostPrefix),
     ] {
-        let refused = jar.add([good(), bad], "http://x.example/", NOW).unwrap_err();
-        assert_eq!((refused.kind(), refused.index()), (kind, Some(1)));
+        let error = jar.add([good(), bad], "http://x.example/", NOW).unwrap_err();
+        assert_eq!((error.kind(), error.index()), (kind, Some(1)));
         assert!(jar.is_empty(NOW));
     }
-    let refused = jar.add([good()], "x.example", NOW).unwrap_err();
-    assert_eq!(refused.kind(), CookieErrorKind::InvalidUrl);
+    let error = jar.add([good()], "x.example", NOW).unwrap_err();
+    assert_eq!(error.kind(), CookieErrorKind::InvalidUrl);
+    assert_eq!(error.url(), Some("x.example"));
 }
 
 #[test]
-fn a_cookie_of_the_cookie_crate_keeps_every_attribute() {
+fn a_cookie_of_the_cookie_crate_keeps_all_attributes() {
     use cookie::time::{Duration, OffsetDateTime};
     let mut jar = Jar::default();
-    let given = cookie::Cookie::build(("a", "ü=\"1\""))
+    let cookie = cookie::Cookie::build(("a", "ü=\"1\""))
         .domain("BÜCHER.example")
         .path("/shop")
         .secure(true)
@@ -485,10 +486,10 @@ fn a_cookie_of_the_cookie_crate_keeps_every_attribute() {
         .same_site(cookie::SameSite::Lax)
         .expires(OffsetDateTime::from_unix_timestamp(1_700_000_060).unwrap())
         .build();
-    let mut aged = given.clone();
+    let mut aged = cookie.clone();
     aged.set_name("b");
     aged.set_max_age(Duration::seconds(5));
-    jar.add([given, aged], "https://www.bücher.example/", NOW).unwrap();
+    jar.add([cookie, aged], "https://www.bücher.example/", NOW).unwrap();
 
     let here = cookie_url("https://www.bücher.example/shop");
     let a = jar.get("a", &here, NOW).unwrap();
@@ -503,7 +504,7 @@ fn a_cookie_of_the_cookie_crate_keeps_every_attribute() {
     assert_eq!(again.iter(NOW).next(), Some(a));
 }
 
-/// Found by fuzzing: the path would have ended there, and an attribute begun.
+/// Found by fuzzing: the path would end at the `;`, and an attribute would begin.
 #[test]
 fn a_default_path_with_a_semicolon_is_not_written_as_an_attribute() {
     let url = "http://x.example/app;secure/page";
@@ -521,7 +522,7 @@ fn a_default_path_with_a_semicolon_is_not_written_as_an_attribute() {
 }
 
 #[test]
-fn an_imported_cookie_keeps_its_moments() {
+fn an_inserted_cookie_keeps_its_timestamps() {
     let mut jar = Jar::default();
     let old = at(-1_000);
     for name in ["b", "a"] {
@@ -542,7 +543,7 @@ fn an_imported_cookie_keeps_its_moments() {
 }
 
 #[test]
-fn a_domain_that_cannot_be_shared_stands_for_its_host() {
+fn a_cookie_for_an_address_or_a_public_suffix_is_host_only() {
     for domain in ["127.0.0.1", "[::1]", "::1", "co.uk", "localhost"] {
         assert!(StoredCookie::for_domain("a", "1", domain).build().unwrap().host_only(), "{domain}");
     }
@@ -578,7 +579,7 @@ fn cookies_are_found_listed_and_removed() {
 }
 
 #[test]
-fn a_crowded_domain_evicts_what_expired_then_insecure_then_least_used() {
+fn a_full_domain_evicts_expired_then_insecure_then_least_recently_used_cookies() {
     let mut jar = Jar::with_limits(Limits::default().per_domain(3));
     let url = "https://x.example/";
     let names =
@@ -588,14 +589,14 @@ fn a_crowded_domain_evicts_what_expired_then_insecure_then_least_used() {
     store_set_cookie(&mut jar, url, "c=1; Path=/c", at(2));
     store_set_cookie(&mut jar, url, "d=1; Secure", at(6));
     assert_eq!(names(&jar), "bcd");
-    // Sent since, though it is the oldest; the header is cached, and its use counts all the same.
+    // The oldest cookie has been sent since. The use of a cached header counts too.
     header(&mut jar, "https://x.example/b", at(7));
     header(&mut jar, "https://x.example/b", at(8));
     store_set_cookie(&mut jar, url, "e=1", at(9));
     assert_eq!(names(&jar), "bde");
     store_set_cookie(&mut jar, url, "f=1", at(10));
     assert_eq!(names(&jar), "def");
-    // The newcomer stays, though all others are secure.
+    // The newest cookie stays, although all others are secure.
     for name in ["g", "h"] {
         store_set_cookie(&mut jar, url, &format!("{name}=1; Secure"), at(11));
     }
@@ -605,7 +606,7 @@ fn a_crowded_domain_evicts_what_expired_then_insecure_then_least_used() {
 }
 
 #[test]
-fn a_full_jar_evicts_the_least_used_of_any_domain() {
+fn a_full_jar_evicts_the_least_recently_used_cookies_of_all_domains() {
     let mut jar = Jar::with_limits(Limits::default().total(10));
     for site in 0..10 {
         store_set_cookie(&mut jar, &format!("http://s{site}.example/"), "a=1", at(site));
@@ -623,7 +624,7 @@ fn a_full_jar_evicts_the_least_used_of_any_domain() {
 }
 
 #[test]
-fn a_public_suffix_does_not_answer_for_those_below_it() {
+fn the_site_of_a_public_suffix_does_not_include_subdomains() {
     let mut jar = Jar::default();
     store_set_cookie(&mut jar, "http://co.uk/", "a=suffix", NOW);
     for others in 0..5 {
@@ -641,7 +642,7 @@ fn a_public_suffix_does_not_answer_for_those_below_it() {
 }
 
 #[test]
-fn many_sites_come_and_go() {
+fn many_sites_are_added_and_removed() {
     let mut jar = Jar::default();
     let url = |site: usize| format!("http://www.s{site}.example/");
     for site in 0..100 {
@@ -659,7 +660,7 @@ fn many_sites_come_and_go() {
 }
 
 #[test]
-fn what_expired_unseen_is_swept_as_the_jar_is_used() {
+fn expired_cookies_of_unused_sites_are_removed_when_the_jar_is_used() {
     let mut jar = Jar::default();
     for site in 0..100 {
         store_set_cookie(&mut jar, &format!("http://s{site}.example/"), "a=1; Max-Age=10", NOW);
@@ -669,7 +670,7 @@ fn what_expired_unseen_is_swept_as_the_jar_is_used() {
 }
 
 #[test]
-fn a_clone_shares_nothing() {
+fn a_clone_is_independent() {
     let mut jar = Jar::default();
     jar.add([("a", "1")], "http://x.example/", NOW).unwrap();
     header(&mut jar, "http://x.example/", NOW);

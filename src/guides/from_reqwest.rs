@@ -18,8 +18,8 @@
 //! # The stack
 //!
 //! The layers handle cookies and redirects, so disable both in the client.
-//! `examples/reqwest_client.rs` creates a client for each identity, so that identities share neither
-//! connections nor proxies.
+//! `examples/reqwest_client.rs` creates a client for each identity, so that identities share
+//! neither connections nor proxies.
 //!
 //! ```no_run
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -33,14 +33,14 @@
 //!     move |request: Request<&'static str>| {
 //!         let client = client.clone();
 //!         async move {
-//!             let response: Response<reqwest::Body> = client.execute(request.try_into()?).await?.into();
-//!             Ok::<_, BoxError>(response)
+//!             let response = client.execute(request.try_into()?).await?;
+//!             Ok::<_, BoxError>(Response::<reqwest::Body>::from(response))
 //!         }
 //!     },
 //! ));
 //!
-//! let request = Request::get("http://shop.example/").extension(SessionId::from("alice")).body("")?;
-//! let response = stack.oneshot(request).await?;
+//! let request = Request::get("http://shop.example/").extension(SessionId::from("alice"));
+//! let response = stack.oneshot(request.body("")?).await?;
 //! let info = response.extensions().get::<SessionInfo>().expect("each response has it");
 //! println!("{} cookies were set", info.cookies().len());
 //! println!("{}", reqwest::Response::from(response).text().await?);
@@ -88,12 +88,12 @@
 //!
 //! # Differences
 //!
-//! - Cookies follow RFC 6265bis, including public suffixes. The jar of reqwest follows the older rules
-//!   of `cookie_store`.
-//! - The cookies in a `Cookie` header of the request replace cookies of the jar with the same name, for
-//!   this request. reqwest does not add cookies to such a request.
-//! - [`follow_redirects`](crate::redirect) follows redirects above the [`SessionLayer`]. Each redirect
-//!   therefore sends and stores its own cookies.
+//! - Cookies follow RFC 6265bis, including public suffixes. The jar of reqwest follows the older
+//!   rules of `cookie_store`.
+//! - The cookies in a `Cookie` header of the request replace cookies of the jar with the same name,
+//!   for this request. reqwest does not add cookies to such a request.
+//! - [`follow_redirects`](crate::redirect) follows redirects above the [`SessionLayer`]. Each
+//!   redirect therefore sends and stores its own cookies.
 
 // For the links in the documentation.
 use crate::{Session, SessionId, SessionInfo, SessionLayer};

@@ -149,8 +149,8 @@
 //!
 //! # Differences
 //!
-//! - One login serves all requests that found their session expired. A failed login is retried, and its
-//!   cause is reported.
+//! - One login serves all requests that found their session expired. A failed login is retried, and
+//!   its cause is reported.
 //! - A waiting request stays in its future. It returns neither to a scheduler nor to a callback.
 //! - A successful response of a session that has ended in the meantime is returned.
 //!   [`StaleResponse::ReplayAll`](crate::renewal::StaleResponse::ReplayAll) replays the request, as
@@ -161,8 +161,8 @@
 //!
 //! # Python spiders
 //!
-//! `examples/gateway.rs` is an HTTP proxy built with this crate. A Scrapy spider names its session in the
-//! header `x-session`, and gets sessions, profiles and renewal without Rust code.
+//! `examples/gateway.rs` is an HTTP proxy built with this crate. A Scrapy spider names its session
+//! in the header `x-session`, and gets sessions, profiles and renewal without Rust code.
 
 // For the links in the documentation.
 use crate::{CookieMode, RequestCookies, Session, SessionId, SessionInfo, SessionLayer, Sessions};

@@ -1,4 +1,4 @@
-//! Cookies as browsers and their tools exchange them: what comes in, what goes out, and the real things reading it.
+//! Cookie formats: reading, writing, and round trips through curl and `cookie_store`.
 
 use std::process::Command;
 
@@ -27,7 +27,7 @@ fn reasons(report: &ConversionReport) -> Vec<LossReason> {
     report.losses().iter().map(|loss| loss.reason()).collect()
 }
 
-/// One cookie to a test, as `StoredCookie` shows it, with the value.
+/// A cookie as text, with all attributes and the value.
 fn shown(cookie: &StoredCookie) -> String {
     let text = String::from_utf8(cookie.to_set_cookie()).unwrap();
     format!("{} {} {:?} {:?}", cookie.domain(), text, cookie.expires(), cookie.partition_key())
@@ -46,7 +46,7 @@ fn cookie() -> impl Strategy<Value = StoredCookie> {
         prop::sample::select(vec![None, Some(SameSite::Strict), Some(SameSite::Lax), Some(SameSite::None)]);
     let keys = text(&["", "", "https://top.example", "{\"topLevelSite\":\"https://top.example\"}"]);
     (names, values, domains, paths, expires, same_site, keys, any::<[bool; 4]>()).prop_filter_map(
-        "one that the rules refuse",
+        "the cookie violates a rule",
         |(name, value, domain, path, expires, same_site, key, [host, secure, http_only, partitioned])| {
             let builder = match host {
                 true => StoredCookie::for_host(name, value, domain),
@@ -66,18 +66,18 @@ fn cookie() -> impl Strategy<Value = StoredCookie> {
     )
 }
 
-/// The cookie with what the format keeps of its end.
+/// Like `shown`, with the expiry time in the precision of the format.
 fn as_precise_as(format: CookieFormat, cookie: &StoredCookie) -> String {
-    let parts_of_seconds = !matches!(format, CookieFormat::Netscape | CookieFormat::SetCookie);
+    let has_milliseconds = !matches!(format, CookieFormat::Netscape | CookieFormat::SetCookie);
     let end =
-        cookie.expires().map(|end| if parts_of_seconds { end } else { Timestamp::from_secs(end.as_secs()) });
+        cookie.expires().map(|end| if has_milliseconds { end } else { Timestamp::from_secs(end.as_secs()) });
     let text = String::from_utf8(cookie.to_set_cookie()).unwrap();
     format!("{} {} {:?} {:?}", cookie.domain(), text, end, cookie.partition_key())
 }
 
 proptest! {
     #[test]
-    fn what_goes_out_comes_in_again_or_is_reported(cookie in cookie()) {
+    fn a_written_cookie_is_read_again_or_its_loss_is_reported(cookie in cookie()) {
         for &format in CookieFormat::ALL {
             let (text, report) = format.write(std::slice::from_ref(&cookie));
             let back = read(format, &text);
@@ -95,11 +95,12 @@ proptest! {
     }
 
     #[test]
-    fn many_come_in_again_in_their_order(cookies in prop::collection::vec(cookie(), 0..20)) {
+    fn written_cookies_are_read_again_in_the_same_order(cookies in prop::collection::vec(cookie(), 0..20)) {
         for &format in CookieFormat::ALL {
-            let kept: Vec<_> = cookies.iter().filter(|cookie| format.write(std::slice::from_ref(cookie)).1.is_lossless()).cloned().collect();
+            let is_lossless = |cookie: &&StoredCookie| format.write(std::slice::from_ref(*cookie)).1.is_lossless();
+            let kept: Vec<_> = cookies.iter().filter(is_lossless).cloned().collect();
             let (text, report) = format.write(&kept);
-            // `cookie_store` has one place for a cookie of a host and one of its domain.
+            // `cookie_store` cannot represent a host-only cookie beside one of the domain.
             if report.is_lossless() {
                 let expected: Vec<_> = kept.iter().map(|cookie| as_precise_as(format, cookie)).collect();
                 prop_assert_eq!(read(format, &text).iter().map(shown).collect::<Vec<_>>(), expected);
@@ -118,7 +119,7 @@ proptest! {
     }
 }
 
-// As curl 7.88 wrote it, with what wget and yt-dlp do otherwise.
+// Written by curl 7.88, with variations of wget and yt-dlp.
 const NETSCAPE: &str = "\
 # Netscape HTTP Cookie File
 # https://curl.se/docs/http-cookies.html
@@ -147,13 +148,13 @@ fn netscape_files_are_read() {
     );
     let sessions = Sessions::builder().clock(|| NOW.into()).build().unwrap();
     let session = sessions.session("a");
-    assert_eq!(session.import(CookieFormat::Netscape, NETSCAPE).unwrap(), 5, "one has ended");
+    assert_eq!(session.import(CookieFormat::Netscape, NETSCAPE).unwrap(), 5, "one has expired");
     assert_eq!(session.cookies().len(), 5);
     let far = session.cookies().into_iter().find(|cookie| cookie.name() == Some("far")).unwrap();
     assert_eq!(far.expires().unwrap().as_secs(), NOW.as_secs() + 400 * 86_400);
 }
 
-// Made from the documentation of `browserContext.storageState`.
+// From the documentation of `browserContext.storageState`.
 const PLAYWRIGHT: &str = r#"{
   "cookies": [
     {"name": "sid", "value": "abc==", "domain": "shop.example", "path": "/", "expires": -1, "httpOnly": true,
@@ -178,7 +179,7 @@ fn storage_state_is_read() {
     assert_eq!(cookies[1].expires(), Some(Timestamp::from_millis(1_900_000_000_123)));
     assert_eq!(cookies[1].same_site(), Some(SameSite::None));
     assert_eq!((cookies[2].partition_key(), cookies[2].partitioned()), (Some("https://top.example"), true));
-    assert!(cookies[3].is_expired(NOW), "0 is 1970 here, and not the end of the session");
+    assert!(cookies[3].is_expired(NOW), "0 is the year 1970 in this format, not a session cookie");
 
     let session = Sessions::new().session("a");
     session.replace(ImportedCookies::from_playwright(PLAYWRIGHT).unwrap());
@@ -191,7 +192,7 @@ fn storage_state_is_read() {
     assert_eq!(value["cookies"][1]["domain"], ".shop.example");
 }
 
-// As Chromium answers `Network.getAllCookies`.
+// A response of Chromium to `Network.getAllCookies`.
 const DEVTOOLS: &str = r#"[
   {"name": "sid", "value": "abc", "domain": "shop.example", "path": "/", "expires": -1, "size": 6, "httpOnly": true,
    "secure": true, "session": true, "sameSite": "Lax", "priority": "Medium", "sameParty": false,
@@ -201,7 +202,7 @@ const DEVTOOLS: &str = r#"[
    "sourcePort": 443, "partitionKey": {"topLevelSite": "https://top.example", "hasCrossSiteAncestor": false}}
 ]"#;
 
-// As the extension EditThisCookie copies it.
+// An export of the extension EditThisCookie.
 const CHROME: &str = r#"[
   {"domain": ".shop.example", "expirationDate": 1900000000.25, "hostOnly": false, "httpOnly": false, "name": "theme",
    "path": "/", "sameSite": "no_restriction", "secure": true, "session": false, "storeId": "0", "value": "dark", "id": 1},
@@ -210,7 +211,7 @@ const CHROME: &str = r#"[
 ]"#;
 
 #[test]
-fn lists_of_browsers_are_read() {
+fn lists_of_devtools_and_chrome_are_read() {
     let devtools = read(CookieFormat::DevTools, DEVTOOLS);
     assert_eq!(CookieFormat::detect(DEVTOOLS), Some(CookieFormat::DevTools));
     assert_eq!((devtools[0].expires(), devtools[0].host_only()), (None, true));
@@ -250,9 +251,9 @@ fn set_cookie_lines_are_read() {
 }
 
 #[test]
-fn cookie_store_reads_and_writes_what_we_write_and_read() {
+fn cookies_make_a_round_trip_through_cookie_store() {
     let text = {
-        // The store keeps no part of a second.
+        // The store has a precision of one second.
         let now = Timestamp::from_secs(Timestamp::now().as_secs());
         let mut jar = tower_client_sessions::cookies::Jar::default();
         for cookie in
@@ -276,11 +277,14 @@ fn cookie_store_reads_and_writes_what_we_write_and_read() {
         assert_eq!(back, own);
         theirs
     };
-    // The older form has each entry on a line.
+    // The older form has one cookie per line.
     let entries: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
     let lines: String = entries.iter().map(|entry| format!("{entry}\n")).collect();
     assert_eq!(CookieFormat::detect(&lines), Some(CookieFormat::CookieStore));
     assert_eq!(read(CookieFormat::CookieStore, &lines).len(), 2);
+    let first = lines.lines().next().unwrap();
+    assert_eq!(CookieFormat::detect(first), Some(CookieFormat::CookieStore));
+    assert_eq!(read(CookieFormat::CookieStore, first).len(), 1);
     let error =
         ImportedCookies::read(CookieFormat::CookieStore, &lines.replacen("\"Suffix\"", "\"Sufix\"", 1), NOW)
             .unwrap_err();
@@ -289,7 +293,7 @@ fn cookie_store_reads_and_writes_what_we_write_and_read() {
 }
 
 #[test]
-fn what_a_format_cannot_hold_is_reported() {
+fn what_a_format_cannot_represent_is_reported() {
     let bytes = StoredCookie::for_host("b", b"\xFF".to_vec(), "x.example").build().unwrap();
     let nameless = StoredCookie::for_host("", "v", "x.example").build().unwrap();
     let all = StoredCookie::for_domain("n", "v", "x.example")
@@ -317,7 +321,7 @@ fn what_a_format_cannot_hold_is_reported() {
 }
 
 #[test]
-fn the_first_mistake_is_told_with_its_place_and_without_values() {
+fn the_first_error_is_returned_with_its_position_and_without_values() {
     use FormatErrorKind::{InvalidCookie, InvalidField, MissingField, NoUrl, Syntax, Unknown};
     let good = "x.example\tFALSE\t/\tFALSE\t0\tn\tsecret\n";
     let entry = |more: &str| format!(r#"[{{"name": "n", "value": "secret", "domain": "x.example"{more}}}]"#);
@@ -428,14 +432,14 @@ fn the_first_mistake_is_told_with_its_place_and_without_values() {
         assert!(!format!("{error} {error:?} {source:?}").contains("secret"), "{error:?}");
         assert_eq!(session.cookies().len(), 1, "all or nothing");
     }
-    for nothing in ["", "no cookies", "{}", "[1]", "{\"a\":", "# a comment"] {
-        assert_eq!(ImportedCookies::detect(nothing, NOW).unwrap_err().kind(), Unknown, "{nothing:?}");
+    for unknown in ["", "no cookies", "{}", "[1]", "{\"a\":", "# a comment"] {
+        assert_eq!(ImportedCookies::detect(unknown, NOW).unwrap_err().kind(), Unknown, "{unknown:?}");
     }
     assert_eq!(Sessions::new().session("a").import_detect(good).unwrap(), 1);
 }
 
 #[tokio::test]
-async fn curl_reads_and_writes_our_netscape_files() {
+async fn curl_reads_and_writes_netscape_files() {
     if Command::new("curl").arg("--version").output().is_err() {
         println!("skipped: curl is not installed");
         return;
@@ -467,8 +471,8 @@ async fn curl_reads_and_writes_our_netscape_files() {
     });
     let output = output.await.unwrap().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let answer = String::from_utf8(output.stdout).unwrap();
-    assert!(answer.contains(r#"["cookie", "here=1"]"#), "curl sends the one that goes there: {answer}");
+    let response = String::from_utf8(output.stdout).unwrap();
+    assert!(response.contains(r#"["cookie", "here=1"]"#), "curl sends the matching cookie: {response}");
 
     let written = std::fs::read_to_string(&theirs).unwrap();
     assert_eq!(CookieFormat::detect(&written), Some(CookieFormat::Netscape));

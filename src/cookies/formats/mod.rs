@@ -54,11 +54,11 @@ macro_rules! formats {
 formats! {
     /// A format in which browsers and tools exchange cookies.
     ///
-    /// [`ImportedCookies::read`] reads all cookies of a text, or fails with the line or entry of the
-    /// first error. [`Session::import`](crate::Session::import) adds cookies to a session, and
+    /// [`ImportedCookies::read`] reads all cookies of a text, or fails with the line or entry of
+    /// the first error. [`Session::import`](crate::Session::import) adds cookies to a session, and
     /// [`Session::replace`](crate::Session::replace) replaces its cookies.
-    /// [`Session::export`](crate::Session::export) writes the cookies of a session, and reports what
-    /// the format cannot represent.
+    /// [`Session::export`](crate::Session::export) writes the cookies of a session, and reports
+    /// what the format cannot represent.
     ///
     /// | format | host-only | session cookie | `SameSite` | partition key | not representable |
     /// |---|---|---|---|---|---|
@@ -69,8 +69,8 @@ formats! {
     /// | [`SetCookie`](CookieFormat::SetCookie) | no `Domain` | no `Expires` | the attribute | – | a path with a `;`; fractions of seconds |
     /// | [`CookieStore`](CookieFormat::CookieStore) | `HostOnly` | `SessionEnd` | in `raw_cookie` | – | nameless cookies; a host-only cookie beside one of the domain |
     ///
-    /// No format can represent cookies that are not UTF-8, the times of creation and use, or whether
-    /// the user set a cookie.
+    /// No format can represent cookies that are not UTF-8, the times of creation and use, or
+    /// whether the user set a cookie.
     ///
     /// # Examples
     ///
@@ -113,9 +113,10 @@ formats! {
         ChromeCookies => json::Dialect::ChromeCookies,
         /// `Set-Cookie` lines, with or without the header name.
         ///
-        /// A comment with a URL, `# https://…`, names the URL that sets the cookies of the lines below.
+        /// A comment with a URL, `# https://…`, names the URL that sets the cookies of the lines
+        /// below.
         SetCookie => set_cookie::SetCookieLines,
-        /// The JSON of the crate `cookie_store`: a list, or, in older versions, one cookie per line.
+        /// The JSON of the crate `cookie_store`: a list, or one cookie per line in older versions.
         CookieStore => cookie_store_json::CookieStoreJson,
     }
 }

@@ -43,7 +43,7 @@
 //!       "secure": true,
 //!       "http_only": true,
 //!       "same_site": "Lax",
-//!       "given": true,
+//!       "user_set": true,
 //!       "created": 1700000000123,
 //!       "last_used": 1700000000123
 //!     }
