@@ -6,13 +6,11 @@
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
 
-use std::hint::black_box;
-use std::time::Duration;
+use std::{hint::black_box, time::Duration};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::{HeaderValue, Uri};
-use reqwest::Url;
-use reqwest::cookie::CookieStore as _;
+use reqwest::{Url, cookie::CookieStore as _};
 use support::{
     COOKIES, DOMAINS, cookie_store_header, filled_cookie_store, filled_reqwest_jar, jar, set_cookie, url,
 };
@@ -101,7 +99,7 @@ fn store_set_cookie(criterion: &mut Criterion) {
     let same = set_cookie(2);
     let changed = [same.clone(), same.replace("value", "other")];
 
-    let mut group = criterion.benchmark_group("absorb/k5");
+    let mut group = criterion.benchmark_group("set-cookie/k5");
     let mut jar = jar(1, 5, NOW);
     group.bench_function("ours/same", |bencher| {
         bencher.iter(|| {

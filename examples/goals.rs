@@ -138,8 +138,8 @@ fn times(measured: &Measured) {
     let first = |cookies: u32| measured.median(&format!("rebuild/first/{cookies}"));
     let per_cookie = first(20).zip(first(1)).map(|(twenty, one)| (ns((twenty - one) / 19.0), String::new()));
     told("P3", "a header written anew, each further cookie", "5 ns", per_cookie);
-    let absorbed = |whose: &str| measured.median(&format!("absorb_k5/{whose}_changed-and-header"));
-    let changed = absorbed("ours").zip(absorbed("cookie_store")).zip(absorbed("reqwest"));
+    let stored = |whose: &str| measured.median(&format!("set-cookie_k5/{whose}_changed-and-header"));
+    let changed = stored("ours").zip(stored("cookie_store")).zip(stored("reqwest"));
     let changed = changed.map(|((ours, store), reqwest)| {
         (ns(ours), format!("cookie_store × {:.1}, reqwest × {:.1}", store / ours, reqwest / ours))
     });

@@ -4,11 +4,7 @@
 //! cookie cases (`set`, `get`) or of dates (`date`). Without the variable, the test is skipped. It
 //! fails if a scored case or a date fails.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::process::ExitCode;
-use std::time::Duration;
-use std::{env, fs};
+use std::{collections::BTreeMap, env, fs, path::Path, process::ExitCode, time::Duration};
 
 use http::{HeaderValue, Uri};
 use serde_json::Value;

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
-use super::domain::{canonical_domain, canonical_host, is_ip, is_public_suffix};
-use super::flags::Flags;
-use super::parse::is_control;
-use super::rules::{PathOrigin, validate_attributes, validate_pair, validate_path};
-use super::stored::Parts;
-use super::time::EventTime;
-use super::{CookieError, CookieErrorKind, SameSite, StoredCookie, Timestamp};
+use super::{
+    CookieError, CookieErrorKind, SameSite, StoredCookie, Timestamp,
+    domain::{canonical_domain, canonical_host, is_ip, is_public_suffix},
+    flags::Flags,
+    parse::is_control,
+    rules::{PathOrigin, validate_attributes, validate_pair, validate_path},
+    stored::Parts,
+    time::EventTime,
+};
 
 /// A builder of a [`StoredCookie`], as an importer needs it.
 ///

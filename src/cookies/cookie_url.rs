@@ -4,8 +4,10 @@ use std::borrow::Cow;
 
 use http::Uri;
 
-use super::CookieError;
-use super::domain::{canonical_host, is_loopback, plain_host};
+use super::{
+    CookieError,
+    domain::{canonical_host, is_loopback, plain_host},
+};
 
 /// The parts of a URL that matter to cookies: host, path, and whether the connection is secure.
 ///

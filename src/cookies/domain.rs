@@ -1,8 +1,10 @@
 //! Hosts and domains: canonical forms, domain matching, public suffixes and loopback hosts.
 
-use std::borrow::Cow;
-use std::fmt::{self, Write};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::{
+    borrow::Cow,
+    fmt::{self, Write},
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 /// The bytes of a canonical host name. A table, because the host of each request is checked.
 const PLAIN: [bool; 256] = {

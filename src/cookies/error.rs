@@ -1,8 +1,6 @@
 //! Why a cookie or a URL was rejected.
 
-use std::convert::Infallible;
-use std::error::Error;
-use std::fmt;
+use std::{convert::Infallible, error::Error, fmt};
 
 /// A cookie, or the URL it was set for, was rejected.
 ///

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::Timestamp;
-use super::domain::is_loopback;
-use super::time::EventTime;
+use super::{Timestamp, domain::is_loopback, time::EventTime};
 
 /// The cached `Cookie` header of a host.
 #[derive(Clone)]

@@ -1,24 +1,27 @@
 //! [`Jar`]: storage and retrieval of cookies, and the limits.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::hash::{BuildHasher, Hasher};
-use std::num::NonZeroU64;
-use std::sync::LazyLock;
+use std::{
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, Hasher},
+    num::NonZeroU64,
+    sync::LazyLock,
+};
 
 use foldhash::quality::RandomState;
-use http::uri::Scheme;
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, Uri, uri::Scheme};
 use smallvec::SmallVec;
 
-use super::domain::{canonical_domain, domain_matches, site_of};
-use super::header::{HeaderWriter, names};
-use super::parse::{NameValue, SetCookie};
-use super::path::default_path;
-use super::rules::validate_set_cookie;
-use super::site_index::Site;
-use super::time::EventTime;
-use super::{CookieError, CookieErrorKind, CookieUrl, NewCookie, StoredCookie, Timestamp};
+use super::{
+    CookieError, CookieErrorKind, CookieUrl, NewCookie, StoredCookie, Timestamp,
+    domain::{canonical_domain, domain_matches, site_of},
+    header::{HeaderWriter, names},
+    parse::{NameValue, SetCookie},
+    path::default_path,
+    rules::validate_set_cookie,
+    site_index::Site,
+    time::EventTime,
+};
 
 /// The keyed hasher for bytes that servers choose. One per process, to keep jars small.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);

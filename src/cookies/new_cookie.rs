@@ -1,15 +1,14 @@
 //! [`NewCookie`]: the forms in which a user sets a cookie.
 
-use std::borrow::Cow;
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use cookie::Expiration;
 
-use super::domain::{canonical_domain, domain_matches, is_public_suffix};
-use super::path::{default_path, is_writable_path};
-use super::stored::MAX_LIFETIME;
 use super::{
     CookieError, CookieErrorKind, CookieUrl, SameSite, StoredCookie, StoredCookieBuilder, Timestamp,
+    domain::{canonical_domain, domain_matches, is_public_suffix},
+    path::{default_path, is_writable_path},
+    stored::MAX_LIFETIME,
 };
 
 /// A cookie set by the user: a pair of strings, a [`cookie::Cookie`], or a [`StoredCookie`].

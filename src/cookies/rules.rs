@@ -2,17 +2,21 @@
 //!
 //! The rules that depend on the other cookies of the jar are in `jar.rs`.
 
-use std::num::{NonZeroU32, NonZeroU64};
-use std::str;
-use std::time::Duration;
+use std::{
+    num::{NonZeroU32, NonZeroU64},
+    str,
+    time::Duration,
+};
 
-use super::domain::{domain_matches, is_public_suffix};
-use super::flags::Flags;
-use super::parse::{MAX_PAIR, SetCookie, is_control, trimmed};
-use super::path::default_path;
-use super::stored::{MAX_LIFETIME, Parts};
-use super::time::EventTime;
-use super::{CookieErrorKind, CookieUrl, SameSite, StoredCookie, Timestamp};
+use super::{
+    CookieErrorKind, CookieUrl, SameSite, StoredCookie, Timestamp,
+    domain::{domain_matches, is_public_suffix},
+    flags::Flags,
+    parse::{MAX_PAIR, SetCookie, is_control, trimmed},
+    path::default_path,
+    stored::{MAX_LIFETIME, Parts},
+    time::EventTime,
+};
 
 /// Where the path of a cookie comes from.
 #[derive(Clone, Copy, Eq, PartialEq)]

@@ -1,12 +1,12 @@
 //! Serde implementations. Deserialisation validates a cookie again.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::ops::Not;
+use std::{borrow::Cow, fmt, ops::Not};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde::{
+    de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor},
+    ser::{Serialize, SerializeMap, Serializer},
+};
 
 use super::{SameSite, StoredCookie, Timestamp};
 

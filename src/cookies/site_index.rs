@@ -5,11 +5,13 @@ use std::num::NonZeroU64;
 use http::HeaderValue;
 use smallvec::SmallVec;
 
-use super::domain::{domain_matches, is_ip, is_public_suffix};
-use super::header::{CachedHeader, HeaderWriter};
-use super::path::path_matches;
-use super::time::EventTime;
-use super::{CookieUrl, StoredCookie, Timestamp};
+use super::{
+    CookieUrl, StoredCookie, Timestamp,
+    domain::{domain_matches, is_ip, is_public_suffix},
+    header::{CachedHeader, HeaderWriter},
+    path::path_matches,
+    time::EventTime,
+};
 
 /// The cookies of one site (see `site_of`), in the order in which they are sent.
 #[derive(Clone)]

@@ -1,17 +1,21 @@
 //! [`StoredCookie`]: a cookie with all its attributes, in one allocation.
 
-use std::fmt;
-use std::num::{NonZeroU32, NonZeroU64};
-use std::str;
-use std::time::Duration;
+use std::{
+    fmt,
+    num::{NonZeroU32, NonZeroU64},
+    str,
+    time::Duration,
+};
 
-use super::date::write_date;
-use super::domain::domain_matches;
-use super::flags::Flags;
-use super::parse::{MAX_PAIR, has_control};
-use super::path::{is_writable_path, path_matches};
-use super::time::EventTime;
-use super::{CookieErrorKind, CookieUrl, SameSite, Timestamp};
+use super::{
+    CookieErrorKind, CookieUrl, SameSite, Timestamp,
+    date::write_date,
+    domain::domain_matches,
+    flags::Flags,
+    parse::{MAX_PAIR, has_control},
+    path::{is_writable_path, path_matches},
+    time::EventTime,
+};
 
 /// The longest lifetime of a cookie, RFC 6265bis §5.5.
 pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(400 * 86_400);
