@@ -1,4 +1,4 @@
-//! The way from a session to the store that it is shared through.
+//! The connection from a session to the store that it is shared through.
 
 use std::{
     any::Any,
@@ -11,8 +11,11 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-use tokio::{sync::Notify, time::Instant};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::{
+    sync::{Notify, futures::Notified},
+    time::Instant,
+};
 
 use super::{
     IdentityInner, Session, renewal_backend::RenewalBackend, session::SessionInner, sessions::RegistryContext,
@@ -22,172 +25,200 @@ use crate::{
     gate::{AttemptContext, BoxError, Generation, RenewalFuture},
 };
 
-/// What shares the sessions of one registry with other processes.
+/// Shares the sessions of one registry with other processes.
 pub(crate) trait SharingBackend: Any + Send + Sync {
-    /// Where its jitter is drawn from; said once, before anything else.
+    /// Sets the seed of the jitter. Called at most once, before every other method.
     fn seed(&self, seed: u64);
 
-    /// Takes over what another process has, or renews and lets the others have it.
+    /// Adopts the version of another process, or renews the session and commits the result.
     fn renew(
         self: Arc<Self>,
         session: Session,
         backend: Option<Arc<dyn RenewalBackend>>,
-        drive: AttemptContext<SessionInner>,
+        context: AttemptContext<SessionInner>,
     ) -> RenewalFuture<IdentityInner>;
 
-    /// Lets the others know what has happened here.
+    /// Starts to write the session's pending change to the store.
     fn flush(self: Arc<Self>, session: Session);
 
-    /// A cookie of this session has changed, by an answer or by hand, and none has since the others were told last.
+    /// Schedules the exchange of changed cookies. Called for the first change since the last one.
     fn cookies_changed(self: Arc<Self>, session: Session);
 
-    /// Half of a block of uses is used up.
-    fn on_allowance_low(self: Arc<Self>, session: Session, kept: &Arc<IdentityInner>);
+    /// Takes more uses from the store. Called when half of a batch is used up.
+    fn on_allowance_low(self: Arc<Self>, session: Session, identity: &Arc<IdentityInner>);
 
-    /// Takes a seat, which one process holds at a time. `None`: another one holds it.
+    /// Leases a slot, which one process holds at a time. `None` if another process holds it.
     fn acquire_slot(self: Arc<Self>, slot: String) -> SharingFuture<Option<SlotLease>>;
 
-    /// Holds a seat for longer. `None`: it is lost.
-    fn extend_slot(self: Arc<Self>, slot: String, hold: SlotLease) -> SharingFuture<Option<SlotLease>>;
+    /// Extends the lease of a slot. `None` if the lease was lost.
+    fn extend_slot(self: Arc<Self>, slot: String, lease: SlotLease) -> SharingFuture<Option<SlotLease>>;
 
-    /// Lets another process have the seat.
-    fn release_slot(self: Arc<Self>, slot: String, hold: SlotLease) -> SharingFuture<()>;
+    /// Ends the lease of a slot.
+    fn release_slot(self: Arc<Self>, slot: String, lease: SlotLease) -> SharingFuture<()>;
 
-    /// Ready when the others know what has happened to this session here.
+    /// Resolves when the session's pending change and its changed cookies are in the store.
     fn flushed(self: Arc<Self>, session: Session) -> SharingFuture<()>;
 }
 
-/// What a store is asked.
+/// The future of a request to the store.
 pub(crate) type SharingFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// A seat as it is held.
+/// The lease of a slot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotLease {
-    pub(crate) fence: u64,
-    /// From then on another process may have it, unless it is held for longer.
+    /// The fencing token of the lease.
+    pub(crate) token: u64,
+    /// When another process may get the slot, unless the lease is extended before.
     pub(crate) until: Instant,
-    /// How long from now on the hold is to be asked to last longer.
+    /// How long after it was granted the lease is to be extended.
     pub(crate) extend_after: Duration,
 }
 
-/// What ties a session to its store.
+/// What a shared session keeps for its backend.
 pub(crate) struct ShareState {
-    /// Held by whoever brings something into the store or out of it: an attempt, a settling of debts, the news.
-    pub(crate) sync_lock: tokio::sync::Mutex<()>,
-    /// There may be a newer version than is known here.
-    pub(crate) remote_change: Notify,
-    pub(crate) known: Mutex<KnownRecord>,
-    pub(crate) dirty: Dirty,
+    /// Held during an attempt, a flush, an adoption and an exchange of cookies: one at a time.
+    sync_lock: tokio::sync::Mutex<()>,
+    /// Notified when the store may have a newer version than is known here.
+    remote_change: Notify,
+    known: Mutex<KnownRecord>,
+    dirty: Dirty,
 }
 
-/// Whether cookies have changed here, or with the others, since they were last brought together.
+/// Whether cookies have changed, here or in the store, since they were last exchanged.
 #[derive(Default)]
 pub(crate) struct Dirty {
-    state: AtomicU8,
-    /// When they have changed here for the last time, in milliseconds.
-    at: AtomicI64,
+    level: AtomicU8,
+    /// The time of the last change here, in milliseconds.
+    changed_at: AtomicI64,
+}
+
+/// How soon changed cookies are exchanged.
+#[derive(Clone, Copy)]
+#[repr(u8)]
+enum Urgency {
+    Clean,
+    /// When the sessions are next compared with the store.
+    Lazy,
+    /// By a task that was spawned for it.
+    Urgent,
 }
 
 impl Dirty {
-    const LIGHT: u8 = 1;
-    const FIRM: u8 = 2;
-
-    /// They have changed here.
-    pub(crate) fn changed_at(&self, now: Timestamp) {
-        self.at.store(now.as_millis(), Ordering::Relaxed);
+    /// Records the time of a change here.
+    fn set_changed_at(&self, now: Timestamp) {
+        self.changed_at.store(now.as_millis(), Ordering::Relaxed);
     }
 
-    pub(crate) fn last(&self) -> Timestamp {
-        Timestamp::from_millis(self.at.load(Ordering::Relaxed))
+    /// Returns the time of the last change here.
+    pub(crate) fn changed_at(&self) -> Timestamp {
+        Timestamp::from_millis(self.changed_at.load(Ordering::Relaxed))
     }
 
-    /// It is early enough to see to it when the sessions are next compared with the store.
+    /// Leaves the exchange to the next comparison with the store, unless it is urgent already.
     pub(crate) fn mark_lazy(&self) {
-        let _ = self.state.compare_exchange(0, Self::LIGHT, Ordering::Relaxed, Ordering::Relaxed);
+        let (clean, lazy) = (Urgency::Clean as u8, Urgency::Lazy as u8);
+        let _ = self.level.compare_exchange(clean, lazy, Ordering::Relaxed, Ordering::Relaxed);
     }
 
-    /// Somebody is to see to it. `true`: nobody was told so before.
+    /// Asks for an exchange. `true` if the caller has to spawn it: it was not urgent before.
     pub(crate) fn mark_urgent(&self) -> bool {
-        self.state.swap(Self::FIRM, Ordering::Relaxed) != Self::FIRM
+        self.level.swap(Urgency::Urgent as u8, Ordering::Relaxed) != Urgency::Urgent as u8
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        self.state.load(Ordering::Relaxed) != 0
+        self.level.load(Ordering::Relaxed) != Urgency::Clean as u8
     }
 
-    /// Somebody is about to see to it.
+    /// Called at the start of an exchange, so that a change during it marks again.
     pub(crate) fn clear(&self) {
-        self.state.store(0, Ordering::Relaxed);
+        self.level.store(Urgency::Clean as u8, Ordering::Relaxed);
     }
 }
 
-/// What is known here of a session's record.
+/// What is known here of a session's record in the store.
 #[derive(Default)]
 pub(crate) struct KnownRecord {
-    /// The version of the identity that is current here, or was last. 0: of none yet.
+    /// The version of the identity that is current here, or was last; 0 before the first.
     pub(crate) version: u64,
-    /// The version that the session's data here came from, if that is a newer one.
-    pub(crate) data: u64,
-    /// The revision of that version whose cookies are here too.
+    /// The version that the session's data came from, if that is newer.
+    pub(crate) data_version: u64,
+    /// The revision of `version` whose cookies were exchanged.
     pub(crate) revision: u64,
     /// The cookies of that revision.
     pub(crate) cookies: Vec<StoredCookie>,
-    /// Versions up to this one have ended.
+    /// Every version up to this one has ended.
     pub(crate) ended_up_to: u64,
-    /// The generation here that has this version.
+    /// The generation that `version` has here.
     pub(crate) generation: Generation,
-    pub(crate) pending: PendingWrite,
+    /// The change that the store does not have yet.
+    pub(crate) pending: Option<PendingWrite>,
     pub(crate) epoch: WriteEpoch,
-    /// What is current is to be looked up anew, though it has not ended.
+    /// The current version is to be loaded again, although it has not ended.
     pub(crate) reload: bool,
-    /// A renewal was begun here with what is here, and nothing has come of it.
+    /// A renewal was started here from what is here, and was not committed.
     pub(crate) in_progress: bool,
-    /// Whoever renewed last was stopped in the middle.
+    /// The renewal before the running one was interrupted.
     pub(crate) interrupted: bool,
-    /// How many uses of this version were taken by everybody, as far as is known here.
-    pub(crate) taken: u64,
-    /// The identity of this version, if its uses are taken in blocks: it may go on when one is through.
+    /// The uses of `version` that all processes have taken, as of the last batch.
+    pub(crate) uses_taken: u64,
+    /// The identity of `version`, if its uses are limited: it continues with the next batch.
     pub(crate) limited: Option<Arc<IdentityInner>>,
 }
 
-/// How often something was asked for here that the store is to be told: what is told afterwards may not be all.
+/// Counts the changes that the store has to get. A write of an older epoch may lack a later change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WriteEpoch {
     writes: u64,
-    /// How many other names the session was given.
-    pub(crate) names: u64,
+    /// How often the session was renamed.
+    renames: u64,
+}
+
+impl WriteEpoch {
+    /// Whether the session has had the same name in both epochs.
+    pub(crate) fn has_name_of(self, other: Self) -> bool {
+        self.renames == other.renames
+    }
+}
+
+/// A change that the store does not have yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PendingWrite {
+    /// The session was cleared.
+    End,
+    /// The current identity was set by the program and replaces whatever the store has.
+    Identity,
+    /// The current identity was renewed, but could not be committed. A newer version in the store wins.
+    Renewed,
 }
 
 impl KnownRecord {
-    /// The store was told of what had been asked for until then.
+    /// Returns the newest version that anything here came from.
+    pub(crate) fn newest(&self) -> u64 {
+        self.version.max(self.data_version)
+    }
+
+    /// Returns the version that a record has to surpass to be news.
+    pub(crate) fn outdated_up_to(&self) -> u64 {
+        self.version.max(self.ended_up_to)
+    }
+
+    /// Clears the pending change, unless another one was made since `epoch`.
     pub(crate) fn mark_flushed(&mut self, epoch: WriteEpoch) {
         if self.epoch == epoch {
-            self.pending = PendingWrite::None;
+            self.pending = None;
         }
     }
 
-    /// The newest version that anything here came from.
-    pub(crate) fn newest(&self) -> u64 {
-        self.version.max(self.data)
+    /// Records that `version` ended the session in the store.
+    pub(crate) fn mark_ended(&mut self, version: u64) {
+        self.version = version;
+        self.ended_up_to = version;
     }
-}
-
-/// What the store has yet to be told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum PendingWrite {
-    #[default]
-    None,
-    /// The session was cleared.
-    End,
-    /// The current identity was given from outside, and is to be everybody's.
-    Identity,
-    /// The current identity was renewed, and the store could not be told: what others have committed by then comes before it.
-    Renewed,
 }
 
 impl ShareState {
     pub(crate) fn new(has_identity: bool) -> Self {
-        let pending = if has_identity { PendingWrite::Identity } else { PendingWrite::None };
+        let pending = has_identity.then_some(PendingWrite::Identity);
         Self {
             sync_lock: tokio::sync::Mutex::default(),
             remote_change: Notify::new(),
@@ -196,73 +227,99 @@ impl ShareState {
         }
     }
 
-    pub(crate) fn epoch(&self) -> WriteEpoch {
-        self.known.lock().epoch
+    pub(crate) fn known(&self) -> MutexGuard<'_, KnownRecord> {
+        self.known.lock()
     }
 
-    /// What was asked for here has to reach the store.
-    pub(crate) fn enqueue(&self, pending: PendingWrite) {
-        let mut known = self.known.lock();
-        known.pending = pending;
+    pub(crate) fn dirty(&self) -> &Dirty {
+        &self.dirty
+    }
+
+    /// Waits until nothing else exchanges anything between this session and its record.
+    pub(crate) async fn lock(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.sync_lock.lock().await
+    }
+
+    pub(crate) fn try_lock(&self) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        self.sync_lock.try_lock().ok()
+    }
+
+    /// Resolves at the next [`notify_remote_change`](Self::notify_remote_change).
+    pub(crate) fn remote_change(&self) -> Notified<'_> {
+        self.remote_change.notified()
+    }
+
+    pub(crate) fn notify_remote_change(&self) {
+        self.remote_change.notify_waiters();
+    }
+
+    pub(crate) fn epoch(&self) -> WriteEpoch {
+        self.known().epoch
+    }
+
+    /// Records a change that has to reach the store, in place of an earlier one.
+    pub(crate) fn enqueue(&self, write: PendingWrite) {
+        let mut known = self.known();
+        known.pending = Some(write);
         known.epoch.writes += 1;
         known.limited = None;
     }
 }
 
 impl RegistryContext {
-    /// Whether a session begins with an identity: not if it has to be renewed first, or others may have one.
+    /// Whether a session starts with an identity: not if it logs in first or may be in a store.
     pub(super) fn starts_current(&self) -> bool {
         !self.login_first && self.share.is_none()
     }
 }
 
 impl SessionInner {
-    /// Lets the others know what has happened here, if there are others.
+    /// Starts to write the pending change to the store, if the session is shared.
     pub(super) fn flush(self: &Arc<Self>) {
         if let Some(share) = &self.context.share {
             share.clone().flush(Session::of(self.clone()));
         }
     }
 
-    /// The identity that is current came about here, and is for the others too.
+    /// Publishes the current identity, which the program has set.
     pub(super) fn enqueue_identity(self: &Arc<Self>) {
-        if let Some(share_state) = &self.share_state {
-            share_state.enqueue(PendingWrite::Identity);
+        if let Some(state) = &self.share_state {
+            state.enqueue(PendingWrite::Identity);
             self.flush();
         }
     }
 
-    /// The session has another name, under which the others know nothing of it.
+    /// Starts with a new record, which has the session's new name.
     pub(super) fn renamed(self: &Arc<Self>) {
-        if let Some(share_state) = &self.share_state {
+        if let Some(state) = &self.share_state {
             {
-                let mut known = share_state.known.lock();
-                let WriteEpoch { writes, names } = known.epoch;
-                *known =
-                    KnownRecord { epoch: WriteEpoch { writes, names: names + 1 }, ..KnownRecord::default() };
+                let mut known = state.known();
+                let WriteEpoch { writes, renames } = known.epoch;
+                let epoch = WriteEpoch { writes, renames: renames + 1 };
+                *known = KnownRecord { epoch, ..KnownRecord::default() };
             }
             self.enqueue_identity();
         }
     }
 
-    /// A cookie has changed, by an answer or by hand.
+    /// Schedules the exchange of cookies that a response or the program has changed.
     pub(super) fn cookies_changed(self: &Arc<Self>, now: Timestamp) {
-        let (Some(share_state), Some(share)) = (&self.share_state, &self.context.share) else { return };
-        share_state.dirty.changed_at(now);
-        if share_state.dirty.mark_urgent() {
+        let (Some(state), Some(share)) = (&self.share_state, &self.context.share) else { return };
+        state.dirty.set_changed_at(now);
+        if state.dirty.mark_urgent() {
             share.clone().cookies_changed(Session::of(self.clone()));
         }
     }
 
-    /// A cookie has changed, and it is early enough if the others know when the sessions are next compared with the store.
+    /// Records a changed cookie for the next comparison with the store.
     pub(super) fn cookies_changed_lazily(&self, now: Timestamp) {
-        if let Some(share_state) = &self.share_state {
-            share_state.dirty.changed_at(now);
-            share_state.dirty.mark_lazy();
+        if let Some(state) = &self.share_state {
+            state.dirty.set_changed_at(now);
+            state.dirty.mark_lazy();
         }
     }
 
-    /// Adds to `value` what was added to `pending` while there was no current identity.
+    /// Adds to `value` the cookies that were added to `pending` while no identity was current.
     pub(super) fn add_edits(&self, pending: &IdentityInner, value: &IdentityInner) {
         let now = self.context.timestamp();
         let edits: Vec<_> = pending.jar.lock().iter(now).cloned().collect();
@@ -273,37 +330,167 @@ impl SessionInner {
     }
 }
 
+/// What the backend in `crate::shared` asks a session, and does to it.
 #[cfg(feature = "shared")]
-mod adoption {
-    use std::sync::Arc;
+mod backend {
+    use std::{
+        sync::{Arc, Weak},
+        time::Duration,
+    };
 
-    use super::{SessionInner, ShareState};
+    use super::{SessionInner, ShareState, SharingBackend};
     use crate::{
+        cookies::Timestamp,
         gate::{GateRef, Generation, VersionState},
         session::{
-            IdentityInner,
+            IdentityInner, Session, Sessions,
             session::{InitialState, ProfileChoice},
+            sessions::Registry,
             snapshot::{RestoreError, SessionSnapshot},
         },
     };
 
-    impl SessionInner {
+    impl Sessions {
+        pub(crate) fn sharing_backend(&self) -> Option<&dyn SharingBackend> {
+            self.registry.context.share.as_deref()
+        }
+    }
+
+    /// A session that is not identity alive.
+    pub(crate) struct WeakSession(Weak<SessionInner>);
+
+    impl WeakSession {
+        pub(crate) fn upgrade(&self) -> Option<Session> {
+            self.0.upgrade().map(Session::of)
+        }
+    }
+
+    impl Session {
+        pub(crate) fn downgrade(&self) -> WeakSession {
+            WeakSession(Arc::downgrade(&self.0))
+        }
+
         pub(crate) fn share_state(&self) -> &ShareState {
-            self.share_state.as_deref().expect("the session is shared")
+            self.0.share_state.as_deref().expect("the session is shared")
         }
 
-        /// Whether somebody was stopped in the middle of renewing what is renewed now.
-        pub(crate) fn is_interrupted(&self) -> bool {
-            self.share_state.as_ref().is_some_and(|share_state| share_state.known.lock().interrupted)
+        /// Returns the registry of the session, unless it was dropped.
+        pub(crate) fn registry(&self) -> Option<Arc<Registry>> {
+            self.0.context.registry()
         }
 
-        /// What the program keeps with the session is what a record has.
-        pub(crate) fn take_data(&self, snapshot: SessionSnapshot) {
-            self.keep_data(snapshot.data);
+        /// Returns the identity under which new requests are sent, if there is one.
+        pub(crate) fn published(&self) -> Option<Arc<IdentityInner>> {
+            self.0.gate.published()
         }
 
-        /// The identity of a snapshot, in the place of `candidate`, and the session's data with it.
+        /// Returns the current identity, also while new requests wait for their turn.
+        pub(crate) fn current(&self) -> Option<Arc<IdentityInner>> {
+            self.0.gate.current()
+        }
+
+        /// Whether the session has no identity before its first renewal.
+        pub(crate) fn logs_in_first(&self) -> bool {
+            self.0.context.login_first
+        }
+
+        /// Returns the maximum number of uses of one identity.
+        pub(crate) fn use_limit(&self) -> Option<u64> {
+            self.0.use_limit()
+        }
+
+        /// Returns the maximum age of one identity.
+        pub(crate) fn age_limit(&self) -> Option<Duration> {
+            self.0.context.backend()?.budget().age
+        }
+
+        /// Returns the time by the clock of the session's cookies.
+        pub(crate) fn timestamp(&self) -> Timestamp {
+            self.0.context.timestamp()
+        }
+
+        /// Records that there is something to save.
+        pub(crate) fn mark_changed(&self) {
+            self.0.context.changed();
+        }
+
+        /// Starts an early renewal if `identity` is still current.
+        pub(crate) fn renew_early(&self, identity: &IdentityInner) {
+            GateRef::new(&self.0).renew_early(&identity.life);
+        }
+
+        /// Replaces the session's data with that of a record.
+        pub(crate) fn adopt_data(&self, snapshot: SessionSnapshot) {
+            self.0.keep_data(snapshot.data);
+        }
+
+        /// Returns the identity of a snapshot under the generation of `candidate`, and adopts its data.
         pub(crate) fn adopt(
+            &self,
+            candidate: &IdentityInner,
+            snapshot: &SessionSnapshot,
+        ) -> Result<Arc<IdentityInner>, RestoreError> {
+            self.0.adopt(candidate, snapshot)
+        }
+
+        /// Replaces the identity of generation `current` with that of a snapshot.
+        ///
+        /// `None` if another identity is current by now.
+        pub(crate) fn install(
+            &self,
+            current: Generation,
+            snapshot: &SessionSnapshot,
+        ) -> Result<Option<Arc<IdentityInner>>, RestoreError> {
+            let Some(before) = self.0.gate.current() else { return Ok(None) };
+            let adopted = self.0.adopt(&before, snapshot)?;
+            let is_limited = self.use_limit().is_some();
+            let mut installed = None;
+            GateRef::new(&self.0).replace_if(current, |generation| {
+                let life = VersionState::new(generation, adopted.life.created_at, self.0.gate.random());
+                if is_limited {
+                    // It may not be used before a batch of uses was taken.
+                    life.allowance.begin();
+                }
+                let jar = std::mem::take(&mut *adopted.jar.lock());
+                let identity = Arc::new(IdentityInner::new(life, jar, adopted.worn.clone()));
+                installed = Some(identity.clone());
+                identity
+            });
+            Ok(installed)
+        }
+
+        /// Returns `spent` under another generation, with `uses` more uses.
+        pub(crate) fn continue_version(
+            &self,
+            spent: &IdentityInner,
+            generation: Generation,
+            uses: u64,
+        ) -> Arc<IdentityInner> {
+            let life = VersionState::new(generation, spent.life.created_at, self.0.gate.random());
+            life.allowance.begin();
+            life.allowance.allow(uses);
+            let jar = spent.jar.lock().clone();
+            Arc::new(IdentityInner::new(life, jar, spent.worn.clone()))
+        }
+
+        /// Ends the current identity in this process only.
+        pub(crate) fn end_locally(&self) {
+            // A closed gate has nothing left to end.
+            let _ = GateRef::new(&self.0).clear();
+        }
+    }
+
+    impl SessionInner {
+        /// Whether the renewal before the running one was interrupted.
+        pub(crate) fn is_interrupted(&self) -> bool {
+            self.share_state.as_ref().is_some_and(|state| state.known().interrupted)
+        }
+
+        fn use_limit(&self) -> Option<u64> {
+            self.context.backend()?.budget().uses
+        }
+
+        fn adopt(
             &self,
             candidate: &IdentityInner,
             snapshot: &SessionSnapshot,
@@ -317,50 +504,6 @@ mod adoption {
             };
             self.keep_data(data);
             Ok(Arc::new(IdentityInner::new(life, jar, worn)))
-        }
-
-        /// Makes a snapshot's identity current in the place of the one of this generation. `None`: another one is current.
-        pub(crate) fn install(
-            self: &Arc<Self>,
-            current: Generation,
-            snapshot: &SessionSnapshot,
-        ) -> Result<Option<Arc<IdentityInner>>, RestoreError> {
-            let Some(before) = self.gate.current() else { return Ok(None) };
-            let made = self.adopt(&before, snapshot)?;
-            let is_limited = self.context.backend().is_some_and(|backend| backend.budget().uses.is_some());
-            let mut installed = None;
-            GateRef::new(self).replace_if(current, |generation| {
-                let life = VersionState::new(generation, made.life.created_at, self.gate.random());
-                if is_limited {
-                    // Nobody is to use it before uses were taken.
-                    life.allowance.begin();
-                }
-                let jar = std::mem::take(&mut *made.jar.lock());
-                let kept = Arc::new(IdentityInner::new(life, jar, made.worn.clone()));
-                installed = Some(kept.clone());
-                kept
-            });
-            Ok(installed)
-        }
-
-        /// The same identity as another generation, allowed so many uses more.
-        pub(crate) fn continue_version(
-            &self,
-            spent: &IdentityInner,
-            generation: Generation,
-            uses: u64,
-        ) -> Arc<IdentityInner> {
-            let life = VersionState::new(generation, spent.life.created_at, self.gate.random());
-            life.allowance.begin();
-            life.allowance.allow(uses);
-            let jar = spent.jar.lock().clone();
-            Arc::new(IdentityInner::new(life, jar, spent.worn.clone()))
-        }
-
-        /// Ends the current identity here, and says so to nobody.
-        pub(crate) fn end_here(self: &Arc<Self>) {
-            // A closed gate has nothing left to end.
-            let _ = GateRef::new(self).clear();
         }
     }
 }

@@ -33,29 +33,64 @@ use crate::{
 
 type Renewed = Result<Option<Arc<IdentityInner>>, Failure<RenewalError>>;
 
-/// How long one who waits for another's renewal waits before it looks by itself; it doubles each time.
+/// How often the record is read during another process's renewal; the interval doubles each time.
 const MIN_POLL: Duration = Duration::from_millis(50);
 const MAX_POLL: Duration = Duration::from_secs(1);
 
-fn store_failed(error: StoreError) -> Failure<RenewalError> {
-    failure(error.into())
-}
-
-/// How often a commit is tried whose answer does not come.
+/// How often a commit without a response is sent.
 const COMMIT_TRIES: u32 = 3;
 
+/// What is known of the session that a commit writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// It follows the version that the commit expects.
+    UpToDate,
+    /// It may follow an older version, and what it holds may have been used up since.
+    MayBeStale,
+}
+
+/// What a commit depends on.
+pub(super) struct CommitInput<'a> {
+    /// The epoch of the session's changes before `base` was loaded.
+    pub(super) epoch: WriteEpoch,
+    /// The identity to write.
+    pub(super) identity: &'a Arc<IdentityInner>,
+    pub(super) key: &'a str,
+    /// The record that the commit replaces.
+    pub(super) base: &'a Record,
+    /// The lease that the identity was renewed under.
+    pub(super) lease: Option<&'a Lease>,
+    pub(super) freshness: Freshness,
+}
+
+/// What an attempt adopts a record with.
+struct Adoption<'a> {
+    session: &'a Session,
+    epoch: WriteEpoch,
+    candidate: &'a Arc<IdentityInner>,
+    key: &'a str,
+    /// Only a version after this one is of use.
+    ended_up_to: u64,
+}
+
+impl Adoption<'_> {
+    fn accepts(&self, record: &Record) -> bool {
+        !record.version.ended && record.version.number > self.ended_up_to
+    }
+}
+
 impl Fleet {
-    /// Renews, and takes uses for what came of it where they are limited.
+    /// Adopts or renews, and takes uses for the result if they are limited.
     pub(super) async fn attempt(
         self: &Arc<Self>,
         session: &Session,
-        lane: Option<Arc<dyn RenewalBackend>>,
-        drive: AttemptContext<SessionInner>,
+        backend: Option<Arc<dyn RenewalBackend>>,
+        context: AttemptContext<SessionInner>,
     ) -> Renewed {
-        let candidate = drive.candidate.clone();
-        let value = self.adopt_or_renew(session, lane, drive).await?;
-        if let Some(kept) = value.as_ref().or(candidate.as_ref()) {
-            self.take_allowance(session, kept).await;
+        let candidate = context.candidate.clone();
+        let value = self.adopt_or_renew(session, backend, context).await?;
+        if let Some(identity) = value.as_ref().or(candidate.as_ref()) {
+            self.take_allowance(session, identity).await;
         }
         Ok(value)
     }
@@ -63,157 +98,165 @@ impl Fleet {
     async fn adopt_or_renew(
         self: &Arc<Self>,
         session: &Session,
-        lane: Option<Arc<dyn RenewalBackend>>,
-        drive: AttemptContext<SessionInner>,
+        backend: Option<Arc<dyn RenewalBackend>>,
+        context: AttemptContext<SessionInner>,
     ) -> Renewed {
-        let share_state = session.0.share_state();
-        let _guard = share_state.sync_lock.lock().await;
+        let state = session.share_state();
+        let _guard = state.lock().await;
         let key = session.id().to_string();
-        let is_overlap = session.gate().published().is_some();
-        // The version that has to be surpassed for a record to be of use.
+        let is_overlap = session.published().is_some();
         let (ended_up_to, spent) = {
-            let mut known = share_state.known.lock();
+            let mut known = state.known();
             let spent = known.limited.take();
             if !known.reload {
-                known.ended_up_to = known.ended_up_to.max(known.version);
+                known.ended_up_to = known.outdated_up_to();
             }
             (known.ended_up_to, spent)
         };
         if let Err(error) = self.flush_pending(session).await {
-            return self.without_store(session, lane, drive, error).await;
+            return self.without_store(session, backend, context, error).await;
         }
-        let epoch = share_state.epoch();
-        // What was asked for by a request of the caller's own is sent, whatever others have.
-        let (is_own, reason, generation) = (drive.is_explicit, drive.reason, drive.generation);
-        let candidate = drive.candidate.clone().expect("a session's attempt has a candidate");
+        let epoch = state.epoch();
+        // A renewal by an explicit request is sent, whatever other processes have.
+        let (is_explicit, reason, generation) = (context.is_explicit, context.reason, context.generation);
+        let candidate = context.candidate.clone().expect("a session's attempt has a candidate");
+        let adoption = Adoption { session, epoch, candidate: &candidate, key: &key, ended_up_to };
         let is_adoptable = |record: &Record| {
-            !is_own
-                && !record.version.ended
-                && record.version.number > share_state.known.lock().ended_up_to.max(ended_up_to)
+            // The session may have been cleared since this attempt began.
+            let ended_up_to = state.known().ended_up_to;
+            !is_explicit && adoption.accepts(record) && record.version.number > ended_up_to
         };
-        // Where changes are told, looking is only there for one that was not.
+        // While the store pushes changes, polling only covers a lost message.
         let mut pause = if self.is_watching.load(Ordering::Relaxed) { MAX_POLL } else { MIN_POLL };
         let (lease, found) = loop {
-            let heard = share_state.remote_change.notified();
+            let change = state.remote_change();
             let found = match self.load(&key).await {
                 Ok(found) => found,
-                Err(error) => return self.without_store(session, lane, drive, error).await,
+                Err(error) => return self.without_store(session, backend, context, error).await,
             };
             if is_adoptable(&found) {
-                return self
-                    .adopted(session, epoch, &candidate, &key, &found)
-                    .map(Some)
-                    .map_err(store_failed);
+                return self.adopt(&adoption, &found);
             }
             if let Some(spent) =
                 spent.as_ref().filter(|_| !is_overlap && reason == RenewalReason::LimitReached)
-                && let Some(kept) = self.continue_version(session, generation, &key, &found, spent).await
+                && let Some(identity) = self.continue_version(session, generation, &key, &found, spent).await
             {
-                return Ok(Some(kept));
+                return Ok(Some(identity));
             }
             match self.lease(&key).await {
+                // Another process may have committed between the first load and the lease.
                 Ok(Ok(lease)) => match self.load(&key).await {
                     Ok(found) => break (lease, found),
-                    Err(error) => return self.without_store(session, lane, drive, error).await,
+                    Err(error) => return self.without_store(session, backend, context, error).await,
                 },
                 Ok(Err(left)) => {
-                    let look = self.jittered(pause).min(left);
+                    let interval = self.jittered(pause).min(left);
                     pause = (pause * 2).min(MAX_POLL);
-                    let _ = timeout(look, heard).await;
+                    let _ = timeout(interval, change).await;
                 }
-                Err(error) => return self.without_store(session, lane, drive, error).await,
+                Err(error) => return self.without_store(session, backend, context, error).await,
             }
         };
         if is_adoptable(&found) {
-            return self.adopted(session, epoch, &candidate, &key, &found).map(Some).map_err(store_failed);
+            return self.adopt(&adoption, &found);
         }
-        let is_first = reason == RenewalReason::Initial && !session.0.context.login_first;
-        let value = if is_first && !is_own {
-            // Nobody has anything yet: what this process begins with is everybody's.
+        let is_first = reason == RenewalReason::Initial && !session.logs_in_first();
+        let value = if is_first && !is_explicit {
+            // The store has no session: the initial identity becomes the first version.
             None
         } else {
-            match self.renew_under(session, lane, drive, &lease, &found, is_adoptable).await {
+            match self.renew_under(session, backend, context, &lease, &found, is_adoptable).await {
                 Ok(value) => value,
                 Err(failed) => {
-                    // Somebody may have done it meanwhile, with a lease that this process has lost.
+                    // If the lease was lost, its next holder may have committed.
                     return match self.load(&key).await {
-                        Ok(found) if is_adoptable_after(&found, ended_up_to) => self
-                            .adopted(session, epoch, &candidate, &key, &found)
-                            .map(Some)
-                            .map_err(store_failed),
+                        Ok(found) if adoption.accepts(&found) => self.adopt(&adoption, &found),
                         _ => Err(failed),
                     };
                 }
             }
         };
-        let adopt_or_renew = value.clone().unwrap_or_else(|| candidate.clone());
-        let (mut base, mut under) = (found, Some(&lease));
+        let renewed = value.as_ref().unwrap_or(&candidate);
+        let (mut base, mut lease) = (found, Some(&lease));
         loop {
-            return match self.commit(session, epoch, &adopt_or_renew, &key, &base, under, false).await {
+            let input = CommitInput {
+                epoch,
+                identity: renewed,
+                key: &key,
+                base: &base,
+                lease,
+                freshness: Freshness::UpToDate,
+            };
+            return match self.commit(session, input).await {
                 Ok(None) => Ok(value),
-                Ok(Some(winner)) if is_adoptable_after(&winner, ended_up_to) => {
-                    self.adopted(session, epoch, &candidate, &key, &winner).map(Some).map_err(store_failed)
-                }
-                // Nobody was faster: the store has forgotten what it had, and all its leases.
+                Ok(Some(winner)) if adoption.accepts(&winner) => self.adopt(&adoption, &winner),
+                // No process was faster: the store has lost the record, and the lease with it.
                 Ok(Some(older)) if older.version.number < base.version.number => {
-                    (base, under) = (older, None);
+                    (base, lease) = (older, None);
                     continue;
                 }
-                Ok(Some(winner)) if winner.version.ended => Err(failure(
-                    "the session was cleared by another process while this one renewed it".into(),
-                )),
+                Ok(Some(winner)) if winner.version.ended => {
+                    Err(failure("the session was cleared by another process during its renewal".into()))
+                }
                 Ok(Some(_)) => Err(lease_lost()),
                 Err(error) => {
-                    // What the site has given out is not thrown away because the store is silent.
-                    tracing::warn!(session = %session.id(), %error, "a renewed session is yet to be shared");
-                    session.0.share_state().enqueue(PendingWrite::Renewed);
+                    // The login is still valid, so it is used here and committed later.
+                    tracing::warn!(session = %session.id(), %error, "a renewed session could not be shared yet");
+                    state.enqueue(PendingWrite::Renewed);
                     Ok(value)
                 }
             };
         }
     }
 
-    /// Takes over what the program keeps with the session, from a version that is renewed here without having been adopted.
-    /// `false`: there is one, and it cannot be read.
-    pub(super) fn take_data(&self, session: &Session, key: &str, found: &Record) -> bool {
-        if found.payload.is_empty() || found.version.number <= session.0.share_state().known.lock().newest() {
+    /// Adopts the data of a version that is renewed here without having been adopted.
+    ///
+    /// `false` if the record has data that cannot be read.
+    pub(super) fn adopt_data(&self, session: &Session, key: &str, found: &Record) -> bool {
+        let state = session.share_state();
+        if found.payload.is_empty() || found.version.number <= state.known().newest() {
             return true;
         }
         match self.open(key, found) {
-            Ok(content) => {
-                session.0.take_data(content.session);
-                let mut known = session.0.share_state().known.lock();
-                known.data = found.version.number;
+            Ok(payload) => {
+                session.adopt_data(payload.session);
+                let mut known = state.known();
+                known.data_version = found.version.number;
                 known.in_progress = false;
             }
             Err(error) => {
-                tracing::warn!(session = %session.id(), %error, "the data of a shared session was not taken over");
+                tracing::warn!(session = %session.id(), %error, "the data of a shared session could not be read");
                 return false;
             }
         }
         true
     }
 
-    /// Takes the lease, or tells for how long another process holds it.
+    /// Takes the lease, or returns how long another process holds it.
     ///
-    /// A lease whose answer nobody waits for any more is given back when it comes: nobody else would get one before its end.
+    /// A lease that is granted after the caller stopped waiting is released when the response comes:
+    /// it would keep every process from renewing until it expires.
     pub(super) async fn lease(self: &Arc<Self>, key: &str) -> Result<Result<Lease, Duration>, StoreError> {
-        let (fleet, key, epoch) = (self.clone(), key.to_owned(), Instant::now());
-        let (sender, answer) = oneshot::channel();
+        let (fleet, key, requested_at) = (self.clone(), key.to_owned(), Instant::now());
+        let (sender, response) = oneshot::channel();
         tokio::spawn(async move {
-            let answer = fleet.config.store.lease(&key, fleet.owner, fleet.config.lease_ttl).await;
-            let _ = sender.send(answer.map(|leased| match leased {
-                LeaseOutcome::Granted(fence) => {
-                    Ok(Lease { fleet, key, fence, epoch, is_over: AtomicBool::new(false) })
+            let outcome = fleet.config.store.lease(&key, fleet.owner, fleet.config.lease_ttl).await;
+            let _ = sender.send(outcome.map(|outcome| match outcome {
+                LeaseOutcome::Granted(token) => {
+                    Ok(Lease { fleet, key, token, requested_at, is_over: AtomicBool::new(false) })
                 }
                 LeaseOutcome::Held(left) => Err(left),
             }));
         });
-        let lease_lost = StoreError::new(StoreErrorKind::Unreachable);
-        self.ask(async { answer.await.unwrap_or(Err(lease_lost)) }).await
+        let lost = StoreError::new(StoreErrorKind::Unreachable);
+        self.ask(async { response.await.unwrap_or(Err(lost)) }).await
     }
 
-    /// Waits until whoever held a lease that the store has forgotten must have noticed. An error: it has renewed in time.
+    /// Waits until the holder of a lease that the store has lost must have noticed.
+    ///
+    /// # Errors
+    ///
+    /// If that holder has committed in the meantime.
     async fn wait_for_lost_lease(
         &self,
         session: &Session,
@@ -222,47 +265,49 @@ impl Fleet {
     ) -> Result<(), Failure<RenewalError>> {
         let over = Instant::now() + self.config.lease_ttl;
         loop {
-            let heard = session.0.share_state().remote_change.notified();
+            let change = session.share_state().remote_change();
             if is_adoptable(&self.load(&lease.key).await.map_err(store_failed)?) {
                 return Err(lease_lost());
             }
             if Instant::now() >= over {
                 return Ok(());
             }
-            let _ = timeout_at(over.min(Instant::now() + MAX_POLL), heard).await;
+            let _ = timeout_at(over.min(Instant::now() + MAX_POLL), change).await;
         }
     }
 
-    /// Renews while the lease is held, and no longer.
+    /// Renews while the lease is held. The renewal is dropped when the lease may have expired.
     async fn renew_under(
         &self,
         session: &Session,
-        lane: Option<Arc<dyn RenewalBackend>>,
-        drive: AttemptContext<SessionInner>,
+        backend: Option<Arc<dyn RenewalBackend>>,
+        context: AttemptContext<SessionInner>,
         lease: &Lease,
         found: &Record,
         is_adoptable: impl Fn(&Record) -> bool,
     ) -> Renewed {
-        let Some(lane) = lane else {
+        let Some(backend) = backend else {
             return Err(no_service());
         };
+        let state = session.share_state();
         let is_forgotten = {
-            let is_current = self.take_data(session, &lease.key, found);
-            let mut known = session.0.share_state().known.lock();
+            let is_readable = self.adopt_data(session, &lease.key, found);
+            let mut known = state.known();
             let is_forgotten = found.version.number < known.newest();
-            // With its record, a store has forgotten who began to renew it.
-            known.interrupted = found.interrupted || is_forgotten || !is_current || known.in_progress;
+            // A store that has lost the record has lost its mark of a started renewal as well.
+            known.interrupted = found.interrupted || is_forgotten || !is_readable || known.in_progress;
             is_forgotten
         };
         let renew = async {
             if is_forgotten {
                 self.wait_for_lost_lease(session, lease, is_adoptable).await?;
             }
-            // Before anything is sent: what the record holds may be used up from here on.
-            match self.ask(self.config.store.mark_in_progress(&lease.key, self.owner, lease.fence)).await {
+            // Marked before anything is sent: from then on the record's data may be used up.
+            let marked = self.config.store.mark_in_progress(&lease.key, self.owner, lease.token);
+            match self.ask(marked).await {
                 Ok(true) => {
-                    session.0.share_state().known.lock().in_progress = true;
-                    lane.renew(session.clone(), drive).await
+                    state.known().in_progress = true;
+                    backend.renew(session.clone(), context).await
                 }
                 Ok(false) => Err(lease_lost()),
                 Err(error) => Err(store_failed(error)),
@@ -270,131 +315,133 @@ impl Fleet {
         };
         tokio::select! {
             biased;
-            () = lease.held() => Err(lease_lost()),
-            adopt_or_renew = renew => adopt_or_renew,
+            () = lease.expired() => Err(lease_lost()),
+            renewed = renew => renewed,
         }
     }
 
-    /// What becomes of an attempt that cannot ask the store.
+    /// Ends an attempt that cannot reach the store: fails, or renews locally.
     async fn without_store(
         &self,
         session: &Session,
-        lane: Option<Arc<dyn RenewalBackend>>,
-        drive: AttemptContext<SessionInner>,
+        backend: Option<Arc<dyn RenewalBackend>>,
+        context: AttemptContext<SessionInner>,
         error: StoreError,
     ) -> Renewed {
         if self.config.on_unreachable == OnUnreachable::Fail {
             return Err(store_failed(error));
         }
-        tracing::warn!(session = %session.id(), %error, "renewed without the store of shared sessions");
-        let is_first = drive.reason == RenewalReason::Initial && !session.0.context.login_first;
-        let value = match lane {
-            _ if is_first && !drive.is_explicit => None,
+        tracing::warn!(session = %session.id(), %error, "the store is unreachable; renewing locally");
+        let state = session.share_state();
+        let is_first = context.reason == RenewalReason::Initial && !session.logs_in_first();
+        let value = match backend {
+            _ if is_first && !context.is_explicit => None,
             None => return Err(no_service()),
-            Some(lane) => {
-                // Others may be at it, too, with what this process has from the store.
+            Some(backend) => {
                 {
-                    let mut known = session.0.share_state().known.lock();
+                    // Other processes may renew from the same record.
+                    let mut known = state.known();
                     known.interrupted = true;
                     known.in_progress = true;
                 }
-                let value = lane.renew(session.clone(), drive).await?;
-                session.0.share_state().known.lock().in_progress = false;
+                let value = backend.renew(session.clone(), context).await?;
+                state.known().in_progress = false;
                 value
             }
         };
-        session.0.share_state().enqueue(PendingWrite::Renewed);
+        state.enqueue(PendingWrite::Renewed);
         Ok(value)
     }
 
-    /// The identity that a record holds, in the place of `candidate`.
-    fn adopted(
-        &self,
-        session: &Session,
-        epoch: WriteEpoch,
-        candidate: &Arc<IdentityInner>,
-        key: &str,
-        found: &Record,
-    ) -> Result<Arc<IdentityInner>, StoreError> {
-        let snapshot = self.open(key, found)?.session;
-        let kept =
-            session.0.adopt(candidate, &snapshot).map_err(|error| super::error::profile(error, key))?;
-        self.record_current(session, epoch, found.version, &kept, snapshot.cookies, None);
+    /// Returns the identity of a record, under the generation of the candidate.
+    fn adopt(&self, adoption: &Adoption<'_>, found: &Record) -> Renewed {
+        let Adoption { session, epoch, candidate, key, .. } = *adoption;
+        let adopt = || {
+            let snapshot = self.open(key, found)?.session;
+            let identity =
+                session.adopt(candidate, &snapshot).map_err(|error| super::error::profile(error, key))?;
+            Ok((identity, snapshot.cookies))
+        };
+        let (identity, cookies) = adopt().map_err(store_failed)?;
+        self.record_current(session, epoch, found.version, &identity, cookies, Origin::Adopted);
         count(&self.counters.versions_adopted);
-        tracing::debug!(session = %session.id(), version = found.version.number, "adopted from the store of shared sessions");
-        Ok(kept)
+        tracing::debug!(session = %session.id(), version = found.version.number, "adopted a shared session");
+        Ok(Some(identity))
     }
 
-    /// From now on `kept` is what this version is here, and came with these cookies. One of its own was `sent` to the store. What
-    /// was asked for later than `epoch` is still to be told.
+    /// Records that `identity`, with these cookies, is what this process has of `version`.
+    ///
+    /// A change after `epoch` stays pending.
     pub(super) fn record_current(
         &self,
         session: &Session,
         epoch: WriteEpoch,
         version: RecordVersion,
-        kept: &Arc<IdentityInner>,
+        identity: &Arc<IdentityInner>,
         cookies: Vec<StoredCookie>,
-        sent: Option<SystemTime>,
+        origin: Origin,
     ) {
         {
-            let mut known = session.0.share_state().known.lock();
-            if known.epoch.names != epoch.names {
-                // It has another name, under which the store is told anew.
+            let mut known = session.share_state().known();
+            if !known.epoch.has_name_of(epoch) {
+                // The session was renamed: its record has another key, and is written as a new one.
                 return;
             }
-            known.taken = 0;
+            known.uses_taken = 0;
             known.version = version.number;
             known.revision = version.revision;
             known.cookies = match self.config.cookie_sync {
                 CookieSync::Merged => cookies,
                 CookieSync::Local => Vec::new(),
             };
-            known.generation = kept.life.generation;
+            known.generation = identity.life.generation;
             known.mark_flushed(epoch);
             known.reload = false;
             known.in_progress = false;
             known.limited = None;
         }
-        let (is_own, at) = (sent.is_some(), sent.unwrap_or_else(SystemTime::now));
-        let told = VersionEvent { session: session.id().clone(), number: version.number, is_own, at };
-        // Nobody need be listening.
-        let _ = self.versions.send(told);
+        let (is_own, at) = match origin {
+            Origin::Committed(sent) => (true, sent),
+            Origin::Adopted => (false, SystemTime::now()),
+        };
+        let event = VersionEvent { session: session.id().clone(), number: version.number, is_own, at };
+        // There may be no subscriber.
+        let _ = self.versions.send(event);
     }
 
-    /// Puts an identity into the store, in the place of what was found there. `Some`: another process was faster.
-    #[expect(clippy::too_many_arguments, reason = "each is one thing that the commit depends on")]
+    /// Commits an identity in place of a record. Returns the winner if another process was faster.
     pub(super) async fn commit(
         &self,
         session: &Session,
-        epoch: WriteEpoch,
-        kept: &Arc<IdentityInner>,
-        key: &str,
-        found: &Record,
-        lease: Option<&Lease>,
-        is_stale: bool,
+        input: CommitInput<'_>,
     ) -> Result<Option<Record>, StoreError> {
-        let known = session.0.share_state().known.lock().newest();
-        let expected = found.version.number;
-        let version = self.next_version(expected, known);
+        let CommitInput { epoch, identity, key, base, lease, freshness } = input;
+        let state = session.share_state();
+        let newest = state.known().newest();
+        let expected = base.version.number;
+        let version = self.next_version(expected, newest);
         let options = SnapshotOptions::new().profiles(self.config.profiles);
-        let snapshot = session.snapshot_of(Some(kept), kept.life.generation, true, &options);
+        let snapshot = session.snapshot_of(Some(identity), identity.life.generation, true, &options);
         let content = Payload { session: snapshot, changes: Vec::new() };
         let payload = payload::write(self.config.encryption_key.as_ref(), key, version, &content);
-        let fence = lease.map(|lease| lease.fence);
-        let owner = self.owner;
-        let commit = Commit { expected, version, fence, owner, ended: false, interrupted: is_stale, payload };
+        let commit = Commit {
+            token: lease.map(|lease| lease.token),
+            interrupted: freshness == Freshness::MayBeStale,
+            ..Commit::new(self.owner, expected, version, payload)
+        };
         let sent = SystemTime::now();
-        let committed = self.commit_with_retry(key, commit).await.inspect_err(|_| {
-            // It may have been written: what is here is in others' hands, too.
-            session.0.share_state().known.lock().data = version;
+        let outcome = self.commit_with_retry(key, commit).await.inspect_err(|_| {
+            // It may have been written: other processes may use this data as well.
+            state.known().data_version = version;
         })?;
-        Ok(match committed {
+        Ok(match outcome {
             CommitOutcome::Written(version) => {
                 count(&self.counters.commits);
                 if let Some(lease) = lease {
                     lease.is_over.store(true, Ordering::Relaxed);
                 }
-                self.record_current(session, epoch, version, kept, content.session.cookies, Some(sent));
+                let cookies = content.session.cookies;
+                self.record_current(session, epoch, version, identity, cookies, Origin::Committed(sent));
                 None
             }
             CommitOutcome::Conflict(winner) => {
@@ -404,7 +451,7 @@ impl Fleet {
         })
     }
 
-    /// Tries a commit whose answer does not come again; it may have been written all the same.
+    /// Commits, and repeats a commit without a response, which may have been written nevertheless.
     pub(super) async fn commit_with_retry(
         &self,
         key: &str,
@@ -415,14 +462,14 @@ impl Fleet {
             tries += 1;
             match self.ask(self.config.store.commit(key, commit.clone())).await {
                 Ok(CommitOutcome::Conflict(found))
-                    // Not one that was given up before, and was written all the same.
+                    // The payload rules out an earlier commit that was abandoned, and written later.
                     if found.writer == Some(self.owner)
                         && (found.version.number, found.version.ended) == (commit.version, commit.ended)
                         && found.payload == commit.payload =>
                 {
                     return Ok(CommitOutcome::Written(found.version));
                 }
-                Ok(committed) => return Ok(committed),
+                Ok(outcome) => return Ok(outcome),
                 Err(error) if tries == COMMIT_TRIES => return Err(error),
                 Err(_) => sleep(self.jittered(MIN_POLL * tries)).await,
             }
@@ -430,8 +477,17 @@ impl Fleet {
     }
 }
 
-fn is_adoptable_after(record: &Record, ended_up_to: u64) -> bool {
-    !record.version.ended && record.version.number > ended_up_to
+/// Where the current version comes from.
+#[derive(Clone, Copy)]
+pub(super) enum Origin {
+    /// This process committed it; the commit was sent at this time.
+    Committed(SystemTime),
+    /// Another process committed it.
+    Adopted,
+}
+
+fn store_failed(error: StoreError) -> Failure<RenewalError> {
+    failure(error.into())
 }
 
 fn no_service() -> Failure<RenewalError> {
@@ -439,46 +495,47 @@ fn no_service() -> Failure<RenewalError> {
 }
 
 fn lease_lost() -> Failure<RenewalError> {
-    failure("the lease to renew this session for the fleet was lost".into())
+    failure("the lease for renewing the shared session was lost".into())
 }
 
-/// A lease that is given back when it is dropped.
+/// A lease that is released when it is dropped.
 pub(super) struct Lease {
     fleet: Arc<Fleet>,
     key: String,
-    fence: FencingToken,
-    /// It holds for its time from then on at least.
-    epoch: Instant,
-    /// The store has ended it with a commit.
+    token: FencingToken,
+    /// The lease lasts at least its TTL from this time.
+    requested_at: Instant,
+    /// The store has ended it with a commit, or another task holds it.
     is_over: AtomicBool,
 }
 
 impl Lease {
-    /// Whoever has the lease now gives it back, and extends it until then.
-    pub(super) fn keep(self) -> (FencingToken, Instant) {
+    /// Passes the lease to the caller, who extends and releases it.
+    pub(super) fn into_parts(self) -> (FencingToken, Instant) {
         self.is_over.store(true, Ordering::Relaxed);
-        (self.fence, self.epoch)
+        (self.token, self.requested_at)
     }
 
-    /// Extends the lease as long as it is polled; ready when it may no longer hold.
-    async fn held(&self) {
+    /// Extends the lease while it is polled. Resolves when the lease may have expired.
+    async fn expired(&self) {
         let Fleet { config, owner, .. } = &*self.fleet;
         let ttl = config.lease_ttl;
         let safe_ttl = safe_ttl(ttl);
-        let mut until = self.epoch + safe_ttl;
+        let mut until = self.requested_at + safe_ttl;
         loop {
             let extend = async {
                 sleep(ttl / 3).await;
-                let epoch = Instant::now();
-                (epoch, self.fleet.ask(config.store.extend(&self.key, *owner, self.fence, ttl)).await)
+                let requested_at = Instant::now();
+                let extended = config.store.extend(&self.key, *owner, self.token, ttl);
+                (requested_at, self.fleet.ask(extended).await)
             };
             tokio::select! {
                 biased;
                 () = sleep_until(until) => return,
-                (epoch, extended) = extend => match extended {
-                    Ok(true) => until = epoch + safe_ttl,
+                (requested_at, extended) = extend => match extended {
+                    Ok(true) => until = requested_at + safe_ttl,
                     Ok(false) => return,
-                    // It holds for the rest of its time; the next try may be answered.
+                    // The lease lasts for the rest of its TTL; the next try may get a response.
                     Err(_) => {}
                 },
             }
@@ -491,11 +548,11 @@ impl Drop for Lease {
         if *self.is_over.get_mut() {
             return;
         }
-        // Where there is no runtime any more it runs out by itself.
+        // Outside a runtime the lease expires by itself.
         let Ok(runtime) = Handle::try_current() else { return };
-        let (fleet, key, fence) = (self.fleet.clone(), std::mem::take(&mut self.key), self.fence);
+        let (fleet, key, token) = (self.fleet.clone(), std::mem::take(&mut self.key), self.token);
         runtime.spawn(async move {
-            let _ = fleet.ask(fleet.config.store.release(&key, fleet.owner, fence)).await;
+            let _ = fleet.ask(fleet.config.store.release(&key, fleet.owner, token)).await;
         });
     }
 }

@@ -1,13 +1,27 @@
-//! How sessions are shared.
+//! The configuration of shared sessions.
 
 use std::{sync::Arc, time::Duration};
 
 use super::{EncryptionKey, SharedStore};
 use crate::{gate::ConfigError, session::snapshot::ProfileDetail};
 
-/// How sessions are shared: through which store, and what happens when it is away.
+/// The configuration of shared sessions: the store, and what happens when it is unreachable.
 ///
-/// A store can be given in its place, with these defaults. Lease, poll and deadline may be ten years at most.
+/// A store can be passed in its place to use the defaults. Durations may be at most ten years.
+///
+/// # Examples
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_client_sessions::{
+///     Sessions,
+///     shared::{MemoryStore, SharingConfig},
+/// };
+///
+/// let sharing = SharingConfig::new(MemoryStore::new()).poll_interval(Duration::from_secs(1));
+/// let sessions = Sessions::builder().shared(sharing).build()?;
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "settings do nothing until sessions are built with them"]
 pub struct SharingConfig {
@@ -24,34 +38,38 @@ pub struct SharingConfig {
     pub(super) sync_debounce: Duration,
 }
 
-/// What becomes of cookies that answers, or a program by hand, change while a version lasts.
+/// What happens to cookies that change within a version.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CookieSync {
-    /// They are brought together, cookie by cookie, in batches: see [`SharingConfig::sync_debounce`]. Of two changes of one cookie the
-    /// later one wins: a batch is as late as its last change, by the clock of its writer. The default.
+    /// Processes merge their changes cookie by cookie, in batches: see
+    /// [`SharingConfig::sync_debounce`]. The default.
+    ///
+    /// The later of two changes of one cookie wins. All changes of a batch have the time of its last
+    /// change, by the clock of the writer.
     #[default]
     Merged,
-    /// They stay with the process that they came to. What others adopt is what the renewal left.
+    /// Changes stay in the process that made them. Other processes adopt the cookies of the renewal.
     Local,
 }
 
-/// What happens to renewals while the store cannot be asked.
+/// What happens to renewals while the store is unreachable.
 ///
-/// What is current serves on under either policy, unless [`SharingConfig::stale_after`] says otherwise: no request asks the store.
+/// Current identities stay in use under both policies, except with [`SharingConfig::stale_after`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnUnreachable {
-    /// Renewals fail, and are tried again as the gate does with any that fails. No login is made twice. The default.
+    /// Renewals fail, and the gate retries them like any failed renewal. There is never more than
+    /// one login at a time. The default.
     #[default]
     Fail,
-    /// Each process renews for itself, and shares what it has when the store is back: the first one's session is adopted by the
-    /// others. More logins than one may be made at a time.
+    /// Each process renews by itself, and shares the result when the store is back. The first result
+    /// is adopted by the others. Several logins may run concurrently.
     RenewLocally,
 }
 
 impl SharingConfig {
-    /// Shares through `store`.
+    /// Creates the default configuration for `store`.
     pub fn new(store: impl SharedStore) -> Self {
         Self {
             store: Arc::new(store),
@@ -68,82 +86,90 @@ impl SharingConfig {
         }
     }
 
-    /// Sets for how long a process that says nothing more keeps others from renewing. Default: 10 seconds.
+    /// Sets how long a process that has stopped can keep others from renewing. Default: 10 seconds.
     ///
-    /// Its holder extends it three times as often. If it cannot, it gives its renewal up before the lease ends.
+    /// The holder extends its lease after a third of this time. If it cannot, it abandons its renewal
+    /// before the lease expires.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
         self
     }
 
-    /// Sets how often all sessions are compared with the store, whether or not it tells of changes. Default: every 5 seconds.
+    /// Sets how often all sessions are compared with the store. Default: 5 seconds.
     ///
-    /// A process is never further behind than this and the [store's deadline](Self::deadline), as long as the store answers.
+    /// Polling runs whether or not the store pushes changes. While the store responds, a process is
+    /// behind by at most this interval and the [store timeout](Self::store_timeout).
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval;
         self
     }
 
-    /// Sets how long the store may take for one answer. Default: 2 seconds.
+    /// Sets the timeout of each request to the store. Default: 2 seconds.
     pub fn store_timeout(mut self, timeout: Duration) -> Self {
         self.store_timeout = timeout;
         self
     }
 
-    /// Sets what happens to renewals while the store cannot be asked. Default: [`OnUnreachable::Fail`].
+    /// Sets what happens to renewals while the store is unreachable. Default: [`OnUnreachable::Fail`].
     pub fn on_unreachable(mut self, policy: OnUnreachable) -> Self {
         self.on_unreachable = policy;
         self
     }
 
-    /// Sends nothing under what may be out of date: if the store was not heard of for so long, requests wait for it. Default:
-    /// what is current serves on.
+    /// Ends all identities when the store has been unreachable for this long. Default: never.
     ///
-    /// Holds for [`OnUnreachable::Fail`] alone.
+    /// Nothing is then sent under an identity that may be out of date; requests wait for the store.
+    /// Ignored with [`OnUnreachable::RenewLocally`].
     pub fn stale_after(mut self, silence: Duration) -> Self {
         self.stale_after = Some(silence);
         self
     }
 
-    /// Sets how many uses of a fleet's [`max_uses`](crate::RenewalLayer::max_uses) a process takes at a time. Default: 64.
+    /// Sets how many uses a process takes at a time. Default: 64.
     ///
-    /// What a process has taken and not used when it ends is lost to the others.
+    /// Applies where [`max_uses`](crate::RenewalLayer::max_uses) limits the uses of all processes
+    /// together. Uses that a process has taken and not used when it ends are lost.
     pub fn use_batch_size(mut self, uses: u64) -> Self {
         self.use_batch_size = uses;
         self
     }
 
-    /// Seals what is put into the store. Default: it is readable there.
+    /// Encrypts the payloads in the store. Default: they are readable JSON.
     pub fn encrypt_with(mut self, key: EncryptionKey) -> Self {
         self.encryption_key = Some(key);
         self
     }
 
-    /// Sets how much of a profile is put into the store. Default: [`ProfileDetail::NameOnly`].
+    /// Sets how much of a profile is stored. Default: [`ProfileDetail::NameOnly`].
     pub fn profiles(mut self, profiles: ProfileDetail) -> Self {
         self.profiles = profiles;
         self
     }
 
-    /// Sets what becomes of cookies that change while a version lasts. Default: [`CookieSync::Merged`].
+    /// Sets what happens to cookies that change within a version. Default: [`CookieSync::Merged`].
     pub fn cookie_sync(mut self, sync: CookieSync) -> Self {
         self.cookie_sync = sync;
         self
     }
 
-    /// Sets how long changed cookies of a session wait for more of their kind before the others are told. Default: a second.
+    /// Sets how long changed cookies of a session are collected into a batch. Default: 1 second.
     ///
-    /// So a process writes at most once in this time for each session, however many cookies change, and the others have what it
-    /// wrote as soon as they hear of it. That a cookie lasts a minute longer is not told.
+    /// A process writes each session at most once in this time, however many cookies change. An
+    /// expiry time that moves by at most one minute is not written.
     pub fn sync_debounce(mut self, delay: Duration) -> Self {
         self.sync_debounce = delay;
         self
     }
 
-    pub(super) fn check(&self) -> Result<(), ConfigError> {
-        /// Longer than anybody waits, and short enough to be added to any moment.
-        const MOST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-        let is_good = |time: Duration| !time.is_zero() && time <= MOST;
+    /// Checks the settings.
+    ///
+    /// # Errors
+    ///
+    /// If a duration is zero or longer than ten years, or the batch size is zero.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        /// Longer than any use, and short enough to be added to every `Instant`.
+        const MAX_DURATION: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+        let is_good = |time: Duration| !time.is_zero() && time <= MAX_DURATION;
         ConfigError::unless(is_good(self.lease_ttl), "lease_ttl")?;
         ConfigError::unless(is_good(self.poll_interval), "poll_interval")?;
         ConfigError::unless(is_good(self.store_timeout), "store_timeout")?;

@@ -1,4 +1,4 @@
-//! Cookies that change while a version lasts: given to the others and taken from them, in batches.
+//! Exchanges cookies that change within a version with other processes, in batches.
 
 use std::{sync::Arc, time::Duration};
 
@@ -10,20 +10,20 @@ use super::{
     merge,
     payload::{self, Payload},
 };
-use crate::session::{Session, share::PendingWrite};
+use crate::session::Session;
 
-/// How often a batch is tried when others write at the same time; what is left goes with the next one.
+/// How often a batch is tried while other processes write. The rest goes with the next batch.
 const TRIES: usize = 4;
 
 impl Fleet {
-    /// A cookie has changed here: the others are told with whatever else changes within the delay.
+    /// Shares changed cookies after the debounce, with whatever else changes until then.
     pub(super) fn sync_cookies_later(self: &Arc<Self>, session: &Session) {
         self.sync_cookies_after(session, self.config.sync_debounce);
     }
 
-    /// The others have changed cookies.
+    /// Loads cookies that another process has changed.
     pub(super) fn apply_remote_changes(self: &Arc<Self>, session: &Session) {
-        if session.0.share_state().dirty.mark_urgent() {
+        if session.share_state().dirty().mark_urgent() {
             self.sync_cookies_after(session, Duration::ZERO);
         }
     }
@@ -32,65 +32,61 @@ impl Fleet {
         if self.config.cookie_sync == CookieSync::Local {
             return;
         }
-        // Outside a runtime, whoever compares the sessions with the store sees to it.
+        // Outside a runtime, the next comparison with the store finds the session dirty.
         let Ok(runtime) = Handle::try_current() else { return };
-        let (fleet, session) = (self.clone(), Arc::downgrade(&session.0));
+        let (fleet, session) = (self.clone(), session.downgrade());
         runtime.spawn(async move {
             sleep(delay).await;
             if let Some(session) = session.upgrade() {
-                fleet.sync_cookies_now(&Session::of(session)).await;
+                fleet.sync_cookies_now(&session).await;
             }
         });
     }
 
-    /// Gives and takes, if there is anything to.
     pub(super) async fn sync_cookies_now(&self, session: &Session) {
-        let share_state = session.0.share_state();
-        if share_state.dirty.is_set() {
-            let _guard = share_state.sync_lock.lock().await;
+        let state = session.share_state();
+        if state.dirty().is_set() {
+            let _guard = state.lock().await;
             self.sync_cookies_if_dirty(session).await;
         }
     }
 
-    /// The same. Whoever calls this is the one that is busy with the session.
+    /// Exchanges cookies if some have changed. The caller holds the lock of the share state.
     pub(super) async fn sync_cookies_if_dirty(&self, session: &Session) {
-        let share_state = session.0.share_state();
-        if self.config.cookie_sync == CookieSync::Local || !share_state.dirty.is_set() {
+        let dirty = session.share_state().dirty();
+        if self.config.cookie_sync == CookieSync::Local || !dirty.is_set() {
             return;
         }
-        // Lowered before anything is looked at, so that a change that is not seen raises it again.
-        share_state.dirty.clear();
+        // Cleared before anything is read, so that a change that is missed sets it again.
+        dirty.clear();
         if let Err(error) = self.sync_cookies(session).await {
-            share_state.dirty.mark_lazy();
-            tracing::debug!(session = %session.id(), %error, "changed cookies are yet to be shared");
+            dirty.mark_lazy();
+            tracing::debug!(session = %session.id(), %error, "changed cookies could not be shared yet");
         }
     }
 
     async fn sync_cookies(&self, session: &Session) -> Result<(), StoreError> {
-        let share_state = session.0.share_state();
+        let state = session.share_state();
         let key = session.id().to_string();
         for _ in 0..TRIES {
             let found = self.load(&key).await?;
-            let (version, generation, is_owing, mut base) = {
-                let known = share_state.known.lock();
-                (known.version, known.generation, known.pending != PendingWrite::None, known.cookies.clone())
+            let (version, generation, is_pending, mut base) = {
+                let known = state.known();
+                (known.version, known.generation, known.pending.is_some(), known.cookies.clone())
             };
-            let current = session.gate().published().filter(|kept| kept.life.generation == generation);
-            let (Some(kept), true) = (current, found.version.number == version && !found.version.ended)
-            else {
-                // Another version is on its way, here or there, and has cookies of its own.
+            let current = session.published().filter(|identity| identity.life.generation == generation);
+            let is_same_version = found.version.number == version && !found.version.ended;
+            let (Some(identity), true, false) = (current, is_same_version, is_pending) else {
+                // Another version follows, here or in the store, and has its own cookies.
                 return Ok(());
             };
-            if is_owing {
-                return Ok(());
-            }
             let Payload { session: mut snapshot, mut changes } = self.open(&key, &found)?;
-            let (now, at) = (session.0.context.timestamp(), share_state.dirty.last());
-            let mine = kept.jar.lock().by_creation(now);
-            // That a cookie's time is over needs no telling.
+            let (now, changed_at) = (session.timestamp(), state.dirty().changed_at());
+            let mine = identity.jar.lock().by_creation(now);
+            // Every process expires cookies by itself: that is no change.
             base.retain(|cookie| !cookie.is_expired(now));
             let mut stored = found.version;
-            if merge::apply(&mut snapshot.cookies, &mut changes, &base, &mine, at) {
+            if merge::apply(&mut snapshot.cookies, &mut changes, &base, &mine, changed_at) {
                 let payload = Payload { session: snapshot, changes };
                 let bytes = payload::write(self.config.encryption_key.as_ref(), &key, version, &payload);
                 match self.ask(self.config.store.update(&key, stored, self.owner, bytes)).await? {
@@ -101,22 +97,22 @@ impl Fleet {
                 snapshot = payload.session;
             }
             {
-                let mut jar = kept.jar.lock();
-                let is = jar.by_creation(now);
-                let (set, removed) = merge::diff(&mine, &is, &snapshot.cookies);
+                let mut jar = identity.jar.lock();
+                let now_in_jar = jar.by_creation(now);
+                let (set, removed) = merge::diff(&mine, &now_in_jar, &snapshot.cookies);
                 jar.retain(|cookie| !removed.iter().any(|removed| removed.eq_within(cookie, merge::DRIFT)));
                 for cookie in set {
                     jar.restore(cookie.clone(), now);
                 }
             }
-            session.0.context.changed();
-            let mut known = share_state.known.lock();
+            session.mark_changed();
+            let mut known = state.known();
             known.revision = stored.revision;
             known.cookies = snapshot.cookies;
             return Ok(());
         }
-        // Many write at once.
-        share_state.dirty.mark_lazy();
+        // Other processes were faster each time.
+        state.dirty().mark_lazy();
         Ok(())
     }
 }

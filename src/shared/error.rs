@@ -1,12 +1,12 @@
-//! What can go wrong with a store of shared sessions.
+//! Errors of a session store.
 
 use std::{error::Error, fmt, sync::Arc};
 
 use crate::{gate::BoxError, session::snapshot::RestoreError};
 
-/// Why a store could not do what it was asked for.
+/// An error of a session store.
 ///
-/// No payload and no credential is ever in it.
+/// It never contains a payload or a credential.
 #[derive(Clone, Debug)]
 pub struct StoreError {
     kind: StoreErrorKind,
@@ -14,57 +14,57 @@ pub struct StoreError {
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// What a [`StoreError`] is about.
+/// The kind of a [`StoreError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StoreErrorKind {
     /// The store cannot be reached.
     Unreachable,
-    /// The store did not answer within its deadline; what it was asked for may yet happen.
+    /// The store did not respond in time; the request may still be carried out.
     TimedOut,
-    /// The store answered that it will not: it is full, it is read-only, or it does not know the user.
+    /// The store rejected the request: it is full or read-only, or denies access.
     Rejected,
-    /// The record is not one that this crate has written, or not as it has written it.
+    /// The record is damaged, or was not written by this crate.
     Corrupt,
-    /// The record was written in a format that this version of the crate does not know.
+    /// The record has a format that this version of the crate does not support.
     UnsupportedFormat,
-    /// The record is sealed, and not by the key that was given, or is not sealed although a key was given.
+    /// The record is encrypted with another key, or only one of record and process uses encryption.
     DecryptionFailed,
     /// The record names a profile that this process does not have.
     UnknownProfile,
-    /// The address of the store is not one.
+    /// The address of the store is invalid.
     BadAddress,
 }
 
 impl StoreError {
-    /// An error of this kind.
+    /// Creates an error of this kind.
     pub fn new(kind: StoreErrorKind) -> Self {
         Self { kind, key: None, source: None }
     }
 
-    /// An error of this kind with what it came from, which must not show a payload or a credential.
+    /// Creates an error of this kind with its cause, which must not show a payload or a credential.
     pub fn caused_by(kind: StoreErrorKind, source: impl Into<BoxError>) -> Self {
         Self { kind, key: None, source: Some(source.into().into()) }
     }
 
-    /// Names the key that it is about.
+    /// Adds the key of the record.
     pub fn at_key(mut self, key: &str) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// What the error is about.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> StoreErrorKind {
         self.kind
     }
 
-    /// The key of the record that it is about, if it is about one.
+    /// Returns the key of the record, if the error is about one.
     pub fn key(&self) -> Option<&str> {
         self.key.as_deref()
     }
 }
 
-/// A record whose profile cannot be had.
+/// The error for a record whose profile cannot be restored.
 pub(super) fn profile(error: RestoreError, key: &str) -> StoreError {
     StoreError::caused_by(StoreErrorKind::UnknownProfile, error).at_key(key)
 }
@@ -72,22 +72,22 @@ pub(super) fn profile(error: RestoreError, key: &str) -> StoreError {
 impl fmt::Display for StoreError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            StoreErrorKind::Unreachable => "the store of shared sessions cannot be reached; is it running at its address?",
-            StoreErrorKind::TimedOut => "the store of shared sessions did not answer in time",
-            StoreErrorKind::Rejected => "the store of shared sessions refused",
+            StoreErrorKind::Unreachable => "the session store is unreachable",
+            StoreErrorKind::TimedOut => "the session store did not respond in time",
+            StoreErrorKind::Rejected => "the session store rejected the request",
             StoreErrorKind::Corrupt => {
-                "the record is not a shared session as this crate writes it; delete it, or give the sessions another prefix"
+                "the record is damaged or was not written by this crate; delete it, or use another key prefix"
             }
             StoreErrorKind::UnsupportedFormat => {
-                "the record was written by another version of this crate; run one version in the whole fleet, or delete it"
+                "the format of the record is not supported; use one crate version in all processes, or delete it"
             }
             StoreErrorKind::DecryptionFailed => {
-                "the record cannot be opened: give every process the same key, or delete what was written under another"
+                "the record cannot be decrypted; use the same key in all processes, or delete it"
             }
             StoreErrorKind::UnknownProfile => {
-                "the record names a profile that is not in the list; give every process the same profiles"
+                "the record names an unknown profile; use the same profiles in all processes"
             }
-            StoreErrorKind::BadAddress => "the address of the store is not one that this store understands",
+            StoreErrorKind::BadAddress => "the address of the session store is invalid",
         })?;
         match &self.key {
             Some(key) => write!(f, " (key {key:?})"),

@@ -1,4 +1,4 @@
-//! A store in a folder, for the processes of one machine.
+//! A store in a directory, for the processes of one machine.
 
 use std::{
     fmt::{self, Write as _},
@@ -18,38 +18,43 @@ use super::{
 };
 use crate::fs::{Durability, private, replace};
 
-/// A store in a folder, for the processes of one machine.
+/// A store in a directory, for the processes of one machine.
 ///
-/// Each record is a file that is replaced as a whole, so that it is never read half written, and changes are made under a lock
-/// file that is held for the change alone. It tells no changes: they are found by polling.
+/// Each record is a file that is replaced as a whole, so that a reader never sees a part of it. A
+/// lock file is held during each change. The store pushes no events: changes are found by polling.
 ///
-/// The folder must be on a disk of this machine, where locks work. Its files hold live sessions, unless they are sealed, and are
-/// for their owner alone.
+/// The directory must be on a local disk, where file locks work. The files contain live sessions,
+/// unless they are [encrypted](super::SharingConfig::encrypt_with), and only their owner may read
+/// them.
+///
+/// # Clone
+///
+/// Clones use the same directory.
 #[derive(Clone)]
 pub struct FileStore {
-    folder: PathBuf,
+    directory: PathBuf,
 }
 
-/// How long a change waits for another process to end its own.
+/// How long a change waits for the lock of another process.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl FileStore {
-    /// A store in this folder, which is created if it is not there.
+    /// Opens the store in this directory, and creates the directory if it is missing.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be created.
+    /// If the directory cannot be created.
     ///
     /// # Blocking
     ///
-    /// Touches the disk; everything else that this store does, it does on tokio's blocking threads.
-    pub fn open(folder: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let folder = folder.into();
-        fs::create_dir_all(&folder).map_err(unreachable)?;
-        Ok(Self { folder })
+    /// Accesses the disk. All other methods use the blocking threads of tokio.
+    pub fn open(directory: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let directory = directory.into();
+        fs::create_dir_all(&directory).map_err(unreachable)?;
+        Ok(Self { directory })
     }
 
-    /// Does `act` to the entry of `key` while no other process does, and writes what it has changed.
+    /// Applies `act` to the entry of `key` under its lock, and writes the entry if it has changed.
     fn change<'a, T: Send + 'static>(
         &'a self,
         key: &'a str,
@@ -59,33 +64,33 @@ impl FileStore {
         Box::pin(blocking(move || {
             let _lock = lock(&path)?;
             let mut entry = read(&path, &key)?;
-            let (answer, keep) = act(&mut entry, now());
-            match keep {
+            let (outcome, write_as) = act(&mut entry, now());
+            match write_as {
                 EntryWrite::Unchanged => {}
                 EntryWrite::Changed => write(&path, &key, &entry, Durability::Process)?,
                 EntryWrite::Durable => write(&path, &key, &entry, Durability::PowerLoss)?,
             }
-            Ok(answer)
+            Ok(outcome)
         }))
     }
 
-    /// The file of a key, without its extension.
+    /// Returns the path of a key's files, without the extension.
     fn path(&self, key: &str) -> PathBuf {
-        /// File systems take names of 255 bytes.
-        const NAME: usize = 200;
+        /// File systems limit names to 255 bytes.
+        const MAX_NAME: usize = 200;
         let mut name = String::with_capacity(key.len());
         for byte in key.bytes() {
             match byte {
                 b'a'..=b'z' | b'0'..=b'9' | b'-' => name.push(byte.into()),
-                // A capital letter is not told from a small one everywhere.
+                // Some file systems ignore case.
                 _ => write!(name, "_{byte:02x}").expect("strings take everything"),
             }
         }
-        let mut path = self.folder.clone();
+        let mut path = self.directory.clone();
         let mut rest = name.as_str();
-        while rest.len() > NAME {
-            let (folder, after) = rest.split_at(NAME);
-            path.push(format!("{folder}+"));
+        while rest.len() > MAX_NAME {
+            let (directory, after) = rest.split_at(MAX_NAME);
+            path.push(format!("{directory}+"));
             rest = after;
         }
         path.push(format!("{rest}."));
@@ -93,11 +98,11 @@ impl FileStore {
     }
 }
 
-/// What is to be done about an entry after it was looked at.
+/// How an entry is written after a request.
 enum EntryWrite {
     Unchanged,
     Changed,
-    /// Written so that it outlasts a loss of power.
+    /// Written so that it survives a power failure.
     Durable,
 }
 
@@ -106,12 +111,14 @@ impl EntryWrite {
         if changed { Self::Changed } else { Self::Unchanged }
     }
 
-    fn committed(committed: &CommitOutcome) -> Self {
-        if matches!(committed, CommitOutcome::Written(_)) { Self::Durable } else { Self::Unchanged }
+    fn committed(outcome: &CommitOutcome) -> Self {
+        if matches!(outcome, CommitOutcome::Written(_)) { Self::Durable } else { Self::Unchanged }
     }
 }
 
-/// Processes of one machine share this clock; if it is set back, leases run that much longer.
+/// The time since the epoch: all processes of a machine share this clock.
+///
+/// Leases last longer by as much as the clock is set back.
 fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
@@ -139,28 +146,29 @@ fn with_extension(path: &Path, extension: &str) -> PathBuf {
     path.into()
 }
 
-/// Waits for the lock of an entry. It ends when the file is closed, also by the end of its process.
+/// Waits for the lock of an entry. The lock ends when the file is closed, also by a process that dies.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let path = with_extension(path, "lock");
     let open = || private().create(true).truncate(false).write(true).open(&path);
     let file = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            // A long key has folders of its own.
-            fs::create_dir_all(path.parent().expect("it lies in the store's folder")).map_err(unreachable)?;
+            // A long key has directories of its own.
+            fs::create_dir_all(path.parent().expect("it is in the store's directory"))
+                .map_err(unreachable)?;
             open()
         }
         opened => opened,
     }
     .map_err(unreachable)?;
-    let begun = Instant::now();
+    let started = Instant::now();
     loop {
         match FileExt::try_lock(&file) {
             Ok(()) => return Ok(file),
             Err(TryLockError::Error(error)) => return Err(unreachable(error)),
-            Err(TryLockError::WouldBlock) if begun.elapsed() > LOCK_TIMEOUT => {
+            Err(TryLockError::WouldBlock) if started.elapsed() > LOCK_TIMEOUT => {
                 return Err(StoreError::new(StoreErrorKind::TimedOut));
             }
-            // A lock cannot be waited for with a bound; it is held for the length of a write.
+            // The system has no wait with a timeout. A lock is held for one write only.
             Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
@@ -168,7 +176,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 
 /// The first line of every file.
 const HEADER: &str = "tower-client-sessions shared 1";
-/// What every version of the header begins with.
+/// The prefix of the header in every version of the format.
 const MAGIC: &str = "tower-client-sessions shared ";
 
 fn read(path: &Path, key: &str) -> Result<RecordEntry, StoreError> {
@@ -186,25 +194,25 @@ fn write(path: &Path, key: &str, entry: &RecordEntry, durability: Durability) ->
         .map_err(|error| unreachable(error).at_key(key))
 }
 
-/// Lines of a name and a value, an empty line, and the payload as it is.
+/// Writes lines of a name and a value, an empty line, and the payload.
 fn format(key: &str, entry: &RecordEntry) -> Vec<u8> {
     let Record { version, writer, interrupted, payload } = &entry.record;
     let mut text = format!(
-        "{HEADER}\nkey {}\nversion {}\nrevision {}\nended {}\ninterrupted {}\nfence {}\nuses {}\nlength {}\n",
+        "{HEADER}\nkey {}\nversion {}\nrevision {}\nended {}\ninterrupted {}\ntoken {}\nuses {}\nlength {}\n",
         key.escape_default(),
         version.number,
         version.revision,
         version.ended,
         interrupted,
-        entry.fence,
+        entry.last_token,
         entry.uses,
         payload.len(),
     );
     if let Some(writer) = writer {
         let _ = writeln!(text, "writer {writer}");
     }
-    if let Some(Lease { owner, fence, until }) = &entry.lease {
-        let _ = writeln!(text, "lease {owner} {fence} {}", until.as_millis());
+    if let Some(Lease { owner, token, until }) = &entry.lease {
+        let _ = writeln!(text, "lease {owner} {token} {}", until.as_millis());
     }
     text.push('\n');
     let mut bytes = text.into_bytes();
@@ -213,46 +221,47 @@ fn format(key: &str, entry: &RecordEntry) -> Vec<u8> {
 }
 
 fn parse(bytes: &[u8], key: &str) -> Result<RecordEntry, StoreErrorKind> {
-    const DAMAGED: StoreErrorKind = StoreErrorKind::Corrupt;
+    const CORRUPT: StoreErrorKind = StoreErrorKind::Corrupt;
     fn number<T: std::str::FromStr>(value: &str) -> Result<T, StoreErrorKind> {
-        value.parse().map_err(|_| DAMAGED)
+        value.parse().map_err(|_| CORRUPT)
     }
-    let end = bytes.windows(2).position(|pair| pair == b"\n\n").ok_or(DAMAGED)?;
+    let end = bytes.windows(2).position(|pair| pair == b"\n\n").ok_or(CORRUPT)?;
     let payload = &bytes[end + 2..];
-    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| DAMAGED)?;
+    let head = std::str::from_utf8(&bytes[..end]).map_err(|_| CORRUPT)?;
     let mut lines = head.lines();
     match lines.next() {
         Some(HEADER) => {}
         Some(line) if line.starts_with(MAGIC) => return Err(StoreErrorKind::UnsupportedFormat),
-        _ => return Err(DAMAGED),
+        _ => return Err(CORRUPT),
     }
     let mut entry = RecordEntry::absent();
     let record = &mut entry.record;
-    let (mut is_its_own, mut length) = (false, None);
+    let (mut has_this_key, mut length) = (false, None);
     for line in lines {
         let (name, value) = line.split_once(' ').unwrap_or((line, ""));
         match name {
-            "key" => is_its_own = value == key.escape_default().to_string(),
+            "key" => has_this_key = value == key.escape_default().to_string(),
             "version" => record.version.number = number(value)?,
             "revision" => record.version.revision = number(value)?,
             "ended" => record.version.ended = number(value)?,
             "interrupted" => record.interrupted = number(value)?,
-            "fence" => entry.fence = number(value)?,
+            "token" => entry.last_token = number(value)?,
             "uses" => entry.uses = number(value)?,
             "length" => length = Some(number::<usize>(value)?),
-            "writer" => record.writer = Some(Owner::parse(value).ok_or(DAMAGED)?),
+            "writer" => record.writer = Some(Owner::parse(value).ok_or(CORRUPT)?),
             "lease" => {
                 let mut parts = value.split(' ');
-                let mut part = || parts.next().ok_or(DAMAGED);
-                let owner = Owner::parse(part()?).ok_or(DAMAGED)?;
-                let (fence, until) = (number(part()?)?, Duration::from_millis(number(part()?)?));
-                entry.lease = Some(Lease { owner, fence, until });
+                let mut part = || parts.next().ok_or(CORRUPT);
+                let owner = Owner::parse(part()?).ok_or(CORRUPT)?;
+                let token = FencingToken::new(number(part()?)?);
+                let until = Duration::from_millis(number(part()?)?);
+                entry.lease = Some(Lease { owner, token, until });
             }
-            _ => return Err(DAMAGED),
+            _ => return Err(CORRUPT),
         }
     }
-    if !is_its_own || length != Some(payload.len()) {
-        return Err(DAMAGED);
+    if !has_this_key || length != Some(payload.len()) {
+        return Err(CORRUPT);
     }
     record.payload = Bytes::copy_from_slice(payload);
     Ok(entry)
@@ -261,7 +270,7 @@ fn parse(bytes: &[u8], key: &str) -> Result<RecordEntry, StoreErrorKind> {
 impl SharedStore for FileStore {
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record> {
         let (path, key) = (self.path(key), key.to_owned());
-        // Without the lock: a file is replaced as a whole.
+        // Reads need no lock: a file is replaced as a whole.
         Box::pin(blocking(move || Ok(read(&path, &key)?.record)))
     }
 
@@ -274,8 +283,8 @@ impl SharedStore for FileStore {
 
     fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
         self.change(key, move |entry, now| {
-            let leased = entry.lease(owner, ttl, now);
-            (leased, EntryWrite::changed_if(matches!(leased, LeaseOutcome::Granted(_))))
+            let outcome = entry.lease(owner, ttl, now);
+            (outcome, EntryWrite::changed_if(matches!(outcome, LeaseOutcome::Granted(_))))
         })
     }
 
@@ -283,19 +292,19 @@ impl SharedStore for FileStore {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
         self.change(key, move |entry, now| {
-            let is_held = entry.extend(owner, fence, ttl, now);
+            let is_held = entry.extend(owner, token, ttl, now);
             (is_held, EntryWrite::changed_if(is_held))
         })
     }
 
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, token: FencingToken) -> StoreFuture<'a, ()> {
         self.change(key, move |entry, now| {
             let before = entry.lease;
-            entry.release(owner, fence, now);
+            entry.release(owner, token, now);
             ((), EntryWrite::changed_if(entry.lease != before))
         })
     }
@@ -304,19 +313,19 @@ impl SharedStore for FileStore {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
     ) -> StoreFuture<'a, bool> {
         self.change(key, move |entry, now| {
-            let is_held = entry.mark_in_progress(owner, fence, now);
+            let is_held = entry.mark_in_progress(owner, token, now);
             (is_held, if is_held { EntryWrite::Durable } else { EntryWrite::Unchanged })
         })
     }
 
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         self.change(key, move |entry, now| {
-            let committed = entry.commit(commit, now);
-            let keep = EntryWrite::committed(&committed);
-            (committed, keep)
+            let outcome = entry.commit(commit, now);
+            let write_as = EntryWrite::committed(&outcome);
+            (outcome, write_as)
         })
     }
 
@@ -328,9 +337,9 @@ impl SharedStore for FileStore {
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
         self.change(key, move |entry, _| {
-            let committed = entry.update(version, owner, payload);
-            let keep = EntryWrite::committed(&committed);
-            (committed, keep)
+            let outcome = entry.update(version, owner, payload);
+            let write_as = EntryWrite::committed(&outcome);
+            (outcome, write_as)
         })
     }
 
@@ -342,15 +351,15 @@ impl SharedStore for FileStore {
         limit: u64,
     ) -> StoreFuture<'a, UseGrant> {
         self.change(key, move |entry, _| {
-            let taken = entry.take_uses(version, want, limit);
-            (taken, EntryWrite::changed_if(taken.granted > 0))
+            let grant = entry.take_uses(version, want, limit);
+            (grant, EntryWrite::changed_if(grant.granted > 0))
         })
     }
 }
 
 impl fmt::Debug for FileStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FileStore").field("folder", &self.folder).finish()
+        f.debug_struct("FileStore").field("directory", &self.directory).finish()
     }
 }
 
@@ -364,14 +373,14 @@ mod tests {
         let mut entry = RecordEntry::absent();
         entry.record = Record::new(version, Some(owner), Bytes::from_static(b"\n\npayload\n\n"));
         entry.record.interrupted = true;
-        entry.fence = 9;
+        entry.last_token = 9;
         entry.uses = 4;
-        entry.lease = Some(Lease { owner, fence: 9, until: Duration::from_millis(1234) });
+        entry.lease = Some(Lease { owner, token: FencingToken::new(9), until: Duration::from_millis(1234) });
         entry
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn a_written_entry_is_read_back() {
         for entry in [entry(), RecordEntry::absent()] {
             let read = parse(&format("a\nkey", &entry), "a\nkey").unwrap();
             assert_eq!(format!("{read:?}"), format!("{entry:?}"));
@@ -380,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn hazard_49_no_part_of_a_file_passes_for_a_whole_one() {
+    fn hazard_49_no_part_of_a_file_is_read_as_a_record() {
         let whole = format("key", &entry());
         for length in 0..whole.len() {
             assert_eq!(
@@ -398,8 +407,8 @@ mod tests {
     }
 
     #[test]
-    fn keys_have_files_of_their_own() {
-        let store = FileStore { folder: "store".into() };
+    fn each_key_has_its_own_file() {
+        let store = FileStore { directory: "store".into() };
         let path = |key: &str| store.path(key).display().to_string();
         assert_eq!(path("alice-2"), "store/alice-2.");
         assert_eq!(path("Alice"), "store/_41lice.");

@@ -1,4 +1,4 @@
-//! What shares the sessions of one `Sessions` with the rest of its fleet.
+//! The backend that shares the sessions of one `Sessions` with other processes.
 
 use std::{
     future::Future,
@@ -12,7 +12,10 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
-    sync::broadcast,
+    sync::broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
@@ -27,25 +30,27 @@ use crate::{
     session::{
         IdentityInner, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
         renewal_backend::RenewalBackend,
-        sessions::Registry,
         share::{PendingWrite, SharingBackend, SharingFuture, SlotLease},
     },
 };
 
-/// What is at work for one `Sessions`.
+/// How many events are identity for a slow subscriber.
+const EVENTS: usize = 1024;
+
+/// The state that all shared sessions of one `Sessions` have in common.
 pub(crate) struct Fleet {
     pub(super) config: SharingConfig,
     pub(super) owner: Owner,
     jitter: OnceLock<Jitter>,
     pub(super) counters: Counters,
-    /// Whether the store tells of changes at this moment.
+    /// Whether the store pushes changes at present.
     pub(super) is_watching: AtomicBool,
     pub(super) versions: broadcast::Sender<VersionEvent>,
-    /// Looks out for news, on the runtime of whoever needed it last.
+    /// Follows the store. It may end with the runtime of the caller that spawned it.
     watcher: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What is counted.
+/// The counters behind [`SharingStats`].
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) requests: AtomicU64,
@@ -56,56 +61,77 @@ pub(super) struct Counters {
     pub(super) updates: AtomicU64,
 }
 
-/// What sessions and their store have had to do with each other so far.
+/// Counts of what sessions and their store have exchanged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SharingStats {
-    /// Requests to the store, each one trip.
+    /// Requests to the store, each one round trip.
     pub requests: u64,
-    /// Requests that the store did not answer, or refused.
+    /// Requests that the store rejected or did not respond to in time.
     pub failures: u64,
-    /// Versions that were written.
+    /// Versions that this process wrote.
     pub commits: u64,
-    /// Versions that were not written, since another process was faster.
+    /// Versions that were not written because another process was faster.
     pub conflicts: u64,
-    /// Versions of other processes that were taken over.
+    /// Versions of other processes that this process adopted.
     pub versions_adopted: u64,
-    /// Batches of changed cookies that were written into a version.
+    /// Batches of changed cookies that this process wrote into a version.
     pub updates: u64,
 }
 
-/// A version of a session that this process has put into the store, or has taken out of it.
+/// A version of a session that this process has committed or adopted.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VersionEvent {
-    /// Whose version.
+    /// The session.
     pub session: SessionId,
-    /// Its number in the store.
+    /// The number of the version in the store.
     pub number: u64,
-    /// Whether this process has brought it about.
+    /// Whether this process committed the version; `false` if it adopted it.
     pub is_own: bool,
-    /// When it became this process's: for one of its own, just before it was sent to the store.
+    /// When it became current here: for a commit, the time just before it was sent.
     pub at: SystemTime,
 }
 
-/// The versions that come, from [`Sessions::shared_versions`].
+/// A subscription to versions, from [`Sessions::shared_versions`].
+///
+/// The channel keeps the last 1024 events. A subscriber that lags further loses the oldest.
 #[derive(Debug)]
-pub struct VersionEvents(broadcast::Receiver<VersionEvent>);
+pub struct VersionEvents {
+    receiver: broadcast::Receiver<VersionEvent>,
+    lagged: u64,
+}
 
 impl VersionEvents {
-    /// The next version, or `None` when the sessions are gone. One who falls behind by more than a thousand misses some.
+    /// Receives the next event, or `None` once the sessions are dropped and all events were received.
     ///
     /// # Cancel safety
     ///
-    /// Dropping this loses nothing.
+    /// No event is lost if the future is dropped.
     pub async fn recv(&mut self) -> Option<VersionEvent> {
         loop {
-            match self.0.recv().await {
-                Ok(version) => return Some(version),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
+            match self.receiver.recv().await {
+                Ok(event) => return Some(event),
+                Err(RecvError::Lagged(events)) => self.lagged += events,
+                Err(RecvError::Closed) => return None,
             }
         }
+    }
+
+    /// Receives the next event if there is one already.
+    pub fn try_recv(&mut self) -> Option<VersionEvent> {
+        loop {
+            match self.receiver.try_recv() {
+                Ok(event) => return Some(event),
+                Err(TryRecvError::Lagged(events)) => self.lagged += events,
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
+            }
+        }
+    }
+
+    /// Returns how many events were lost before the last one that was received.
+    pub fn lagged(&self) -> u64 {
+        self.lagged
     }
 }
 
@@ -121,7 +147,7 @@ impl Fleet {
             jitter: OnceLock::new(),
             counters: Counters::default(),
             is_watching: AtomicBool::new(false),
-            versions: broadcast::channel(1024).0,
+            versions: broadcast::channel(EVENTS).0,
             watcher: Mutex::new(None),
         }
     }
@@ -139,58 +165,78 @@ impl Fleet {
         }
     }
 
-    /// Asks the store, within its deadline.
+    /// Awaits a request to the store for at most the store timeout, and counts it.
     pub(super) async fn ask<T>(
         &self,
         request: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         count(&self.counters.requests);
-        let answer = match timeout(self.config.store_timeout, request).await {
-            Ok(answer) => answer,
+        let response = match timeout(self.config.store_timeout, request).await {
+            Ok(response) => response,
             Err(_) => Err(StoreError::new(StoreErrorKind::TimedOut)),
         };
-        if answer.is_err() {
+        if response.is_err() {
             count(&self.counters.failures);
         }
-        answer
+        response
     }
 
     pub(super) async fn load(&self, key: &str) -> Result<Record, StoreError> {
         self.ask(self.config.store.load(key)).await
     }
 
-    /// The version that follows the one found in the store, where `known` is the last one known here.
+    /// Returns the version after `found` in the store, where `known` is the newest one known here.
     ///
-    /// A store that has forgotten everything begins anew with whoever comes first, and that one may know nothing of what was
-    /// there: each beginning is far from the others, so that one number is never two sessions.
+    /// A store that has lost its records restarts with whichever process commits first, and that one
+    /// may not know the old versions. The first version is therefore random within a wide range, so
+    /// that one number never stands for two sessions.
     pub(super) fn next_version(&self, found: u64, known: u64) -> u64 {
-        let is_beginning = found == 0 || found < known;
-        if is_beginning { known + 1 + self.draw() % (1 << 32) } else { found + 1 }
+        let is_restart = found == 0 || found < known;
+        if is_restart { known + 1 + self.draw() % (1 << 32) } else { found + 1 }
     }
 
     fn draw(&self) -> u64 {
         self.jitter.get_or_init(Jitter::random).draw()
     }
 
-    /// Between half of `time` and all of it.
+    /// Returns a random time between half of `time` and `time`.
     pub(super) fn jittered(&self, time: Duration) -> Duration {
         let random = f64::from(self.draw() as u32) / f64::from(u32::MAX);
         time.mul_f64(0.5 + random / 2.0)
     }
 
-    /// Sees to it that somebody looks out for news, as long as the sessions are there.
-    pub(super) fn spawn_watcher(self: &Arc<Self>, registry: &Arc<Registry>) {
-        let Ok(runtime) = Handle::try_current() else { return };
+    /// Spawns the task that follows the store, unless it runs already.
+    pub(super) fn spawn_watcher(self: &Arc<Self>, session: &Session) {
+        let (Some(registry), Ok(runtime)) = (session.registry(), Handle::try_current()) else { return };
         let mut watcher = self.watcher.lock();
         if watcher.as_ref().is_none_or(JoinHandle::is_finished) {
-            let registry = Arc::downgrade(registry);
+            let registry = Arc::downgrade(&registry);
             *watcher = Some(runtime.spawn(self.clone().watch(registry)));
         }
     }
 
-    /// Reads a record that has a session.
+    /// Reads the payload of a record that has one.
     pub(super) fn open(&self, key: &str, record: &Record) -> Result<Payload, StoreError> {
         payload::read(self.config.encryption_key.as_ref(), key, record.version.number, &record.payload)
+    }
+
+    /// Writes the session's pending changes. The caller holds the lock of the share state.
+    pub(super) async fn flush_pending(&self, session: &Session) -> Result<(), StoreError> {
+        loop {
+            let pending = session.share_state().known().pending;
+            match pending {
+                None => return Ok(()),
+                Some(PendingWrite::End) => self.publish_end(session).await?,
+                Some(pending @ (PendingWrite::Identity | PendingWrite::Renewed)) => {
+                    self.publish_identity(session, pending).await?;
+                }
+            }
+        }
+    }
+
+    fn slot_lease(&self, token: FencingToken, requested_at: Instant) -> SlotLease {
+        let ttl = self.config.lease_ttl;
+        SlotLease { token: token.get(), until: requested_at + safe_ttl(ttl), extend_after: ttl / 3 }
     }
 }
 
@@ -202,33 +248,29 @@ impl SharingBackend for Fleet {
     fn renew(
         self: Arc<Self>,
         session: Session,
-        lane: Option<Arc<dyn RenewalBackend>>,
-        drive: AttemptContext<SessionInner>,
+        backend: Option<Arc<dyn RenewalBackend>>,
+        context: AttemptContext<SessionInner>,
     ) -> RenewalFuture<IdentityInner> {
         Box::pin(async move {
-            if let Some(registry) = session.0.context.registry() {
-                self.spawn_watcher(&registry);
-            }
-            self.attempt(&session, lane, drive).await
+            self.spawn_watcher(&session);
+            self.attempt(&session, backend, context).await
         })
     }
 
     fn flush(self: Arc<Self>, session: Session) {
-        // Outside a runtime the next attempt settles it.
+        // Outside a runtime, the next attempt writes what is pending.
         let Ok(runtime) = Handle::try_current() else { return };
-        if let Some(registry) = session.0.context.registry() {
-            self.spawn_watcher(&registry);
-        }
-        let registry = session.0.context.registry().map(|registry| Arc::downgrade(&registry));
-        // Until it is told, also of a session that is forgotten here meanwhile.
+        self.spawn_watcher(&session);
+        let registry = session.registry().map(|registry| Arc::downgrade(&registry));
+        // The task holds the session: it is written even if it is removed from the registry meanwhile.
         runtime.spawn(async move {
             loop {
                 {
-                    let _guard = session.0.share_state().sync_lock.lock().await;
+                    let _guard = session.share_state().lock().await;
                     match self.flush_pending(&session).await {
                         Ok(()) => return,
                         Err(error) => {
-                            tracing::warn!(session = %session.id(), %error, "the store of shared sessions is yet to be told");
+                            tracing::warn!(session = %session.id(), %error, "a change of a shared session could not be written yet");
                         }
                     }
                 }
@@ -244,14 +286,14 @@ impl SharingBackend for Fleet {
         self.sync_cookies_later(&session);
     }
 
-    fn on_allowance_low(self: Arc<Self>, session: Session, kept: &Arc<IdentityInner>) {
+    fn on_allowance_low(self: Arc<Self>, session: Session, identity: &Arc<IdentityInner>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let kept = Arc::downgrade(kept);
+        let identity = Arc::downgrade(identity);
         runtime.spawn(async move {
-            // Before any attempt, which then has something to go on with.
-            let _guard = session.0.share_state().sync_lock.lock().await;
-            if let Some(kept) = kept.upgrade() {
-                self.refill_allowance(&session, &kept).await;
+            // Before any attempt, which can then continue the version with the new batch.
+            let _guard = session.share_state().lock().await;
+            if let Some(identity) = identity.upgrade() {
+                self.refill_allowance(&session, &identity).await;
             }
         });
     }
@@ -260,31 +302,32 @@ impl SharingBackend for Fleet {
         Box::pin(async move {
             let lease = self.lease(&slot_key(&slot)).await?.ok();
             Ok(lease.map(|lease| {
-                let (fence, asked) = lease.keep();
-                self.slot_lease(fence, asked)
+                let (token, requested_at) = lease.into_parts();
+                self.slot_lease(token, requested_at)
             }))
         })
     }
 
-    fn extend_slot(self: Arc<Self>, slot: String, slot_lease: SlotLease) -> SharingFuture<Option<SlotLease>> {
+    fn extend_slot(self: Arc<Self>, slot: String, lease: SlotLease) -> SharingFuture<Option<SlotLease>> {
         Box::pin(async move {
-            let (key, asked) = (slot_key(&slot), Instant::now());
-            let extend = self.config.store.extend(&key, self.owner, slot_lease.fence, self.config.lease_ttl);
-            Ok(self.ask(extend).await?.then(|| self.slot_lease(slot_lease.fence, asked)))
+            let (key, token) = (slot_key(&slot), FencingToken::new(lease.token));
+            let requested_at = Instant::now();
+            let extended = self.config.store.extend(&key, self.owner, token, self.config.lease_ttl);
+            Ok(self.ask(extended).await?.then(|| self.slot_lease(token, requested_at)))
         })
     }
 
-    fn release_slot(self: Arc<Self>, slot: String, slot_lease: SlotLease) -> SharingFuture<()> {
+    fn release_slot(self: Arc<Self>, slot: String, lease: SlotLease) -> SharingFuture<()> {
         Box::pin(async move {
-            let key = slot_key(&slot);
-            Ok(self.ask(self.config.store.release(&key, self.owner, slot_lease.fence)).await?)
+            let (key, token) = (slot_key(&slot), FencingToken::new(lease.token));
+            Ok(self.ask(self.config.store.release(&key, self.owner, token)).await?)
         })
     }
 
     fn flushed(self: Arc<Self>, session: Session) -> SharingFuture<()> {
         Box::pin(async move {
             {
-                let _guard = session.0.share_state().sync_lock.lock().await;
+                let _guard = session.share_state().lock().await;
                 self.flush_pending(&session).await?;
             }
             self.sync_cookies_now(&session).await;
@@ -293,63 +336,44 @@ impl SharingBackend for Fleet {
     }
 }
 
-/// What a seat is called in the store, beside the sessions.
+/// The key that a slot is leased under, next to the record of the slot's session.
 fn slot_key(slot: &str) -> String {
-    format!("{slot} seat")
+    format!("{slot} slot")
 }
 
-/// For how much of a lease its holder is sure of it: the store's clock may run a little faster than this one.
+/// How much of a lease its holder relies on: the clock of the store may run a little faster.
 pub(super) fn safe_ttl(ttl: Duration) -> Duration {
     ttl - ttl / 8
 }
 
-impl Fleet {
-    /// A lease that was asked for at this moment, and is had.
-    fn slot_lease(&self, fence: FencingToken, asked: Instant) -> SlotLease {
-        let ttl = self.config.lease_ttl;
-        SlotLease { fence, until: asked + safe_ttl(ttl), extend_after: ttl / 3 }
-    }
-
-    /// Tells the store what it is owed. Whoever calls this is the one that is busy with the session.
-    pub(super) async fn flush_pending(&self, session: &Session) -> Result<(), StoreError> {
-        loop {
-            let pending = session.0.share_state().known.lock().pending;
-            match pending {
-                PendingWrite::None => return Ok(()),
-                PendingWrite::End => self.publish_end(session).await?,
-                PendingWrite::Identity | PendingWrite::Renewed => {
-                    self.publish_identity(session, pending).await?
-                }
-            }
-        }
-    }
-}
-
 impl SessionsBuilder {
-    /// Shares the sessions with other processes, through a store or as [`SharingConfig`] says. Default: they are this process's.
+    /// Shares the sessions with other processes through a store. Default: sessions are not shared.
     ///
-    /// Every process of the fleet is built so, on the same store. A shared session is looked up in the store before it is first
-    /// used, and needs a [`RenewalLayer`](crate::RenewalLayer) for that.
+    /// Every process of the fleet builds its sessions with the same store. A shared session is loaded
+    /// from the store before its first use, which requires a [`RenewalLayer`](crate::RenewalLayer).
     pub fn shared(mut self, sharing: impl Into<SharingConfig>) -> Self {
-        let sharing = sharing.into();
-        self.share = sharing.check().map(|()| Some(Arc::new(Fleet::new(sharing)) as Arc<dyn SharingBackend>));
+        let config = sharing.into();
+        let backend = |()| Some(Arc::new(Fleet::new(config.clone())) as Arc<dyn SharingBackend>);
+        self.share = config.validate().map(backend);
         self
     }
 }
 
 impl Sessions {
-    /// What these sessions and their store have had to do with each other, if they are shared.
+    /// Returns the counters of the sharing, or `None` if these sessions are not shared.
     pub fn sharing_stats(&self) -> Option<SharingStats> {
         self.fleet().map(Fleet::stats)
     }
 
-    /// Tells from now on which versions this process commits and adopts, if these sessions are shared.
+    /// Subscribes to the versions that this process commits and adopts from now on.
+    ///
+    /// `None` if these sessions are not shared.
     pub fn shared_versions(&self) -> Option<VersionEvents> {
-        self.fleet().map(|fleet| VersionEvents(fleet.versions.subscribe()))
+        self.fleet().map(|fleet| VersionEvents { receiver: fleet.versions.subscribe(), lagged: 0 })
     }
 
     fn fleet(&self) -> Option<&Fleet> {
-        let share: &dyn std::any::Any = &**self.registry.context.share.as_ref()?;
-        share.downcast_ref()
+        let backend: &dyn std::any::Any = self.sharing_backend()?;
+        backend.downcast_ref()
     }
 }

@@ -1,4 +1,4 @@
-//! A store within one process.
+//! A store in the memory of one process.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -14,11 +14,11 @@ use super::{
     StoreFuture, UseGrant, record_entry::RecordEntry,
 };
 
-/// A store in the memory of one process: for tests, and for several `Sessions` of one program that share.
+/// A store in the memory of one process, for tests and for several `Sessions` of one program.
 ///
 /// # Clone
 ///
-/// Clones are the same store.
+/// Clones are handles to the same store.
 #[derive(Clone)]
 pub struct MemoryStore {
     shared: Arc<Shared>,
@@ -26,31 +26,31 @@ pub struct MemoryStore {
 
 struct Shared {
     entries: Mutex<HashMap<String, RecordEntry>>,
-    changes: broadcast::Sender<StoreEvent>,
+    events: broadcast::Sender<StoreEvent>,
     origin: Instant,
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// Creates an empty store.
     pub fn new() -> Self {
-        /// Who watches and falls further behind is told that it has missed some.
-        const CHANGES: usize = 1024;
-        let (changes, _) = broadcast::channel(CHANGES);
-        Self { shared: Arc::new(Shared { entries: Mutex::default(), changes, origin: Instant::now() }) }
+        /// How many events are kept for a slow watcher, which receives `Lagged` beyond that.
+        const EVENTS: usize = 1024;
+        let (events, _) = broadcast::channel(EVENTS);
+        Self { shared: Arc::new(Shared { entries: Mutex::default(), events, origin: Instant::now() }) }
     }
 
-    /// Forgets everything, as a server does that is flushed.
+    /// Deletes all records and leases, like a server that was flushed.
     pub fn clear(&self) {
         self.shared.entries.lock().clear();
     }
 
-    /// Ends all leases, as if their time were over.
+    /// Ends all leases, as if they had expired.
     pub fn expire_leases(&self) {
         self.shared.entries.lock().values_mut().for_each(|entry| entry.lease = None);
     }
 
-    /// A future that does one thing to one entry, at once, on its first poll.
-    fn at_once<'a, T: 'a>(
+    /// Returns a future that applies `act` to one entry when it is first polled.
+    fn with_entry<'a, T: 'a>(
         &'a self,
         key: &'a str,
         act: impl FnOnce(&mut RecordEntry, Duration) -> T + Send + 'a,
@@ -61,25 +61,24 @@ impl MemoryStore {
             if !entries.contains_key(key) {
                 entries.insert(key.to_owned(), RecordEntry::absent());
             }
-            Ok(act(entries.get_mut(key).expect("it was just put there"), now))
+            Ok(act(entries.get_mut(key).expect("it was just inserted"), now))
         })
     }
 
-    /// As [`at_once`](Self::at_once), for what others are told of.
-    fn told<'a>(
+    /// Like [`with_entry`](Self::with_entry), and sends an event for what was written.
+    fn write_entry<'a>(
         &'a self,
         key: &'a str,
         writer: Owner,
         act: impl FnOnce(&mut RecordEntry, Duration) -> CommitOutcome + Send + 'a,
     ) -> StoreFuture<'a, CommitOutcome> {
-        self.at_once(key, move |entry, now| {
-            let committed = act(entry, now);
-            if let CommitOutcome::Written(version) = committed {
-                // Nobody need be listening. Told under the lock, so that changes are told in their order.
-                let _ =
-                    self.shared.changes.send(StoreEvent::Updated { key: key.to_owned(), version, writer });
+        self.with_entry(key, move |entry, now| {
+            let outcome = act(entry, now);
+            if let CommitOutcome::Written(version) = outcome {
+                // There may be no watcher. Sent under the lock, so that events are in order.
+                let _ = self.shared.events.send(StoreEvent::Updated { key: key.to_owned(), version, writer });
             }
-            committed
+            outcome
         })
     }
 }
@@ -92,7 +91,7 @@ impl Default for MemoryStore {
 
 impl SharedStore for MemoryStore {
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record> {
-        self.at_once(key, |entry, _| entry.record.clone())
+        self.with_entry(key, |entry, _| entry.record.clone())
     }
 
     fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
@@ -106,34 +105,34 @@ impl SharedStore for MemoryStore {
     }
 
     fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
-        self.at_once(key, move |entry, now| entry.lease(owner, ttl, now))
+        self.with_entry(key, move |entry, now| entry.lease(owner, ttl, now))
     }
 
     fn extend<'a>(
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
-        self.at_once(key, move |entry, now| entry.extend(owner, fence, ttl, now))
+        self.with_entry(key, move |entry, now| entry.extend(owner, token, ttl, now))
     }
 
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
-        self.at_once(key, move |entry, now| entry.release(owner, fence, now))
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, token: FencingToken) -> StoreFuture<'a, ()> {
+        self.with_entry(key, move |entry, now| entry.release(owner, token, now))
     }
 
     fn mark_in_progress<'a>(
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
     ) -> StoreFuture<'a, bool> {
-        self.at_once(key, move |entry, now| entry.mark_in_progress(owner, fence, now))
+        self.with_entry(key, move |entry, now| entry.mark_in_progress(owner, token, now))
     }
 
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
-        self.told(key, commit.owner, move |entry, now| entry.commit(commit, now))
+        self.write_entry(key, commit.owner, move |entry, now| entry.commit(commit, now))
     }
 
     fn update<'a>(
@@ -143,7 +142,7 @@ impl SharedStore for MemoryStore {
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
-        self.told(key, owner, move |entry, _| entry.update(version, owner, payload))
+        self.write_entry(key, owner, move |entry, _| entry.update(version, owner, payload))
     }
 
     fn take_uses<'a>(
@@ -153,18 +152,18 @@ impl SharedStore for MemoryStore {
         want: u64,
         limit: u64,
     ) -> StoreFuture<'a, UseGrant> {
-        self.at_once(key, move |entry, _| entry.take_uses(version, want, limit))
+        self.with_entry(key, move |entry, _| entry.take_uses(version, want, limit))
     }
 
-    fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
+    fn watch<'a>(&'a self, events: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let mut told = self.shared.changes.subscribe();
-            let mut change = StoreEvent::Lagged;
-            while changes.send(change).await.is_ok() {
-                change = tokio::select! {
+            let mut written = self.shared.events.subscribe();
+            let mut event = StoreEvent::Lagged;
+            while events.send(event).await.is_ok() {
+                event = tokio::select! {
                     biased;
-                    told = told.recv() => told.unwrap_or(StoreEvent::Lagged),
-                    () = changes.closed() => break,
+                    written = written.recv() => written.unwrap_or(StoreEvent::Lagged),
+                    () = events.closed() => break,
                 };
             }
             Ok(())

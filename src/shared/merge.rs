@@ -1,4 +1,4 @@
-//! Cookies that change within one version, brought together: cookie by cookie, the last writer's.
+//! Merges cookies that several processes change within one version: the last writer of a cookie wins.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -12,7 +12,7 @@ use crate::{
     hash::Fnv1a,
 };
 
-/// When a cookie of this version was changed last, after the version was committed.
+/// The last change of a cookie after its version was committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CookieChange {
@@ -20,13 +20,13 @@ pub(super) struct CookieChange {
     at: Timestamp,
 }
 
-/// Which cookie: a hash of what makes it one, the same in every process.
+/// A hash of what identifies a cookie, the same in every process.
 type Key = u64;
 
-/// More changes than this are not remembered: beyond them the writer that comes last wins, whenever its change was made.
-const REMEMBERED: usize = 1000;
+/// How many changes a record lists. The last write wins for others, whenever its change was made.
+const MAX_CHANGES: usize = 1000;
 
-/// That a cookie lasts so much longer is no change: sites do it with every answer.
+/// An expiry time that moves less than this is no change: sites move it with every response.
 pub(super) const DRIFT: Duration = Duration::from_secs(60);
 
 fn is_changed(before: Option<&StoredCookie>, after: Option<&StoredCookie>) -> bool {
@@ -53,7 +53,9 @@ fn by_key(cookies: &[StoredCookie]) -> HashMap<Key, &StoredCookie> {
     cookies.iter().map(|cookie| (key(cookie), cookie)).collect()
 }
 
-/// Brings into `theirs` what has changed between `base` and `mine`, unless it was changed there after `at`. `true`: something was.
+/// Applies the changes between `base` and `mine`, made at `at`, to `theirs`.
+///
+/// A cookie that `changes` lists with a later time is left alone. Returns whether `theirs` has changed.
 pub(super) fn apply(
     theirs: &mut Vec<StoredCookie>,
     changes: &mut Vec<CookieChange>,
@@ -71,9 +73,9 @@ pub(super) fn apply(
             wanted.insert(*key, after);
         }
     }
-    // What is there already needs no writing.
-    let there = by_key(theirs);
-    wanted.retain(|key, cookie| is_changed(there.get(key).copied(), *cookie));
+    // A change that `theirs` has already needs no write.
+    let stored = by_key(theirs);
+    wanted.retain(|key, cookie| is_changed(stored.get(key).copied(), *cookie));
     if wanted.is_empty() {
         return false;
     }
@@ -84,25 +86,27 @@ pub(super) fn apply(
         theirs.extend(wanted.cloned());
         changes.push(CookieChange { cookie, at });
     }
-    if changes.len() > REMEMBERED {
+    if changes.len() > MAX_CHANGES {
         changes.sort_by_key(|change| std::cmp::Reverse(change.at));
-        changes.truncate(REMEMBERED);
+        changes.truncate(MAX_CHANGES);
     }
     true
 }
 
-/// What a jar has to do to become `merged`, as far as it is still what it was: cookies to set, and cookies to remove.
+/// Returns the cookies to set and those to remove for a jar to become `merged`.
+///
+/// A cookie that has changed between `was` and `is` is left alone: its change comes with the next batch.
 pub(super) fn diff<'c>(
     was: &[StoredCookie],
     is: &'c [StoredCookie],
     merged: &'c [StoredCookie],
 ) -> (Vec<&'c StoredCookie>, Vec<&'c StoredCookie>) {
     let (was, is_now, target) = (by_key(was), by_key(is), by_key(merged));
-    let is_untouched = |key: &Key| was.get(key) == is_now.get(key);
+    let is_unchanged = |key: &Key| was.get(key) == is_now.get(key);
     let set = target
         .iter()
-        .filter(|(key, cookie)| is_untouched(key) && is_changed(is_now.get(*key).copied(), Some(cookie)));
-    let removed = is_now.iter().filter(|(key, _)| is_untouched(key) && !target.contains_key(key));
+        .filter(|(key, cookie)| is_unchanged(key) && is_changed(is_now.get(*key).copied(), Some(cookie)));
+    let removed = is_now.iter().filter(|(key, _)| is_unchanged(key) && !target.contains_key(key));
     (set.map(|(_, cookie)| *cookie).collect(), removed.map(|(_, cookie)| *cookie).collect())
 }
 
@@ -126,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn changes_of_different_cookies_are_all_kept() {
+    fn changes_of_different_cookies_are_all_merged() {
         let base = [cookie("a", "0"), cookie("b", "0"), cookie("c", "0")];
         let (mut stored, mut changes) = (base.to_vec(), Vec::new());
         let one = [cookie("a", "1"), cookie("b", "0"), cookie("c", "0"), cookie("new", "1")];
@@ -134,11 +138,11 @@ mod tests {
         assert!(apply(&mut stored, &mut changes, &base, &one, at(1)));
         assert!(apply(&mut stored, &mut changes, &base, &other, at(2)));
         assert_eq!(shown(&stored), ["a=1", "b=2", "new=1"]);
-        assert!(!apply(&mut stored, &mut changes, &base, &other, at(3)), "nothing is written twice");
+        assert!(!apply(&mut stored, &mut changes, &base, &other, at(3)), "no change is written twice");
     }
 
     #[test]
-    fn of_two_changes_of_one_cookie_the_later_wins_whichever_comes_first() {
+    fn the_later_of_two_changes_wins_in_either_order_of_writing() {
         for late_first in [false, true] {
             let base = [cookie("a", "0")];
             let (mut stored, mut changes) = (base.to_vec(), Vec::new());
@@ -154,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_is_a_change_like_any_other() {
+    fn a_removal_is_merged_like_any_other_change() {
         let base = [cookie("a", "0"), cookie("b", "0")];
         let (mut stored, mut changes) = (base.to_vec(), Vec::new());
         assert!(apply(&mut stored, &mut changes, &base, &[cookie("b", "0")], at(5)));
@@ -165,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_that_only_lasts_longer_is_not_changed() {
+    fn a_slightly_later_expiry_is_no_change() {
         let until =
             |second| StoredCookie::for_host("a", "0", "shop.example").expires(at(second)).build().unwrap();
         let (mut stored, mut changes) = (vec![until(1000)], Vec::new());
@@ -174,24 +178,24 @@ mod tests {
         assert_eq!(stored[0].expires(), Some(at(1061)));
         assert!(
             apply(&mut stored, &mut changes, &[until(1061)], &[cookie("a", "0")], at(2)),
-            "it ends no more"
+            "a session cookie has no expiry"
         );
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_the_latest() {
+    fn only_the_latest_changes_are_listed_up_to_a_maximum() {
         let (mut stored, mut changes) = (Vec::new(), Vec::new());
         for second in 0..3 {
             let mine: Vec<_> = (0..600).map(|number| cookie(&format!("{second}-{number}"), "x")).collect();
             apply(&mut stored, &mut changes, &[], &mine, at(second));
         }
-        assert_eq!(changes.len(), REMEMBERED);
+        assert_eq!(changes.len(), MAX_CHANGES);
         assert!(changes.iter().filter(|change| change.at == at(2)).count() == 600);
         assert!(changes.iter().all(|change| change.at >= at(1)));
     }
 
     #[test]
-    fn a_jar_follows_where_it_was_not_changed_meanwhile() {
+    fn a_jar_gets_remote_changes_except_where_it_has_changed_itself() {
         let was = [cookie("a", "0"), cookie("b", "0"), cookie("c", "0")];
         let is = [cookie("a", "0"), cookie("b", "mine"), cookie("c", "0")];
         let merged = [cookie("a", "1"), cookie("b", "theirs"), cookie("d", "1")];
@@ -202,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_a_cookies_place_tells_it_from_others() {
+    fn the_key_depends_on_every_part_of_a_cookies_identity() {
         let plain = cookie("a", "0");
         let others = [
             cookie("b", "0"),

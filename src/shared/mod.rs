@@ -1,9 +1,10 @@
-//! Sessions that many processes share, through a store that all of them reach.
+//! Sessions that many processes share through a store.
 //!
-//! Each process builds its [`Sessions`](crate::Sessions) on the same store, and a session of one name is one session in all of
-//! them: one process logs in, the others take over what it got. The store is [`MemoryStore`] for tests, [`FileStore`] for the
-//! processes of one machine, `RedisStore` (feature `redis`) for a fleet, or a [`SharedStore`] of your own, for which
-//! [`test_conformance`] is the test.
+//! Each process builds its [`Sessions`](crate::Sessions) with the same store. A session name then
+//! stands for one session in all processes: one process logs in, and the others adopt the result.
+//! Use [`MemoryStore`] for tests, [`FileStore`] for the processes of one machine, `RedisStore`
+//! (feature `redis`) for a fleet, or implement [`SharedStore`] and test it with
+//! [`test_conformance`].
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -15,12 +16,13 @@
 //! # use std::sync::{Arc, atomic::{AtomicU32, Ordering}};
 //! # type Body = http_body_util::Empty<bytes::Bytes>;
 //! # let logins = Arc::new(AtomicU32::new(0));
-//! # let counted = logins.clone();
+//! # let counter = logins.clone();
 //! # let site = service_fn(move |request: Request<Body>| {
 //! #     let is_login = request.uri().path() == "/login";
-//! #     if is_login { counted.fetch_add(1, Ordering::Relaxed); }
-//! #     let answer = if is_login { Response::builder().header("set-cookie", "sid=1; Path=/") } else { Response::builder() };
-//! #     std::future::ready(answer.body(Body::new()))
+//! #     if is_login { counter.fetch_add(1, Ordering::Relaxed); }
+//! #     let mut response = Response::builder();
+//! #     if is_login { response = response.header("set-cookie", "sid=1; Path=/"); }
+//! #     std::future::ready(response.body(Body::new()))
 //! # });
 //!
 //! // In a fleet: RedisStore::connect("redis://127.0.0.1/", "crawl:").await?
@@ -29,14 +31,19 @@
 //!     let sessions = Sessions::builder().login_first().shared(store.clone()).build().unwrap();
 //!     let renewal = RenewalLayer::new(&sessions).expired_when(Expired::status([401])).renew_with(
 //!         |renewal: Renewal<_>| async move {
-//!             renewal.send(Request::get("https://shop.example/login").body(Body::new())?).await?;
-//!             renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")
+//!             let login = Request::get("https://shop.example/login").body(Body::new())?;
+//!             renewal.send(login).await?;
+//!             renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
 //!         },
 //!     );
-//!     ServiceBuilder::new().layer(renewal).layer(SessionLayer::new(&sessions)).service(site.clone())
+//!     ServiceBuilder::new()
+//!         .layer(renewal)
+//!         .layer(SessionLayer::new(&sessions))
+//!         .service(site.clone())
 //! };
 //! for client in [process(), process(), process()] {
-//!     let page = Request::get("https://shop.example/").extension(SessionId::from("alice")).body(Body::new())?;
+//!     let page = Request::get("https://shop.example/");
+//!     let page = page.extension(SessionId::from("alice")).body(Body::new())?;
 //!     assert_eq!(client.oneshot(page).await?.status(), 200);
 //! }
 //! assert_eq!(logins.load(Ordering::Relaxed), 1);
@@ -44,46 +51,61 @@
 //! # }).unwrap();
 //! ```
 //!
-//! # A renewal
+//! # Renewals
 //!
-//! The store keeps one [`Record`] for each session, with a version that every renewal raises. Whoever is to renew looks first
-//! whether there is a newer version than the one that has ended, and takes it over (*adopts* it) if so. Else it takes the lease
-//! of the session, looks again, renews, and [commits](SharedStore::commit) the next version, which compares the version and the
-//! lease's number in one step. Who does not get the lease waits until there is a newer version, or the lease ends. A renewal that
-//! fails looks once more. So the others' work is spared by the lease, and nobody's is undone by the comparison, whatever the
-//! clocks say: a process that was stopped for an hour in the middle of its renewal finds that it has lost, and adopts.
+//! The store keeps one [`Record`] for each session, with a version that each renewal raises. An
+//! attempt first loads the record. If its version is newer than the one that has ended here, the
+//! attempt *adopts* it. Otherwise it takes the lease of the session, loads the record again, renews,
+//! and [commits](SharedStore::commit) the next version. While another process holds the lease, the
+//! attempt waits for a newer version or the end of the lease. A renewal that fails loads the record
+//! once more.
 //!
-//! Something that is good once, such as a refresh token, is in the session's [data](crate::Session::set_data), and goes with it.
-//! A process that dies while it is using it up leaves a note: the next one sees
-//! [`Renewal::is_interrupted`](crate::Renewal::is_interrupted), and logs in from the start.
+//! The lease prevents duplicate logins. It is not needed for correctness: a commit compares the
+//! version and the fencing token of the lease in one step, whatever the clocks of the processes. A
+//! process that was suspended for an hour during its renewal finds that its commit conflicts, and
+//! adopts the winner.
 //!
-//! # What a request costs
+//! Keep anything that works only once, such as a refresh token, in the session's
+//! [data](crate::Session::set_data), which is part of the record. A process marks the record before
+//! it renews. If it dies during the renewal, the next process sees
+//! [`Renewal::follows_interrupted`](crate::Renewal::follows_interrupted) and should log in without
+//! the token.
 //!
-//! Nothing: requests ask their own process, as without a store. A newer version is taken over when the store tells of it, or when
-//! the sessions are next [compared](SharingConfig::poll) with it. Until then a process may send under a version that another has
-//! replaced: for as long as a message takes, or up to the poll and the [deadline](SharingConfig::deadline) if none comes. If that
-//! version is refused, the gate sends the request again under the new one.
+//! # Cost per request
 //!
-//! # What goes along
+//! Requests do not access the store. Newer versions are adopted when the store pushes an event, or
+//! when the sessions are next [compared](SharingConfig::poll_interval) with the store. Until then a
+//! process may send under a version that another process has replaced: for the latency of an event,
+//! or up to the poll interval and the [store timeout](SharingConfig::store_timeout) without events.
+//! If the server rejects that version, the renewal layer replays the request under the new one.
 //!
-//! A version is the whole identity: cookies, the profile [as far as said](SharingConfig::profiles), its age, and the session's data.
-//! Cookies that change within a version are [brought together](CookieSync); data that is set between two renewals goes with
-//! the next. [`Session::clear`](crate::Session::clear) ends a session for all, and what was renewed meanwhile is not brought
-//! back; [`replace`](crate::Session::replace) and [`restore`](crate::Session::restore) are for all, too;
-//! [`Sessions::remove`](crate::Sessions::remove) forgets it here and ends it for nobody. The limit of
-//! [`max_uses`](crate::RenewalLayer::max_uses) holds for all processes together: each takes uses in
-//! [blocks](SharingConfig::use_batch_size). Members of a [pool](crate::pool) are one process's at a time.
+//! # What is shared
 //!
-//! # When the store is away
+//! - A version is a complete identity: its cookies, its profile (see
+//!   [`SharingConfig::profiles`]), its age, and the session's data.
+//! - Cookies that change within a version are [merged](CookieSync). Data that is set between two
+//!   renewals is shared with the next renewal.
+//! - [`Session::clear`](crate::Session::clear) ends the session in all processes, and a renewal that
+//!   runs at that time is not committed. [`replace`](crate::Session::replace) and
+//!   [`restore`](crate::Session::restore) apply to all processes, too.
+//! - [`Sessions::remove`](crate::Sessions::remove) removes the session from this process only.
+//! - The limit of [`max_uses`](crate::RenewalLayer::max_uses) applies to all processes together.
+//!   Each process takes uses in [batches](SharingConfig::use_batch_size).
+//! - A member of a [pool](crate::pool) belongs to one process at a time.
 //!
-//! What is current serves on, and [`stale_after`](SharingConfig::stale_after) bounds for how long. Renewals fail, with the gate's pauses
-//! between them, or are made [alone](OnUnreachable): a stated choice between a login too many and none. Each request to the store
-//! has a deadline, and everything recovers by itself when it is back. A store that has lost everything costs nothing until a
-//! session ends. A record that cannot be read is refused with its key, and is left alone.
+//! # Store failures
+//!
+//! Current identities stay in use; [`stale_after`](SharingConfig::stale_after) limits for how long.
+//! Renewals fail and are retried with the backoff of the gate, or run
+//! [locally](OnUnreachable::RenewLocally), at the risk of concurrent logins. Each request to the
+//! store has a timeout, and everything recovers without intervention when the store is back. A store
+//! that has lost its records has no effect until a session ends. A record that cannot be read is an
+//! error that names its key; it is not overwritten.
 //!
 //! # Secrets
 //!
-//! A record holds live cookies. It is readable in the store unless it is [sealed](SharingConfig::seal), and `Debug` shows none of it.
+//! A record contains live cookies. It is readable in the store unless it is
+//! [encrypted](SharingConfig::encrypt_with). `Debug` never shows a payload.
 
 mod attempt;
 mod config;
@@ -106,7 +128,7 @@ mod watch;
 pub use self::redis::RedisStore;
 pub use self::{
     config::{CookieSync, OnUnreachable, SharingConfig},
-    conformance::test_conformance,
+    conformance::{Notifications, test_conformance},
     error::{StoreError, StoreErrorKind},
     file::FileStore,
     fleet::{SharingStats, VersionEvent, VersionEvents},

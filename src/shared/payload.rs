@@ -1,4 +1,4 @@
-//! What a record holds: a session as this crate writes it, sealed if there is a key.
+//! The payload of a record: a session as JSON, encrypted if there is a key.
 
 use std::fmt;
 
@@ -12,51 +12,51 @@ use serde::{Deserialize, Serialize};
 use super::{StoreError, StoreErrorKind, merge::CookieChange};
 use crate::session::snapshot::SessionSnapshot;
 
-/// What a record holds.
+/// The content of a record.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Payload {
     pub(super) session: SessionSnapshot,
-    /// Which of its cookies were changed since it was committed.
+    /// The cookies that were changed since the version was committed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) changes: Vec<CookieChange>,
 }
 
-/// The key that a fleet's records are sealed by, with XChaCha20-Poly1305.
+/// A key that encrypts the records of a fleet, with XChaCha20-Poly1305.
 ///
-/// Every process of a fleet is given the same 32 bytes, drawn at random once. A record is bound to its key's name and its
-/// version, so that one cannot be put in another's place.
+/// All processes of a fleet use the same 32 random bytes. The ciphertext is bound to the name and the
+/// version of its record, so that it cannot be moved to another record.
 #[derive(Clone)]
 pub struct EncryptionKey(XChaCha20Poly1305);
 
 impl EncryptionKey {
-    /// The key of these bytes.
+    /// Creates a key from its bytes.
     pub fn new(bytes: &[u8; 32]) -> Self {
         Self(XChaCha20Poly1305::new(bytes.into()))
     }
 }
 
-/// Without the key.
+/// Omits the key.
 impl fmt::Debug for EncryptionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EncryptionKey")
     }
 }
 
-/// What every payload of this crate begins with, of whatever format.
+/// The first bytes of every payload, in every format.
 const MAGIC: &[u8] = b"tcs";
-/// JSON as it is.
-const OPEN: u8 = b'1';
-/// A nonce, and JSON under the seal.
-const SEALED: u8 = b'2';
+/// The format of plain JSON.
+const PLAIN: u8 = b'1';
+/// The format of a nonce and encrypted JSON.
+const ENCRYPTED: u8 = b'2';
 
-const NONCE: usize = 24;
+const NONCE_LEN: usize = 24;
 
-/// What a seal is bound to besides the key.
-fn bond(key: &str, version: u64) -> Vec<u8> {
-    let mut bond = version.to_be_bytes().to_vec();
-    bond.extend_from_slice(key.as_bytes());
-    bond
+/// The associated data of the encryption.
+fn associated_data(key: &str, version: u64) -> Vec<u8> {
+    let mut data = version.to_be_bytes().to_vec();
+    data.extend_from_slice(key.as_bytes());
+    data
 }
 
 pub(super) fn write(
@@ -70,17 +70,17 @@ pub(super) fn write(
     payload.extend_from_slice(MAGIC);
     match encryption_key {
         None => {
-            payload.push(OPEN);
+            payload.push(PLAIN);
             payload.extend_from_slice(&json);
         }
         Some(EncryptionKey(cipher)) => {
             let nonce = XNonce::generate();
-            let sealed = cipher
-                .encrypt(&nonce, AeadPayload { msg: &json, aad: &bond(key, version) })
-                .expect("a snapshot is not too long to be sealed");
-            payload.push(SEALED);
+            let ciphertext = cipher
+                .encrypt(&nonce, AeadPayload { msg: &json, aad: &associated_data(key, version) })
+                .expect("a snapshot is not too long for the cipher");
+            payload.push(ENCRYPTED);
             payload.extend_from_slice(&nonce);
-            payload.extend_from_slice(&sealed);
+            payload.extend_from_slice(&ciphertext);
         }
     }
     payload.into()
@@ -92,27 +92,28 @@ pub(super) fn read(
     version: u64,
     payload: &[u8],
 ) -> Result<Payload, StoreError> {
-    let refuse = |kind| Err(StoreError::new(kind).at_key(key));
+    let fail = |kind| Err(StoreError::new(kind).at_key(key));
     let Some((&format, rest)) = payload.strip_prefix(MAGIC).and_then(<[u8]>::split_first) else {
-        return refuse(StoreErrorKind::Corrupt);
+        return fail(StoreErrorKind::Corrupt);
     };
-    let opened;
+    let decrypted;
     let json = match (format, encryption_key) {
-        (OPEN, None) => rest,
-        (SEALED, Some(EncryptionKey(cipher))) => {
-            let Some((nonce, sealed)) = rest.split_at_checked(NONCE) else {
-                return refuse(StoreErrorKind::Corrupt);
+        (PLAIN, None) => rest,
+        (ENCRYPTED, Some(EncryptionKey(cipher))) => {
+            let Some((nonce, ciphertext)) = rest.split_at_checked(NONCE_LEN) else {
+                return fail(StoreErrorKind::Corrupt);
             };
-            let nonce = XNonce::try_from(nonce).expect("it is as long as a nonce");
-            match cipher.decrypt(&nonce, AeadPayload { msg: sealed, aad: &bond(key, version) }) {
-                Ok(json) => opened = json,
-                Err(_) => return refuse(StoreErrorKind::DecryptionFailed),
+            let nonce = XNonce::try_from(nonce).expect("it has the length of a nonce");
+            match cipher.decrypt(&nonce, AeadPayload { msg: ciphertext, aad: &associated_data(key, version) })
+            {
+                Ok(json) => decrypted = json,
+                Err(_) => return fail(StoreErrorKind::DecryptionFailed),
             }
-            &opened
+            &decrypted
         }
-        (OPEN, Some(_)) | (SEALED, None) => return refuse(StoreErrorKind::DecryptionFailed),
-        _ => return refuse(StoreErrorKind::UnsupportedFormat),
+        (PLAIN, Some(_)) | (ENCRYPTED, None) => return fail(StoreErrorKind::DecryptionFailed),
+        _ => return fail(StoreErrorKind::UnsupportedFormat),
     };
-    // What serde says may quote a value, and is not passed on.
-    serde_json::from_slice(json).or_else(|_| refuse(StoreErrorKind::Corrupt))
+    // The error of serde may quote a value, so it is dropped.
+    serde_json::from_slice(json).or_else(|_| fail(StoreErrorKind::Corrupt))
 }

@@ -1,4 +1,4 @@
-//! What a store of shared sessions has to do.
+//! The contract of a session store.
 
 use std::{
     fmt,
@@ -13,69 +13,70 @@ use tokio::sync::mpsc;
 
 use super::StoreError;
 
-/// What a store answers, in time.
+/// The future of a request to a [`SharedStore`].
 pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
 
-/// Keeps sessions where many processes find them.
+/// A store for sessions that many processes share.
 ///
-/// A store keeps one [`Record`] a key and compares numbers; it never looks into a payload. That two processes never undo each
-/// other's work rests on [`commit`](Self::commit) alone, which compares the version and writes in one step. The lease only
-/// spares the others the work.
+/// A store keeps one [`Record`] for each key and compares numbers; it never interprets a payload.
+/// Only [`commit`](Self::commit) guarantees that processes never overwrite each other's work: it
+/// compares the version and writes in one step. Leases only avoid duplicate work.
 ///
-/// [`test_conformance`](super::test_conformance) runs the contract written here against an implementation.
+/// [`test_conformance`](super::test_conformance) tests an implementation against this contract.
 ///
 /// # Cancel safety
 ///
-/// Any of these futures may be dropped at any await: what it was about has then either happened whole or not at all, and the
-/// caller finds out by [`load`](Self::load).
+/// Each future may be dropped at any await point. Its request has then happened completely or not at
+/// all; the caller finds out with [`load`](Self::load).
 pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
-    /// The record of `key`; [`Record::absent`] if there is none.
+    /// Loads the record of `key`, or [`Record::absent`] if there is none.
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record>;
 
-    /// Where the records of `keys` stand, in the same order; what is absent stands at [`RecordVersion::default`].
+    /// Returns the versions of the records of `keys`, in the same order.
     ///
-    /// This is what polling asks for, so it should be one round trip.
+    /// The version of an absent record is [`RecordVersion::default`]. Polling calls this method, so
+    /// it should take one round trip.
     fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>>;
 
-    /// Takes the lease of `key` for `ttl`, if nobody holds it.
+    /// Grants the lease of `key` for `ttl`, unless it is held.
     ///
-    /// Each lease that is granted has a greater [fence](LeaseOutcome::Granted) than the one before. A lease ends when it is released,
-    /// when its record is committed by its holder, or when `ttl` is over.
+    /// Each granted lease has a greater [token](LeaseOutcome::Granted) than all leases of this key
+    /// before. A lease ends when it is released, when its holder commits, or when `ttl` is over.
     fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome>;
 
-    /// Lets the lease run for `ttl` from now. `false`: it has ended.
+    /// Extends the lease to `ttl` from now. Returns `false` if the lease has ended.
     fn extend<'a>(
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool>;
 
-    /// Ends the lease, if it is still this one.
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()>;
+    /// Ends the lease, if it is still held with this token.
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, token: FencingToken) -> StoreFuture<'a, ()>;
 
-    /// Notes down that the holder of this lease is about to use up what the record holds. `false`: the lease has ended, and
-    /// nothing was noted.
+    /// Marks the record as about to be renewed by the holder of the lease.
     ///
-    /// From then on [`Record::interrupted`] is set, until the next commit [under a lease](Commit::fence) that does not say the
-    /// same.
+    /// Sets [`Record::interrupted`] until the next commit [under a lease](Commit::token) that does
+    /// not set it itself. Returns `false`, and changes nothing, if the lease has ended.
     fn mark_in_progress<'a>(
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
     ) -> StoreFuture<'a, bool>;
 
-    /// Puts a new version in the place of the one expected, in one step, and ends the lease of its writer.
+    /// Replaces the expected version by a new one in one step, and ends the lease of the writer.
     ///
-    /// Nothing is written, and the answer is what is there instead, if the record does not stand at the expected version, or if
-    /// the writer has a [fence](Commit::fence) and a later lease was granted since.
+    /// Writes nothing and returns the current record if the record does not have the expected
+    /// version, or if the commit has a [token](Commit::token) and a later lease was granted since.
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome>;
 
-    /// Puts another payload in the place of the one at `version`, under the same version and the next revision.
+    /// Replaces the payload of `version` by another one, with the next revision.
     ///
-    /// Nothing is written, and the answer is what is there instead, if the record stands elsewhere or has ended.
+    /// Writes nothing and returns the current record if the record has another version or revision,
+    /// or has ended.
     fn update<'a>(
         &'a self,
         key: &'a str,
@@ -84,9 +85,10 @@ pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome>;
 
-    /// Takes at most `want` uses of what is left of `limit` for this version.
+    /// Takes at most `want` of the uses that are left of `limit` for this version.
     ///
-    /// Uses are counted for the version and begin at none with each commit. A version that is not the current one has none left.
+    /// Uses are counted per version and start at zero with each commit. A version that is not the
+    /// current one has none left.
     fn take_uses<'a>(
         &'a self,
         key: &'a str,
@@ -95,39 +97,39 @@ pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
         limit: u64,
     ) -> StoreFuture<'a, UseGrant>;
 
-    /// Tells every commit and amendment by any process, from the moment when it has sent [`StoreEvent::Lagged`].
+    /// Sends an event for each commit and update by any process, after an initial
+    /// [`StoreEvent::Lagged`].
     ///
-    /// Ends with an error when it can tell no more, and is then called again. A store that can tell nothing stays with what this
-    /// does by default: nothing, for ever; its changes are found by polling.
-    ///
-    /// Messages may be lost, if [`StoreEvent::Lagged`] follows.
-    fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
+    /// Resolves with an error when the store can push no more events, and is then called again.
+    /// Resolves when the receiver is closed. Events may be lost if [`StoreEvent::Lagged`] follows.
+    /// The default implementation sends nothing; changes are then found by polling.
+    fn watch<'a>(&'a self, events: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            changes.closed().await;
+            events.closed().await;
             Ok(())
         })
     }
 }
 
-/// Who writes: one `Sessions` of one process, told apart by a number drawn at random.
+/// The identity of a writer: one `Sessions` of one process, as a random number.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Owner(u128);
 
 impl Owner {
-    /// Somebody new.
+    /// Creates a new random owner.
     pub fn random() -> Self {
-        // The keys of a `RandomState` come from the operating system, once a thread.
+        // The keys of a `RandomState` come from the operating system, once per thread.
         let half = |number: u64| RandomState::new().hash_one((std::process::id(), number));
         Self(u128::from(half(0)) << 64 | u128::from(half(1)))
     }
 
-    /// The owner that [`Display`](fmt::Display) has written so, or `None` if it has not.
+    /// Parses the format of [`Display`](fmt::Display). `None` if `text` is in another format.
     pub fn parse(text: &str) -> Option<Self> {
         (text.len() == 32).then(|| u128::from_str_radix(text, 16).ok()).flatten().map(Self)
     }
 }
 
-/// 32 hexadecimal digits.
+/// Writes 32 hexadecimal digits.
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}", self.0)
@@ -140,47 +142,77 @@ impl fmt::Debug for Owner {
     }
 }
 
-/// Numbers the leases of one key; each has a greater one than those before it.
-pub type FencingToken = u64;
+/// The number of a lease, which is greater than that of every earlier lease of the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FencingToken(u64);
 
-/// Where a record stands. Versions grow with each renewal, revisions count updates of one version.
+impl FencingToken {
+    /// Creates the token with this number.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Returns the number of the token.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for FencingToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The version and revision of a record.
+///
+/// Each renewal raises the number; each update of its payload raises the revision.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct RecordVersion {
-    /// 0: there is no record.
+    /// The number of the version; 0 if there is no record.
     pub number: u64,
-    /// 0 for the payload that the version was committed with.
+    /// The number of updates since the version was committed.
     pub revision: u64,
-    /// The version was [ended](Commit::ended): it has no session.
+    /// Whether the version was committed as [ended](Commit::ended): it has no session.
     pub ended: bool,
+}
+
+impl RecordVersion {
+    /// Creates a version that has not ended.
+    pub const fn new(number: u64, revision: u64) -> Self {
+        Self { number, revision, ended: false }
+    }
 }
 
 /// What a store keeps for one key.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Record {
-    /// Where it stands.
+    /// The version of the record.
     pub version: RecordVersion,
-    /// Who wrote it last.
+    /// The last writer.
     pub writer: Option<Owner>,
-    /// Somebody [began](SharedStore::begin) to renew this version and has not committed: what it holds may be used up.
+    /// Whether a renewal of this version was [started](SharedStore::mark_in_progress) and not
+    /// committed: what the payload holds may be used up.
     pub interrupted: bool,
-    /// What the writer put there. Empty if the version was never written.
+    /// The payload of the last writer; empty if there is no record.
     pub payload: Bytes,
 }
 
 impl Record {
-    /// A record that is not there.
+    /// Returns the record of a key that was never written.
     pub fn absent() -> Self {
         Self::new(RecordVersion::default(), None, Bytes::new())
     }
 
-    /// A record that nobody is about to renew.
+    /// Creates a record that is not [`interrupted`](Self::interrupted).
     pub fn new(version: RecordVersion, writer: Option<Owner>, payload: Bytes) -> Self {
         Self { version, writer, interrupted: false, payload }
     }
 }
 
-/// Without the payload.
+/// Omits the payload.
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record")
@@ -192,41 +224,49 @@ impl fmt::Debug for Record {
     }
 }
 
-/// The answer to a request for a lease.
+/// The outcome of [`SharedStore::lease`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseOutcome {
-    /// It is the caller's. The fence is greater than that of every lease of this key before.
+    /// The lease was granted, with a greater token than every lease of this key before.
     Granted(FencingToken),
-    /// Somebody holds it, and for no longer than this unless it is extended.
+    /// The lease is held. It ends within this time, unless it is extended.
     Held(Duration),
 }
 
-/// A new version.
+/// A new version for [`SharedStore::commit`].
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct Commit {
-    /// The version that this one follows; 0 if there is to be none.
+    /// The number of the version to replace; 0 if there must be no record.
     pub expected: u64,
-    /// The version that this one becomes; greater than `expected`.
+    /// The number of the new version, which is greater than `expected`.
     pub version: u64,
-    /// The fence of the writer's lease, if it writes under one.
-    pub fence: Option<FencingToken>,
-    /// Who writes.
+    /// The token of the writer's lease, if it holds one.
+    pub token: Option<FencingToken>,
+    /// The writer.
     pub owner: Owner,
-    /// The version has no session: the one before was cleared, and nobody is to bring it back.
+    /// Whether the new version has no session, because the one before was cleared.
     pub ended: bool,
-    /// What the writer has of the session may be out of date, and used up by others.
+    /// Whether the payload may be out of date, and used up by other processes.
     pub interrupted: bool,
-    /// The session, or what outlives one that has ended.
+    /// The payload of the new version.
     pub payload: Bytes,
 }
 
-/// Without the payload.
+impl Commit {
+    /// Creates a commit without a lease, of a version that has not ended.
+    pub fn new(owner: Owner, expected: u64, version: u64, payload: Bytes) -> Self {
+        Self { expected, version, token: None, owner, ended: false, interrupted: false, payload }
+    }
+}
+
+/// Omits the payload.
 impl fmt::Debug for Commit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Commit")
             .field("expected", &self.expected)
             .field("version", &self.version)
-            .field("fence", &self.fence)
+            .field("token", &self.token)
             .field("owner", &self.owner)
             .field("ended", &self.ended)
             .field("interrupted", &self.interrupted)
@@ -235,37 +275,45 @@ impl fmt::Debug for Commit {
     }
 }
 
-/// The answer to a commit or an amendment.
+/// The outcome of [`SharedStore::commit`] and [`SharedStore::update`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommitOutcome {
-    /// It was written, and stands here.
+    /// The payload was written; the record has this version now.
     Written(RecordVersion),
-    /// Somebody was faster: this is what is there.
+    /// Nothing was written; this is the current record.
     Conflict(Record),
 }
 
-/// The answer to a request for uses.
+/// The outcome of [`SharedStore::take_uses`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct UseGrant {
-    /// How many the caller may use; 0 if none are left, or the version is not the current one.
+    /// The uses that the caller got, at most as many as it wanted.
     pub granted: u64,
-    /// How many have been taken of this version by now, by everybody.
+    /// The uses of this version that all processes have taken so far.
     pub total: u64,
 }
 
-/// What a store tells those who watch it.
+impl UseGrant {
+    /// Creates a grant of `granted` uses, which make `total` taken uses.
+    pub const fn new(granted: u64, total: u64) -> Self {
+        Self { granted, total }
+    }
+}
+
+/// An event of [`SharedStore::watch`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreEvent {
-    /// A record was committed or amended.
+    /// A record was committed or updated.
     Updated {
-        /// Whose record.
+        /// The key of the record.
         key: String,
-        /// Where it stands now.
+        /// The version of the record after the write.
         version: RecordVersion,
-        /// Who moved it.
+        /// The writer.
         writer: Owner,
     },
-    /// Changes before this moment may not have been told: look at everything once.
+    /// Events before this one may be lost: the receiver compares all records once.
     Lagged,
 }

@@ -1,16 +1,18 @@
-//! The uses of a session that a fleet shares.
+//! Batches of uses of a session whose `max_uses` applies to all processes together.
 
 use std::sync::Arc;
 
 use super::{Record, fleet::Fleet};
 use crate::{
     gate::Generation,
-    session::{IdentityInner, Session, share::PendingWrite},
+    session::{IdentityInner, Session},
 };
 
 impl Fleet {
-    /// Takes the next block of uses for an identity that has spent its last one. `Some`: the identity goes on, as another
-    /// generation of the same version.
+    /// Takes the next batch for an identity that has used up its last one.
+    ///
+    /// Returns the identity under another generation of the same version, or `None` if it has to be
+    /// renewed.
     pub(super) async fn continue_version(
         &self,
         session: &Session,
@@ -19,12 +21,13 @@ impl Fleet {
         found: &Record,
         spent: &Arc<IdentityInner>,
     ) -> Option<Arc<IdentityInner>> {
-        let budget = session.0.context.backend()?.budget();
-        let limit = budget.uses?;
-        let is_too_old =
-            || budget.age.is_some_and(|age| session.now().saturating_sub(spent.life.created_at) >= age);
+        let limit = session.use_limit()?;
+        let is_too_old = || {
+            session.age_limit().is_some_and(|age| session.now().saturating_sub(spent.life.created_at) >= age)
+        };
+        let state = session.share_state();
         let version = {
-            let known = session.0.share_state().known.lock();
+            let known = state.known();
             (known.generation == spent.life.generation).then_some(known.version)?
         };
         if found.version.ended || found.version.number != version || is_too_old() {
@@ -32,65 +35,67 @@ impl Fleet {
         }
         let granted = match spent.life.take_remaining() {
             0 => self.take_batch(session, key, version, limit).await?,
-            // The next block has come just after the last one was through.
-            rest => rest,
+            // A batch was granted just after the one before was used up.
+            remaining => remaining,
         };
         if granted == 0 {
             return None;
         }
-        let kept = session.0.continue_version(spent, generation, granted);
-        // The version is not dead: only its uses here were spent.
-        let mut known = session.0.share_state().known.lock();
+        let identity = session.continue_version(spent, generation, granted);
+        // The version has not ended: only the uses of this process were used up.
+        let mut known = state.known();
         known.ended_up_to = version - 1;
-        known.generation = kept.life.generation;
-        known.limited = Some(kept.clone());
+        known.generation = identity.life.generation;
+        known.limited = Some(identity.clone());
         drop(known);
-        Some(kept)
+        Some(identity)
     }
 
-    /// Lets each use of an identity that the store knows be one of those that this process has taken, if uses are limited.
-    pub(super) async fn take_allowance(&self, session: &Session, kept: &Arc<IdentityInner>) {
-        let is_limited = session.0.context.backend().is_some_and(|lane| lane.budget().uses.is_some());
-        let is_known = {
-            let known = session.0.share_state().known.lock();
-            known.generation == kept.life.generation && known.pending == PendingWrite::None
+    /// Limits an identity that the store has to the uses that this process takes, if uses are limited.
+    pub(super) async fn take_allowance(&self, session: &Session, identity: &Arc<IdentityInner>) {
+        let state = session.share_state();
+        let is_limited = session.use_limit().is_some();
+        let is_stored = {
+            let known = state.known();
+            known.generation == identity.life.generation && known.pending.is_none()
         };
-        if is_limited && is_known && !kept.life.allowance.allows_some() {
-            kept.life.allowance.begin();
-            session.0.share_state().known.lock().limited = Some(kept.clone());
-            self.refill_allowance(session, kept).await;
+        if is_limited && is_stored && !identity.life.allowance.allows_some() {
+            identity.life.allowance.begin();
+            state.known().limited = Some(identity.clone());
+            self.refill_allowance(session, identity).await;
         }
     }
 
-    /// Takes the next block of uses before this one is through.
-    pub(super) async fn refill_allowance(&self, session: &Session, kept: &Arc<IdentityInner>) {
-        let Some(limit) = session.0.context.backend().and_then(|lane| lane.budget().uses) else { return };
+    /// Takes the next batch before the last one is used up.
+    pub(super) async fn refill_allowance(&self, session: &Session, identity: &Arc<IdentityInner>) {
+        let Some(limit) = session.use_limit() else { return };
+        let state = session.share_state();
         let version = {
-            let known = session.0.share_state().known.lock();
-            if known.generation != kept.life.generation {
+            let known = state.known();
+            if known.generation != identity.life.generation {
                 return;
             }
             known.version
         };
         let key = session.id().to_string();
-        // If it is not answered, the requests ask for themselves when the block is through.
+        // If this fails, an attempt takes the next batch when this one is used up.
         let Some(granted) = self.take_batch(session, &key, version, limit).await else { return };
-        kept.life.allowance.allow(granted);
-        if session.0.share_state().known.lock().taken >= limit - limit / 10 {
-            session.gate().renew_early(&kept.life);
+        identity.life.allowance.allow(granted);
+        if state.known().uses_taken >= limit - limit / 10 {
+            session.renew_early(identity);
         }
     }
 
-    /// Takes a block of uses: the smaller, the fewer are left, so that few are left over when all are taken.
+    /// Takes a batch of uses. Batches get smaller towards the limit, so that few uses are left over.
     async fn take_batch(&self, session: &Session, key: &str, version: u64, limit: u64) -> Option<u64> {
-        let known = &session.0.share_state().known;
-        let left = limit.saturating_sub(known.lock().taken);
+        let state = session.share_state();
+        let left = limit.saturating_sub(state.known().uses_taken);
         let want = self.config.use_batch_size.min(left / 4).max(1);
-        let taken = self.ask(self.config.store.take_uses(key, version, want, limit)).await.ok()?;
-        let mut known = known.lock();
+        let grant = self.ask(self.config.store.take_uses(key, version, want, limit)).await.ok()?;
+        let mut known = state.known();
         if known.version == version {
-            known.taken = taken.total;
+            known.uses_taken = grant.total;
         }
-        Some(taken.granted)
+        Some(grant.granted)
     }
 }

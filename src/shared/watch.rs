@@ -1,4 +1,4 @@
-//! News out of the store and into it, besides renewals.
+//! Follows the store: adopts newer versions, and publishes what was changed here besides renewals.
 
 use std::{
     sync::{Arc, Weak, atomic::Ordering},
@@ -12,6 +12,7 @@ use tokio::{
 
 use super::{
     Commit, CommitOutcome, OnUnreachable, Record, RecordVersion, StoreError, StoreEvent,
+    attempt::{CommitInput, Freshness, Origin},
     fleet::{Fleet, count},
     payload::{self, Payload},
 };
@@ -28,36 +29,36 @@ use crate::{
 /// How many sessions are compared with the store in one request.
 const BATCH: usize = 1000;
 
-/// How many changes may wait to be looked at; whoever sends more waits.
-const CHANGES: usize = 1024;
+/// How many events of the store are buffered; the store waits while the buffer is full.
+const EVENTS: usize = 1024;
 
 impl Fleet {
-    /// Follows what others do, until the sessions are gone.
+    /// Follows the store until the sessions are dropped.
     pub(super) async fn watch(self: Arc<Self>, registry: Weak<Registry>) {
-        let (sender, changes) = mpsc::channel(CHANGES);
-        let tells = async {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let pushes = async {
             loop {
                 let ended = self.config.store.watch(sender.clone()).await;
                 self.is_watching.store(false, Ordering::Relaxed);
                 if let Err(error) = ended {
-                    tracing::debug!(%error, "the store of shared sessions tells of no changes");
+                    tracing::debug!(%error, "the session store no longer pushes changes");
                 }
-                // Until it does again, everything is compared from time to time.
+                // Polling finds the changes until the store pushes them again.
                 sleep(self.jittered(self.config.poll_interval)).await;
             }
         };
-        // One look-out for as long as there are sessions: it knows since when nothing was heard.
+        // One task does both, so that it knows how long the store has been silent.
         tokio::select! {
             biased;
-            () = tells => {}
-            () = self.follow(&registry, changes) => {}
+            () = pushes => {}
+            () = self.follow(&registry, events) => {}
         }
     }
 
-    /// Looks at what is told, and at everything from time to time. Ends when the sessions are gone.
-    async fn follow(self: &Arc<Self>, registry: &Weak<Registry>, mut changes: mpsc::Receiver<StoreEvent>) {
-        let mut heard = Instant::now();
-        // At once: nobody has told what was changed until now.
+    /// Handles pushed events and polls all sessions. Returns when the sessions are dropped.
+    async fn follow(self: &Arc<Self>, registry: &Weak<Registry>, mut events: mpsc::Receiver<StoreEvent>) {
+        let mut last_contact = Instant::now();
+        // Immediately: earlier changes were not pushed.
         let mut compare_at = Instant::now();
         loop {
             tokio::select! {
@@ -65,13 +66,13 @@ impl Fleet {
                 () = sleep_until(compare_at) => {
                     let Some(registry) = registry.upgrade() else { return };
                     if self.compare(&registry).await {
-                        heard = Instant::now();
+                        last_contact = Instant::now();
                     } else {
-                        self.grow_stale(&registry, heard.elapsed());
+                        self.end_stale(&registry, last_contact.elapsed());
                     }
                     compare_at = Instant::now() + self.jittered(self.config.poll_interval);
                 }
-                change = changes.recv() => match change {
+                event = events.recv() => match event {
                     Some(StoreEvent::Updated { key, version, writer }) => {
                         let Some(registry) = registry.upgrade() else { return };
                         if writer != self.owner
@@ -89,19 +90,19 @@ impl Fleet {
         }
     }
 
-    /// Compares all sessions with the store, and pays what it is owed. `false`: it did not answer.
+    /// Compares all sessions with the store and writes what is pending. `false` if a request failed.
     async fn compare(self: &Arc<Self>, registry: &Registry) -> bool {
         let sessions = registry.all();
-        for some in sessions.chunks(BATCH) {
-            let keys: Vec<String> = some.iter().map(|session| session.id().to_string()).collect();
+        for batch in sessions.chunks(BATCH) {
+            let keys: Vec<String> = batch.iter().map(|session| session.id().to_string()).collect();
             let Ok(versions) = self.ask(self.config.store.versions(&keys)).await else { return false };
-            for (session, version) in some.iter().zip(versions) {
+            for (session, version) in batch.iter().zip(versions) {
                 self.on_remote_version(session, version).await;
-                // Whoever is busy may be waiting for the news that are told here.
-                let share_state = session.0.share_state();
-                let Ok(_guard) = share_state.sync_lock.try_lock() else { continue };
-                let pending = share_state.known.lock().pending;
-                if pending != PendingWrite::None && self.flush_pending(session).await.is_err() {
+                // Not awaited: the holder of the lock may wait for an event that this task delivers.
+                let state = session.share_state();
+                let Some(_guard) = state.try_lock() else { continue };
+                let is_pending = state.known().pending.is_some();
+                if is_pending && self.flush_pending(session).await.is_err() {
                     return false;
                 }
                 self.sync_cookies_if_dirty(session).await;
@@ -110,73 +111,70 @@ impl Fleet {
         true
     }
 
-    /// The record of this session stands at `version`.
+    /// Handles the version of a session's record: adopts what is newer than here.
     async fn on_remote_version(self: &Arc<Self>, session: &Session, version: RecordVersion) {
-        let share_state = session.0.share_state();
+        let state = session.share_state();
         {
-            let known = share_state.known.lock();
+            let known = state.known();
             if version.number == known.version && version.revision > known.revision {
                 self.apply_remote_changes(session);
             }
-            let is_to_be_told = matches!(known.pending, PendingWrite::End | PendingWrite::Identity);
-            if version.number <= known.version.max(known.ended_up_to) || is_to_be_told {
+            let is_overwritten = matches!(known.pending, Some(PendingWrite::End | PendingWrite::Identity));
+            if version.number <= known.outdated_up_to() || is_overwritten {
                 return;
             }
         }
-        share_state.remote_change.notify_waiters();
-        if let Ok(_guard) = share_state.sync_lock.try_lock() {
+        state.notify_remote_change();
+        if let Some(_guard) = state.try_lock() {
             return self.catch_up(session).await;
         }
-        // An attempt looks by itself, and decides; but whoever is busy may have looked already.
+        // An attempt loads the record itself. Other holders of the lock may have loaded it before.
         let (fleet, session) = (self.clone(), session.clone());
         tokio::spawn(async move {
-            let share_state = session.0.share_state();
-            let _guard = share_state.sync_lock.lock().await;
-            let known = {
-                let known = share_state.known.lock();
-                known.version.max(known.ended_up_to)
-            };
-            if version.number > known {
+            let state = session.share_state();
+            let _guard = state.lock().await;
+            let outdated_up_to = state.known().outdated_up_to();
+            if version.number > outdated_up_to {
                 fleet.catch_up(&session).await;
             }
         });
     }
 
-    /// Pays what is owed, and takes over what is newer in the store than here.
+    /// Writes what is pending, and adopts what the store has that is newer.
     async fn catch_up(&self, session: &Session) {
         let caught_up = async {
             self.flush_pending(session).await?;
-            self.take_newer(session).await
+            self.adopt_newer(session).await
         };
         if let Err(error) = caught_up.await {
-            tracing::warn!(session = %session.id(), %error, "a newer shared session was not adopted");
+            tracing::warn!(session = %session.id(), %error, "a newer version of a shared session was not adopted");
         }
     }
 
-    /// Takes over what is newer in the store than here, where somebody has a use for it.
-    async fn take_newer(&self, session: &Session) -> Result<(), StoreError> {
-        if session.gate().published().is_none() {
-            // Nobody sends; the next request looks for itself.
+    /// Adopts a newer version, if the session has an identity that it can replace.
+    async fn adopt_newer(&self, session: &Session) -> Result<(), StoreError> {
+        if session.published().is_none() {
+            // The next request starts an attempt, which loads the record.
             return Ok(());
         }
         let key = session.id().to_string();
-        let share_state = session.0.share_state();
-        let epoch = share_state.epoch();
+        let state = session.share_state();
+        let epoch = state.epoch();
         let found = self.load(&key).await?;
         let (version, generation) = {
-            let known = share_state.known.lock();
+            let known = state.known();
             (known.version, known.generation)
         };
-        // Cleared or replaced here meanwhile: whoever did that tells the store.
+        // False if the session was cleared or replaced in the meantime: that has its own pending write.
         let is_as_known =
-            || session.gate().published().is_some_and(|kept| kept.life.generation == generation);
+            || session.published().is_some_and(|identity| identity.life.generation == generation);
         if found.version.number <= version || !is_as_known() {
             return Ok(());
         }
         self.take_over(session, epoch, &key, &found, generation).await
     }
 
-    /// Puts what the store has in the place of this generation, or ends it if the store has none.
+    /// Replaces the identity of this generation with the record's, or ends it if the record has ended.
     async fn take_over(
         &self,
         session: &Session,
@@ -186,109 +184,111 @@ impl Fleet {
         generation: Generation,
     ) -> Result<(), StoreError> {
         if found.version.ended {
-            self.take_data(session, key, found);
+            self.adopt_data(session, key, found);
             {
-                let mut known = session.0.share_state().known.lock();
-                known.version = found.version.number;
-                known.ended_up_to = found.version.number;
+                let mut known = session.share_state().known();
+                known.mark_ended(found.version.number);
                 known.mark_flushed(epoch);
             }
-            session.0.end_here();
+            session.end_locally();
             return Ok(());
         }
         let snapshot = self.open(key, found)?.session;
-        let kept =
-            session.0.install(generation, &snapshot).map_err(|error| super::error::profile(error, key))?;
-        if let Some(kept) = kept {
-            self.record_current(session, epoch, found.version, &kept, snapshot.cookies, None);
+        let identity =
+            session.install(generation, &snapshot).map_err(|error| super::error::profile(error, key))?;
+        if let Some(identity) = identity {
+            self.record_current(session, epoch, found.version, &identity, snapshot.cookies, Origin::Adopted);
             count(&self.counters.versions_adopted);
-            self.take_allowance(session, &kept).await;
+            self.take_allowance(session, &identity).await;
         }
         Ok(())
     }
 
-    /// Where nothing may be sent that may be out of date, ends it.
-    fn grow_stale(&self, registry: &Registry, silence: Duration) {
-        let Some(bound) = self.config.stale_after else { return };
-        if self.config.on_unreachable != OnUnreachable::Fail || silence < bound {
+    /// Ends all sessions if the store has been silent for longer than `stale_after`.
+    fn end_stale(&self, registry: &Registry, silence: Duration) {
+        let Some(stale_after) = self.config.stale_after else { return };
+        if self.config.on_unreachable != OnUnreachable::Fail || silence < stale_after {
             return;
         }
         for session in registry.all() {
-            if session.gate().published().is_some() {
-                session.0.share_state().known.lock().reload = true;
-                session.0.end_here();
+            if session.published().is_some() {
+                session.share_state().known().reload = true;
+                session.end_locally();
             }
         }
     }
 
-    /// Ends whatever version there is.
+    /// Ends the record, whatever its version.
     pub(super) async fn publish_end(&self, session: &Session) -> Result<(), StoreError> {
         let key = session.id().to_string();
-        let share_state = session.0.share_state();
+        let state = session.share_state();
         loop {
             let found = self.load(&key).await?;
-            // What outlives the session is there for whoever logs in next.
-            let is_read = self.take_data(session, &key, &found);
-            let known = share_state.known.lock().newest();
-            let version = self.next_version(found.version.number, known);
+            // The data outlives the identity: the next login reads it.
+            let is_readable = self.adopt_data(session, &key, &found);
+            let newest = state.known().newest();
+            let version = self.next_version(found.version.number, newest);
             let options = SnapshotOptions::new().profiles(self.config.profiles);
             let snapshot = session.snapshot_of(None, 0, false, &options);
             let content = Payload { session: snapshot, changes: Vec::new() };
+            let payload = payload::write(self.config.encryption_key.as_ref(), &key, version, &content);
             let commit = Commit {
-                expected: found.version.number,
-                version,
-                fence: None,
-                owner: self.owner,
                 ended: true,
-                interrupted: !is_read || found.version.number < known,
-                payload: payload::write(self.config.encryption_key.as_ref(), &key, version, &content),
+                interrupted: !is_readable || found.version.number < newest,
+                ..Commit::new(self.owner, found.version.number, version, payload)
             };
             if found.version.ended
                 || matches!(self.commit_with_retry(&key, commit).await?, CommitOutcome::Written(_))
             {
-                let mut known = share_state.known.lock();
+                let mut known = state.known();
                 let ended = if found.version.ended { found.version.number } else { version };
-                known.version = known.version.max(ended);
-                known.ended_up_to = known.version;
-                if known.pending == PendingWrite::End {
-                    known.pending = PendingWrite::None;
+                let ended = known.version.max(ended);
+                known.mark_ended(ended);
+                if known.pending == Some(PendingWrite::End) {
+                    known.pending = None;
                 }
                 return Ok(());
             }
         }
     }
 
-    /// Lets others have the identity that is current here.
+    /// Commits the current identity.
     pub(super) async fn publish_identity(
         &self,
         session: &Session,
         pending: PendingWrite,
     ) -> Result<(), StoreError> {
         let key = session.id().to_string();
+        let state = session.share_state();
         loop {
-            let epoch = session.0.share_state().epoch();
+            let epoch = state.epoch();
             let found = self.load(&key).await?;
-            let Some(kept) = session.gate().current() else {
-                // It has ended again; the attempt that follows has another.
-                let mut known = session.0.share_state().known.lock();
+            let Some(identity) = session.current() else {
+                // It has ended; the next attempt has another identity.
+                let mut known = state.known();
                 if pending == PendingWrite::Renewed && found.writer == Some(self.owner) {
-                    // That the store has it was never told here.
-                    known.version = known.version.max(found.version.number);
-                    known.ended_up_to = known.ended_up_to.max(known.version);
+                    // The commit was written, although its response was lost.
+                    let version = known.version.max(found.version.number);
+                    known.version = version;
+                    known.ended_up_to = known.ended_up_to.max(version);
                 }
                 known.mark_flushed(epoch);
                 return Ok(());
             };
-            if pending == PendingWrite::Renewed
-                && found.version.number > session.0.share_state().known.lock().version
-            {
-                return self.take_over(session, epoch, &key, &found, kept.life.generation).await;
+            let known_version = state.known().version;
+            if pending == PendingWrite::Renewed && found.version.number > known_version {
+                return self.take_over(session, epoch, &key, &found, identity.life.generation).await;
             }
-            // What was given by hand says nothing of what was used up in versions that were missed here.
-            let is_stale = pending == PendingWrite::Identity
-                && found.version.number != session.0.share_state().known.lock().version;
-            if self.commit(session, epoch, &kept, &key, &found, None, is_stale).await?.is_none() {
-                self.take_allowance(session, &kept).await;
+            // An identity that the program has set may lack what was used up in a version missed here.
+            let freshness = if pending == PendingWrite::Identity && found.version.number != known_version {
+                Freshness::MayBeStale
+            } else {
+                Freshness::UpToDate
+            };
+            let input =
+                CommitInput { epoch, identity: &identity, key: &key, base: &found, lease: None, freshness };
+            if self.commit(session, input).await?.is_none() {
+                self.take_allowance(session, &identity).await;
                 return Ok(());
             }
         }

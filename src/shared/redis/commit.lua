@@ -1,6 +1,6 @@
--- KEYS: record, lease. ARGV: expected version, new version, fence or '', owner, ended 0 or 1, payload, channel, key,
+-- KEYS: record, lease. ARGV: expected version, new version, token or '', owner, ended 0 or 1, payload, channel, key,
 -- interrupted 0 or 1.
--- Answers {1}, or {0} and the fields of the record that is there.
+-- Returns {1}, or {0} and the fields of the current record.
 local record = redis.call('HMGET', KEYS[1], 'v', 'r', 'e', 'i', 'o', 'p', 'f')
 local is_late = ARGV[3] ~= '' and tonumber(ARGV[3]) < tonumber(record[7] or '0')
 if is_late or (record[1] or '0') ~= ARGV[1] then

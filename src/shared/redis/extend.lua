@@ -1,4 +1,4 @@
--- KEYS: record, lease. ARGV: owner:fence, ttl in ms. Answers 1 if the lease is this one.
+-- KEYS: record, lease. ARGV: owner:token, ttl in ms. Returns 1 if the lease has this token, or else 0.
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return 0
 end

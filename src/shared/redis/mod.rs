@@ -1,4 +1,4 @@
-//! A store in Redis, or in what speaks like it.
+//! A store in Redis or a compatible server.
 
 use std::{fmt, future::poll_fn, sync::Arc, time::Duration};
 
@@ -21,11 +21,11 @@ use super::{
 
 /// A store in Redis or Valkey, on one server.
 ///
-/// Each session is a hash `PREFIX<name>` and, while somebody renews it, a string `PREFIX<name> lease` that ends by itself.
-/// Changes are told on the channel `PREFIX changes`. What has to be done in one step is a script of some lines.
+/// Each record is a hash `PREFIX<name>`, and each lease a string `PREFIX<name> lease` that expires.
+/// Events are published on the channel `PREFIX changes`. Atomic steps are short Lua scripts.
 ///
-/// The server must not evict these keys (`maxmemory-policy noeviction`): a record that is gone costs its fleet a login. A
-/// connection that is lost is made again by itself, by the next request.
+/// The server must not evict these keys (`maxmemory-policy noeviction`): each lost record costs its
+/// fleet a login. After a lost connection, the next request reconnects.
 ///
 /// # Clone
 ///
@@ -53,32 +53,36 @@ struct Scripts {
     take_uses: Script,
 }
 
-/// How long a connection may take, and an answer of a watch to a ping.
+/// The timeout of a connection, a response, and the ping of a watch.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often a watch makes sure that its connection is alive.
+/// How often a watch tests its connection.
 const PING: Duration = Duration::from_secs(10);
 
 impl RedisStore {
-    /// A store at this address, whose keys begin with `prefix`.
+    /// Connects to a server; all keys start with `prefix`.
     ///
-    /// The address is `redis://user:password@host:port/database`, or `rediss://…` with TLS and the usual roots.
+    /// The address is `redis://user:password@host:port/database`, or `rediss://…` for TLS with the
+    /// root certificates of the Mozilla programme.
     ///
     /// # Errors
     ///
-    /// If the address is none, or no server answers there.
+    /// If the address is invalid or the server does not respond.
     pub async fn connect(address: &str, prefix: impl Into<String>) -> Result<Self, StoreError> {
         let store = Self::lazy(Client::open(address).map_err(store_error)?, prefix.into())?;
-        store.ask::<()>(redis::cmd("PING")).await?;
+        store.query::<()>(redis::cmd("PING")).await?;
         Ok(store)
     }
 
-    /// As [`connect`](Self::connect), over TLS, with a root that the server's certificate is signed by, in PEM, or with a
-    /// certificate and its key, in PEM, to show to the server.
+    /// Connects like [`connect`](Self::connect), over TLS with custom certificates in PEM.
+    ///
+    /// `root` is the root certificate of the server. `identity` is the certificate and the key that
+    /// the client presents.
     ///
     /// # Errors
     ///
-    /// If the address is none or does not begin with `rediss://`, if a PEM is none, or if no server answers.
+    /// If the address is invalid or does not start with `rediss://`, if a PEM is invalid, or if the
+    /// server does not respond.
     pub async fn connect_tls(
         address: &str,
         prefix: impl Into<String>,
@@ -94,12 +98,12 @@ impl RedisStore {
         };
         let client = Client::build_with_tls(address, certificates).map_err(store_error)?;
         let store = Self::lazy(client, prefix.into())?;
-        store.ask::<()>(redis::cmd("PING")).await?;
+        store.query::<()>(redis::cmd("PING")).await?;
         Ok(store)
     }
 
     fn lazy(client: Client, prefix: String) -> Result<Self, StoreError> {
-        // Who asks has a deadline and a back-off of its own: nothing is to be tried again below it.
+        // The caller has a timeout and a backoff: a retry below would delay both.
         let config = ConnectionManagerConfig::new()
             .set_number_of_retries(0)
             .set_connection_timeout(Some(CONNECTION_TIMEOUT))
@@ -127,47 +131,50 @@ impl RedisStore {
         format!("{}{key} lease", self.shared.prefix)
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: redis::Cmd) -> Result<T, StoreError> {
+    async fn query<T: FromRedisValue>(&self, command: redis::Cmd) -> Result<T, StoreError> {
         command.query_async(&mut self.connection.clone()).await.map_err(store_error)
     }
 
-    async fn run<T: FromRedisValue>(
+    async fn run_script<T: FromRedisValue>(
         &self,
         key: &str,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, StoreError> {
-        let answer = script.invoke_async(&mut self.connection.clone()).await;
-        answer.map_err(|error| store_error(error).at_key(key))
+        let response = script.invoke_async(&mut self.connection.clone()).await;
+        response.map_err(|error| store_error(error).at_key(key))
     }
 }
 
-/// The fields of a record: version, revision, ended, interrupted, writer, payload. Those that are not there are `None`.
+/// The fields `v r e i o p` of a record: version number, revision, ended, interrupted, owner, payload.
+///
+/// Fields that do not exist are `None`. The hash also has `f`, the last fencing token, and `u`, the
+/// uses of the version.
 type Fields = (Option<u64>, Option<u64>, Option<u8>, Option<u8>, Option<String>, Option<Vec<u8>>);
 
 fn record(key: &str, fields: Fields) -> Result<Record, StoreError> {
     let (version, revision, ended, interrupted, writer, payload) = fields;
     let interrupted = interrupted.unwrap_or(0) != 0;
     let Some(number) = version else {
-        // A lease was given out before there was anything, and perhaps used.
+        // Only leases were granted so far; the first renewal may have been interrupted.
         return Ok(Record { interrupted, ..Record::absent() });
     };
-    let damaged = || StoreError::new(StoreErrorKind::Corrupt).at_key(key);
+    let corrupt = || StoreError::new(StoreErrorKind::Corrupt).at_key(key);
     let (Some(revision), Some(ended), Some(writer), Some(payload)) = (revision, ended, writer, payload)
     else {
-        return Err(damaged());
+        return Err(corrupt());
     };
     let version = RecordVersion { number, revision, ended: ended != 0 };
-    let writer = Owner::parse(&writer).ok_or_else(damaged)?;
+    let writer = Owner::parse(&writer).ok_or_else(corrupt)?;
     let mut record = Record::new(version, Some(writer), payload.into());
     record.interrupted = interrupted;
     Ok(record)
 }
 
-/// What a script answers that has written, or has not: a one, or a zero and the fields.
-type Written = Vec<redis::Value>;
+/// The response of a script that writes: 1, or 0 and the fields of the current record.
+type WriteReply = Vec<redis::Value>;
 
-fn committed(key: &str, version: RecordVersion, written: Written) -> Result<CommitOutcome, StoreError> {
-    let mut values = written.into_iter();
+fn outcome(key: &str, version: RecordVersion, reply: WriteReply) -> Result<CommitOutcome, StoreError> {
+    let mut values = reply.into_iter();
     match values.next() {
         Some(redis::Value::Int(1)) => Ok(CommitOutcome::Written(version)),
         _ => {
@@ -182,7 +189,7 @@ fn millis(ttl: Duration) -> u64 {
     u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// The kinds of a client's error as a store has them.
+/// Converts an error of the client.
 fn store_error(error: RedisError) -> StoreError {
     let kind = match error.kind() {
         _ if error.is_timeout() => StoreErrorKind::TimedOut,
@@ -205,7 +212,7 @@ impl SharedStore for RedisStore {
         Box::pin(async move {
             let mut command = redis::cmd("HMGET");
             command.arg(self.record_key(key)).arg(&["v", "r", "e", "i", "o", "p"]);
-            let fields = self.ask(command).await.map_err(|error| error.at_key(key))?;
+            let fields = self.query(command).await.map_err(|error| error.at_key(key))?;
             record(key, fields)
         })
     }
@@ -236,9 +243,9 @@ impl SharedStore for RedisStore {
             let mut script = self.shared.scripts.lease.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key));
             script.arg(owner.to_string()).arg(millis(ttl));
-            let (granted, number): (u8, u64) = self.run(key, &script).await?;
+            let (granted, number): (u8, u64) = self.run_script(key, &script).await?;
             Ok(match granted {
-                1 => LeaseOutcome::Granted(number),
+                1 => LeaseOutcome::Granted(FencingToken::new(number)),
                 _ => LeaseOutcome::Held(Duration::from_millis(number.max(1))),
             })
         })
@@ -248,22 +255,22 @@ impl SharedStore for RedisStore {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             let mut script = self.shared.scripts.extend.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key));
-            script.arg(format!("{owner}:{fence}")).arg(millis(ttl));
-            self.run(key, &script).await
+            script.arg(format!("{owner}:{token}")).arg(millis(ttl));
+            self.run_script(key, &script).await
         })
     }
 
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, token: FencingToken) -> StoreFuture<'a, ()> {
         Box::pin(async move {
             let mut script = self.shared.scripts.release.prepare_invoke();
-            script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{fence}"));
-            self.run(key, &script).await
+            script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{token}"));
+            self.run_script(key, &script).await
         })
     }
 
@@ -271,12 +278,12 @@ impl SharedStore for RedisStore {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
     ) -> StoreFuture<'a, bool> {
         Box::pin(async move {
             let mut script = self.shared.scripts.mark_in_progress.prepare_invoke();
-            script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{fence}"));
-            self.run(key, &script).await
+            script.key(self.record_key(key)).key(self.lease_key(key)).arg(format!("{owner}:{token}"));
+            self.run_script(key, &script).await
         })
     }
 
@@ -286,10 +293,10 @@ impl SharedStore for RedisStore {
             let mut script = self.shared.scripts.commit.prepare_invoke();
             script.key(self.record_key(key)).key(self.lease_key(key));
             script.arg(commit.expected).arg(commit.version);
-            script.arg(commit.fence.map_or_else(String::new, |fence| fence.to_string()));
+            script.arg(commit.token.map_or_else(String::new, |token| token.to_string()));
             script.arg(commit.owner.to_string()).arg(u8::from(commit.ended)).arg(&commit.payload[..]);
             script.arg(&self.shared.channel).arg(key).arg(u8::from(commit.interrupted));
-            committed(key, version, self.run(key, &script).await?)
+            outcome(key, version, self.run_script(key, &script).await?)
         })
     }
 
@@ -307,7 +314,7 @@ impl SharedStore for RedisStore {
             script.arg(version.number).arg(version.revision).arg(next.revision);
             script.arg(owner.to_string()).arg(&payload[..]);
             script.arg(&self.shared.channel).arg(key);
-            committed(key, next, self.run(key, &script).await?)
+            outcome(key, next, self.run_script(key, &script).await?)
         })
     }
 
@@ -321,63 +328,63 @@ impl SharedStore for RedisStore {
         Box::pin(async move {
             let mut script = self.shared.scripts.take_uses.prepare_invoke();
             script.key(self.record_key(key)).arg(version).arg(want).arg(limit);
-            let (granted, total) = self.run(key, &script).await?;
-            Ok(UseGrant { granted, total })
+            let (granted, total) = self.run_script(key, &script).await?;
+            Ok(UseGrant::new(granted, total))
         })
     }
 
-    fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
+    fn watch<'a>(&'a self, events: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
         Box::pin(async move {
-            let gone = || StoreError::new(StoreErrorKind::Unreachable);
-            let late = |_| StoreError::new(StoreErrorKind::TimedOut);
+            let closed = || StoreError::new(StoreErrorKind::Unreachable);
+            let timed_out = |_| StoreError::new(StoreErrorKind::TimedOut);
             let subscribe = async {
                 let mut subscription = self.shared.client.get_async_pubsub().await?;
                 subscription.subscribe(&self.shared.channel).await?;
                 Ok::<_, RedisError>(subscription)
             };
             let subscription =
-                timeout(CONNECTION_TIMEOUT, subscribe).await.map_err(late)?.map_err(store_error)?;
+                timeout(CONNECTION_TIMEOUT, subscribe).await.map_err(timed_out)?.map_err(store_error)?;
             let (mut sink, mut messages) = subscription.split();
-            let mut change = Some(StoreEvent::Lagged);
+            let mut event = Some(StoreEvent::Lagged);
             let mut ping_at = Instant::now() + PING;
             loop {
-                if let Some(change) = change.take()
-                    && changes.send(change).await.is_err()
+                if let Some(event) = event.take()
+                    && events.send(event).await.is_err()
                 {
                     return Ok(());
                 }
                 tokio::select! {
                     message = poll_fn(|context| Pin::new(&mut messages).poll_next(context)) => {
-                        let message = message.ok_or_else(gone)?;
-                        change = Some(parse_change(message.get_payload_bytes()));
+                        let message = message.ok_or_else(closed)?;
+                        event = Some(parse_event(message.get_payload_bytes()));
                     }
-                    // A connection whose other end is gone without a word says nothing at all.
+                    // A peer that has vanished without closing the connection sends nothing at all.
                     () = sleep_until(ping_at) => {
                         ping_at = Instant::now() + PING;
-                        timeout(CONNECTION_TIMEOUT, sink.ping::<()>()).await.map_err(late)?.map_err(store_error)?;
+                        timeout(CONNECTION_TIMEOUT, sink.ping::<()>()).await.map_err(timed_out)?.map_err(store_error)?;
                     }
-                    () = changes.closed() => return Ok(()),
+                    () = events.closed() => return Ok(()),
                 }
             }
         })
     }
 }
 
-/// Reads what a script has published. What nobody of us has written may stand for anything.
-fn parse_change(message: &[u8]) -> StoreEvent {
+/// Parses a message that a script has published. An unknown message may stand for any change.
+fn parse_event(message: &[u8]) -> StoreEvent {
     let read = || {
         let mut parts = std::str::from_utf8(message).ok()?.splitn(5, ' ');
         let mut part = || parts.next();
-        let (version, revision) = (part()?.parse().ok()?, part()?.parse().ok()?);
+        let (number, revision) = (part()?.parse().ok()?, part()?.parse().ok()?);
         let ended = part()? == "1";
         let writer = Owner::parse(part()?)?;
         let key = part()?.to_owned();
-        Some(StoreEvent::Updated { key, version: RecordVersion { number: version, revision, ended }, writer })
+        Some(StoreEvent::Updated { key, version: RecordVersion { number, revision, ended }, writer })
     };
     read().unwrap_or(StoreEvent::Lagged)
 }
 
-/// Without the address, which may hold a password.
+/// Omits the address, which may contain a password.
 impl fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisStore").field("prefix", &self.shared.prefix).finish_non_exhaustive()

@@ -1,4 +1,4 @@
--- KEYS: record, lease. ARGV: owner:fence.
+-- KEYS: record, lease. ARGV: owner:token. Ends the lease if it has this token.
 if redis.call('GET', KEYS[2]) == ARGV[1] then
   return redis.call('DEL', KEYS[2])
 end

@@ -1,4 +1,4 @@
--- KEYS: record. ARGV: version, how many, limit. Answers {granted, total}.
+-- KEYS: record. ARGV: version, wanted uses, limit. Returns {granted, total}.
 local record = redis.call('HMGET', KEYS[1], 'v', 'u')
 local limit = tonumber(ARGV[3])
 if record[1] ~= ARGV[1] then

@@ -1,5 +1,5 @@
 -- KEYS: record. ARGV: version, revision, next revision, owner, payload, channel, key.
--- Answers {1}, or {0} and the fields of the record that is there.
+-- Returns {1}, or {0} and the fields of the current record.
 local record = redis.call('HMGET', KEYS[1], 'v', 'r', 'e', 'i', 'o', 'p')
 if record[1] ~= ARGV[1] or record[2] ~= ARGV[2] or record[3] ~= '0' then
   return {0, record[1], record[2], record[3], record[4], record[5], record[6]}

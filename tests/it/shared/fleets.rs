@@ -241,24 +241,24 @@ impl SharedStore for Store {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
-        Box::pin(self.asked(self.inner.extend(key, owner, fence, ttl)))
+        Box::pin(self.asked(self.inner.extend(key, owner, token, ttl)))
     }
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
-        Box::pin(self.asked(self.inner.release(key, owner, fence)))
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, token: FencingToken) -> StoreFuture<'a, ()> {
+        Box::pin(self.asked(self.inner.release(key, owner, token)))
     }
     fn mark_in_progress<'a>(
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
     ) -> StoreFuture<'a, bool> {
         if self.flaw == Some(Flaw::Notes) {
             return Box::pin(self.asked(Box::pin(async { Ok(true) })));
         }
-        Box::pin(self.asked(self.inner.mark_in_progress(key, owner, fence)))
+        Box::pin(self.asked(self.inner.mark_in_progress(key, owner, token)))
     }
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
         Box::pin(self.asked(self.inner.commit(key, commit)))

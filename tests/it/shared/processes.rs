@@ -520,15 +520,7 @@ async fn a_damaged_or_foreign_record_is_refused_with_its_key_and_left_alone() {
         (b"tcs2nonsense", StoreErrorKind::DecryptionFailed),
     ] {
         let (site, store) = (Site::new(), MemoryStore::new());
-        let commit = Commit {
-            expected: 0,
-            version: 1,
-            fence: None,
-            owner: Owner::random(),
-            ended: false,
-            interrupted: false,
-            payload: Bytes::copy_from_slice(payload),
-        };
+        let commit = Commit::new(Owner::random(), 0, 1, Bytes::copy_from_slice(payload));
         store.commit("a", commit).await.unwrap();
         let one = Process::new(&site, store.clone());
         let refused = one.get("/").await.unwrap_err();
@@ -561,15 +553,7 @@ async fn what_is_sealed_is_read_by_the_key_alone() {
     }
     // A record in another's place does not open either.
     let record = store.load("a").await.unwrap();
-    let moved = Commit {
-        expected: 0,
-        version: 1,
-        fence: None,
-        owner: Owner::random(),
-        ended: false,
-        interrupted: false,
-        payload: record.payload,
-    };
+    let moved = Commit::new(Owner::random(), 0, 1, record.payload);
     store.commit("b", moved).await.unwrap();
     assert!(get(&one.client, "b", "/").await.is_err());
     assert_eq!(site.logins(), 1);
@@ -727,23 +711,23 @@ impl SharedStore for Tampered {
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
-        Box::pin(self.tamper(Op::Other, self.inner.extend(key, owner, fence, ttl)))
+        Box::pin(self.tamper(Op::Other, self.inner.extend(key, owner, token, ttl)))
     }
 
-    fn release<'a>(&'a self, key: &'a str, owner: Owner, fence: FencingToken) -> StoreFuture<'a, ()> {
-        Box::pin(self.tamper(Op::Other, self.inner.release(key, owner, fence)))
+    fn release<'a>(&'a self, key: &'a str, owner: Owner, token: FencingToken) -> StoreFuture<'a, ()> {
+        Box::pin(self.tamper(Op::Other, self.inner.release(key, owner, token)))
     }
 
     fn mark_in_progress<'a>(
         &'a self,
         key: &'a str,
         owner: Owner,
-        fence: FencingToken,
+        token: FencingToken,
     ) -> StoreFuture<'a, bool> {
-        Box::pin(self.tamper(Op::Begin, self.inner.mark_in_progress(key, owner, fence)))
+        Box::pin(self.tamper(Op::Begin, self.inner.mark_in_progress(key, owner, token)))
     }
 
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {

@@ -4,20 +4,21 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tower_client_sessions::shared::{
-    Commit, CommitOutcome, FileStore, MemoryStore, Owner, RecordVersion, SharedStore, test_conformance,
+    Commit, CommitOutcome, FileStore, MemoryStore, Notifications, Owner, RecordVersion, SharedStore,
+    test_conformance,
 };
 
 use super::folder;
 
 #[tokio::test(start_paused = true)]
 async fn the_store_in_memory_keeps_the_contract() {
-    test_conformance(&MemoryStore::new(), true).await.unwrap();
+    test_conformance(&MemoryStore::new(), Notifications::Pushed).await.unwrap();
 }
 
 #[tokio::test]
 async fn the_store_in_a_folder_keeps_the_contract() {
     let folder = folder::Folder::new();
-    test_conformance(&FileStore::open(folder.path()).unwrap(), false).await.unwrap();
+    test_conformance(&FileStore::open(folder.path()).unwrap(), Notifications::Polled).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -31,16 +32,8 @@ async fn hazard_49_a_record_is_never_read_torn() {
         let store = store.clone();
         async move {
             for version in 1..=60 {
-                let commit = Commit {
-                    expected: version - 1,
-                    version,
-                    fence: None,
-                    owner,
-                    ended: false,
-                    interrupted: false,
-                    payload: payload(version),
-                };
-                let version = RecordVersion { number: version, revision: 0, ended: false };
+                let commit = Commit::new(owner, version - 1, version, payload(version));
+                let version = RecordVersion::new(version, 0);
                 assert_eq!(store.commit("a", commit).await.unwrap(), CommitOutcome::Written(version));
             }
         }
@@ -67,7 +60,7 @@ mod redis {
     async fn the_store_in_redis_keeps_the_contract() {
         let Some(server) = Redis::start(&[]) else { return };
         let store = server.store("check ").await;
-        test_conformance(&store, true).await.unwrap();
+        test_conformance(&store, Notifications::Pushed).await.unwrap();
     }
 
     #[tokio::test]
@@ -79,7 +72,7 @@ mod redis {
         let Some(server) = Redis::start_tls(&tls, &settings) else { return };
         let address = server.address_of("fleet:pa55@");
         let store = RedisStore::connect_tls(&address, "crawl:", Some(tls.root()), None).await.unwrap();
-        test_conformance(&store, true).await.unwrap();
+        test_conformance(&store, Notifications::Pushed).await.unwrap();
 
         // Whoever is not the one it says it is, is refused, and told so without what it was given.
         let untrusted = RedisStore::connect(&address, "crawl:").await.unwrap_err();
@@ -100,15 +93,7 @@ mod redis {
     }
 
     fn commit(version: u64, payload: Bytes) -> Commit {
-        Commit {
-            expected: version - 1,
-            version,
-            fence: None,
-            owner: Owner::random(),
-            ended: false,
-            interrupted: false,
-            payload,
-        }
+        Commit::new(Owner::random(), version - 1, version, payload)
     }
 
     #[tokio::test]
