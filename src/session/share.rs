@@ -341,7 +341,7 @@ mod backend {
     use super::{SessionInner, ShareState, SharingBackend};
     use crate::{
         cookies::Timestamp,
-        gate::{GateRef, Generation, VersionState},
+        gate::{Generation, VersionState},
         session::{
             IdentityInner, Session, Sessions,
             session::{InitialState, ProfileChoice},
@@ -416,7 +416,7 @@ mod backend {
 
         /// Starts an early renewal if `identity` is still current.
         pub(crate) fn renew_early(&self, identity: &IdentityInner) {
-            GateRef::new(&self.0).renew_early(&identity.life);
+            self.gate().renew_early(&identity.life);
         }
 
         /// Replaces the session's data with that of a record.
@@ -445,7 +445,7 @@ mod backend {
             let adopted = self.0.adopt(&before, snapshot)?;
             let is_limited = self.use_limit().is_some();
             let mut installed = None;
-            GateRef::new(&self.0).replace_if(current, |generation| {
+            self.gate().replace_if(current, |generation| {
                 let life = VersionState::new(generation, adopted.life.created_at, self.0.gate.random());
                 if is_limited {
                     // It may not be used before a batch of uses was taken.
@@ -476,7 +476,7 @@ mod backend {
         /// Ends the current identity in this process only.
         pub(crate) fn end_locally(&self) {
             // A closed gate has nothing left to end.
-            let _ = GateRef::new(&self.0).clear();
+            let _ = self.gate().clear();
         }
     }
 
