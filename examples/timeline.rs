@@ -128,7 +128,7 @@ impl Timeline {
                         last.2 = at;
                     }
                 }
-                EventKind::Request { number, step } => {
+                EventKind::Request { number, phase: step } => {
                     let lane = timeline.lanes.entry(number).or_default();
                     match step {
                         RequestPhase::Waiting => {

@@ -1,11 +1,11 @@
-//! Redirects that keep the session.
+//! Following redirects without losing the session.
 //!
-//! tower-http's `FollowRedirect` drops all extensions of a request on a hop to another origin, http to https on one host included.
-//! The session would be lost in the middle of a chain. [`follow_redirects`] makes a layer of it whose policy carries what this
-//! crate puts there, and filters credentials as tower-http does.
+//! On a redirect to another origin, tower-http's `FollowRedirect` removes all extensions of a request,
+//! also from http to https on one host. The session would be lost. [`follow_redirects`] returns that layer
+//! with a policy that keeps this crate's extensions, and removes credentials like tower-http.
 //!
-//! It belongs above [`SessionLayer`](crate::SessionLayer), so that each hop sends and stores its own cookies, and below
-//! [`RenewalLayer`](crate::RenewalLayer), so that a replay starts from the caller's request.
+//! Put it above [`SessionLayer`](crate::SessionLayer), so that each hop sends and stores its own cookies,
+//! and below [`RenewalLayer`](crate::RenewalLayer), so that a replay starts with the original request.
 
 use http::Request;
 use tower_http::follow_redirect::{
@@ -19,10 +19,12 @@ use crate::{
     session::{CookieMode, Identity, RequestCookies, Session, SessionId, request::SendContext},
 };
 
-/// [`Layer`](tower_layer::Layer) that follows at most `most` redirects and keeps the session on the way.
+/// [`Layer`](tower_layer::Layer) that follows at most `max` redirects and keeps the session.
 ///
-/// A redirect beyond that is returned as it came. The body of a request is sent again after a 307 or 308 only if it is empty;
-/// [`KeepSession`] combines with tower-http's other policies for more.
+/// The response of a further redirect is returned unchanged. After a 307 or 308, a request is sent again
+/// only if its body is empty. To change that, combine [`KeepSession`] with tower-http's other policies.
+///
+/// # Examples
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -35,10 +37,10 @@ use crate::{
 ///     .layer(follow_redirects(10))
 ///     .layer(SessionLayer::new(&sessions))
 ///     .service(service_fn(|request: http::Request<Empty<bytes::Bytes>>| async move {
-///         let answer = http::Response::builder();
+///         let response = http::Response::builder();
 ///         match request.uri().host() {
-///             Some("a.example") => answer.status(302).header("location", "https://b.example/").body(String::new()),
-///             _ => answer.header("set-cookie", "b=2").body(String::from("from b")),
+///             Some("a.example") => response.status(302).header("location", "https://b.example/").body(String::new()),
+///             _ => response.header("set-cookie", "b=2").body(String::from("from b")),
 ///         }
 ///     }));
 ///
@@ -49,14 +51,14 @@ use crate::{
 /// # Ok::<_, tower::BoxError>(())
 /// # }).unwrap();
 /// ```
-pub fn follow_redirects(most: usize) -> FollowRedirectLayer<KeepSession> {
-    FollowRedirectLayer::with_policy(KeepSession::new(most))
+pub fn follow_redirects(max: usize) -> FollowRedirectLayer<KeepSession> {
+    FollowRedirectLayer::with_policy(KeepSession::new(max))
 }
 
 /// A redirection [`Policy`] that keeps the session of a request across origins.
 ///
-/// On a hop to another origin, credentials in headers and the extensions of others are removed, as by [`FilterCredentials`].
-/// [`RequestCookies`] are stored for the first URL alone.
+/// On a redirect to another origin, it removes credentials in headers and the extensions of other crates,
+/// like [`FilterCredentials`]. [`RequestCookies`] apply to the first URL only.
 #[derive(Clone, Debug)]
 pub struct KeepSession {
     filter: FilterCredentials,
@@ -65,8 +67,8 @@ pub struct KeepSession {
 }
 
 impl KeepSession {
-    /// Creates a policy that follows at most `most` redirects.
-    pub fn new(most: usize) -> Self {
+    /// Creates a policy that follows at most `max` redirects.
+    pub fn new(max: usize) -> Self {
         let filter = FilterCredentials::new()
             .allow_extension::<Identity>()
             .allow_extension::<Session>()
@@ -75,7 +77,7 @@ impl KeepSession {
             .allow_extension::<ReplayBudget>()
             .allow_extension::<SendContext>()
             .allow_extension::<Proxy>();
-        Self { filter, left: most, is_hop: false }
+        Self { filter, left: max, is_hop: false }
     }
 }
 

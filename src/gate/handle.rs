@@ -133,7 +133,6 @@ impl RenewalHandle {
     }
 
     /// Creates the handle of a renewal that could not be started.
-    #[allow(dead_code, reason = "sessions adopt it next")]
     pub(crate) fn rejected(error: RenewalError) -> Self {
         Self(Box::pin(std::future::ready(Err(error))))
     }

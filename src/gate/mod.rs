@@ -69,7 +69,6 @@ pub use self::{
 };
 pub(crate) use self::{
     gate::{Availability, Gate, GateOwner, GateRef, GateSnapshot},
-    handle::ResultWaiter,
     permit::{Admitted, RawPermit},
     renewal_gate::failure,
     source::{AttemptContext, GateEvent, RenewalFuture, RenewalSource},

@@ -1,8 +1,10 @@
+//! The response future of the profile layer.
+
 use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::Request;
@@ -12,7 +14,7 @@ use tower_service::Service;
 use super::ProfileService;
 use crate::{
     gate::BoxError,
-    session::{SessionError, profile_wait::ProfileWait},
+    session::{Identity, SessionError, profile_wait::ProfileWaitFuture},
 };
 
 pin_project! {
@@ -22,36 +24,21 @@ pin_project! {
         S: Service<Request<B>>,
     {
         #[pin]
-        state: State<S, B>,
-    }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<S, B>
-    where
-        S: Service<Request<B>>,
-    {
-        // The request was not sent.
-        Refused { error: Option<SessionError> },
-        // The request waits until its identity has a profile. In a box, since few do.
-        ProfileWait { waiting: Box<ProfileWait<ProfileService<S>, B>> },
-        // The request is on its way.
-        Sent { #[pin] inner: S::Future },
+        future: ProfileWaitFuture<ProfileService<S>, B, S::Future>,
     }
 }
 
 impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
-    pub(crate) fn new(inner: S::Future) -> Self {
-        Self { state: State::Sent { inner } }
+    pub(super) fn sent(inner: S::Future) -> Self {
+        Self { future: ProfileWaitFuture::sent(inner) }
     }
 
-    pub(crate) fn refused(error: SessionError) -> Self {
-        Self { state: State::Refused { error: Some(error) } }
+    pub(super) fn rejected(error: SessionError) -> Self {
+        Self { future: ProfileWaitFuture::rejected(error) }
     }
 
-    pub(crate) fn awaited_profile(waiting: ProfileWait<ProfileService<S>, B>) -> Self {
-        Self { state: State::ProfileWait { waiting: Box::new(waiting) } }
+    pub(super) fn waiting(identity: Identity, service: ProfileService<S>, request: Request<B>) -> Self {
+        Self { future: ProfileWaitFuture::waiting(identity, service, request) }
     }
 }
 
@@ -62,17 +49,8 @@ where
 {
     type Output = Result<S::Response, BoxError>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            let next = match self.as_mut().project().state.project() {
-                StateProjection::Refused { error } => {
-                    return Poll::Ready(Err(error.take().expect("polled after completion").into()));
-                }
-                StateProjection::ProfileWait { waiting } => ready!(waiting.poll(context))?,
-                StateProjection::Sent { inner } => return inner.poll(context).map_err(Into::into),
-            };
-            self.set(next);
-        }
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(context, |response| response.future)
     }
 }
 

@@ -1,3 +1,5 @@
+//! The layer that applies [`ProfileService`].
+
 use tower_layer::Layer;
 
 use super::ProfileService;
@@ -7,20 +9,22 @@ use crate::session::Sessions;
 ///
 /// # Clone
 ///
-/// Clones and the services they make share the sessions, if they were given some.
+/// Clones and their services share the sessions, if there are any.
 #[derive(Clone, Debug, Default)]
+#[must_use = "a layer does nothing until it wraps a service"]
 pub struct ProfileLayer {
     sessions: Option<Sessions>,
 }
 
 impl ProfileLayer {
-    /// Creates a layer that wears the profile of the identity which a [`SessionLayer`](crate::SessionLayer) above has put into
-    /// the request. A request without one is an error.
-    pub fn new() -> Self {
-        Self::default()
+    /// Creates a layer that applies the profile of the identity that a
+    /// [`SessionLayer`](crate::SessionLayer) above has set. A request without an identity fails.
+    pub const fn new() -> Self {
+        Self { sessions: None }
     }
 
-    /// Creates a layer that finds the session of a request by itself, for stacks without a session layer.
+    /// Creates a layer that resolves the session of each request itself, for stacks without a session
+    /// layer.
     pub fn with_sessions(sessions: &Sessions) -> Self {
         Self { sessions: Some(sessions.clone()) }
     }

@@ -1,7 +1,11 @@
-//! Profiles on requests: the user agent, the headers and the way out of the identity that a request goes under.
+//! Applies profiles to requests: the user agent, headers and proxy of each request's identity.
 //!
-//! [`ProfileLayer`] stands below [`SessionLayer`](crate::SessionLayer), whose identity it wears; alone it finds the session by
-//! itself, with [`ProfileLayer::with_sessions`]. It stands apart from [`profile`](crate::profile), which is data and knows no session.
+//! Put [`ProfileLayer`] below [`SessionLayer`](crate::SessionLayer). Without a session layer, create it
+//! with [`ProfileLayer::with_sessions`], and it resolves the session itself.
+//!
+//! The profiles themselves are defined in [`profile`](crate::profile).
+//!
+//! # Examples
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -17,7 +21,7 @@
 //!     .layer(SessionLayer::new(&sessions))
 //!     .layer(ProfileLayer::new())
 //!     .service(service_fn(|request: http::Request<()>| async move {
-//!         // What a client that can use proxies would read.
+//!         // A client with proxy support reads this extension.
 //!         let proxy = request.extensions().get::<Proxy>().and_then(Proxy::server).map(|proxy| proxy.port());
 //!         let agent = request.headers()["user-agent"].to_str().unwrap().to_owned();
 //!         Ok::<_, tower::BoxError>(http::Response::new((agent, proxy)))
@@ -27,7 +31,7 @@
 //! let first = client.clone().oneshot(request()?).await?;
 //! assert_eq!(first.body(), &(String::from("first/1.0"), Some(8080)));
 //!
-//! // A new identity has another profile, and nothing of the old one.
+//! // The next identity has another profile, and no header of the first one.
 //! sessions.session("alice").clear();
 //! let second = client.oneshot(request()?).await?;
 //! assert_eq!(second.body(), &(String::from("second/1.0"), None));

@@ -1,3 +1,5 @@
+//! The service that applies the profile of a request's identity.
+
 use std::{
     mem,
     task::{Context, Poll},
@@ -10,28 +12,40 @@ use super::ResponseFuture;
 use crate::{
     gate::BoxError,
     profile::{Profile, Proxy},
-    session::{Identity, SessionError, SessionErrorKind, Sessions, profile_wait::ProfileWait, request},
+    session::{Identity, SessionError, SessionErrorKind, Sessions, request},
 };
 
-/// Middleware that makes a request look like its identity's profile says.
+/// Middleware that applies a profile to each request.
 ///
-/// The profile's user agent and headers are put onto the request; a header that the request already has stays as it is. The
-/// profile's [`Proxy`] is put into the extensions, where the client below finds it; what an earlier profile left there is removed.
-/// A client that does not look for it connects as it always does: see [`Proxy`].
+/// Adds the profile's user agent and headers; headers that the request already has are not changed. Sets
+/// the profile's [`Proxy`] as an extension for the client below, and removes that of an earlier profile.
+///
+/// A client that does not read the extension connects as it always does: see [`Proxy`].
 #[derive(Clone, Debug)]
+#[must_use = "a service does nothing until it is called"]
 pub struct ProfileService<S> {
     inner: S,
     sessions: Option<Sessions>,
 }
 
 impl<S> ProfileService<S> {
-    pub(crate) fn new(inner: S, sessions: Option<Sessions>) -> Self {
+    pub(super) const fn new(inner: S, sessions: Option<Sessions>) -> Self {
         Self { inner, sessions }
     }
 
-    /// The wrapped service.
+    /// Returns a reference to the wrapped service.
     pub fn get_ref(&self) -> &S {
         &self.inner
+    }
+
+    /// Returns a mutable reference to the wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the wrapped service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 
     fn identity<B>(&self, request: &mut Request<B>) -> Result<Identity, SessionError> {
@@ -39,7 +53,7 @@ impl<S> ProfileService<S> {
             let identity = Identity::of(request.extensions());
             return identity.ok_or_else(|| SessionError::new(SessionErrorKind::NoIdentity));
         };
-        Ok(request::find(request.extensions_mut(), sessions)?.identity)
+        Ok(request::resolve(request.extensions_mut(), sessions)?.identity)
     }
 }
 
@@ -60,21 +74,21 @@ where
         let spare = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, spare);
         match self.identity(&mut request) {
-            // Below a session layer this was waited for already.
+            // Below a session layer, the request has already waited for its profile.
             Ok(identity) if identity.inner.awaited_profile().is_some() => {
                 drop(ready);
-                ResponseFuture::awaited_profile(ProfileWait::new(identity, self.clone(), request))
+                ResponseFuture::waiting(identity, self.clone(), request)
             }
             Ok(identity) => {
-                wear(identity.profile(), &mut request);
-                ResponseFuture::new(ready.call(request))
+                apply(identity.profile(), &mut request);
+                ResponseFuture::sent(ready.call(request))
             }
-            Err(error) => ResponseFuture::refused(error),
+            Err(error) => ResponseFuture::rejected(error),
         }
     }
 }
 
-fn wear<B>(profile: Option<&Profile>, request: &mut Request<B>) {
+fn apply<B>(profile: Option<&Profile>, request: &mut Request<B>) {
     match profile.and_then(Profile::proxy) {
         Some(proxy) => {
             request.extensions_mut().insert(proxy.clone());

@@ -19,7 +19,7 @@ use crate::{
     session::{
         Identity, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner,
         renewal_backend::RenewalBackend,
-        request::{SendContext, SendLog},
+        request::{EndedHop, SendContext, SendLog},
         trace::{self, Scope},
     },
     waiters::Ticket,
@@ -323,8 +323,9 @@ where
             self.request = self.config.clone_body.clone_request(&request);
         }
         let log = match &self.request {
-            Some(copy) => SendLog::new(copy.method().is_safe(), None),
-            None => SendLog::new(false, Some(request.uri().clone())),
+            Some(copy) if copy.method().is_safe() => SendLog::new(EndedHop::Reject, None),
+            Some(_) => SendLog::new(EndedHop::Send, None),
+            None => SendLog::new(EndedHop::Send, Some(request.uri().clone())),
         };
         let extensions = request.extensions_mut();
         let identity = Identity { session: self.session.clone(), inner: permit.value.clone() };
@@ -381,14 +382,8 @@ where
         });
         let tell = |call: &mut Self, mut response: Response<R>| {
             call.observer.answered(generation, response.status());
-            response.extensions_mut().insert(SessionInfo {
-                session: call.session.id().clone(),
-                generation,
-                cookies,
-                uri: served,
-                replays: call.replays,
-                time_waiting: call.held,
-            });
+            let info = SessionInfo::new(call.session.id(), generation, cookies, served);
+            response.extensions_mut().insert(info.with_gate(call.replays, call.held));
             response
         };
         if !expired {

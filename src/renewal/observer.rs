@@ -21,8 +21,12 @@ struct ObserverState {
 impl RequestObserver {
     pub(crate) fn begin(session: &Session) -> Self {
         let events = &session.0.context.events;
-        let watched = events.is_watched().then(|| {
-            Box::new(ObserverState { session: session.clone(), number: events.number(), has_ended: false })
+        let watched = events.has_subscribers().then(|| {
+            Box::new(ObserverState {
+                session: session.clone(),
+                number: events.next_number(),
+                has_ended: false,
+            })
         });
         if let Some(watched) = &watched {
             watched.tell(RequestPhase::Started);
@@ -89,8 +93,8 @@ impl RequestObserver {
 
 impl ObserverState {
     fn tell(&self, step: RequestPhase) {
-        let kind = EventKind::Request { number: self.number, step };
-        self.session.0.context.tell(self.session.id(), kind);
+        let kind = EventKind::Request { number: self.number, phase: step };
+        self.session.0.context.publish(self.session.id(), kind);
     }
 }
 

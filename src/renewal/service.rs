@@ -12,7 +12,7 @@ use tower_service::Service;
 use super::{ResponseFuture, config::Config, stack::StackBackend};
 use crate::{
     gate::{BoxError, RenewalError, RenewalErrorKind},
-    session::{Sessions, renewal_backend::RenewalBackend, request::named_session},
+    session::{Sessions, renewal_backend::RenewalBackend, request::resolve_session},
 };
 
 /// Middleware that holds requests while their session is renewed, and sends them again when it had expired.
@@ -72,7 +72,7 @@ where
         if let Some(error) = &self.config.invalid {
             return ResponseFuture::refused(error.clone().into());
         }
-        let session = match named_session(request.extensions(), &self.sessions) {
+        let session = match resolve_session(request.extensions(), &self.sessions) {
             Ok(session) => session,
             Err(error) => return ResponseFuture::refused(error.into()),
         };

@@ -22,7 +22,7 @@ use crate::{
     session::{
         Identity, IdentityInner, Session, SessionId, SessionInfo, SessionInner,
         renewal_backend::{ExplicitRequest, RenewalBackend},
-        request::{SendContext, SendLog},
+        request::{EndedHop, SendContext, SendLog},
         trace,
     },
 };
@@ -59,7 +59,7 @@ where
         let span = trace::send(identity.generation());
         let sent = async move {
             let requested = request.uri().clone();
-            let log = SendLog::new(false, None);
+            let log = SendLog::new(EndedHop::Send, None);
             let extensions = request.extensions_mut();
             // The renewal says whose it is.
             extensions.remove::<Session>();
@@ -81,14 +81,8 @@ where
             let expired = config.expired.matches(&answer);
             let classified = Classified { expired, renewed: !expired && (config.renewed)(&answer) };
             let mut response = response.map(RenewalBody::new);
-            response.extensions_mut().insert(SessionInfo {
-                session: identity.session_id().clone(),
-                generation: identity.generation(),
-                cookies,
-                uri: served,
-                replays: 0,
-                time_waiting: std::time::Duration::ZERO,
-            });
+            let info = SessionInfo::new(identity.session_id(), identity.generation(), cookies, served);
+            response.extensions_mut().insert(info);
             Ok((response, classified))
         };
         if span.is_disabled() { Box::pin(sent) } else { Box::pin(sent.instrument(span)) }

@@ -1,40 +1,40 @@
-//! Whether anything has changed since somebody last looked.
+//! Whether the sessions have changed since the last snapshot.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
-/// The changes of all sessions of one registry.
+/// Notifies about the first change after a snapshot.
 ///
-/// To say that something has changed costs the look at a flag, unless somebody has looked since: only then is anybody told. The
-/// change is made before it is said, and the flag is lowered before anybody looks, both under the locks of what is looked at; so
-/// a change that is not seen by a look is told after it.
+/// Further changes cost one load. A change is made before [`set`](Self::set), and
+/// [`clear`](Self::clear) is called before a snapshot is taken, both under the locks of the data. A
+/// change that the snapshot misses is therefore notified after it.
 pub(crate) struct DirtyFlag {
-    told: AtomicBool,
+    is_set: AtomicBool,
     sender: watch::Sender<()>,
 }
 
 impl DirtyFlag {
-    pub(crate) fn new() -> Self {
-        // Nobody looks yet.
-        Self { told: AtomicBool::new(true), sender: watch::Sender::new(()) }
+    pub(super) fn new() -> Self {
+        // Set, so that nothing is sent before the first `watch`.
+        Self { is_set: AtomicBool::new(true), sender: watch::Sender::new(()) }
     }
 
-    /// Something has changed.
-    pub(crate) fn tell(&self) {
-        if !self.told.load(Ordering::Relaxed) && !self.told.swap(true, Ordering::AcqRel) {
+    /// Notes a change.
+    pub(super) fn set(&self) {
+        if !self.is_set.load(Ordering::Relaxed) && !self.is_set.swap(true, Ordering::AcqRel) {
             self.sender.send_replace(());
         }
     }
 
-    /// Somebody is about to look.
-    pub(crate) fn look(&self) {
-        self.told.store(false, Ordering::Release);
+    /// Call this before taking a snapshot.
+    pub(super) fn clear(&self) {
+        self.is_set.store(false, Ordering::Release);
     }
 
-    /// Is told of each first change after a look. What has changed before counts as a change.
-    pub(crate) fn watch(&self) -> watch::Receiver<()> {
-        self.look();
+    /// Subscribes to the first change after each snapshot. Earlier changes count as one.
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.clear();
         let mut receiver = self.sender.subscribe();
         receiver.mark_changed();
         receiver

@@ -1,40 +1,43 @@
-//! Why a request could not be sent under a session.
+//! Errors of the session layer and the profile layer.
 
 use std::{error::Error, fmt, sync::Arc};
 
+use super::SessionId;
 use crate::gate::BoxError;
 
-/// Why the session layer or the profile layer refused a request.
+/// Error of [`SessionService`](super::SessionService) and
+/// [`ProfileService`](crate::ProfileService): the request was not sent.
 #[derive(Clone, Debug)]
 pub struct SessionError {
     kind: SessionErrorKind,
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// What a [`SessionError`] is about.
+/// The kind of a [`SessionError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionErrorKind {
-    /// The request names no session, and no default was configured.
+    /// The request selects no session, and there is no default session.
     NoSession,
-    /// The request names one session and carries the identity of another.
+    /// The request names a session other than its identity's.
     SessionMismatch,
-    /// The request carries a handle to a session of other `Sessions` than the layer's.
+    /// The request has a handle to a session of other `Sessions` than the layer's.
     WrongRegistry,
-    /// The session has no current identity, and the request came around the gate that could wait for one.
+    /// The session has no current identity, and the request bypassed the gate, which would have waited.
     RenewalPending,
-    /// The request's URI is not one that cookies can be matched with; the source says why.
+    /// Cookies cannot be matched with the request's URI. The source says why.
     BadUri,
-    /// A cookie in the request's `RequestCookies` was refused; the source says which and why.
+    /// A cookie in the request's `RequestCookies` is invalid. The source says which one and why.
     BadCookie,
-    /// The profile layer met a request without an identity.
+    /// The profile layer got a request without an identity.
     NoIdentity,
-    /// No profile was free, and none came to be within the bound of [`OnExhausted::Wait`](crate::profile::OnExhausted::Wait). The
-    /// source names the profile, if the session is pinned to one.
+    /// No profile was free, or became free within the duration of
+    /// [`OnExhausted::Wait`](crate::profile::OnExhausted::Wait). For a pinned session, the source names
+    /// the profile.
     ProfilesExhausted,
-    /// The identity ended before this hop of the request could leave; the gate starts the request again.
+    /// The identity ended before this hop was sent. The gate starts the request again.
     IdentityEnded,
-    /// The session is shared with other processes, and no renewal layer stands on it that could look where it is.
+    /// The session is shared between processes, and no renewal layer exists that could load it.
     SharedWithoutRenewal,
 }
 
@@ -47,7 +50,7 @@ impl SessionError {
         Self { kind, source: Some(source.into().into()) }
     }
 
-    /// What the error is about.
+    /// The kind of the error.
     pub fn kind(&self) -> SessionErrorKind {
         self.kind
     }
@@ -57,31 +60,30 @@ impl fmt::Display for SessionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             SessionErrorKind::NoSession => {
-                "the request names no session; put a SessionId or a Session into its extensions, or configure a default \
-                 session (a redirect layer without follow_redirects drops them on its way)"
+                "the request selects no session; add a SessionId or Session extension, or configure a default session \
+                 (a redirect layer other than follow_redirects removes extensions)"
             }
             SessionErrorKind::SessionMismatch => {
-                "the request names one session and carries the identity of another; name one of them"
+                "the request has the identity of one session and names another; remove one of the extensions"
             }
             SessionErrorKind::WrongRegistry => {
-                "the request carries a handle to a session of other `Sessions` than the layer's; build both on the same"
+                "the request has a handle to a session of other `Sessions` than the layer's; use the same for both"
             }
             SessionErrorKind::RenewalPending => {
-                "the session is being renewed, and this stack has no renewal layer that could wait for it"
+                "the session is being renewed, and no renewal layer above waits for it"
             }
-            SessionErrorKind::BadUri => "the request's URI has no host to match cookies with",
-            SessionErrorKind::BadCookie => "a cookie that the request brings along was refused",
+            SessionErrorKind::BadUri => "the request URI has no host to match cookies with",
+            SessionErrorKind::BadCookie => "invalid cookie in RequestCookies",
             SessionErrorKind::NoIdentity => {
-                "the request has no identity; put the profile layer below the session layer, or use ProfileLayer::resolving"
+                "the request has no identity; put the profile layer below a session layer, or use ProfileLayer::with_sessions"
             }
             SessionErrorKind::SharedWithoutRenewal => {
-                "the session is shared with other processes; put a renewal layer above the session layer, which looks it up"
+                "the session is shared between processes; put a renewal layer above the session layer to load it"
             }
             SessionErrorKind::ProfilesExhausted => {
-                "no profile is free; add profiles, keep fewer sessions (`max_sessions`), or let Profiles::on_exhausted recycle \
-                 them or wait longer"
+                "no profile is free; add profiles, limit the sessions with max_sessions, or change Profiles::on_exhausted"
             }
-            SessionErrorKind::IdentityEnded => "the session's identity ended while the request was on its way",
+            SessionErrorKind::IdentityEnded => "the session's identity ended before the next hop of the request was sent",
         })
     }
 }
@@ -91,3 +93,29 @@ impl Error for SessionError {
         self.source.as_deref().map(|source| source as _)
     }
 }
+
+/// Error of [`Session::fork`](super::Session::fork) and [`Session::rename`](super::Session::rename): a
+/// session with the requested id exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionIdTaken {
+    id: SessionId,
+}
+
+impl SessionIdTaken {
+    pub(super) fn new(id: SessionId) -> Self {
+        Self { id }
+    }
+
+    /// The id that is taken.
+    pub fn id(&self) -> &SessionId {
+        &self.id
+    }
+}
+
+impl fmt::Display for SessionIdTaken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the session id {} is taken", self.id)
+    }
+}
+
+impl Error for SessionIdTaken {}

@@ -1,4 +1,4 @@
-//! What happens to sessions, renewals and requests, told to whoever wants to see it.
+//! Events of sessions, renewals and requests, for subscribers.
 
 use std::{
     fmt,
@@ -12,149 +12,154 @@ use std::{
 use http::StatusCode;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
-use super::{SessionId, sessions::RegistryContext};
+use super::{SessionId, context::RegistryContext};
 use crate::gate::{RenewalErrorKind, RenewalReason};
 
-/// Something that happened, as [`Events`] tells it.
+/// Something that happened to a session, received from [`Events`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// When, as the time since the [`Sessions`](super::Sessions) were built. It follows tokio's clock, paused or not.
+    /// The time since the [`Sessions`](super::Sessions) were built. It follows tokio's clock, also when
+    /// that is paused.
     pub at: Duration,
-    /// The session that it happened to.
+    /// The session.
     pub session: SessionId,
     /// What happened.
     pub kind: EventKind,
 }
 
-/// What happened to a session.
+/// The kind of an [`Event`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// The session was created. If it has an identity to start with, `Activated` follows.
+    /// The session was created. If it has an identity, `Activated` follows.
     Created,
-    /// The session was dropped to keep within `max_sessions`.
+    /// The session was evicted because of `max_sessions`.
     Evicted,
     /// The session was removed.
     Removed,
-    /// The session was given another name.
+    /// The session was renamed.
     Renamed {
-        /// The name that it has now.
+        /// The new id.
         to: SessionId,
     },
-    /// An identity became current: requests go under it from now on.
+    /// An identity became current: requests are sent under it from now on.
     Activated {
-        /// The generation of that identity.
+        /// The generation of the identity.
         generation: u64,
     },
-    /// The current identity has ended: nothing goes under it any more. One that is renewed while it still serves does not end;
-    /// it is followed by another `Activated`.
+    /// The current identity ended: no request is sent under it any more.
+    ///
+    /// An identity that is superseded by an early renewal does not end; another `Activated` follows.
     Invalidated {
-        /// The generation of that identity.
+        /// The generation of the identity.
         generation: u64,
     },
-    /// A renewal has started. Where it is tried again after a failure, each try is a renewal with a generation of its own.
+    /// A renewal started. If it is retried after a failure, each attempt has its own generation and events.
     RenewalStarted {
-        /// The generation that it is to bring about.
+        /// The generation that becomes current if the renewal commits.
         generation: u64,
-        /// Why it was started.
+        /// Why the renewal was started.
         reason: RenewalReason,
     },
-    /// The renewal has brought its generation about.
+    /// The renewal committed; its generation is now current.
     RenewalCommitted {
         /// The generation, as in `RenewalStarted`.
         generation: u64,
         /// How long the renewal took.
         took: Duration,
     },
-    /// The renewal has failed.
+    /// The renewal failed.
     RenewalFailed {
-        /// The generation that will never be, as in `RenewalStarted`.
+        /// The generation, as in `RenewalStarted`. It never becomes current.
         generation: u64,
-        /// In which way it failed.
+        /// The kind of the error.
         error: RenewalErrorKind,
         /// How long the renewal took.
         took: Duration,
     },
-    /// The renewal was given up: by a clear, a replacement or a `renew_with`, or because the request that led was dropped.
+    /// The renewal was abandoned, because of a clear, a replacement or `renew_with`, or because the leading
+    /// request was dropped.
     RenewalAbandoned {
-        /// The generation that will never be, as in `RenewalStarted`.
+        /// The generation, as in `RenewalStarted`. It never becomes current.
         generation: u64,
-        /// How long the renewal took.
+        /// How long the renewal ran.
         took: Duration,
     },
-    /// A request of the session has come a step further on its way through a renewal layer.
+    /// A request entered a new phase in a renewal layer.
     Request {
-        /// Tells the requests of one [`Sessions`](super::Sessions) apart. Requests that began while nobody had subscribed have no number
-        /// and are never told.
+        /// A number that identifies the request within its [`Sessions`](super::Sessions). A request that
+        /// started without a subscriber has no number and no events.
         number: u64,
-        /// How far it is.
-        step: RequestPhase,
+        /// The new phase.
+        phase: RequestPhase,
     },
 }
 
-/// How far a request is.
+/// A phase of a request.
 ///
-/// Each begins with `Started` and ends with one of `Completed`, `Failed`, `Rejected` and `Dropped`.
+/// The first phase is `Started`. The last one is `Completed`, `Failed`, `Rejected` or `Dropped`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RequestPhase {
-    /// It was given to the renewal layer, and names its session.
+    /// The renewal layer was called, and the request selects a session.
     Started,
-    /// It waits at the gate.
+    /// The request waits at the gate.
     Waiting,
-    /// It waits no more.
+    /// The gate released the request.
     Released,
-    /// It was handed to the service below.
+    /// The request was passed to the inner service.
     Sent {
-        /// The generation of the identity that it goes under.
+        /// The generation of the request's identity.
         generation: u64,
     },
-    /// Its answer is not delivered; it will be sent again.
+    /// The response is discarded, and the request will be sent again.
     Replayed {
-        /// The generation of the identity that it went under.
+        /// The generation of the request's identity.
         generation: u64,
-        /// Why it is sent again.
+        /// Why the request is replayed.
         cause: ReplayCause,
     },
-    /// It has its answer. The body may still be on its way.
+    /// The response is delivered. Its body may still be in flight.
     Completed {
-        /// The generation of the identity that it went under.
+        /// The generation of the request's identity.
         generation: u64,
-        /// The status of the answer.
+        /// The status of the response.
         status: StatusCode,
     },
-    /// The service below failed, and the request with it.
+    /// The inner service returned an error.
     Failed,
-    /// The gate refused it, before it was sent or after an answer that was not delivered.
+    /// The gate rejected the request, before it was sent or before a replay.
     Rejected {
-        /// Why.
+        /// The kind of the error.
         error: RenewalErrorKind,
     },
-    /// Its future was dropped before it was answered.
+    /// The future was dropped before it completed.
     Dropped,
 }
 
-/// Why a request is sent again.
+/// Why a request is replayed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReplayCause {
-    /// Its answer said that the session had expired.
+    /// The response showed that the session has expired.
     Expired,
-    /// The session had been renewed while it was on its way.
+    /// The session was renewed while the request was in flight.
     Stale,
-    /// The session had ended between two hops of a redirect.
+    /// The request's identity ended between two hops of a redirect.
     EndedMidRedirect,
 }
 
-/// A subscription to what happens, made by [`Sessions::events`](super::Sessions::events).
+/// A subscription to events, returned by [`Sessions::events`](super::Sessions::events).
 ///
-/// Nobody waits for a subscriber. The last events, so many as
-/// [`event_capacity`](super::SessionsBuilder::event_capacity) says, are kept until every subscriber has read them; one that falls
-/// further behind misses the oldest, and [`missed`](Self::missed) counts them.
+/// Slow subscribers never block senders. The last
+/// [`event_capacity`](super::SessionsBuilder::event_capacity) events are buffered. A subscriber that falls
+/// further behind misses the oldest ones, and [`lagged`](Self::lagged) counts them.
 ///
-/// What one request does is told in order, and so is what one renewal does. Between two of them, what happened at nearly the same
-/// moment on two threads may be told in either order.
+/// The events of one request are in order, and so are those of one renewal. Events of different requests
+/// that happen at nearly the same time on two threads may be received in either order.
+///
+/// # Examples
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -164,56 +169,60 @@ pub enum ReplayCause {
 /// let mut events = sessions.events();
 /// sessions.session("alice").clear();
 ///
-/// let event = events.next().await.unwrap();
+/// let event = events.recv().await.unwrap();
 /// assert_eq!((event.session.to_string().as_str(), event.kind), ("alice", EventKind::Created));
-/// # let _ = events.next().await;
+/// # let _ = events.recv().await;
 /// drop(sessions);
-/// while let Some(event) = events.next().await {
+/// while let Some(event) = events.recv().await {
 ///     println!("{:?} {}: {:?}", event.at, event.session, event.kind);
 /// }
-/// assert_eq!(events.missed(), 0);
+/// assert_eq!(events.lagged(), 0);
 /// # });
 /// ```
+#[must_use = "a subscription does nothing unless its events are received"]
 pub struct Events {
     receiver: broadcast::Receiver<Event>,
     context: Weak<RegistryContext>,
-    missed: u64,
+    lagged: u64,
 }
 
 impl Events {
     pub(super) fn new(receiver: broadcast::Receiver<Event>, context: Weak<RegistryContext>) -> Self {
-        Self { receiver, context, missed: 0 }
+        Self { receiver, context, lagged: 0 }
     }
 
-    /// The next event, as soon as there is one; `None` once the sessions and all that used them are gone and everything was told.
+    /// Receives the next event.
+    ///
+    /// Returns `None` once the sessions and everything that uses them are dropped, and all buffered events
+    /// were received.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future loses no event.
+    /// Cancel safe: dropping the future loses no event.
     pub async fn recv(&mut self) -> Option<Event> {
         loop {
             match self.receiver.recv().await {
                 Ok(event) => return Some(event),
-                Err(RecvError::Lagged(events)) => self.missed += events,
+                Err(RecvError::Lagged(events)) => self.lagged += events,
                 Err(RecvError::Closed) => return None,
             }
         }
     }
 
-    /// The next event, if there is one already.
+    /// Returns the next event if one is buffered.
     pub fn try_recv(&mut self) -> Option<Event> {
         loop {
             match self.receiver.try_recv() {
                 Ok(event) => return Some(event),
-                Err(TryRecvError::Lagged(events)) => self.missed += events,
+                Err(TryRecvError::Lagged(events)) => self.lagged += events,
                 Err(TryRecvError::Empty | TryRecvError::Closed) => return None,
             }
         }
     }
 
-    /// How many events happened that this subscriber was too slow for, before the last one it was given.
+    /// The number of events before the last received one that this subscriber missed.
     pub fn lagged(&self) -> u64 {
-        self.missed
+        self.lagged
     }
 }
 
@@ -227,63 +236,53 @@ impl Drop for Events {
 
 impl fmt::Debug for Events {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("missed", &self.missed).finish_non_exhaustive()
+        f.debug_struct("Events").field("lagged", &self.lagged).finish_non_exhaustive()
     }
 }
 
-/// Where events are told. Nothing may be told under a lock of ours: it wakes the subscribers.
+/// Sends events to the subscribers. Nothing may be sent under a lock of this crate, because sending wakes
+/// subscribers.
 pub(crate) struct EventBus {
-    /// What is looked at before anything else is done.
+    /// Loaded before anything else is done for an event.
     subscribers: AtomicUsize,
     requests: AtomicU64,
     capacity: usize,
-    /// Made for the first subscriber.
+    /// Allocated for the first subscriber.
     sender: OnceLock<broadcast::Sender<Event>>,
 }
 
 impl EventBus {
-    /// The most that a channel is made for.
-    const CAPACITY: usize = 1 << 24;
+    const MAX_CAPACITY: usize = 1 << 24;
 
-    pub(crate) fn new(capacity: usize) -> Self {
+    pub(super) fn new(capacity: usize) -> Self {
         Self {
             subscribers: AtomicUsize::new(0),
             requests: AtomicU64::new(0),
-            capacity: capacity.clamp(1, Self::CAPACITY),
+            capacity: capacity.clamp(1, Self::MAX_CAPACITY),
             sender: OnceLock::new(),
         }
     }
 
-    /// Whether anybody listens.
-    pub(crate) fn is_watched(&self) -> bool {
+    pub(crate) fn has_subscribers(&self) -> bool {
         self.subscribers.load(Ordering::Relaxed) > 0
     }
 
-    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Event> {
+    pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
         let sender = self.sender.get_or_init(|| broadcast::Sender::new(self.capacity));
         let receiver = sender.subscribe();
         self.subscribers.fetch_add(1, Ordering::Relaxed);
         receiver
     }
 
-    /// A number for a request.
-    pub(crate) fn number(&self) -> u64 {
+    /// Returns the number of the next request.
+    pub(crate) fn next_number(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed)
     }
 
-    pub(crate) fn send(&self, event: Event) {
+    pub(super) fn send(&self, event: Event) {
         if let Some(sender) = self.sender.get() {
-            // The last subscriber may just have gone.
+            // An error means that the last subscriber was dropped just now.
             let _ = sender.send(event);
-        }
-    }
-}
-
-impl RegistryContext {
-    /// Tells an event, if anybody listens.
-    pub(crate) fn tell(&self, session: &SessionId, kind: EventKind) {
-        if self.events.is_watched() {
-            self.events.send(Event { at: self.now(), session: session.clone(), kind });
         }
     }
 }

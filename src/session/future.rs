@@ -1,10 +1,11 @@
+//! The response future of the session layer: stores the response's cookies.
+
 use std::{
     fmt,
     future::Future,
     mem,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use http::{Request, Response, Uri, header};
@@ -12,7 +13,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    Identity, SessionError, SessionInfo, SessionService, profile_wait::ProfileWait, request::SendLog, trace,
+    Identity, SessionError, SessionInfo, SessionService, profile_wait::ProfileWaitFuture, request::SendLog,
+    trace,
 };
 use crate::{
     cookies::{CookieUrl, StoreOutcome, StoredCookie},
@@ -26,47 +28,21 @@ pin_project! {
         S: Service<Request<B>>,
     {
         #[pin]
-        state: State<S, B>,
+        future: ProfileWaitFuture<SessionService<S>, B, Receive<S::Future>>,
     }
-}
-
-pin_project! {
-    #[project = StateProjection]
-    enum State<S, B>
-    where
-        S: Service<Request<B>>,
-    {
-        // The request was not sent.
-        Refused { error: Option<SessionError> },
-        // The request waits until its identity has a profile. In a box, since few do.
-        ProfileWait { waiting: Box<ProfileWait<SessionService<S>, B>> },
-        // The request is on its way.
-        Sent { #[pin] inner: S::Future, sent: Sent },
-    }
-}
-
-/// What is kept of a request until its response is there.
-#[derive(Debug)]
-pub(crate) struct Sent {
-    pub(crate) identity: Identity,
-    pub(crate) uri: Uri,
-    pub(crate) stores: bool,
-    /// Whether the answer carries a `SessionInfo`, if no gate puts it there.
-    pub(crate) has_info: bool,
-    pub(crate) log: Option<SendLog>,
 }
 
 impl<S: Service<Request<B>>, B> ResponseFuture<S, B> {
-    pub(crate) fn new(inner: S::Future, sent: Sent) -> Self {
-        Self { state: State::Sent { inner, sent } }
+    pub(super) fn sent(inner: S::Future, sent: Sent) -> Self {
+        Self { future: ProfileWaitFuture::sent(Receive { inner, sent }) }
     }
 
-    pub(crate) fn refused(error: SessionError) -> Self {
-        Self { state: State::Refused { error: Some(error) } }
+    pub(super) fn rejected(error: SessionError) -> Self {
+        Self { future: ProfileWaitFuture::rejected(error) }
     }
 
-    pub(crate) fn awaited_profile(waiting: ProfileWait<SessionService<S>, B>) -> Self {
-        Self { state: State::ProfileWait { waiting: Box::new(waiting) } }
+    pub(super) fn waiting(identity: Identity, service: SessionService<S>, request: Request<B>) -> Self {
+        Self { future: ProfileWaitFuture::waiting(identity, service, request) }
     }
 }
 
@@ -77,21 +53,8 @@ where
 {
     type Output = Result<Response<R>, BoxError>;
 
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        loop {
-            let next = match self.as_mut().project().state.project() {
-                StateProjection::Refused { error } => {
-                    return Poll::Ready(Err(error.take().expect("polled after completion").into()));
-                }
-                StateProjection::ProfileWait { waiting } => ready!(waiting.poll(context))?,
-                StateProjection::Sent { inner, sent } => {
-                    let mut response = ready!(inner.poll(context)).map_err(Into::into)?;
-                    sent.receive(&mut response);
-                    return Poll::Ready(Ok(response));
-                }
-            };
-            self.set(next);
-        }
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().future.poll(context, |response| response.future)
     }
 }
 
@@ -101,8 +64,43 @@ impl<S: Service<Request<B>>, B> fmt::Debug for ResponseFuture<S, B> {
     }
 }
 
+pin_project! {
+    /// A request in flight.
+    struct Receive<F> {
+        #[pin]
+        inner: F,
+        sent: Sent,
+    }
+}
+
+impl<F, R, E> Future for Receive<F>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+{
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.inner.poll(context))?;
+        this.sent.receive(&mut response);
+        Poll::Ready(Ok(response))
+    }
+}
+
+/// What the session layer needs to know about a request when its response arrives.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) identity: Identity,
+    pub(super) uri: Uri,
+    /// Whether the response's cookies are stored.
+    pub(super) stores: bool,
+    /// Whether the response gets a `SessionInfo`, if no gate adds one.
+    pub(super) has_info: bool,
+    pub(super) log: Option<SendLog>,
+}
+
 impl Sent {
-    /// Stores the cookies of a response into the identity that its request was sent under, and says so.
+    /// Stores the cookies of a response in the identity of its request, and adds a `SessionInfo`.
     fn receive<R>(&mut self, response: &mut Response<R>) {
         let mut cookies = Vec::new();
         if self.stores && response.headers().contains_key(header::SET_COOKIE) {
@@ -114,34 +112,29 @@ impl Sent {
                 log.uri = Some(mem::take(&mut self.uri));
             });
         } else if self.has_info {
-            response.extensions_mut().insert(SessionInfo {
-                session: self.identity.session_id().clone(),
-                generation: self.identity.generation(),
-                cookies,
-                uri: Some(mem::take(&mut self.uri)),
-                replays: 0,
-                time_waiting: Duration::ZERO,
-            });
+            let (session, generation) = (self.identity.session_id(), self.identity.generation());
+            let uri = Some(mem::take(&mut self.uri));
+            response.extensions_mut().insert(SessionInfo::new(session, generation, cookies, uri));
         }
     }
 
     fn store<R>(&self, response: &Response<R>, cookies: &mut Vec<StoredCookie>) {
-        let Ok(target) = CookieUrl::from_uri(&self.uri) else {
+        let Ok(url) = CookieUrl::from_uri(&self.uri) else {
             return;
         };
         let session = &self.identity.session.0;
-        let told = self.log.is_some() || self.has_info;
+        let is_reported = self.log.is_some() || self.has_info;
         let now = session.context.timestamp();
         for set_cookie in response.headers().get_all(header::SET_COOKIE) {
-            // Locked for the one cookie, so that no subscriber of traces runs under the lock.
-            let absorbed =
-                self.identity.inner.jar.lock().store_set_cookie(&target, set_cookie.as_bytes(), now).map(
-                    |absorbed| {
-                        let is_refreshed = matches!(absorbed, StoreOutcome::Refreshed(_));
-                        (absorbed.cookie().filter(|_| told).cloned(), is_refreshed)
+            // Locked per cookie, so that no subscriber of `tracing` runs under the lock.
+            let stored =
+                self.identity.inner.jar.lock().store_set_cookie(&url, set_cookie.as_bytes(), now).map(
+                    |outcome| {
+                        let is_refreshed = matches!(outcome, StoreOutcome::Refreshed(_));
+                        (outcome.cookie().filter(|_| is_reported).cloned(), is_refreshed)
                     },
                 );
-            match absorbed {
+            match stored {
                 Ok((cookie, is_refreshed)) => {
                     session.counters.cookies_stored.add();
                     session.context.changed();
@@ -152,12 +145,12 @@ impl Sent {
                     }
                     session.context.metrics.cookies_stored.add();
                     cookies.extend(cookie);
-                    trace::received(&self.identity, &target, set_cookie);
+                    trace::received(&self.identity, &url, set_cookie);
                 }
                 Err(error) => {
                     session.counters.rare().cookies_rejected.add();
                     session.context.metrics.cookies_rejected.add();
-                    trace::refused(&self.identity, &target, &error);
+                    trace::rejected(&self.identity, &url, &error);
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The name of a session.
+//! Session ids.
 
 use std::{
     cmp::Ordering,
@@ -9,9 +9,15 @@ use std::{
 
 use super::{IdentityInner, Session, SessionInner};
 
-/// The name of a session: any text, or an integer, which is the same name as its decimal digits.
+/// The id of a session: text, or an integer, which equals its decimal digits.
 ///
-/// Put one into a request's extensions to say which session the request belongs to.
+/// Put one into a request's extensions to select the request's session.
+///
+/// # Clone
+///
+/// Cloning does not allocate.
+///
+/// # Examples
 ///
 /// ```
 /// use tower_client_sessions::SessionId;
@@ -22,26 +28,22 @@ use super::{IdentityInner, Session, SessionInner};
 /// # drop(request);
 /// # Ok::<(), http::Error>(())
 /// ```
-///
-/// # Clone
-///
-/// Cloning allocates nothing.
 #[derive(Clone)]
 pub struct SessionId {
-    name: IdRepr,
-    /// Below the session layer, whom the request goes under: the extension is there anyway, so that a send allocates nothing to
-    /// say so. A copy that somebody keeps holds no session in use.
-    attach: (Weak<SessionInner>, Weak<IdentityInner>),
+    repr: IdRepr,
+    /// The identity of the request that has this id in its extensions, set by the session layer. The
+    /// extension exists anyway, so this allocates nothing. A kept copy does not keep the session in use.
+    attached: (Weak<SessionInner>, Weak<IdentityInner>),
 }
 
-/// One name has one representation: text that is the decimal form of a number is held as the number.
+/// One id has one representation: text in the decimal form of a number is stored as the number.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum IdRepr {
     Number(u64),
     Text(Arc<str>),
 }
 
-/// Nothing tells the two kinds apart: should a number and a text have one hash, they are still not equal.
+/// Without the discriminant: a number and a text may share a hash, and are still not equal.
 impl Hash for IdRepr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         match self {
@@ -52,25 +54,25 @@ impl Hash for IdRepr {
 }
 
 impl SessionId {
-    fn named(name: IdRepr) -> Self {
-        Self { name, attach: (Weak::new(), Weak::new()) }
+    fn new(repr: IdRepr) -> Self {
+        Self { repr, attached: (Weak::new(), Weak::new()) }
     }
 
-    pub(super) fn name(&self) -> &IdRepr {
-        &self.name
+    pub(super) fn repr(&self) -> &IdRepr {
+        &self.repr
     }
 
-    /// The session and the identity that were seated here, unless both are gone.
+    /// The attached session and identity, if they still exist.
     pub(crate) fn attached(&self) -> Option<(Arc<SessionInner>, Arc<IdentityInner>)> {
-        let (session, inner) = &self.attach;
+        let (session, inner) = &self.attached;
         Some((session.upgrade()?, inner.upgrade()?))
     }
 
     pub(crate) fn attach(&mut self, session: &Session, inner: &Arc<IdentityInner>) {
-        self.attach = (Arc::downgrade(&session.0), Arc::downgrade(inner));
+        self.attached = (Arc::downgrade(&session.0), Arc::downgrade(inner));
     }
 
-    fn from_text(text: &str) -> Option<u64> {
+    fn parse_number(text: &str) -> Option<u64> {
         let digits = text.as_bytes();
         let canonical = matches!(digits, [b'0'] | [b'1'..=b'9', ..]) && digits.iter().all(u8::is_ascii_digit);
         if canonical { text.parse().ok() } else { None }
@@ -79,7 +81,7 @@ impl SessionId {
 
 impl From<&str> for SessionId {
     fn from(text: &str) -> Self {
-        Self::named(Self::from_text(text).map_or_else(|| IdRepr::Text(text.into()), IdRepr::Number))
+        Self::new(Self::parse_number(text).map_or_else(|| IdRepr::Text(text.into()), IdRepr::Number))
     }
 }
 
@@ -97,7 +99,7 @@ impl From<&String> for SessionId {
 
 impl From<&SessionId> for SessionId {
     fn from(id: &SessionId) -> Self {
-        Self::named(id.name.clone())
+        Self::new(id.repr.clone())
     }
 }
 
@@ -106,14 +108,14 @@ macro_rules! from_integers {
         $(
             impl From<$unsigned> for SessionId {
                 fn from(number: $unsigned) -> Self {
-                    Self::named(IdRepr::Number(number as u64))
+                    Self::new(IdRepr::Number(number as u64))
                 }
             }
         )*
         $(
             impl From<$signed> for SessionId {
                 fn from(number: $signed) -> Self {
-                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self::named(IdRepr::Number(number)))
+                    u64::try_from(number).map_or_else(|_| Self::from(number.to_string()), |number| Self::new(IdRepr::Number(number)))
                 }
             }
         )*
@@ -124,7 +126,7 @@ from_integers!(u8 u16 u32 u64 usize; i8 i16 i32 i64 isize);
 
 impl PartialEq for SessionId {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name
+        self.repr == other.repr
     }
 }
 
@@ -132,7 +134,7 @@ impl Eq for SessionId {}
 
 impl Hash for SessionId {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.name.hash(state);
+        self.repr.hash(state);
     }
 }
 
@@ -144,13 +146,13 @@ impl PartialOrd for SessionId {
 
 impl Ord for SessionId {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.name.cmp(&other.name)
+        self.repr.cmp(&other.repr)
     }
 }
 
 impl fmt::Display for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
+        match &self.repr {
             IdRepr::Number(number) => number.fmt(f),
             IdRepr::Text(text) => text.fmt(f),
         }
@@ -159,7 +161,7 @@ impl fmt::Display for SessionId {
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.name {
+        match &self.repr {
             IdRepr::Number(number) => write!(f, "SessionId({number})"),
             IdRepr::Text(text) => write!(f, "SessionId({text:?})"),
         }
@@ -171,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_integer_and_its_digits_are_one_name() {
+    fn an_integer_equals_its_decimal_digits() {
         for number in [0, 1, 42, u64::MAX] {
             assert_eq!(SessionId::from(number), SessionId::from(number.to_string()));
             assert_eq!(SessionId::from(number).to_string(), number.to_string());
@@ -179,7 +181,7 @@ mod tests {
         assert_eq!(SessionId::from(-5), SessionId::from("-5"));
         for text in ["", "00", "01", "+1", " 1", "18446744073709551616", "٣"] {
             assert_eq!(SessionId::from(text).to_string(), text);
-            assert!(matches!(SessionId::from(text).name, IdRepr::Text(_)), "{text:?}");
+            assert!(matches!(SessionId::from(text).repr, IdRepr::Text(_)), "{text:?}");
         }
     }
 }

@@ -1,3 +1,5 @@
+//! The layer that applies [`SessionService`].
+
 use tower_layer::Layer;
 
 use super::{SessionService, Sessions};
@@ -6,8 +8,9 @@ use super::{SessionService, Sessions};
 ///
 /// # Clone
 ///
-/// Clones and the services they make share the sessions.
+/// Clones and their services share the sessions.
 #[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it wraps a service"]
 pub struct SessionLayer {
     sessions: Sessions,
     has_info: bool,
@@ -19,11 +22,10 @@ impl SessionLayer {
         Self { sessions: sessions.clone(), has_info: true }
     }
 
-    /// Leaves the [`SessionInfo`](super::SessionInfo) out of answers, for programs that do not look at it: it is the one thing that
-    /// a request through this layer allocates. Default: every answer has it.
+    /// Does not add a [`SessionInfo`](super::SessionInfo) to responses. Default: every response has one.
     ///
-    /// A renewal layer above puts its own there all the same.
-    #[must_use]
+    /// The info is the only allocation that this layer makes for a request. A renewal layer above adds its
+    /// own info regardless.
     pub fn without_info(mut self) -> Self {
         self.has_info = false;
         self

@@ -1,32 +1,32 @@
-//! Figures for the recorder of the crate `metrics`. Without the feature, all of this is nothing.
+//! Metrics for the recorder of the `metrics` crate. Without the feature, they do nothing.
 //!
-//! Each figure is looked up once, when the sessions are built: from then on it is a shared counter, or nothing at all where no
-//! recorder was installed.
+//! Each metric is registered once, when the sessions are built. Afterwards it is a shared counter, or does
+//! nothing if no recorder was installed.
 
 use std::time::Duration;
 
 use super::ReplayCause;
 use crate::gate::RenewalReason;
 
-/// A figure that only grows.
+/// A number that only grows.
 pub(crate) struct Counter(#[cfg(feature = "metrics")] metrics::Counter);
 
-/// A figure that goes up and down.
+/// A number that goes up and down.
 pub(crate) struct Gauge(#[cfg(feature = "metrics")] metrics::Gauge);
 
-/// Times, by how many there were of each.
+/// A distribution of durations.
 pub(crate) struct Histogram(#[cfg(feature = "metrics")] metrics::Histogram);
 
 /// A label and its value.
 type Label = (&'static str, &'static str);
 
 impl Counter {
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "they are the recorder's"))]
-    fn new(name: &'static str, labels: &'static [Label], what: &'static str) -> Self {
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only the recorder uses them"))]
+    fn new(name: &'static str, labels: &'static [Label], description: &'static str) -> Self {
         Self(
             #[cfg(feature = "metrics")]
             {
-                metrics::describe_counter!(name, what);
+                metrics::describe_counter!(name, description);
                 metrics::counter!(name, labels)
             },
         )
@@ -39,12 +39,12 @@ impl Counter {
 }
 
 impl Gauge {
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "they are the recorder's"))]
-    fn new(name: &'static str, what: &'static str) -> Self {
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only the recorder uses them"))]
+    fn new(name: &'static str, description: &'static str) -> Self {
         Self(
             #[cfg(feature = "metrics")]
             {
-                metrics::describe_gauge!(name, what);
+                metrics::describe_gauge!(name, description);
                 metrics::gauge!(name)
             },
         )
@@ -55,7 +55,7 @@ impl Gauge {
         self.0.increment(1.0);
     }
 
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "it is the recorder's"))]
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only the recorder uses it"))]
     pub(crate) fn down(&self, by: usize) {
         #[cfg(feature = "metrics")]
         self.0.decrement(by as f64);
@@ -63,25 +63,25 @@ impl Gauge {
 }
 
 impl Histogram {
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "they are the recorder's"))]
-    fn new(name: &'static str, labels: &'static [Label], what: &'static str) -> Self {
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only the recorder uses them"))]
+    fn new(name: &'static str, labels: &'static [Label], description: &'static str) -> Self {
         Self(
             #[cfg(feature = "metrics")]
             {
-                metrics::describe_histogram!(name, metrics::Unit::Seconds, what);
+                metrics::describe_histogram!(name, metrics::Unit::Seconds, description);
                 metrics::histogram!(name, labels)
             },
         )
     }
 
-    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "it is the recorder's"))]
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only the recorder uses it"))]
     pub(crate) fn record(&self, time: Duration) {
         #[cfg(feature = "metrics")]
         self.0.record(time);
     }
 }
 
-/// How renewals of one outcome went.
+/// The renewals with one outcome.
 pub(crate) struct RenewalMetrics {
     total: Counter,
     seconds: Histogram,
@@ -93,12 +93,12 @@ impl RenewalMetrics {
             total: Counter::new(
                 "client_sessions_renewals_ended_total",
                 outcome,
-                "Renewals that have ended, by outcome.",
+                "Renewals ended, by outcome.",
             ),
             seconds: Histogram::new(
                 "client_sessions_renewal_seconds",
                 outcome,
-                "How long a renewal took, by outcome.",
+                "Duration of renewals, by outcome.",
             ),
         }
     }
@@ -109,7 +109,7 @@ impl RenewalMetrics {
     }
 }
 
-/// All figures of one `Sessions`.
+/// The metrics of one `Sessions`.
 pub(crate) struct SessionMetrics {
     pub(crate) live: Gauge,
     pub(crate) created: Counter,
@@ -129,35 +129,34 @@ pub(crate) struct SessionMetrics {
 
 impl SessionMetrics {
     pub(crate) fn new() -> Self {
-        let replayed = |cause| {
-            Counter::new("client_sessions_requests_replayed_total", cause, "Requests sent again, by cause.")
-        };
+        let replayed =
+            |cause| Counter::new("client_sessions_requests_replayed_total", cause, "Replays, by cause.");
         let started = |reason| {
             Counter::new("client_sessions_renewals_started_total", reason, "Renewals started, by reason.")
         };
         Self {
-            live: Gauge::new("client_sessions_live", "Sessions there are."),
+            live: Gauge::new("client_sessions_live", "Sessions that exist."),
             created: Counter::new("client_sessions_created_total", &[], "Sessions created."),
             evicted: Counter::new(
                 "client_sessions_evicted_total",
                 &[],
-                "Sessions dropped to keep within max_sessions.",
+                "Sessions evicted because of max_sessions.",
             ),
             sent: Counter::new(
                 "client_sessions_requests_sent_total",
                 &[],
-                "Requests that left through the session layer, every hop and every replay.",
+                "Requests sent by the session layer, including hops and replays.",
             ),
             waited: Counter::new(
                 "client_sessions_requests_waited_total",
                 &[],
-                "Requests that had to wait at the gate.",
+                "Waits of requests at the gate.",
             ),
-            waiting: Gauge::new("client_sessions_requests_waiting", "Requests that wait at the gate now."),
+            waiting: Gauge::new("client_sessions_requests_waiting", "Requests that are waiting at the gate."),
             wait_seconds: Histogram::new(
                 "client_sessions_wait_seconds",
                 &[],
-                "How long a request waited at the gate.",
+                "Duration of waits at the gate.",
             ),
             replayed: [
                 replayed(&[("cause", "expired")]),
@@ -177,12 +176,12 @@ impl SessionMetrics {
             cookies_stored: Counter::new(
                 "client_sessions_cookies_stored_total",
                 &[],
-                "Cookies that responses set or deleted.",
+                "Cookies set or deleted by responses.",
             ),
             cookies_rejected: Counter::new(
                 "client_sessions_cookies_rejected_total",
                 &[],
-                "Set-Cookie headers that were refused.",
+                "Set-Cookie headers that were rejected.",
             ),
         }
     }

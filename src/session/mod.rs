@@ -1,44 +1,59 @@
-//! Sessions: who a request belongs to, with which cookies it goes, and where those of its answer are kept.
+//! Sessions: named series of identities, each with its own cookies and profile.
 //!
-//! A [`Session`] is a name and a series of identities, one at a time. An [`Identity`] is one generation: a cookie jar and a
-//! profile that never mix with those of another. A request takes the current identity when it is sent and keeps it, so that its
-//! answer stores cookies there and nowhere else, however late it comes.
+//! A [`Session`] has an id and one current [`Identity`] at a time. An identity is one generation of the
+//! session: a cookie jar and a profile that are never mixed with those of another generation.
 //!
-//! # Which session a request belongs to
+//! A request takes the current identity when it is sent, and keeps it. Its response stores cookies in that
+//! identity only, so a late response cannot change the cookies of a renewed session.
 //!
-//! [`SessionLayer`] looks into the request's extensions: for the [`Identity`] that a renewal layer above has put there, then for
-//! a [`Session`], then for a [`SessionId`], and then for the default session of [`Sessions`]. A request that names none, where
-//! no default was configured, is an error and is not sent. So is one that names a session other than its identity's.
+//! # Selecting a session
 //!
-//! Layers below find out whom a request goes under by [`Identity::of`].
+//! [`SessionLayer`] uses the first of these that a request has:
 //!
-//! # What is sent and stored
+//! 1. an [`Identity`], set by a [`RenewalLayer`](crate::RenewalLayer) above,
+//! 2. a [`Session`] in its extensions,
+//! 3. a [`SessionId`] in its extensions,
+//! 4. the [default session](SessionsBuilder::default_session).
 //!
-//! The jar's cookies that match the request's URL go into its `Cookie` header. Cookies in a `Cookie` header that the request
-//! already has win over the jar's by name, for this request only, and are not stored. [`RequestCookies`] in the extensions are
-//! stored as if the URL had set them. A [`CookieMode`] in the extensions turns sending, storing or both off for one request.
+//! A request that selects no session is not sent, and fails with
+//! [`NoSession`](SessionErrorKind::NoSession). A request whose extensions contradict each other fails with
+//! [`SessionMismatch`](SessionErrorKind::SessionMismatch).
 //!
-//! Every `Set-Cookie` of the response that the rules allow is stored; one that they refuse is skipped, counted and traced, and the
-//! response is delivered. The response carries a [`SessionInfo`] in its extensions.
+//! Services below the layer get the request's identity from [`Identity::of`].
+//!
+//! # Sending and storing cookies
+//!
+//! The layer adds the cookies of the jar that match the request's URL to its `Cookie` header. If the request
+//! already has a `Cookie` header, its cookies take precedence by name. They are sent with this request only,
+//! and not stored.
+//!
+//! The `Set-Cookie` headers of the response are stored. An invalid one is skipped, counted and traced, and
+//! the response is delivered. The response gets a [`SessionInfo`] extension.
+//!
+//! Two extensions change this for one request: [`RequestCookies`] adds cookies to the session, and
+//! [`CookieMode`] turns off sending, storing or both.
+//!
+//! # Examples
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use http::{Request, Response};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_client_sessions::{SessionId, SessionInfo, SessionLayer, Sessions};
 //!
 //! let sessions = Sessions::new();
 //! let client = ServiceBuilder::new().layer(SessionLayer::new(&sessions)).service(service_fn(
-//!     |request: http::Request<()>| async move {
-//!         let seen = request.headers().get("cookie").cloned();
-//!         let answer = http::Response::builder().header("set-cookie", "sid=abc==; Path=/");
-//!         answer.body(seen)
+//!     |request: Request<()>| async move {
+//!         let received = request.headers().get("cookie").cloned();
+//!         Response::builder().header("set-cookie", "sid=abc==; Path=/").body(received)
 //!     },
 //! ));
 //!
-//! let request = || http::Request::get("https://shop.example/cart").extension(SessionId::from("alice")).body(());
+//! let id = SessionId::from("alice");
+//! let request = || Request::get("https://shop.example/cart").extension(id.clone()).body(());
 //! let first = client.clone().oneshot(request()?).await?;
 //! let info = first.extensions().get::<SessionInfo>().expect("every response has it");
-//! assert_eq!(info.session(), &SessionId::from("alice"));
+//! assert_eq!(info.session(), &id);
 //! assert_eq!(info.cookies()[0].value(), Some("abc=="));
 //!
 //! let second = client.oneshot(request()?).await?;
@@ -47,41 +62,48 @@
 //! # }).unwrap();
 //! ```
 //!
-//! # Seeing what happens
+//! # Observability
 //!
-//! [`Stats`] are counters, of a session or of all. [`Events`] tell every step of sessions, renewals and requests to whoever
-//! subscribes; `examples/timeline.rs` draws a picture of them.
+//! [`Stats`] are counters of one session or of all sessions. [`Events`] is a stream of everything that
+//! happens to sessions, renewals and requests; `examples/timeline.rs` draws it.
 //!
-//! Where nobody listens, each place that has something to tell costs a load and a branch, and allocates nothing: it looks at the
-//! number of subscribers, at the level that `tracing` is set to, and at a figure that is not there.
+//! Without a subscriber or recorder, each instrumentation point costs one load and one branch, and does not
+//! allocate.
 //!
-//! Spans and events of `tracing`, all at the level `DEBUG` and without the values of cookies and the queries of URIs:
+//! ## Tracing
 //!
-//! | target | span | what happens in it |
+//! All spans and events have level `DEBUG`. They never contain the query of a URI, and contain values of
+//! cookies only with [`trace_cookie_values`](SessionsBuilder::trace_cookie_values).
+//!
+//! | target | span | meaning |
 //! |---|---|---|
-//! | `tower_client_sessions::request` | `request` (`session`, `method`, `host`, `path`) | a request from the renewal layer to its answer, with the spans `hold` and `send` (`generation`) in it, as often as it is held and sent |
-//! | `tower_client_sessions::renewal` | `renewal` (`session`, `generation`, `reason`) | a renewal, with a span `send` for each request that it sends; it follows from the request that has started it |
-//! | `tower_client_sessions::cookies` | | cookies sent, received and refused |
+//! | `tower_client_sessions::request` | `request` (`session`, `method`, `host`, `path`) | A request in the renewal layer until its response. Contains a span `wait` for each wait, and a span `send` (`generation`) for each send. |
+//! | `tower_client_sessions::renewal` | `renewal` (`session`, `generation`, `reason`) | A renewal. Contains a span `send` for each of its requests, and follows from the span in which it was started. |
+//! | `tower_client_sessions::cookies` | | Cookies sent, received and rejected. |
 //!
-//! Figures for the recorder of the crate [`metrics`](https://docs.rs/metrics), with the feature `metrics`. The recorder has to be
-//! installed before the sessions are built: each figure is looked up then, once. No figure has the name of a session as a label.
+//! ## Metrics
 //!
-//! | name | kind | labels | what it is |
+//! With the feature `metrics`, these metrics are sent to the recorder of the
+//! [`metrics`](https://docs.rs/metrics) crate. Install the recorder before building the sessions: each metric
+//! is registered then. No metric has the id of a session as a label.
+//!
+//! | name | kind | labels | meaning |
 //! |---|---|---|---|
-//! | `client_sessions_live` | gauge | | sessions there are |
+//! | `client_sessions_live` | gauge | | sessions that exist |
 //! | `client_sessions_created_total` | counter | | sessions created |
-//! | `client_sessions_evicted_total` | counter | | sessions dropped to keep within `max_sessions` |
-//! | `client_sessions_requests_sent_total` | counter | | requests that left through the session layer, every hop and every replay |
-//! | `client_sessions_requests_waited_total` | counter | | requests that had to wait at the gate |
-//! | `client_sessions_requests_waiting` | gauge | | requests that wait at the gate now |
-//! | `client_sessions_wait_seconds` | histogram | | how long a request waited, once for each wait |
-//! | `client_sessions_requests_replayed_total` | counter | `cause`: `expired`, `stale`, `retired` | requests sent again |
-//! | `client_sessions_renewals_started_total` | counter | `reason`: `first`, `expired`, `cleared`, `requested`, `budget` | renewals started |
-//! | `client_sessions_renewals_ended_total` | counter | `outcome`: `committed`, `failed`, `abandoned` | renewals that have ended |
-//! | `client_sessions_renewal_seconds` | histogram | `outcome` | how long a renewal took |
-//! | `client_sessions_cookies_stored_total` | counter | | cookies that responses set or deleted |
-//! | `client_sessions_cookies_rejected_total` | counter | | `Set-Cookie` headers that were refused |
+//! | `client_sessions_evicted_total` | counter | | sessions evicted because of `max_sessions` |
+//! | `client_sessions_requests_sent_total` | counter | | requests sent by the session layer, including hops and replays |
+//! | `client_sessions_requests_waited_total` | counter | | waits of requests at the gate |
+//! | `client_sessions_requests_waiting` | gauge | | requests that are waiting at the gate |
+//! | `client_sessions_wait_seconds` | histogram | | duration of each wait |
+//! | `client_sessions_requests_replayed_total` | counter | `cause`: `expired`, `stale`, `ended_mid_redirect` | replays |
+//! | `client_sessions_renewals_started_total` | counter | `reason`: `initial`, `expired`, `cleared`, `requested`, `limit_reached` | renewals started |
+//! | `client_sessions_renewals_ended_total` | counter | `outcome`: `committed`, `failed`, `abandoned` | renewals ended |
+//! | `client_sessions_renewal_seconds` | histogram | `outcome` | duration of each renewal |
+//! | `client_sessions_cookies_stored_total` | counter | | cookies set or deleted by responses |
+//! | `client_sessions_cookies_rejected_total` | counter | | `Set-Cookie` headers that were rejected |
 
+mod context;
 #[cfg(feature = "formats")]
 mod dirty;
 mod error;
@@ -89,24 +111,27 @@ mod events;
 mod future;
 mod id;
 mod identity;
+mod initial;
 mod layer;
 mod metrics;
+mod names;
 pub(crate) mod profile_wait;
 pub(crate) mod renewal_backend;
 pub(crate) mod request;
 mod service;
-#[expect(clippy::module_inception, reason = "the file is about the type of this name")]
-pub(crate) mod session;
+#[expect(clippy::module_inception, reason = "the file defines the type of this name")]
+mod session;
 pub(crate) mod sessions;
 #[cfg_attr(not(feature = "shared"), allow(dead_code))]
 pub(crate) mod share;
 #[cfg(feature = "serde")]
 pub mod snapshot;
+mod source;
 mod stats;
 pub(crate) mod trace;
 
 pub use self::{
-    error::{SessionError, SessionErrorKind},
+    error::{SessionError, SessionErrorKind, SessionIdTaken},
     events::{Event, EventKind, Events, ReplayCause, RequestPhase},
     future::ResponseFuture,
     id::SessionId,
@@ -114,8 +139,11 @@ pub use self::{
     layer::SessionLayer,
     request::{CookieMode, RequestCookies, SessionInfo},
     service::SessionService,
-    session::{RenewalHandle, Session, SessionIdTaken},
+    session::Session,
     sessions::{Sessions, SessionsBuilder},
     stats::Stats,
 };
+#[doc(no_inline)]
+pub use crate::gate::RenewalHandle;
+
 pub(crate) use self::{identity::IdentityInner, session::SessionInner};

@@ -1,4 +1,5 @@
-//! A request whose identity has no profile yet: it waits for one, and then goes through its service again.
+//! Requests that wait until their identity has a profile, and the response future of both layers that
+//! let requests wait for one.
 
 use std::{
     fmt,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use http::Request;
+use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tower_service::Service;
 
@@ -18,32 +20,76 @@ use crate::{
     rt,
 };
 
-/// Holds no readiness of anything while it waits, and no profile that others could wear.
-pub(crate) struct ProfileWait<S, B> {
+pin_project! {
+    /// The response future of a service `S` that sends a request now, or once its identity has a profile.
+    pub(crate) struct ProfileWaitFuture<S, B, F> {
+        #[pin]
+        state: State<S, B, F>,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, B, F> {
+        // The request was not sent.
+        Rejected { error: Option<SessionError> },
+        // The request waits for a profile. Boxed, because few requests do.
+        Waiting { wait: Box<ProfileWait<S, B>> },
+        // The request is in flight.
+        Sent { #[pin] future: F },
+    }
+}
+
+impl<S, B, F> ProfileWaitFuture<S, B, F> {
+    pub(crate) fn sent(future: F) -> Self {
+        Self { state: State::Sent { future } }
+    }
+
+    pub(crate) fn rejected(error: SessionError) -> Self {
+        Self { state: State::Rejected { error: Some(error) } }
+    }
+
+    /// Calls `service` once `identity` has a profile. By then the request may get another identity.
+    pub(crate) fn waiting(identity: Identity, service: S, request: Request<B>) -> Self {
+        let wait = ProfileWait { service, request: Some(request), wait: Wait::new(identity) };
+        Self { state: State::Waiting { wait: Box::new(wait) } }
+    }
+
+    /// Polls the future. `unwrap` takes it out of the future that `S` returns.
+    pub(crate) fn poll<R, E>(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        unwrap: impl Fn(S::Future) -> Self,
+    ) -> Poll<Result<R, BoxError>>
+    where
+        S: Service<Request<B>, Error = BoxError>,
+        F: Future<Output = Result<R, E>>,
+        E: Into<BoxError>,
+    {
+        loop {
+            let next = match self.as_mut().project().state.project() {
+                StateProjection::Rejected { error } => {
+                    return Poll::Ready(Err(error.take().expect("polled after completion").into()));
+                }
+                StateProjection::Waiting { wait } => unwrap(ready!(wait.poll(context))?),
+                StateProjection::Sent { future } => return future.poll(context).map_err(Into::into),
+            };
+            self.set(next);
+        }
+    }
+}
+
+/// A request that waits for the profile of its identity, and then goes through its service again.
+///
+/// While it waits, it holds no readiness of a service and no profile.
+struct ProfileWait<S, B> {
     service: S,
     request: Option<Request<B>>,
     wait: Wait,
 }
 
-/// One request's wait for the profile of its identity. Dropping it gives its place in the line up.
-struct Wait {
-    identity: Identity,
-    place: Option<RequestPos>,
-    /// Nothing where there is no end in sight.
-    until: Option<Instant>,
-    alarm: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S, B> ProfileWait<S, B> {
-    /// `service` is called once `identity` has a profile; it may turn out that the request goes under another one by then.
-    pub(crate) fn new(identity: Identity, service: S, request: Request<B>) -> Self {
-        Self { service, request: Some(request), wait: Wait::new(identity) }
-    }
-
-    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<S::Future, BoxError>>
-    where
-        S: Service<Request<B>, Error = BoxError>,
-    {
+impl<S: Service<Request<B>, Error = BoxError>, B> ProfileWait<S, B> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<S::Future, BoxError>> {
         ready!(self.wait.poll(context))?;
         ready!(self.service.poll_ready(context))?;
         let request = self.request.take().expect("polled after completion");
@@ -51,55 +97,64 @@ impl<S, B> ProfileWait<S, B> {
     }
 }
 
+/// The wait of one request. Dropping it gives up its queue position.
+struct Wait {
+    identity: Identity,
+    position: Option<RequestPos>,
+    /// `None` for a timeout beyond what the clock can represent.
+    deadline: Option<Instant>,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
 impl Wait {
     fn new(identity: Identity) -> Self {
-        let patience = identity.inner.worn.as_ref().map(|worn| worn.on_exhausted().max_wait());
-        let until = Instant::now().checked_add(patience.unwrap_or_default());
-        Self { identity, place: None, until, alarm: None }
+        let max_wait = identity.inner.profile.as_ref().map(|profile| profile.on_exhausted().max_wait());
+        let deadline = Instant::now().checked_add(max_wait.unwrap_or_default());
+        Self { identity, position: None, deadline, sleep: None }
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), SessionError>> {
-        let Some(worn) = self.identity.inner.awaited_profile() else {
+        let Some(assignment) = self.identity.inner.awaited_profile() else {
             return Poll::Ready(Ok(()));
         };
         loop {
             let now = Instant::now();
-            let rest_ends = match worn.poll(&mut self.place, context.waker(), now.into_std()) {
+            let cooldown_end = match assignment.poll(&mut self.position, context.waker(), now.into_std()) {
                 PollProfile::Ready => return Poll::Ready(Ok(())),
-                PollProfile::Waiting(rest_ends) => rest_ends.map(Instant::from_std),
+                PollProfile::Waiting(cooldown_end) => cooldown_end.map(Instant::from_std),
             };
             // Without a runtime, nothing would end the wait.
-            if self.until.is_some_and(|until| until <= now) || !rt::is_available() {
+            if self.deadline.is_some_and(|deadline| deadline <= now) || !rt::is_available() {
                 let kind = SessionErrorKind::ProfilesExhausted;
-                return Poll::Ready(Err(match worn.pinned_to() {
+                return Poll::Ready(Err(match assignment.pinned_to() {
                     Some(name) => {
                         SessionError::caused_by(kind, format!("the session is pinned to the profile {name}"))
                     }
                     None => SessionError::new(kind),
                 }));
             }
-            let Some(at) = [self.until, rest_ends].into_iter().flatten().min() else {
+            let Some(at) = [self.deadline, cooldown_end].into_iter().flatten().min() else {
                 return Poll::Pending;
             };
-            let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(at)));
-            if alarm.deadline() != at {
-                alarm.as_mut().reset(at);
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(at)));
+            if sleep.deadline() != at {
+                sleep.as_mut().reset(at);
             }
-            ready!(alarm.as_mut().poll(context));
+            ready!(sleep.as_mut().poll(context));
         }
     }
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let (Some(worn), Some(place)) = (&self.identity.inner.worn, self.place) {
-            worn.leave(place);
+        if let (Some(profile), Some(position)) = (&self.identity.inner.profile, self.position) {
+            profile.leave(position);
         }
     }
 }
 
-impl<S, B> fmt::Debug for ProfileWait<S, B> {
+impl<S, B, F> fmt::Debug for ProfileWaitFuture<S, B, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Undressed").field("identity", &self.wait.identity).finish_non_exhaustive()
+        f.debug_struct("ProfileWaitFuture").finish_non_exhaustive()
     }
 }

@@ -1,39 +1,43 @@
-//! What requests and responses carry in their extensions.
+//! The extensions of requests and responses, and how a request's identity is resolved from them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::{Extensions, Uri};
 use parking_lot::Mutex;
 
-use super::{Identity, Session, SessionError, SessionId, Sessions, error::SessionErrorKind};
+use super::{Identity, Session, SessionError, SessionErrorKind, SessionId, Sessions};
 use crate::cookies::{NewCookie, StoredCookie};
 
-/// What a single request leaves out, set in its extensions. Without it, cookies are sent and stored.
+/// Request extension that turns off sending or storing of cookies for one request.
+///
+/// Without it, cookies are both sent and stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CookieMode {
-    /// The session's cookies are not sent; what the response sets is stored.
+    /// The session's cookies are not sent. The response's cookies are stored.
     StoreOnly,
-    /// The session's cookies are sent; what the response sets is not stored.
+    /// The session's cookies are sent. The response's cookies are not stored.
     SendOnly,
-    /// Neither. The request's own `Cookie` header is still sent.
+    /// Cookies are neither sent nor stored. The request's own `Cookie` header is still sent.
     Disabled,
 }
 
 impl CookieMode {
-    pub(crate) fn sends(switch: Option<&Self>) -> bool {
-        matches!(switch, None | Some(Self::SendOnly))
+    pub(super) fn sends(mode: Option<&Self>) -> bool {
+        matches!(mode, None | Some(Self::SendOnly))
     }
 
-    pub(crate) fn stores(switch: Option<&Self>) -> bool {
-        matches!(switch, None | Some(Self::StoreOnly))
+    pub(super) fn stores(mode: Option<&Self>) -> bool {
+        matches!(mode, None | Some(Self::StoreOnly))
     }
 }
 
-/// Cookies that a request brings along, set in its extensions: they are stored in its session as if its URL had set them, and
-/// sent from then on.
+/// Request extension with cookies to store in the session, as if the request's URL had set them.
 ///
-/// To send cookies with one request only, use its `Cookie` header, which is never stored and wins by name.
+/// They are sent with this request and later ones. To send cookies with one request only, use its
+/// `Cookie` header, which takes precedence by name and is never stored.
+///
+/// # Examples
 ///
 /// ```
 /// use tower_client_sessions::{RequestCookies, SessionId};
@@ -49,7 +53,7 @@ impl CookieMode {
 pub struct RequestCookies(Arc<[NewCookie<'static>]>);
 
 impl RequestCookies {
-    /// Creates the extension from pairs of name and value, from `cookie::Cookie`s, or from [`StoredCookie`]s.
+    /// Creates the extension from name-value pairs, `cookie::Cookie`s or [`StoredCookie`]s.
     pub fn new<I>(cookies: I) -> Self
     where
         I: IntoIterator,
@@ -58,7 +62,7 @@ impl RequestCookies {
         Self(cookies.into_iter().map(Into::into).collect())
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = NewCookie<'static>> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = NewCookie<'static>> + '_ {
         self.0.iter().cloned()
     }
 }
@@ -69,51 +73,70 @@ impl fmt::Debug for RequestCookies {
     }
 }
 
-/// What became of a request, in the extensions of its response.
+/// Response extension that says under which session a request was sent, and what happened to it.
 #[derive(Clone)]
 pub struct SessionInfo {
-    pub(crate) session: SessionId,
-    pub(crate) generation: u64,
-    pub(crate) cookies: Vec<StoredCookie>,
-    pub(crate) uri: Option<Uri>,
-    pub(crate) replays: u32,
-    pub(crate) time_waiting: Duration,
+    session: SessionId,
+    generation: u64,
+    cookies: Vec<StoredCookie>,
+    uri: Option<Uri>,
+    replays: u32,
+    time_waiting: Duration,
 }
 
 impl SessionInfo {
-    /// The session that the request belonged to.
+    /// The info of a request that neither waited nor was replayed.
+    pub(crate) fn new(
+        session: &SessionId,
+        generation: u64,
+        cookies: Vec<StoredCookie>,
+        uri: Option<Uri>,
+    ) -> Self {
+        let session = session.clone();
+        Self { session, generation, cookies, uri, replays: 0, time_waiting: Duration::ZERO }
+    }
+
+    /// Adds what happened to the request at the gate.
+    #[must_use]
+    pub(crate) fn with_gate(mut self, replays: u32, time_waiting: Duration) -> Self {
+        self.replays = replays;
+        self.time_waiting = time_waiting;
+        self
+    }
+
+    /// The session of the request.
     pub fn session(&self) -> &SessionId {
         &self.session
     }
 
-    /// The generation of the identity that the answered request was sent under.
+    /// The generation of the identity under which the request was sent last.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The cookies that this response set, those of the redirects on the way to it included, in order. A cookie that was
-    /// deleted is not among them.
+    /// The cookies that the response set, in order, including those set by redirects before it. Deleted
+    /// cookies are not included.
     pub fn cookies(&self) -> &[StoredCookie] {
         &self.cookies
     }
 
-    /// The URI that was finally served, after redirects.
+    /// The URI of the final response, after redirects.
     pub fn final_uri(&self) -> Option<&Uri> {
         self.uri.as_ref()
     }
 
-    /// How often the request was sent again before this answer.
+    /// How often the request was replayed before this response.
     pub fn replays(&self) -> u32 {
         self.replays
     }
 
-    /// How long the request was held while its session was being renewed.
+    /// How long the request waited for its session to be renewed.
     pub fn time_waiting(&self) -> Duration {
         self.time_waiting
     }
 }
 
-/// Without the query of the URI, which may hold secrets.
+/// Omits the query of the URI, which may contain secrets.
 impl fmt::Debug for SessionInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionInfo")
@@ -122,25 +145,35 @@ impl fmt::Debug for SessionInfo {
             .field("cookies", &self.cookies.len())
             .field("path", &self.uri.as_ref().map(Uri::path))
             .field("replays", &self.replays)
-            .field("held", &self.time_waiting)
+            .field("time_waiting", &self.time_waiting)
             .finish()
     }
 }
 
-/// What the gate sends along with a request, and what the session layer writes into it at each hop.
+/// The log that the session layer writes at each hop of a request, for the gate above it.
 #[derive(Clone)]
 pub(crate) struct SendLog(Arc<Mutex<HopLog>>);
 
 #[derive(Default)]
 pub(crate) struct HopLog {
-    /// The cookies that the answers set.
+    /// The cookies that the responses set.
     pub(crate) cookies: Vec<StoredCookie>,
-    /// The URI of the last hop that was answered.
+    /// The URI of the last hop that had a response.
     pub(crate) uri: Option<Uri>,
-    /// What was asked for, if the gate has no copy of the request that could say it.
+    /// The URI of the request, if the gate has no copy of the request.
     pub(crate) requested: Option<Uri>,
-    /// Whether a hop whose identity has ended may be refused, because the gate can start the whole request again.
-    pub(crate) restartable: bool,
+    /// What to do with a hop whose identity has ended.
+    pub(super) ended_hop: EndedHop,
+}
+
+/// What the session layer does with a hop whose identity has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum EndedHop {
+    /// It is sent.
+    #[default]
+    Send,
+    /// It is rejected, and the gate starts the whole request again under the next identity.
+    Reject,
 }
 
 impl fmt::Debug for SendLog {
@@ -150,54 +183,52 @@ impl fmt::Debug for SendLog {
 }
 
 impl SendLog {
-    pub(crate) fn new(restartable: bool, requested: Option<Uri>) -> Self {
-        Self(Arc::new(Mutex::new(HopLog { restartable, requested, ..HopLog::default() })))
+    pub(crate) fn new(ended_hop: EndedHop, requested: Option<Uri>) -> Self {
+        Self(Arc::new(Mutex::new(HopLog { ended_hop, requested, ..HopLog::default() })))
     }
 
-    pub(crate) fn with<R>(&self, probe: impl FnOnce(&mut HopLog) -> R) -> R {
-        probe(&mut self.0.lock())
+    pub(crate) fn with<R>(&self, access: impl FnOnce(&mut HopLog) -> R) -> R {
+        access(&mut self.0.lock())
     }
 }
 
-/// What the gate puts into a request: whom it goes under, and where the session layer below writes what became of it.
+/// The extension that a gate adds to a request: its identity, and the log for the session layer.
 ///
-/// One extension for both, since each extension is an allocation.
+/// One extension for both, because each extension is an allocation.
 #[derive(Clone, Debug)]
 pub(crate) struct SendContext {
     pub(crate) identity: Identity,
     pub(crate) log: SendLog,
 }
 
-/// What a request says of its session.
+/// What a request's extensions say about its session.
 pub(crate) struct ResolvedRequest {
     pub(crate) identity: Identity,
-    /// The gate's log, if a gate is above.
-    pub(crate) log: Option<SendLog>,
-    pub(crate) switch: Option<CookieMode>,
-    pub(crate) brought: Option<RequestCookies>,
+    /// The gate's log, if there is a gate above.
+    pub(super) log: Option<SendLog>,
+    pub(super) mode: Option<CookieMode>,
+    pub(super) cookies: Option<RequestCookies>,
 }
 
-/// Which extension told whom a request goes under.
+/// The extension that an identity was resolved from.
 enum IdentitySource {
-    /// The identity itself is there.
+    /// The identity itself.
     Identity,
     Session,
-    Name,
-    /// The request names nobody: it goes under the default session.
+    Id,
+    /// No extension: the default session.
     Default,
 }
 
 impl IdentitySource {
-    /// Lets the layers below know whom the request goes under: in the place of what names its session, or beside it if nothing
-    /// does.
+    /// Makes the identity available to lower layers: attached to the extension that names the session, or
+    /// as an extension of its own.
     fn attach(self, identity: &Identity, extensions: &mut Extensions) {
         let Identity { session, inner } = identity;
         match self {
             Self::Identity => {}
             Self::Session => extensions.get_mut::<Session>().expect("it was found there").attach(inner),
-            Self::Name => {
-                extensions.get_mut::<SessionId>().expect("it was found there").attach(session, inner)
-            }
+            Self::Id => extensions.get_mut::<SessionId>().expect("it was found there").attach(session, inner),
             Self::Default => {
                 extensions.insert(identity.clone());
             }
@@ -205,7 +236,7 @@ impl IdentitySource {
     }
 }
 
-/// Extensions that are asked for one type after the other, until all that are there were found.
+/// Looks up extensions by type, and stops once all that exist were found.
 struct ExtensionProbe<'e> {
     extensions: &'e Extensions,
     left: usize,
@@ -226,29 +257,50 @@ impl<'e> ExtensionProbe<'e> {
     }
 }
 
-/// The name of the session, if that is all that a request says.
-fn name_alone(extensions: &Extensions) -> Option<&SessionId> {
-    if extensions.len() == 1 { extensions.get() } else { None }
+impl Identity {
+    /// The identity of a request, set by a session or renewal layer above.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use tower::{ServiceBuilder, ServiceExt, service_fn};
+    /// use tower_client_sessions::{Identity, SessionId, SessionLayer, Sessions};
+    ///
+    /// let sessions = Sessions::new();
+    /// let client = ServiceBuilder::new().layer(SessionLayer::new(&sessions)).service(service_fn(
+    ///     |request: http::Request<()>| async move {
+    ///         let identity = Identity::of(request.extensions()).ok_or("no session layer above")?;
+    ///         Ok::<_, tower::BoxError>(http::Response::new(identity.generation()))
+    ///     },
+    /// ));
+    /// let id = SessionId::from("alice");
+    /// let request = http::Request::get("https://shop.example/").extension(id).body(())?;
+    /// assert_eq!(*client.oneshot(request).await?.body(), 1);
+    /// # Ok::<_, tower::BoxError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        if let Some(context) = extensions.get::<SendContext>() {
+            return Some(context.identity.clone());
+        }
+        if let Some(identity) = extensions.get::<Self>() {
+            return Some(identity.clone());
+        }
+        if let Some(session) = extensions.get::<Session>() {
+            return Some(Self { inner: session.attached()?, session: Session::of(session.0.clone()) });
+        }
+        let (session, inner) = extensions.get::<SessionId>()?.attached()?;
+        Some(Self { session: Session::of(session), inner })
+    }
 }
 
-/// The identity that a layer above has settled.
-pub(crate) fn attached(extensions: &Extensions) -> Option<Identity> {
-    if let Some(stamp) = extensions.get::<SendContext>() {
-        return Some(stamp.identity.clone());
-    }
-    if let Some(identity) = extensions.get::<Identity>() {
-        return Some(identity.clone());
-    }
-    if let Some(session) = extensions.get::<Session>() {
-        return Some(Identity { inner: session.attached()?, session: Session::of(session.0.clone()) });
-    }
-    let (session, inner) = extensions.get::<SessionId>()?.attached()?;
-    Some(Identity { session: Session::of(session), inner })
-}
-
-/// Finds the session that a request names: its handle before its name before the default.
-pub(crate) fn named_session(extensions: &Extensions, sessions: &Sessions) -> Result<Session, SessionError> {
-    if let Some(id) = name_alone(extensions) {
+/// Resolves the session of a request: by its handle, its id, its identity, or the default session.
+pub(crate) fn resolve_session(extensions: &Extensions, sessions: &Sessions) -> Result<Session, SessionError> {
+    // The common case first: the id is the only extension.
+    if extensions.len() == 1
+        && let Some(id) = extensions.get()
+    {
         return Ok(sessions.registry.session(id));
     }
     if let Some(session) = extensions.get::<Session>() {
@@ -270,7 +322,7 @@ fn default_session(sessions: &Sessions) -> Result<Session, SessionError> {
     }
 }
 
-/// A handle, unless it is one to a session of others, which would be renewed through another stack.
+/// Rejects a session of another registry, which would be renewed through another stack.
 fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> {
     if Arc::ptr_eq(&session.0.context, &sessions.registry.context) {
         return Ok(Session::of(session.0.clone()));
@@ -278,58 +330,57 @@ fn own(session: &Session, sessions: &Sessions) -> Result<Session, SessionError> 
     Err(SessionError::new(SessionErrorKind::WrongRegistry))
 }
 
-/// Finds the identity that a request goes under, the one that the gate put there or the current one of the session it names, and
-/// lets the layers below know.
-pub(crate) fn find(
+/// Resolves the identity of a request, and makes it available to lower layers.
+///
+/// The identity is the one that the gate has set, or the current one of the request's session.
+pub(crate) fn resolve(
     extensions: &mut Extensions,
     sessions: &Sessions,
 ) -> Result<ResolvedRequest, SessionError> {
-    // What nearly all requests say.
+    // The common case first: the id is the only extension.
     if extensions.len() == 1
         && let Some(id) = extensions.get_mut::<SessionId>()
     {
         let identity = current(sessions.registry.session(id))?;
         id.attach(&identity.session, &identity.inner);
-        return Ok(ResolvedRequest { identity, log: None, switch: None, brought: None });
+        return Ok(ResolvedRequest { identity, log: None, mode: None, cookies: None });
     }
     let mut probe = ExtensionProbe::new(extensions);
-    let (identity, log, place) = if let Some(stamp) = probe.get::<SendContext>() {
-        (
-            explicit_identity(&stamp.identity, &mut probe, sessions)?,
-            Some(stamp.log.clone()),
-            IdentitySource::Identity,
-        )
+    let (identity, log, source) = if let Some(context) = probe.get::<SendContext>() {
+        let identity = explicit_identity(&context.identity, &mut probe, sessions)?;
+        (identity, Some(context.log.clone()), IdentitySource::Identity)
     } else if let Some(identity) = probe.get::<Identity>() {
         (explicit_identity(identity, &mut probe, sessions)?, None, IdentitySource::Identity)
     } else {
-        let (session, place) = if let Some(session) = probe.get::<Session>() {
+        let (session, source) = if let Some(session) = probe.get::<Session>() {
             (own(session, sessions)?, IdentitySource::Session)
         } else if let Some(id) = probe.get::<SessionId>() {
-            (sessions.registry.session(id), IdentitySource::Name)
+            (sessions.registry.session(id), IdentitySource::Id)
         } else {
             (default_session(sessions)?, IdentitySource::Default)
         };
-        (current(session)?, None, place)
+        (current(session)?, None, source)
     };
-    let (switch, brought) = (probe.get().copied(), probe.get().cloned());
-    place.attach(&identity, extensions);
-    Ok(ResolvedRequest { identity, log, switch, brought })
+    let (mode, cookies) = (probe.get().copied(), probe.get().cloned());
+    source.attach(&identity, extensions);
+    Ok(ResolvedRequest { identity, log, mode, cookies })
 }
 
-/// An identity that is there by itself, unless the request names another session or one of others.
+/// Checks that the request names no other session than its identity's.
 fn explicit_identity(
     identity: &Identity,
     probe: &mut ExtensionProbe<'_>,
     sessions: &Sessions,
 ) -> Result<Identity, SessionError> {
     let id = probe.get::<SessionId>();
-    let other = match (probe.get::<Session>(), id) {
-        // It may have been renamed since the request named it.
-        (Some(session), _) => !identity.session.0.names.has(session.id()),
-        (None, Some(id)) => !identity.session.0.names.has(id),
+    let names = &identity.session.0.names;
+    // Former names are accepted: the session may have been renamed since the request was made.
+    let is_other = match (probe.get::<Session>(), id) {
+        (Some(session), _) => !names.has(session.id()),
+        (None, Some(id)) => !names.has(id),
         (None, None) => false,
     };
-    if other {
+    if is_other {
         return Err(SessionError::new(SessionErrorKind::SessionMismatch));
     }
     own(&identity.session, sessions)?;

@@ -1,3 +1,5 @@
+//! The service that sends a session's cookies.
+
 use std::{
     mem,
     task::{Context, Poll},
@@ -12,70 +14,81 @@ use tower_service::Service;
 use super::{
     CookieMode, Identity, ResponseFuture, SessionError, SessionErrorKind, Sessions,
     future::Sent,
-    profile_wait::ProfileWait,
-    request::{self, ResolvedRequest},
+    request::{self, EndedHop, ResolvedRequest},
     trace,
 };
 use crate::{cookies::CookieUrl, gate::BoxError};
 
-/// Middleware that sends a session's cookies and stores those that come back.
+/// Middleware that sends a session's cookies and stores those of the response.
 ///
-/// See the [module](super) for how a request names its session and what is sent and stored.
+/// See the [module documentation](super) for how a request selects its session, and for what is sent and
+/// stored.
 #[derive(Clone, Debug)]
+#[must_use = "a service does nothing until it is called"]
 pub struct SessionService<S> {
     inner: S,
     sessions: Sessions,
-    /// Whether answers carry a `SessionInfo`.
+    /// Whether responses get a `SessionInfo`.
     has_info: bool,
 }
 
 impl<S> SessionService<S> {
     /// Wraps `inner`.
-    pub fn new(inner: S, sessions: Sessions) -> Self {
+    pub const fn new(inner: S, sessions: Sessions) -> Self {
         Self { inner, sessions, has_info: true }
     }
 
-    /// Leaves the [`SessionInfo`](super::SessionInfo) out of answers: see [`SessionLayer::without_info`](super::SessionLayer::without_info).
-    #[must_use]
+    /// Does not add a [`SessionInfo`](super::SessionInfo) to responses: see
+    /// [`SessionLayer::without_info`](super::SessionLayer::without_info).
     pub fn without_info(mut self) -> Self {
         self.has_info = false;
         self
     }
 
-    /// The wrapped service.
+    /// Returns a reference to the wrapped service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// Puts onto the request what its session adds to it.
+    /// Returns a mutable reference to the wrapped service.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the wrapped service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+
+    /// Resolves the request's session and adds its cookies.
     fn prepare<B>(&self, request: &mut Request<B>) -> Result<Sent, NotSent> {
-        let ResolvedRequest { identity, log, switch, brought } =
-            request::find(request.extensions_mut(), &self.sessions)?;
+        let ResolvedRequest { identity, log, mode, cookies } =
+            request::resolve(request.extensions_mut(), &self.sessions)?;
         if let Some(log) = &log {
-            // A hop that waited below while its identity was ended: the gate starts the request again under the next one.
-            if identity.is_ended() && log.with(|log| log.restartable) {
+            // The identity ended between two hops: the gate starts the request again under the next one.
+            if identity.is_ended() && log.with(|log| log.ended_hop) == EndedHop::Reject {
                 return Err(SessionError::new(SessionErrorKind::IdentityEnded).into());
             }
         }
         if identity.inner.awaited_profile().is_some() {
-            return Err(NotSent::ProfileWait(identity));
+            return Err(NotSent::AwaitsProfile(identity));
         }
-        let uri = target_uri(request)?;
+        let uri = full_uri(request)?;
         let context = &identity.session.0.context;
-        if let Some(cookies) = brought {
+        if let Some(cookies) = cookies {
             let mut jar = identity.inner.jar.lock();
-            jar.add(cookies.iter(), &target(&uri)?, context.timestamp())
+            jar.add(cookies.iter(), &cookie_url(&uri)?, context.timestamp())
                 .map_err(|error| SessionError::caused_by(SessionErrorKind::BadCookie, error))?;
         }
-        if CookieMode::sends(switch.as_ref()) {
+        if CookieMode::sends(mode.as_ref()) {
             send_cookies(&identity, &uri, request.headers_mut())?;
         } else {
-            // What cannot be read is refused, whatever the request leaves out.
-            target(&uri)?;
+            // An invalid URI is an error with every mode.
+            cookie_url(&uri)?;
         }
         identity.session.0.counters.sent.add();
         context.metrics.sent.add();
-        let stores = CookieMode::stores(switch.as_ref());
+        let stores = CookieMode::stores(mode.as_ref());
         Ok(Sent { identity, uri, stores, has_info: self.has_info, log })
     }
 }
@@ -97,51 +110,51 @@ where
         let spare = self.inner.clone();
         let mut ready = mem::replace(&mut self.inner, spare);
         match self.prepare(&mut request) {
-            Ok(sent) => ResponseFuture::new(ready.call(request), sent),
-            Err(NotSent::Refused(error)) => ResponseFuture::refused(error),
-            Err(NotSent::ProfileWait(identity)) => {
-                // It waits without the readiness that others could use meanwhile.
+            Ok(sent) => ResponseFuture::sent(ready.call(request), sent),
+            Err(NotSent::Rejected(error)) => ResponseFuture::rejected(error),
+            Err(NotSent::AwaitsProfile(identity)) => {
+                // A waiting request holds no readiness, which other requests can use.
                 drop(ready);
-                ResponseFuture::awaited_profile(ProfileWait::new(identity, self.clone(), request))
+                ResponseFuture::waiting(identity, self.clone(), request)
             }
         }
     }
 }
 
-/// Why a request does not leave at once.
+/// Why a request is not sent immediately.
 enum NotSent {
-    Refused(SessionError),
-    /// Its identity waits for a profile.
-    ProfileWait(Identity),
+    Rejected(SessionError),
+    /// No profile is free for its identity.
+    AwaitsProfile(Identity),
 }
 
 impl From<SessionError> for NotSent {
     fn from(error: SessionError) -> Self {
-        Self::Refused(error)
+        Self::Rejected(error)
     }
 }
 
-/// Puts the session's cookies on, beside those that the request has of its own.
+/// Adds the session's cookies to those of the request itself.
 fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Result<(), SessionError> {
     let context = &identity.session.0.context;
     let now = || context.timestamp();
     let mut jar = identity.inner.jar.lock();
     let cookie = match jar.cached_header(uri, now) {
         Some(cookie) => cookie,
-        None => jar.cookie_header(&target(uri)?, now),
+        None => jar.cookie_header(&cookie_url(uri)?, now),
     };
     drop(jar);
     if cookie.is_none() && !headers.contains_key(header::COOKIE) {
         return Ok(());
     }
     match (headers.entry(header::COOKIE), cookie) {
-        (Entry::Vacant(place), Some(cookie)) => {
+        (Entry::Vacant(entry), Some(cookie)) => {
             trace::sent(identity, uri, &cookie);
-            place.insert(cookie);
+            entry.insert(cookie);
         }
         (Entry::Vacant(_), None) => {}
         (Entry::Occupied(mut own), _) => {
-            let both = identity.inner.jar.lock().cookie_header_with(&target(uri)?, own.iter(), now);
+            let both = identity.inner.jar.lock().cookie_header_with(&cookie_url(uri)?, own.iter(), now);
             if let Some(both) = both {
                 trace::sent(identity, uri, &both);
                 own.insert(both);
@@ -151,12 +164,12 @@ fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Resu
     Ok(())
 }
 
-fn target(uri: &Uri) -> Result<CookieUrl<'_>, SessionError> {
+fn cookie_url(uri: &Uri) -> Result<CookieUrl<'_>, SessionError> {
     CookieUrl::from_uri(uri).map_err(|error| SessionError::caused_by(SessionErrorKind::BadUri, error))
 }
 
-/// Where the request goes: its URI, completed by its `Host` header where it has only a path.
-fn target_uri<B>(request: &Request<B>) -> Result<Uri, SessionError> {
+/// The request's URI, with the host of its `Host` header if it has only a path.
+fn full_uri<B>(request: &Request<B>) -> Result<Uri, SessionError> {
     let uri = request.uri();
     if uri.authority().is_some() {
         return Ok(uri.clone());

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    IdentityInner, Session, renewal_backend::RenewalBackend, session::SessionInner, sessions::RegistryContext,
+    IdentityInner, Session, context::RegistryContext, renewal_backend::RenewalBackend, session::SessionInner,
 };
 use crate::{
     cookies::{StoredCookie, Timestamp},
@@ -344,7 +344,7 @@ mod backend {
         gate::{Generation, VersionState},
         session::{
             IdentityInner, Session, Sessions,
-            session::{InitialState, ProfileChoice},
+            initial::{InitialState, ProfileChoice},
             sessions::Registry,
             snapshot::{RestoreError, SessionSnapshot},
         },
@@ -421,7 +421,7 @@ mod backend {
 
         /// Replaces the session's data with that of a record.
         pub(crate) fn adopt_data(&self, snapshot: SessionSnapshot) {
-            self.0.keep_data(snapshot.data);
+            self.0.set_all_data(snapshot.data);
         }
 
         /// Returns the identity of a snapshot under the generation of `candidate`, and adopts its data.
@@ -452,7 +452,7 @@ mod backend {
                     life.allowance.begin();
                 }
                 let jar = std::mem::take(&mut *adopted.jar.lock());
-                let identity = Arc::new(IdentityInner::new(life, jar, adopted.worn.clone()));
+                let identity = Arc::new(IdentityInner::new(life, jar, adopted.profile.clone()));
                 installed = Some(identity.clone());
                 identity
             });
@@ -470,7 +470,7 @@ mod backend {
             life.allowance.begin();
             life.allowance.allow(uses);
             let jar = spent.jar.lock().clone();
-            Arc::new(IdentityInner::new(life, jar, spent.worn.clone()))
+            Arc::new(IdentityInner::new(life, jar, spent.profile.clone()))
         }
 
         /// Ends the current identity in this process only.
@@ -498,12 +498,12 @@ mod backend {
             let InitialState { jar, profile, data, age, .. } = self.context.restored(snapshot)?;
             let born = self.context.now().saturating_sub(age);
             let life = VersionState::new(candidate.life.generation, born, self.gate.random());
-            let worn = match profile {
-                ProfileChoice::Next => candidate.worn.clone(),
+            let profile = match profile {
+                ProfileChoice::Next => candidate.profile.clone(),
                 profile => profile.resolve(self.profile_picker.as_ref(), self.context.std_now()),
             };
-            self.keep_data(data);
-            Ok(Arc::new(IdentityInner::new(life, jar, worn)))
+            self.set_all_data(data);
+            Ok(Arc::new(IdentityInner::new(life, jar, profile)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Counters by cause.
+//! The counters of sessions, by cause.
 
 use std::sync::{
     OnceLock,
@@ -7,28 +7,28 @@ use std::sync::{
 
 macro_rules! counters {
     (
-        often { $($(#[doc = $often_doc:literal])* $often:ident,)* }
+        frequent { $($(#[doc = $frequent_doc:literal])* $frequent:ident,)* }
         rare { $($(#[doc = $doc:literal])* $name:ident,)* }
     ) => {
-        /// What happened so far, to one session or to all of them: a snapshot.
+        /// A snapshot of the counters of one session, or of all sessions.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {
-            $($(#[doc = $often_doc])* pub $often: u64,)*
+            $($(#[doc = $frequent_doc])* pub $frequent: u64,)*
             $($(#[doc = $doc])* pub $name: u64,)*
-            /// The most requests that were held at one moment. For all sessions together, over all of them.
+            /// The largest number of requests that waited concurrently, over all sessions; 0 for a single session.
             pub waiting_peak: u64,
-            /// Sessions dropped to keep within `max_sessions`; 0 for a single session.
+            /// Sessions evicted because of `max_sessions`; 0 for a single session.
             pub sessions_evicted: u64,
-            /// How often a session was created beyond `max_sessions` because all others were in use; 0 for a single session.
+            /// Sessions created beyond `max_sessions`, because all others were in use; 0 for a single session.
             pub sessions_over_limit: u64,
         }
 
         /// The counters behind [`Stats`].
         #[derive(Debug, Default)]
         pub(crate) struct Counters {
-            $(pub(crate) $often: Counter,)*
-            /// Of a million sessions that nothing happens to, none has these.
+            $(pub(crate) $frequent: Counter,)*
+            /// Allocated on first use: idle sessions do not need them.
             rare: OnceLock<Box<RareCounters>>,
         }
 
@@ -39,24 +39,24 @@ macro_rules! counters {
 
         impl Counters {
             pub(crate) fn add_to(&self, stats: &mut Stats) {
-                $(stats.$often += self.$often.get();)*
+                $(stats.$frequent += self.$frequent.get();)*
                 if let Some(rare) = self.rare.get() {
                     $(stats.$name += rare.$name.get();)*
                 }
             }
 
-            /// Adds what another set has counted since it was `before`.
+            /// Adds what `other` has counted since it was equal to `before`.
             pub(crate) fn add_since(&self, other: &Self, before: &Self) {
-                $(self.$often.add_many(other.$often.get() - before.$often.get());)*
+                $(self.$frequent.add_many(other.$frequent.get() - before.$frequent.get());)*
                 if let Some(other) = other.rare.get() {
                     let before = before.rare();
                     $(self.rare().$name.add_many(other.$name.get() - before.$name.get());)*
                 }
             }
 
-            /// Adds what another set has counted.
+            /// Adds what `other` has counted.
             pub(crate) fn add_all(&self, other: &Self) {
-                $(self.$often.add_many(other.$often.get());)*
+                $(self.$frequent.add_many(other.$frequent.get());)*
                 if let Some(other) = other.rare.get() {
                     $(self.rare().$name.add_many(other.$name.get());)*
                 }
@@ -66,28 +66,28 @@ macro_rules! counters {
 }
 
 counters! {
-    often {
-        /// Requests that left through the session layer: every hop and every replay is one.
+    frequent {
+        /// Requests sent by the session layer. Every hop and every replay counts.
         sent,
         /// Cookies that responses set or deleted.
         cookies_stored,
     }
     rare {
-        /// Requests that had to wait at the gate. A request that waits twice counts twice.
+        /// Waits of requests at the gate. A request that waits twice counts twice.
         waited,
-        /// Requests sent again because their session had expired.
+        /// Replays because the session had expired.
         replayed_expired,
-        /// Requests sent again because their session had been renewed while they were on their way.
+        /// Replays because the session was renewed while the request was in flight.
         replayed_stale,
-        /// Requests started again because their session ended between two hops of a redirect.
+        /// Replays because the identity ended between two hops of a redirect.
         replayed_ended_mid_redirect,
-        /// Renewals started, whatever brought them about; a request that leads where there is no rule is one.
+        /// Renewals started, for any reason. A leading request, without a rule, counts as a renewal.
         renewals_started,
-        /// Renewals that brought a new identity about.
+        /// Renewals that committed a new identity.
         renewals_committed,
         /// Renewals that failed.
         renewals_failed,
-        /// `Set-Cookie` headers that were refused.
+        /// `Set-Cookie` headers that were rejected.
         cookies_rejected,
     }
 }
@@ -98,7 +98,7 @@ impl Counters {
     }
 }
 
-/// One counter.
+/// A counter.
 #[derive(Debug, Default)]
 pub(crate) struct Counter(AtomicU64);
 
@@ -117,13 +117,13 @@ impl Counter {
 }
 
 impl Stats {
-    /// Requests sent again for any reason.
+    /// Replays for any reason.
     pub fn replayed(&self) -> u64 {
         self.replayed_expired + self.replayed_stale + self.replayed_ended_mid_redirect
     }
 }
 
-/// How many are held now, and at most.
+/// A current number and its maximum.
 #[derive(Debug, Default)]
 pub(crate) struct PeakGauge {
     now: AtomicU64,

@@ -1,4 +1,4 @@
-//! What is traced. Cookies are shown without their values, unless the user asked for them.
+//! Spans and events of `tracing`. Values of cookies are shown only with `trace_cookie_values`.
 
 use http::{HeaderValue, Method, Uri};
 use tracing::{Level, Span, debug, debug_span, enabled, span::Entered};
@@ -18,7 +18,7 @@ pub(crate) const REQUEST: &str = "tower_client_sessions::request";
 /// The target of the spans and events of renewals.
 const RENEWAL: &str = "tower_client_sessions::renewal";
 
-/// A span that takes the room of a pointer, since a request that waits has several: nothing where nobody listens.
+/// A span in the size of a pointer, because waiting requests have several. Empty if the span is disabled.
 pub(crate) struct Scope(Option<Box<Span>>);
 
 impl Scope {
@@ -38,39 +38,39 @@ impl Scope {
     }
 }
 
-/// A request on its way through a renewal layer. The query of its URI may hold secrets, and is left away.
+/// The span of a request in a renewal layer. Omits the query of the URI, which may contain secrets.
 pub(crate) fn request(session: &SessionId, method: &Method, uri: &Uri) -> Span {
     debug_span!(target: REQUEST, "request", %session, %method, host = uri.host(), path = uri.path())
 }
 
-/// A request while it waits at the gate.
+/// The span of a wait at the gate.
 pub(crate) fn wait() -> Span {
     debug_span!(target: REQUEST, "wait")
 }
 
-/// A request, or one of a renewal, from the moment when it is handed to the service below until its answer.
+/// The span of one send, from the call of the inner service until the response.
 pub(crate) fn send(generation: u64) -> Span {
     debug_span!(target: REQUEST, "send", generation)
 }
 
-/// A renewal, which follows from what has started it.
-pub(super) fn renewal(session: &SessionId, drive: &AttemptContext<SessionInner>) -> Span {
-    let (generation, reason) = (drive.generation, drive.reason);
+/// The span of a renewal. It follows from the span in which the renewal was started.
+pub(super) fn renewal(session: &SessionId, attempt: &AttemptContext<SessionInner>) -> Span {
+    let (generation, reason) = (attempt.generation, attempt.reason);
     let span = debug_span!(target: RENEWAL, "renewal", %session, generation, ?reason);
     if !span.is_disabled() {
-        span.follows_from(&drive.cause);
+        span.follows_from(&attempt.cause);
     }
     span
 }
 
-/// A session's identity or renewal has changed.
+/// Reports a change of a session's identity or renewal.
 pub(super) fn changed(session: &SessionId, kind: &EventKind) {
     match kind {
         EventKind::RenewalStarted { generation, reason } => {
             debug!(target: RENEWAL, %session, generation, ?reason, "renewal started");
         }
         EventKind::RenewalCommitted { generation, took } => {
-            debug!(target: RENEWAL, %session, generation, ?took, "renewal succeeded");
+            debug!(target: RENEWAL, %session, generation, ?took, "renewal committed");
         }
         EventKind::RenewalFailed { generation, error, took } => {
             debug!(target: RENEWAL, %session, generation, ?error, ?took, "renewal failed");
@@ -79,42 +79,42 @@ pub(super) fn changed(session: &SessionId, kind: &EventKind) {
             debug!(target: RENEWAL, %session, generation, ?took, "renewal abandoned");
         }
         EventKind::Activated { generation } => {
-            debug!(target: RENEWAL, %session, generation, "identity current")
+            debug!(target: RENEWAL, %session, generation, "identity activated")
         }
         EventKind::Invalidated { generation } => {
-            debug!(target: RENEWAL, %session, generation, "identity ended")
+            debug!(target: RENEWAL, %session, generation, "identity invalidated")
         }
         _ => {}
     }
 }
 
-/// A request leaves with cookies.
-pub(crate) fn sent(identity: &Identity, uri: &Uri, header: &HeaderValue) {
+/// Reports the cookies of a request.
+pub(super) fn sent(identity: &Identity, uri: &Uri, header: &HeaderValue) {
     if enabled!(target: TARGET, Level::DEBUG) {
-        let target = CookieUrl::from_uri(uri);
-        let host = target.as_ref().map_or("", CookieUrl::host);
+        let url = CookieUrl::from_uri(uri);
+        let host = url.as_ref().map_or("", CookieUrl::host);
         let (session, generation) = (identity.session_id(), identity.generation());
         let cookies = shown_header(identity, header);
         debug!(target: TARGET, %session, generation, host, cookies, "cookies sent");
     }
 }
 
-/// A response has set or deleted a cookie.
-pub(crate) fn received(identity: &Identity, target: &CookieUrl<'_>, header: &HeaderValue) {
+/// Reports a cookie that a response has set or deleted.
+pub(super) fn received(identity: &Identity, url: &CookieUrl<'_>, header: &HeaderValue) {
     if enabled!(target: TARGET, Level::DEBUG) {
-        let (session, generation, host) = (identity.session_id(), identity.generation(), target.host());
+        let (session, generation, host) = (identity.session_id(), identity.generation(), url.host());
         let cookie = shown_set_cookie(identity, header);
         debug!(target: TARGET, %session, generation, host, cookie, "cookie received");
     }
 }
 
-/// A response's cookie was refused; the error never has its value.
-pub(crate) fn refused(identity: &Identity, target: &CookieUrl<'_>, error: &CookieError) {
-    let (session, generation, host) = (identity.session_id(), identity.generation(), target.host());
-    debug!(target: TARGET, %session, generation, host, %error, "cookie refused");
+/// Reports a rejected cookie of a response. The error never contains its value.
+pub(super) fn rejected(identity: &Identity, url: &CookieUrl<'_>, error: &CookieError) {
+    let (session, generation, host) = (identity.session_id(), identity.generation(), url.host());
+    debug!(target: TARGET, %session, generation, host, %error, "cookie rejected");
 }
 
-/// The names in a `Cookie` header, with values only where they are wanted.
+/// A `Cookie` header, without values unless the configuration shows them.
 fn shown_header(identity: &Identity, header: &HeaderValue) -> String {
     let text = String::from_utf8_lossy(header.as_bytes());
     if identity.session.0.context.trace_cookie_values {
@@ -127,7 +127,8 @@ fn shown_header(identity: &Identity, header: &HeaderValue) -> String {
     names.collect::<Vec<_>>().join("; ")
 }
 
-/// A `Set-Cookie` header as the names of its cookie and of the attributes it knows; all of it only where values are wanted.
+/// A `Set-Cookie` header as the names of its cookie and known attributes, or in full if the configuration
+/// shows values.
 fn shown_set_cookie(identity: &Identity, header: &HeaderValue) -> String {
     const KNOWN: [&str; 8] =
         ["domain", "path", "expires", "max-age", "secure", "httponly", "samesite", "partitioned"];

@@ -35,7 +35,7 @@ fn timeless(kind: EventKind) -> EventKind {
 
 fn steps(events: &mut Events) -> Vec<(u64, RequestPhase)> {
     let request = |(_, kind)| match kind {
-        EventKind::Request { number, step } => Some((number, step)),
+        EventKind::Request { number, phase: step } => Some((number, step)),
         _ => None,
     };
     told(events).into_iter().filter_map(request).collect()
@@ -50,7 +50,7 @@ async fn a_request_is_told_from_its_beginning_to_its_answer_and_the_renewal_with
     let mut events = sessions.events();
     let client = client(&renewing(&sessions), &sessions, site);
     get(&client, "a", "/").await.unwrap();
-    let request = |step| Request { number: 0, step };
+    let request = |step| Request { number: 0, phase: step };
     let kinds: Vec<_> = told(&mut events).into_iter().map(|(_, kind)| timeless(kind)).collect();
     assert_eq!(
         kinds,
@@ -188,7 +188,7 @@ async fn requests_that_are_dropped_refused_or_fail_are_told_as_that() {
     let told = told(&mut events);
     let of_a: Vec<_> =
         told.iter().filter(|(session, _)| session == "a").map(|(_, kind)| kind.clone()).collect();
-    let request = |number, step| EventKind::Request { number, step };
+    let request = |number, step| EventKind::Request { number, phase: step };
     let refused = RequestPhase::Rejected { error: RenewalErrorKind::QueueFull };
     for expected in
         [request(1, refused), request(0, RequestPhase::Waiting), request(0, RequestPhase::Dropped)]

@@ -164,7 +164,7 @@ impl AutosaveBuilder {
             };
             // Marked before the snapshot is taken: what changes after it is told again.
             dirty.mark_unchanged();
-            self.sessions.registry.context.dirty.look();
+            self.sessions.registry.context.dirty.clear();
             let saved = self.sessions.save_with(&self.path, &self.options).await;
             if let Err(error) = &saved {
                 (self.told)(error);

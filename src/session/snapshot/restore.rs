@@ -7,8 +7,8 @@ use crate::{
     profile::{Profile, ProfileError, Profiles, Proxy},
     session::{
         Session, SessionId, Sessions,
-        session::{InitialState, ProfileChoice},
-        sessions::RegistryContext,
+        context::RegistryContext,
+        initial::{InitialIdentity, InitialState, ProfileChoice},
     },
 };
 
@@ -38,7 +38,7 @@ impl Sessions {
     pub fn restore(&self, snapshot: &SessionSnapshot) -> Result<Session, RestoreError> {
         let context = &self.registry.context;
         let (initial, _) = context.initial(snapshot, &mut ProfileMatcher::new(context.profiles()))?;
-        Ok(self.registry.begin(snapshot.id.clone(), initial))
+        Ok(self.registry.restart(snapshot.id.clone(), initial))
     }
 
     /// Makes sessions what the snapshots say; others stay as they are.
@@ -65,7 +65,7 @@ impl Sessions {
                     if evicted > 0 {
                         report.leave_out(&session.id, evicted, SkipReason::CookieLimit);
                     }
-                    self.registry.begin(session.id.clone(), initial);
+                    self.registry.restart(session.id.clone(), initial);
                 }
                 Err(error) => report.leave_out(&session.id, session.cookies.len(), error.reason),
             }
@@ -103,7 +103,7 @@ impl RegistryContext {
             profile,
             data: snapshot.data.clone(),
             generation: snapshot.generation.clamp(1, (1 << 53) - 1),
-            current: snapshot.current,
+            identity: InitialIdentity::current_if(snapshot.current),
             age: clock.saturating_since(snapshot.created_at),
             uses: snapshot.uses.min((1 << 53) - 1),
         };
@@ -146,7 +146,7 @@ impl<'p> ProfileMatcher<'p> {
             None => self.nameless.get(kept).copied().flatten(),
         };
         if let Some(place) = configured {
-            return Ok(ProfileChoice::Place(place));
+            return Ok(ProfileChoice::Index(place));
         }
         if let Some(made) = self.made.get(kept) {
             return Ok(ProfileChoice::Other(made.clone()));
