@@ -157,7 +157,7 @@ impl Site {
         }
         let value = writer.finish();
         if !self.all_root_paths && self.cookies.len() > 64 {
-            // The headers of different paths cannot be told apart, so this one is not cached.
+            // The headers of different paths cannot be distinguished, so this one is not cached.
             self.record_use_of(url, used);
             return value;
         }

@@ -130,7 +130,7 @@ const NETSCAPE: &str = "\
 www.shop.example\tFALSE\t/\tFALSE\t\tempty\t
 www.shop.example\tFALSE\t/\tFALSE\t1900000000.5\tshort
 shop.example\tTRUE\t/\tFALSE\t99999999999999999999\tfar\t1
-shop.example\tTRUE\t/\tFALSE\t1\told\t1
+shop.example\tTRUE\t/\tFALSE\t1\tpast\t1
 ";
 
 #[test]
