@@ -1,6 +1,7 @@
-//! The gate alone, for a bearer token: a hundred requests meet its end at once, and one of them fetches the next.
+//! Uses the gate without HTTP layers, for a bearer token: a hundred concurrent requests find the
+//! token expired, and one of them fetches the next.
 //!
-//! `cargo run --example bearer`, on an API of its own over loopback.
+//! `cargo run --example bearer` runs it against a local API.
 
 use std::{
     convert::Infallible,
@@ -30,7 +31,7 @@ async fn main() -> Result<(), BoxError> {
     let url = serve(fetched.clone()).await?;
     let api: Api = Client::builder(TokioExecutor::new()).build_http();
 
-    // Nothing is fetched before the first request asks.
+    // The first token is fetched for the first request.
     let token = RenewalGate::pending({
         let (api, url) = (api.clone(), format!("{url}/token"));
         move || fetch(api.clone(), url.clone())
@@ -42,15 +43,15 @@ async fn main() -> Result<(), BoxError> {
         }
         let statuses: Vec<_> = calls.join_all().await.into_iter().collect::<Result<_, _>>()?;
         assert!(statuses.iter().all(|status| *status == StatusCode::OK));
-        println!("round {round}: {} answers, {} tokens fetched", statuses.len(), fetched.load(Relaxed));
+        println!("round {round}: {} responses, {} tokens fetched", statuses.len(), fetched.load(Relaxed));
         assert_eq!(fetched.load(Relaxed), round);
-        // The API forgets the token, and tells nobody.
+        // The API revokes the token without a notification.
         api.get(format!("{url}/revoke").parse()?).await?;
     }
     Ok(())
 }
 
-/// One call. A rejected token is renewed, once for all who met it, and the call is made again.
+/// Calls the API. A rejected token is renewed once for all its requests, and the call is repeated.
 async fn call(api: Api, url: String, gate: RenewalGate<String>) -> Result<StatusCode, BoxError> {
     let mut pass = gate.acquire().await?;
     loop {
@@ -65,11 +66,12 @@ async fn call(api: Api, url: String, gate: RenewalGate<String>) -> Result<Status
 }
 
 async fn fetch(api: Api, url: String) -> Result<String, BoxError> {
-    let answer = api.get(url.parse()?).await?;
-    Ok(String::from_utf8(answer.into_body().collect().await?.to_bytes().into())?)
+    let response = api.get(url.parse()?).await?;
+    Ok(String::from_utf8(response.into_body().collect().await?.to_bytes().into())?)
 }
 
-/// Starts the API: `/token` hands out the token that is good, `/revoke` ends it, and everything else wants it.
+/// Starts the API: `/token` returns a valid token, `/revoke` revokes it, and all other paths
+/// require it.
 async fn serve(fetched: Arc<AtomicU32>) -> Result<String, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -77,24 +79,24 @@ async fn serve(fetched: Arc<AtomicU32>) -> Result<String, BoxError> {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (fetched, revoked) = (fetched.clone(), revoked.clone());
-            let answer = service_fn(move |request: Request<Incoming>| {
+            let service = service_fn(move |request: Request<Incoming>| {
                 let good = format!("t{}", revoked.load(Relaxed));
-                let mut answer = Response::new(Full::<Bytes>::default());
+                let mut response = Response::new(Full::<Bytes>::default());
                 let given = request.headers().get(header::AUTHORIZATION);
                 match request.uri().path() {
                     "/token" => {
                         fetched.fetch_add(1, Relaxed);
-                        *answer.body_mut() = Full::from(good);
+                        *response.body_mut() = Full::from(good);
                     }
                     "/revoke" => {
                         revoked.fetch_add(1, Relaxed);
                     }
                     _ if given.is_some_and(|given| given == &format!("Bearer {good}")) => {}
-                    _ => *answer.status_mut() = StatusCode::UNAUTHORIZED,
+                    _ => *response.status_mut() = StatusCode::UNAUTHORIZED,
                 }
-                async move { Ok::<_, Infallible>(answer) }
+                async move { Ok::<_, Infallible>(response) }
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
     Ok(url)

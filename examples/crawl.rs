@@ -1,6 +1,8 @@
-//! Fetches many pages at once from a site whose sessions keep expiring, and logs in as often as it must and no more.
+//! Fetches many pages concurrently from a site whose sessions keep expiring, with as few logins as
+//! possible.
 //!
-//! `cargo run --release --example crawl` does so on a site of its own over loopback; `-- --help` has the options.
+//! `cargo run --release --example crawl` runs it against a local site; `-- --help` lists the
+//! options.
 
 mod args;
 #[path = "crawl/options.rs"]
@@ -78,7 +80,8 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         Some(urls) => (None, urls),
         None => {
             let site = Site::start(options.site()).await?;
-            // Which member of a pool fetches a page is not known before; the site knows it by its `sid`.
+            // Which member of a pool fetches a page is not known before; the site knows it by its
+            // `sid`.
             let page = if options.pool.is_some() { "/page/{page}" } else { "/page/{page}?acct={session}" };
             let urls = (site.url(page), site.url("/login?acct={session}"));
             (Some(site), urls)
@@ -88,8 +91,9 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         println!("--page-url '{page_url}' --login-url '{login_url}'");
         return std::future::pending().await;
     }
-    // More connections do not fit into the line of those that a server on this machine has yet to accept. Each takes a file
-    // descriptor, and a second one if its other end is here, too; as many again may be idle or about to be opened.
+    // More connections do not fit into the line of those that a server on this machine has yet to
+    // accept. Each takes a file descriptor, and a second one if its other end is here, too; as many
+    // again may be idle or about to be opened.
     let files = rlimit::increase_nofile_limit(u64::MAX).map_or(1024, |files| files as usize);
     let connections = (files.saturating_sub(100) / if site.is_some() { 4 } else { 2 }).clamp(1, 4096);
 
@@ -113,14 +117,16 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
             }
         }
     };
-    // A failing login is tried ten times before those who wait are told, and all of them wait long enough to hear it.
+    // A failing login is tried ten times before those who wait are told, and all of them wait long
+    // enough to hear it.
     let attempt = Duration::from_millis(options.login_ms) + Duration::from_secs(5);
     let gate = GateConfig::new()
         .attempt_timeout(attempt)
         .max_attempts(10)
         .backoff(Duration::from_millis(50), Duration::from_secs(1))
         .max_wait(12 * attempt + Duration::from_secs(60))
-        // How fast logins are spent is up to the site; `Account::logged_in` notices when they lead nowhere.
+        // How fast logins are spent is up to the site; `Account::logged_in` notices when they lead
+        // nowhere.
         .renewal_rate_limit(usize::MAX, Duration::from_secs(60));
     let stack = ServiceBuilder::new()
         // Requests that name their session pass it by.
@@ -182,7 +188,8 @@ impl Account {
         Self { session: Some(sessions.session(name)), ..Self::default() }
     }
 
-    /// Takes note of a login; refuses it for good if all that came before it have led nowhere for too long.
+    /// Takes note of a login; refuses it for good if all that came before it have led nowhere for
+    /// too long.
     fn logged_in(&self) -> Result<(), BoxError> {
         const MOST: usize = 50;
         let good = self.good.load(Relaxed);
@@ -264,8 +271,9 @@ impl Job {
                     }
                 }
                 Ok(response) if matches!(response.status().as_u16(), 401 | 403) => {
-                    // Where more requests go out at once than a login is good for, most of them lose each round. This one's
-                    // turn comes, as long as others have theirs, and unless so many had that it cannot be for want of luck.
+                    // Where more requests go out at once than a login is good for, most of them
+                    // lose each round. This one's turn comes, as long as others have theirs, and
+                    // unless so many had that it cannot be for want of luck.
                     let good = account.good.load(Relaxed);
                     let share = self.options.concurrency.div_ceil(self.accounts.len());
                     if good == before || good - begun > 100 * share {

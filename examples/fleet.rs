@@ -1,7 +1,8 @@
-//! Fetches pages from a site with several processes that share one session, and logs in once for all of them.
+//! Fetches pages with several processes that share one session, and one login for all of them.
 //!
-//! `cargo run --release --features shared --example fleet` starts the processes, with their session in a folder. With
-//! `--features redis`, `--redis redis://127.0.0.1/` keeps it there instead. `-- --help` has the options.
+//! `cargo run --release --features shared --example fleet` starts the processes, with their session
+//! in a directory. With `--features redis`, `--redis redis://127.0.0.1/` stores it there instead.
+//! `-- --help` lists the options.
 
 mod args;
 #[path = "fleet/options.rs"]
@@ -165,7 +166,8 @@ impl Fleet {
     fn start(&mut self) -> Result<(), BoxError> {
         let number = self.started;
         self.started += 1;
-        // One site's session is shared; those of processes that share nothing must not end each other.
+        // One site's session is shared; those of processes that share nothing must not end each
+        // other.
         let account = if let Store::Alone = self.options.store { number } else { 0 };
         let page_url = self.site.url(&format!("/page/{{page}}?acct={account}"));
         let login_url = self.site.url(&format!("/login?acct={account}"));
@@ -224,7 +226,8 @@ impl Fleet {
             }
             "login" => {
                 if std::mem::take(&mut self.ambush) {
-                    // Before, during or after what the site does, and before or after the others can know.
+                    // Before, during or after what the site does, and before or after the others
+                    // can know.
                     let wait = random(self.options.login_ms * 1_300 + 2_000);
                     let events = self.events.0.clone();
                     tokio::spawn(async move {

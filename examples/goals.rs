@@ -1,8 +1,10 @@
-//! The table of `docs/performance.md`, out of what was measured last: what was aimed at, what is reached, and what stands beside it.
+//! Writes the table of `docs/performance.md` from the latest measurements: goals, results and
+//! baselines.
 //!
-//! `cargo run --release --example goals -- measure` measures all of it first, part by part, which takes the better part of an hour
-//! and wants a machine that does nothing else; the parts print what they find, and the rows that they alone can tell are theirs.
-//! Without `measure`, the rows are made of `benches/instructions.txt` and of what criterion has kept.
+//! `cargo run --release --example goals -- measure` first runs all benchmarks, which takes most of
+//! an hour on an otherwise idle machine. Each benchmark prints its results, including those that
+//! only it can measure. Without `measure`, the table is written from `benches/instructions.txt` and
+//! the results that criterion has stored.
 
 use std::{
     collections::BTreeMap,

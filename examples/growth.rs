@@ -1,7 +1,9 @@
-//! Draws how cost grows, out of what criterion has measured: with domains, cookies, sessions, waiters and layers.
+//! Draws how the cost grows with domains, cookies, sessions, waiters and layers, from the results
+//! of criterion.
 //!
-//! `cargo bench --bench open_path --bench gate --bench sessions --bench end_to_end && cargo run --release --example growth`
-//! writes `docs/growth.svg`. Two arguments take the place of criterion's folder and of that file.
+//! `cargo bench --bench open_path --bench gate --bench sessions --bench end_to_end && cargo run
+//! --release --example growth` writes `docs/growth.svg`. Two arguments replace the directory of
+//! criterion and the path of the picture.
 
 use std::{
     error::Error,
@@ -28,7 +30,7 @@ fn main() -> Drawn {
     let root = SVGBackend::new(&file, (1200, 1080)).into_drawing_area();
     root.fill(&WHITE)?;
     let panels = root.split_evenly((3, 2));
-    // What a round takes beyond the bare service's, in the same group.
+    // The cost beyond that of the bare service in the same group.
     let added = |group: &str, name: &str| -> Result<f64, Box<dyn Error>> {
         Ok((median(&folder, &[group, name])? - median(&folder, &[group, "bare"])?).max(1.0))
     };
@@ -71,7 +73,7 @@ fn main() -> Drawn {
         of_values("gate-release", &["flag", "flag-deadline", "gate"], &[100, 10_000, 100_000], &|ns, x| {
             ns / x
         })?;
-    lines(&panels[3], "Waiters let out at once", "ns for each", released)?;
+    lines(&panels[3], "Waiters released together", "ns for each", released)?;
 
     let group = "layers_D1_k5";
     let names = ["session", "session-profile", "gate-no-replays", "gate-replays", "redirects-alone", "whole"];
@@ -99,7 +101,7 @@ fn main() -> Drawn {
 /// A name and its points.
 type Line = (String, Vec<(f64, f64)>);
 
-/// The median that criterion has kept, in nanoseconds.
+/// The median that criterion has stored, in nanoseconds.
 fn median(folder: &Path, place: &[&str]) -> Result<f64, Box<dyn Error>> {
     let path = place.iter().fold(folder.to_owned(), |path, part| path.join(part)).join("new/estimates.json");
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -173,7 +175,7 @@ fn bars(panel: &Panel<'_>, title: &str, unit: &str, bars: Vec<(String, f64)>) ->
         chart.draw_series([bar])?;
         let value = Text::new(format!("{height:.0}"), (at + 0.3, height + most * 0.06), ("sans-serif", 14));
         chart.draw_series([value])?;
-        // Below the bar, in the room that the range leaves for it.
+        // Below the bar, in the space that the range reserves for it.
         chart.draw_series([Text::new(name.clone(), (at + 0.1, -most * 0.03), ("sans-serif", 11))])?;
     }
     Ok(())

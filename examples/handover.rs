@@ -1,7 +1,7 @@
-//! A session goes from curl to this crate and back: curl logs in, its `cookies.txt` is taken in, pages are fetched with it, and
-//! curl goes on with what is handed back. Nobody logs in twice.
+//! Moves a session from curl to this crate and back, with a single login: curl logs in, the example
+//! imports its `cookies.txt`, fetches pages, and exports the cookies, with which curl continues.
 //!
-//! `cargo run --features formats --example handover` does so with a site of its own over loopback.
+//! `cargo run --features formats --example handover` runs it against a local site.
 
 mod site;
 

@@ -1,7 +1,8 @@
-//! hyper-util's client below the layers, on a site whose sessions keep expiring.
+//! Uses hyper-util's client below the layers, on a site whose sessions keep expiring.
 //!
-//! `cargo run --example hyper_client`. Its pool is by scheme and authority alone: sessions share connections, and no proxy is
-//! used. Where identities must not be linked, or profiles name proxies, take `IdentityClient` (feature `client`) in its place.
+//! `cargo run --example hyper_client`. The client's pool uses scheme and authority as its key:
+//! sessions share connections, and proxies are ignored. Use `IdentityClient` (feature `client`) if
+//! identities must not be linked, or profiles have proxies.
 
 mod site;
 
@@ -23,7 +24,7 @@ type Body = Empty<Bytes>;
 
 const SESSIONS: usize = 2;
 const PAGES: usize = 80;
-/// Pages that one login is good for.
+/// The number of pages per login.
 const BUDGET: u32 = 20;
 
 #[tokio::main]
@@ -34,7 +35,7 @@ async fn main() -> Result<(), BoxError> {
     let profile = Profile::builder().user_agent("hyper-example/1.0").build()?;
     let sessions = Sessions::builder().profiles(Profiles::new([profile])?).login_first().build()?;
     let hyper = Client::builder(TokioExecutor::new())
-        // Without a timer of its own the pool closes idle connections only when it is asked for one.
+        // Without a timer, the pool closes idle connections only when a connection is requested.
         .pool_timer(TokioTimer::new())
         .build_http::<Body>();
     let stack = ServiceBuilder::new()
@@ -45,10 +46,10 @@ async fn main() -> Result<(), BoxError> {
                     let request =
                         Request::get(format!("{login}?acct={}", renewal.session_id())).body(Body::new());
                     async move {
-                        let answer = renewal.send(request?).await?;
+                        let response = renewal.send(request?).await?;
                         renewal.ensure(
-                            answer.status().is_success() && renewal.has_cookie("sid"),
-                            "the login was not accepted",
+                            response.status().is_success() && renewal.has_cookie("sid"),
+                            "the login was rejected",
                         )
                     }
                 })
@@ -64,11 +65,11 @@ async fn main() -> Result<(), BoxError> {
         let session = page % SESSIONS;
         let url = site.url(&format!("/page/{page}?acct={session}"));
         let request = Request::get(url).extension(SessionId::from(session)).body(Body::new())?;
-        let answer = stack.clone().oneshot(request);
+        let response = stack.clone().oneshot(request);
         tasks.spawn(async move {
-            let answer = answer.await?;
-            let status = answer.status();
-            answer.into_body().collect().await?;
+            let response = response.await?;
+            let status = response.status();
+            response.into_body().collect().await?;
             Ok::<_, BoxError>(status)
         });
     }

@@ -1,7 +1,7 @@
-//! Opens ten thousand identities in one process and says what memory each of them takes.
+//! Opens ten thousand identities in one process, and prints the memory that each of them takes.
 //!
-//! `cargo run --release --features client --example identities -- 10000` (Linux). The site is another process, so that the
-//! figures are the client's alone.
+//! `cargo run --release --features client --example identities -- 10000` (Linux only). The site is
+//! another process, so that the results are those of the client alone.
 
 use std::{
     convert::Infallible,
@@ -41,7 +41,7 @@ async fn main() -> Result<(), BoxError> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve"] => serve().await,
         [identities, kind, state] => measure(identities.parse()?, kind, state == "open").await,
-        // One process for each, which has freed nothing yet that the next one could use.
+        // A new process per run, which has no freed memory to reuse.
         ref rest => {
             let identities = rest.first().unwrap_or(&"10000");
             for kind in KINDS {
@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
 async fn measure(identities: usize, kind: &str, stay_open: bool) -> Result<(), BoxError> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let mut site = Command::new(std::env::current_exe()?).arg("serve").stdout(Stdio::piped()).spawn()?;
-    let mut lines = BufReader::new(site.stdout.take().ok_or("the site says nothing")?).lines();
+    let mut lines = BufReader::new(site.stdout.take().ok_or("the site has no output")?).lines();
     let mut line = || lines.next().ok_or("the site has ended")?.map_err(BoxError::from);
     let (http, https, root) = (line()?, line()?, line()?);
     let root: Vec<u8> = root.split(',').map(str::parse).collect::<Result<_, _>>()?;
@@ -83,8 +83,8 @@ async fn measure(identities: usize, kind: &str, stay_open: bool) -> Result<(), B
     let mut tasks = JoinSet::new();
     for (name, _) in kept.iter().enumerate() {
         let request = Request::get(url).extension(SessionId::from(name)).body(Empty::new())?;
-        let answer = stack.clone().oneshot(request);
-        tasks.spawn(async move { answer.await?.into_body().collect().await.map_err(BoxError::from) });
+        let response = stack.clone().oneshot(request);
+        tasks.spawn(async move { response.await?.into_body().collect().await.map_err(BoxError::from) });
         if tasks.len() >= 32 {
             tasks.join_next().await.ok_or("a task")???;
         }
@@ -108,14 +108,14 @@ async fn measure(identities: usize, kind: &str, stay_open: bool) -> Result<(), B
     Ok(())
 }
 
-/// Bytes of memory in use.
+/// The memory in use, in bytes.
 fn resident() -> Result<usize, BoxError> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)
 }
 
-/// Serves over `http` and `https` and says where, and by which certificate.
+/// Serves over `http` and `https`, and prints the addresses and the root certificate.
 async fn serve() -> Result<(), BoxError> {
     rlimit::increase_nofile_limit(u64::MAX)?;
     let (http, https) = (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
@@ -131,21 +131,21 @@ async fn serve() -> Result<(), BoxError> {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         while let Ok((stream, _)) = http.accept().await {
-            tokio::spawn(answer(stream));
+            tokio::spawn(serve(stream));
         }
     });
     while let Ok((stream, _)) = https.accept().await {
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
             if let Ok(stream) = acceptor.accept(stream).await {
-                answer(stream).await;
+                serve(stream).await;
             }
         });
     }
     Ok(())
 }
 
-async fn answer<S>(stream: S)
+async fn serve<S>(stream: S)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {

@@ -1,6 +1,6 @@
-//! Logs in as a browser does: reads the form, sends its CSRF token back, and follows the redirects.
+//! Logs in like a browser: reads the form, sends its CSRF token, and follows the redirects.
 //!
-//! `cargo run --example login_form`, on a site of its own over loopback.
+//! `cargo run --example login_form` runs it against a local site.
 
 use std::{
     convert::Infallible,
@@ -32,7 +32,7 @@ async fn main() -> Result<(), BoxError> {
     let client = ServiceBuilder::new()
         .layer(
             RenewalLayer::new(&sessions)
-                // The redirect to the form was followed below: the page that was served in the end tells.
+                // The layer below has followed the redirect to the form, so check the final page.
                 .expired_when(Expired::redirect_to("/login"))
                 .renew_with(move |renewal| log_in(renewal, login.clone())),
         )
@@ -45,9 +45,9 @@ async fn main() -> Result<(), BoxError> {
     {
         let request =
             Request::get(format!("{site}{page}")).extension(SessionId::from("alice")).body(Body::default())?;
-        let answer = client.clone().oneshot(request).await?;
-        let info = answer.extensions().get::<SessionInfo>().ok_or("every answer has it")?.clone();
-        let text = answer.into_body().collect().await?.to_bytes();
+        let response = client.clone().oneshot(request).await?;
+        let info = response.extensions().get::<SessionInfo>().ok_or("each response has it")?.clone();
+        let text = response.into_body().collect().await?.to_bytes();
         println!("{page}: {text:?}, {info:?}");
         assert_eq!((info.generation(), info.replays()), (generation, replays));
         assert_eq!(text, format!("{page} of alice"));
@@ -55,7 +55,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The rule: as many steps as it takes, all of them under the identity that is to come.
+/// The renewal rule. All its requests are sent under the candidate identity.
 async fn log_in(renewal: Renewal<Body>, login: String) -> Result<(), BoxError> {
     let form = renewal.send(Request::get(&login).body(Body::default())?).await?;
     let page = form.into_body().text(64 * 1024).await?;
@@ -65,28 +65,29 @@ async fn log_in(renewal: Renewal<Body>, login: String) -> Result<(), BoxError> {
     let request = Request::post(login)
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Body::from(form))?;
-    let answer = renewal.send(request).await?;
-    if answer.status() == StatusCode::UNAUTHORIZED {
-        // A second try would be refused like the first, and may lock the account.
+    let response = renewal.send(request).await?;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        // Another attempt would be rejected too, and may lock the account.
         return Err(PermanentError::new("the password is wrong").into());
     }
-    renewal.ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
+    renewal.ensure(response.status().is_success() && renewal.has_cookie("sid"), "the login was rejected")
 }
 
-/// Starts the site: `/login` and its form, pages for those who have logged in, and `/end`, after which they no more have.
+/// Starts the site: a form at `/login`, pages that require a login, and `/end`, which ends all
+/// logins.
 async fn serve() -> Result<String, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let site = format!("http://{}", listener.local_addr()?);
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer)));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(respond)));
         }
     });
     Ok(site)
 }
 
-async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
-    /// The login that is good.
+async fn respond(request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    /// The number of the valid login.
     static GOOD: AtomicU32 = AtomicU32::new(0);
     let cookies =
         request.headers().get(header::COOKIE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -94,31 +95,31 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Body>, Infallible
     let is_good = GOOD.load(Relaxed) > 0 && has(format!("sid={}", GOOD.load(Relaxed)));
     let knows_form = has(String::from("form=7f3a"));
     let path = request.uri().path().to_owned();
-    let answer = Response::builder();
-    let answer = match (request.method().as_str(), &*path) {
+    let response = Response::builder();
+    let response = match (request.method().as_str(), &*path) {
         ("GET", "/login") => {
             let form = "<form method=\"post\"><input type=\"hidden\" name=\"csrf\" value=\"7f3a\">…</form>";
-            answer.header(header::SET_COOKIE, "form=7f3a; Path=/login; HttpOnly").body(Body::from(form))
+            response.header(header::SET_COOKIE, "form=7f3a; Path=/login; HttpOnly").body(Body::from(form))
         }
         ("POST", "/login") => {
             let form = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
             if form != "user=alice&password=open-sesame&csrf=7f3a" || !knows_form {
-                answer.status(StatusCode::UNAUTHORIZED).body(Body::default())
+                response.status(StatusCode::UNAUTHORIZED).body(Body::default())
             } else {
                 let sid = format!("sid={}; Path=/; HttpOnly", GOOD.fetch_add(1, Relaxed) + 1);
-                let answer = answer.status(StatusCode::SEE_OTHER).header(header::LOCATION, "/account");
-                answer.header(header::SET_COOKIE, sid).body(Body::default())
+                let response = response.status(StatusCode::SEE_OTHER).header(header::LOCATION, "/account");
+                response.header(header::SET_COOKIE, sid).body(Body::default())
             }
         }
         _ if !is_good => {
-            answer.status(StatusCode::FOUND).header(header::LOCATION, "/login").body(Body::default())
+            response.status(StatusCode::FOUND).header(header::LOCATION, "/login").body(Body::default())
         }
         _ => {
             if path == "/end" {
                 GOOD.fetch_add(1, Relaxed);
             }
-            answer.body(Body::from(format!("{path} of alice")))
+            response.body(Body::from(format!("{path} of alice")))
         }
     };
-    Ok(answer.expect("the parts are all written here"))
+    Ok(response.expect("all parts are valid"))
 }

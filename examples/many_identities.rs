@@ -1,6 +1,7 @@
-//! One program as two hundred clients: each with its own cookies, its own user agent and its own connections.
+//! Acts as two hundred clients in one program, each with its own cookies, user agent and
+//! connections.
 //!
-//! `cargo run --features client --example many_identities`, on a site of its own over loopback.
+//! `cargo run --features client --example many_identities` runs it against a local site.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,7 +24,7 @@ use tower_client_sessions::{
 const IDENTITIES: usize = 200;
 const REQUESTS: usize = 20 * IDENTITIES;
 
-/// Whoever the site was visited by: the cookies, user agents and connections that came under one name.
+/// A visitor of the site: the cookies, user agents and connections seen under one name.
 type Visitors = Arc<Mutex<HashMap<String, [HashSet<String>; 3]>>>;
 
 #[tokio::main]
@@ -50,8 +51,8 @@ async fn main() -> Result<(), BoxError> {
         let request = Request::get(&url).extension(name).body(Empty::new())?;
         running.spawn(client.clone().oneshot(request));
     }
-    for answer in running.join_all().await {
-        assert_eq!(answer?.status(), 200);
+    for response in running.join_all().await {
+        assert_eq!(response?.status(), 200);
     }
 
     let visitors = visitors.lock().expect("nothing panics under it");
@@ -70,7 +71,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Starts a site that notes down whom each request says it is from.
+/// Starts a site that records the visitor that each request names.
 async fn serve() -> Result<(String, Visitors), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
@@ -79,11 +80,11 @@ async fn serve() -> Result<(String, Visitors), BoxError> {
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
             let visitors = noted.clone();
-            let answer = service_fn(move |request: Request<Incoming>| {
+            let service = service_fn(move |request: Request<Incoming>| {
                 note(&visitors, request.headers(), peer);
                 async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
     Ok((url, visitors))

@@ -1,7 +1,8 @@
-//! reqwest below the layers: a client for each identity, made when the identity sends its first request.
+//! Uses reqwest below the layers, with a client per identity, created at its first request.
 //!
-//! `cargo run --example reqwest_client`. One reqwest client for all would put requests of all sessions onto the same
-//! connections, and has one proxy. Its extensions end at `execute`, so the identity is read before.
+//! `cargo run --example reqwest_client`. A single reqwest client would send the requests of all
+//! sessions over the same connections and through the same proxy. reqwest drops the extensions of a
+//! request in `execute`, so the identity is read before.
 
 use std::{
     collections::HashMap,
@@ -12,7 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn as answering};
+use hyper::{body::Incoming, service::service_fn as hyper_service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
@@ -23,7 +24,8 @@ use tower_client_sessions::{
     Identity, Profile, ProfileLayer, Profiles, SessionId, SessionLayer, Sessions, profile::Proxy,
 };
 
-/// The clients of the last generation of each session; what came before is dropped and its idle connections with it.
+/// The client of the latest generation of each session. Older clients are dropped with their idle
+/// connections.
 #[derive(Clone, Default)]
 struct Clients(Arc<Mutex<HashMap<SessionId, (u64, reqwest::Client)>>>);
 
@@ -33,7 +35,7 @@ impl Clients {
         let generation = identity.generation();
         match clients.get(identity.session_id()) {
             Some((known, client)) if *known == generation => return Ok(client.clone()),
-            // A late request of an older generation shares nothing with the one that followed.
+            // A late request of an older generation does not use the client of its successor.
             Some((known, _)) if *known > generation => return build(proxy),
             _ => {}
         }
@@ -44,7 +46,7 @@ impl Clients {
 }
 
 fn build(proxy: &Proxy) -> Result<reqwest::Client, BoxError> {
-    // Cookies and redirects are the layers' business; a proxy from the environment is nobody's.
+    // The layers handle cookies and redirects. Proxies from the environment are ignored.
     let builder = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none());
     let Some(server) = proxy.server() else {
         return Ok(builder.build()?);
@@ -58,16 +60,16 @@ fn build(proxy: &Proxy) -> Result<reqwest::Client, BoxError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // A site that answers with the address that it was asked from, which tells connections apart.
+    // A site that responds with the client's address, which distinguishes connections.
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
-            let answer = answering(move |_: Request<Incoming>| async move {
+            let service = hyper_service_fn(move |_: Request<Incoming>| async move {
                 Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(peer.to_string()))))
             });
             let builder = auto::Builder::new(TokioExecutor::new());
-            tokio::spawn(async move { builder.serve_connection(TokioIo::new(stream), answer).await });
+            tokio::spawn(async move { builder.serve_connection(TokioIo::new(stream), service).await });
         }
     });
 
@@ -80,11 +82,11 @@ async fn main() -> Result<(), BoxError> {
             async move {
                 let extensions = request.extensions();
                 let identity = Identity::of(extensions).ok_or("no identity")?;
-                // Fail closed: without a word about the way out, nothing is sent.
+                // Fail closed: a request is sent only if its profile has a proxy, or is direct.
                 let proxy = extensions.get::<Proxy>().ok_or("the profile names no proxy, not even direct")?;
                 let client = clients.client(&identity, proxy)?;
-                let answer = client.execute(request.try_into()?).await?;
-                Ok::<Response<reqwest::Body>, BoxError>(answer.into())
+                let response = client.execute(request.try_into()?).await?;
+                Ok::<Response<reqwest::Body>, BoxError>(response.into())
             }
         }),
     );
@@ -92,9 +94,9 @@ async fn main() -> Result<(), BoxError> {
     let mut seen = Vec::new();
     for session in ["alice", "bob", "alice", "bob"] {
         let request = Request::get(&url).extension(SessionId::from(session)).body("")?;
-        let answer = reqwest::Response::from(stack.clone().oneshot(request).await?).text().await?;
-        println!("{session} is {answer}");
-        seen.push(answer);
+        let response = reqwest::Response::from(stack.clone().oneshot(request).await?).text().await?;
+        println!("{session} is {response}");
+        seen.push(response);
     }
     assert!(seen[0] == seen[2] && seen[1] == seen[3] && seen[0] != seen[1]);
 

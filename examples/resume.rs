@@ -1,7 +1,8 @@
-//! A crawl that is killed in its middle, and goes on in another process with the same sessions and without a second login.
+//! Kills a crawl, and continues it in another process with the same sessions and without a second
+//! login.
 //!
-//! `cargo run --features formats --example resume` does so with a site of its own over loopback. The crawl is this
-//! program again, started twice: `resume crawl SITE FILE`.
+//! `cargo run --features formats --example resume` runs it against a local site. The crawl is this
+//! program, started twice: `resume crawl SITE FILE`.
 
 mod site;
 
@@ -52,7 +53,7 @@ async fn supervise() -> Result<(), BoxError> {
                 break;
             }
         }
-        // No warning, no last save: SIGKILL, or what the system has of that kind.
+        // SIGKILL or its equivalent: the process cannot save anything.
         first.kill().and_then(|()| first.wait()).map(|_| pages)
     })
     .await??;
@@ -74,7 +75,7 @@ async fn supervise() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// The crawl in a process of its own, and what it says.
+/// Starts the crawl in another process, and returns its output.
 fn start(site: &Site, file: &Path) -> Result<(Child, impl Iterator<Item = String> + Send + use<>), BoxError> {
     let mut child = Command::new(std::env::current_exe()?)
         .args(["crawl", &site.url("")])
@@ -85,7 +86,7 @@ fn start(site: &Site, file: &Path) -> Result<(Child, impl Iterator<Item = String
     Ok((child, BufReader::new(said).lines().map_while(Result::ok)))
 }
 
-/// Fetches all pages of all accounts, from where the file says that it was.
+/// Fetches all pages of all accounts, starting with the state of the file.
 async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
     let builder = || Sessions::builder().login_first();
     let sessions = match Sessions::load(file, builder()).await {
@@ -93,11 +94,11 @@ async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
             println!("went on with {} sessions", report.restored());
             sessions
         }
-        // A first crawl; any other error is one that somebody should look at.
+        // This is the first crawl. Any other error is returned.
         Err(error) if error.kind() == SnapshotErrorKind::Read && !file.exists() => builder().build()?,
         Err(error) => return Err(error.into()),
     };
-    // Whatever changes is in the file a hundredth of a second later.
+    // Changes are saved after ten milliseconds.
     let autosave = sessions.autosave(file).debounce(Duration::from_millis(10)).start();
 
     let login_url = site.to_owned() + "/login?acct=";
@@ -106,10 +107,10 @@ async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
             move |renewal: Renewal<Body>| {
                 let login = Request::get(format!("{login_url}{}", renewal.session_id())).body(Body::new());
                 async move {
-                    let answer = renewal.send(login?).await?;
+                    let response = renewal.send(login?).await?;
                     renewal.ensure(
-                        answer.status().is_success() && renewal.has_cookie("sid"),
-                        "the login was not accepted",
+                        response.status().is_success() && renewal.has_cookie("sid"),
+                        "the login was rejected",
                     )
                 }
             },
@@ -129,7 +130,7 @@ async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
                 if !response.status().is_success() {
                     return Err(format!("page {page}: {}", response.status()).into());
                 }
-                // A page that was fetched and not noted is fetched again; none is left out.
+                // A page that was fetched but not recorded is fetched again, so none is omitted.
                 session.set_data("next", (page + 1).to_string());
                 println!("page {page} of {account}");
             }

@@ -1,6 +1,8 @@
-//! A million sessions and a hundred thousand held requests in one process: what memory they take, and how fast they are let go.
+//! Creates a million sessions and a hundred thousand waiting requests in one process, and prints
+//! their memory use and how fast the waiters are released.
 //!
-//! `cargo run --release --example scale` (memory is told on Linux). Two numbers as arguments take the place of those two.
+//! `cargo run --release --example scale` (memory is measured on Linux only). Two arguments replace
+//! these numbers.
 
 use std::{
     convert::Infallible,
@@ -54,7 +56,7 @@ async fn main() -> Result<(), BoxError> {
         for cookie in ["sid=0123456789abcdef0123456789abcdef", "csrf=0123456789abcdef", "lang=en"] {
             session.set_cookie(&format!("{cookie}; Path=/; Secure; HttpOnly"), PAGE)?;
         }
-        // The header is a part of what a session in use holds.
+        // A session in use also has a cached header.
         client.clone().oneshot(request(name)?).await?;
     }
     let took = start.elapsed();
@@ -73,14 +75,17 @@ async fn main() -> Result<(), BoxError> {
 
     let start = Instant::now();
     logins.0.add_permits(1);
-    let mut answered = 0;
-    while let Some(answer) = tasks.join_next().await {
-        answered += usize::from(answer??.status().is_success());
+    let mut responses = 0;
+    while let Some(response) = tasks.join_next().await {
+        responses += usize::from(response??.status().is_success());
     }
     let took = start.elapsed();
-    let one = took.as_nanos() / answered.max(1) as u128;
-    println!("let out and answered by {} login: {took:.0?}, {one} ns each", logins.1.load(Ordering::Relaxed));
-    assert_eq!((answered, logins.1.load(Ordering::Relaxed)), (crowd, 1));
+    let one = took.as_nanos() / responses.max(1) as u128;
+    println!(
+        "released and completed after {} login: {took:.0?}, {one} ns each",
+        logins.1.load(Ordering::Relaxed)
+    );
+    assert_eq!((responses, logins.1.load(Ordering::Relaxed)), (crowd, 1));
     Ok(())
 }
 
@@ -93,7 +98,7 @@ fn each(before: Option<usize>, after: Option<usize>, count: usize) -> String {
     }
 }
 
-/// The bytes of this process in memory, where the system says so.
+/// The resident memory of this process in bytes, if the system reports it.
 fn resident() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,4 +1,5 @@
-//! Records what the gate does to the requests of one session on a real site, and draws it: a lane for each request.
+//! Records what the gate does to the requests of one session on a real site, and draws it with a
+//! row for each request.
 //!
 //! `cargo run --release --example timeline > docs/timeline.svg`
 

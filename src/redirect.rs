@@ -1,11 +1,13 @@
 //! Following redirects without losing the session.
 //!
-//! On a redirect to another origin, tower-http's `FollowRedirect` removes all extensions of a request,
-//! also from http to https on one host. The session would be lost. [`follow_redirects`] returns that layer
-//! with a policy that keeps this crate's extensions, and removes credentials like tower-http.
+//! On a redirect to another origin, tower-http's `FollowRedirect` removes all extensions of a
+//! request, also from http to https on one host. The session would be lost. [`follow_redirects`]
+//! returns that layer with a policy that keeps this crate's extensions, and removes credentials
+//! like tower-http.
 //!
-//! Put it above [`SessionLayer`](crate::SessionLayer), so that each hop sends and stores its own cookies,
-//! and below [`RenewalLayer`](crate::RenewalLayer), so that a replay starts with the original request.
+//! Put it above [`SessionLayer`](crate::SessionLayer), so that each hop sends and stores its own
+//! cookies, and below [`RenewalLayer`](crate::RenewalLayer), so that a replay starts with the
+//! original request.
 
 use http::Request;
 use tower_http::follow_redirect::{
@@ -21,8 +23,9 @@ use crate::{
 
 /// [`Layer`](tower_layer::Layer) that follows at most `max` redirects and keeps the session.
 ///
-/// The response of a further redirect is returned unchanged. After a 307 or 308, a request is sent again
-/// only if its body is empty. To change that, combine [`KeepSession`] with tower-http's other policies.
+/// The response of a further redirect is returned unchanged. After a 307 or 308, a request is sent
+/// again only if its body is empty. To change that, combine [`KeepSession`] with tower-http's other
+/// policies.
 ///
 /// # Examples
 ///
@@ -57,8 +60,8 @@ pub fn follow_redirects(max: usize) -> FollowRedirectLayer<KeepSession> {
 
 /// A redirection [`Policy`] that keeps the session of a request across origins.
 ///
-/// On a redirect to another origin, it removes credentials in headers and the extensions of other crates,
-/// like [`FilterCredentials`]. [`RequestCookies`] apply to the first URL only.
+/// On a redirect to another origin, it removes credentials in headers and the extensions of other
+/// crates, like [`FilterCredentials`]. [`RequestCookies`] apply to the first URL only.
 #[derive(Clone, Debug)]
 pub struct KeepSession {
     filter: FilterCredentials,

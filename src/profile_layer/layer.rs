@@ -23,8 +23,8 @@ impl ProfileLayer {
         Self { sessions: None }
     }
 
-    /// Creates a layer that resolves the session of each request itself, for stacks without a session
-    /// layer.
+    /// Creates a layer that resolves the session of each request itself, for stacks without a
+    /// session layer.
     pub fn with_sessions(sessions: &Sessions) -> Self {
         Self { sessions: Some(sessions.clone()) }
     }

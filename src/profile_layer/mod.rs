@@ -1,7 +1,7 @@
 //! Applies profiles to requests: the user agent, headers and proxy of each request's identity.
 //!
-//! Put [`ProfileLayer`] below [`SessionLayer`](crate::SessionLayer). Without a session layer, create it
-//! with [`ProfileLayer::with_sessions`], and it resolves the session itself.
+//! Put [`ProfileLayer`] below [`SessionLayer`](crate::SessionLayer). Without a session layer,
+//! create it with [`ProfileLayer::with_sessions`], and it resolves the session itself.
 //!
 //! The profiles themselves are defined in [`profile`](crate::profile).
 //!

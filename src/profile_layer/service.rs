@@ -17,8 +17,9 @@ use crate::{
 
 /// Middleware that applies a profile to each request.
 ///
-/// Adds the profile's user agent and headers; headers that the request already has are not changed. Sets
-/// the profile's [`Proxy`] as an extension for the client below, and removes that of an earlier profile.
+/// Adds the profile's user agent and headers; headers that the request already has are not changed.
+/// Sets the profile's [`Proxy`] as an extension for the client below, and removes that of an
+/// earlier profile.
 ///
 /// A client that does not read the extension connects as it always does: see [`Proxy`].
 #[derive(Clone, Debug)]
