@@ -56,19 +56,19 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Fetches all pages; `false` if some could not be had.
+/// Fetches all pages. Returns `false` if some of them failed.
 async fn crawl(options: Options) -> Result<bool, BoxError> {
     let mut builder = Sessions::builder().login_first();
     if let Some(file) = &options.profiles {
         let profiles = wearable(Profiles::from_path(file)?)?;
-        // Where there is a profile for each session, a session keeps to one of its own.
+        // If there are enough profiles, each session has one of its own.
         builder = builder.profiles(match options.sessions <= profiles.len() {
             true => profiles.exclusive(),
             false => profiles,
         });
     }
     let sessions = builder.build()?;
-    // Members of a pool come and go; what they fetch is counted together.
+    // The members of a pool change, so their pages are counted together.
     let accounts: Arc<[Account]> = match options.pool {
         Some(_) => [Account::default()].into(),
         None => (0..options.sessions).map(|name| Account::new(&sessions, name)).collect(),
@@ -80,7 +80,7 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         Some(urls) => (None, urls),
         None => {
             let site = Site::start(options.site()).await?;
-            // Which member of a pool fetches a page is not known before; the site knows it by its
+            // The member that fetches a page is not known in advance. The site identifies it by its
             // `sid`.
             let page = if options.pool.is_some() { "/page/{page}" } else { "/page/{page}?acct={session}" };
             let urls = (site.url(page), site.url("/login?acct={session}"));
@@ -91,9 +91,9 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         println!("--page-url '{page_url}' --login-url '{login_url}'");
         return std::future::pending().await;
     }
-    // More connections do not fit into the line of those that a server on this machine has yet to
-    // accept. Each takes a file descriptor, and a second one if its other end is here, too; as many
-    // again may be idle or about to be opened.
+    // More connections do not fit into the accept queue of a local server. Each takes a file
+    // descriptor, and a second one if its other end is local too. As many may be idle or about to
+    // be opened.
     let files = rlimit::increase_nofile_limit(u64::MAX).map_or(1024, |files| files as usize);
     let connections = (files.saturating_sub(100) / if site.is_some() { 4 } else { 2 }).clamp(1, 4096);
 
@@ -108,28 +108,25 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
                 let answer = renewal.send(request).await?;
                 let status = answer.status();
                 renewal
-                    .ensure(
-                        status.is_success() && !renewal.cookies().is_empty(),
-                        "the login was not accepted",
-                    )
+                    .ensure(status.is_success() && !renewal.cookies().is_empty(), "the login was rejected")
                     .map_err(|error| format!("{error}: {status}, {} cookies", renewal.cookies().len()))?;
                 accounts[name].logged_in()
             }
         }
     };
-    // A failing login is tried ten times before those who wait are told, and all of them wait long
-    // enough to hear it.
+    // A failing login is attempted ten times. The waiters wait longer than that, so that all of
+    // them receive its error.
     let attempt = Duration::from_millis(options.login_ms) + Duration::from_secs(5);
     let gate = GateConfig::new()
         .attempt_timeout(attempt)
         .max_attempts(10)
         .backoff(Duration::from_millis(50), Duration::from_secs(1))
         .max_wait(12 * attempt + Duration::from_secs(60))
-        // How fast logins are spent is up to the site; `Account::logged_in` notices when they lead
-        // nowhere.
+        // The site determines how fast logins expire. `Account::logged_in` detects logins without
+        // effect.
         .renewal_rate_limit(usize::MAX, Duration::from_secs(60));
     let stack = ServiceBuilder::new()
-        // Requests that name their session pass it by.
+        // The pool ignores requests that name their session.
         .layer(PoolLayer::new(&pool))
         .layer(
             RenewalLayer::new(&sessions)
@@ -171,15 +168,15 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
     Ok(job.failed.load(Relaxed) == 0)
 }
 
-/// One session and how it fares, or all of a pool.
+/// The state of a session, or of all sessions of a pool.
 #[derive(Default)]
 struct Account {
-    /// Nothing where the pool chooses.
+    /// `None` if the pool chooses the session.
     session: Option<Session>,
-    /// Pages that were fetched, and how many they were at the last login.
+    /// The number of pages fetched, and that number at the last login.
     good: AtomicUsize,
     good_at_login: AtomicUsize,
-    /// Logins in a row that led to no page.
+    /// Consecutive logins without a page.
     fruitless: AtomicUsize,
 }
 
@@ -188,8 +185,7 @@ impl Account {
         Self { session: Some(sessions.session(name)), ..Self::default() }
     }
 
-    /// Takes note of a login; refuses it for good if all that came before it have led nowhere for
-    /// too long.
+    /// Records a login. Fails permanently if too many logins in a row led to no page.
     fn logged_in(&self) -> Result<(), BoxError> {
         const MOST: usize = 50;
         let good = self.good.load(Relaxed);
@@ -205,7 +201,7 @@ impl Account {
     }
 }
 
-/// What the workers share.
+/// The state that all workers share.
 struct Job {
     options: Options,
     pool: SessionPool,
@@ -213,15 +209,15 @@ struct Job {
     accounts: Arc<[Account]>,
     next: AtomicUsize,
     failed: AtomicUsize,
-    /// Sends of a page beyond the first one and those of the renewal layer.
+    /// Repeated requests for a page, not counting the replays of the renewal layer.
     again: AtomicUsize,
-    /// Why pages failed: each cause, with the first page of it and the number of them.
+    /// Why pages failed: each cause, with its first page and the number of pages.
     causes: Mutex<Vec<(String, usize, usize)>>,
     progress: ProgressBar,
 }
 
 impl Job {
-    /// Fetches the next page until there is none.
+    /// Fetches pages until there are none left.
     async fn work<S, R>(self: Arc<Self>, stack: S)
     where
         S: Service<Request<Body>, Response = Response<R>, Error = BoxError> + Clone,
@@ -271,23 +267,21 @@ impl Job {
                     }
                 }
                 Ok(response) if matches!(response.status().as_u16(), 401 | 403) => {
-                    // Where more requests go out at once than a login is good for, most of them
-                    // lose each round. This one's turn comes, as long as others have theirs, and
-                    // unless so many had that it cannot be for want of luck.
+                    // If more requests are in flight than a login allows, most of them fail in each
+                    // round. Repeat this one while others succeed, up to a limit that bad luck
+                    // cannot explain.
                     let good = account.good.load(Relaxed);
                     let share = self.options.concurrency.div_ceil(self.accounts.len());
                     if good == before || good - begun > 100 * share {
-                        return Err(
-                            format!("page {page} was refused, and also after logging in again").into()
-                        );
+                        return Err(format!("page {page} was rejected, and again after a new login").into());
                     }
                     self.again.fetch_add(1, Relaxed);
                     continue;
                 }
-                Ok(response) => return Err(format!("answered with {}", response.status()).into()),
+                Ok(response) => return Err(format!("unexpected status {}", response.status()).into()),
                 Err(error) => error,
             };
-            // A connection can break for no fault of the page's.
+            // A connection error says nothing about the page.
             broken += 1;
             if broken == 3 || error.is::<RenewalError>() {
                 return Err(error);
@@ -313,7 +307,7 @@ impl Job {
         if connections < concurrency {
             println!("  on their way at once were at most {connections}");
         }
-        // Only the embedded site tells.
+        // Only the embedded site reports this.
         let (mut addresses, mut of_one_session) = ("null".to_owned(), "null".to_owned());
         let (mut overlaps, mut at_once) = (0, 0);
         if let Some(site) = site {
@@ -362,7 +356,7 @@ impl Job {
     }
 }
 
-/// What sends: by the proxy of the request's profile, and directly where there is no profile.
+/// The client: it uses the proxy of the request's profile, and connects directly without a profile.
 #[cfg(feature = "client")]
 fn client(connections: usize) -> Result<tower_client_sessions::IdentityClient<Body>, BoxError> {
     let client = tower_client_sessions::IdentityClient::builder()
@@ -373,7 +367,7 @@ fn client(connections: usize) -> Result<tower_client_sessions::IdentityClient<Bo
     Ok(client)
 }
 
-/// What sends where the crate was built without its client: directly, or not at all.
+/// The client without the feature `client`: it connects directly, or fails.
 #[cfg(not(feature = "client"))]
 fn client(
     connections: usize,
@@ -386,14 +380,14 @@ fn client(
         .pool_max_idle_per_host(connections)
         .build_http::<Body>();
     Ok(tower::service_fn(move |request: Request<Body>| {
-        // Fail closed: what is to go through a proxy never goes directly.
+        // Fail closed: a request with a proxy never connects directly.
         let proxied = request.extensions().get::<Proxy>().is_some_and(|proxy| proxy.server().is_some());
         let sent = (!proxied).then(|| client.request(request));
         async move { Ok::<_, BoxError>(sent.ok_or("this client connects directly, not through a proxy")?.await?) }
     }))
 }
 
-/// The profiles, if this client can wear all of them.
+/// The profiles, if this client supports all of them.
 fn wearable(profiles: Profiles) -> Result<Profiles, BoxError> {
     for (entry, profile) in (1..).zip(profiles.iter()) {
         let direct = cfg!(not(feature = "client"));
@@ -402,7 +396,7 @@ fn wearable(profiles: Profiles) -> Result<Profiles, BoxError> {
                 || profile.local_address().is_some())
         {
             return Err(format!(
-                "profile {entry} names a proxy or a local address, which needs the crate's feature `client`; nothing was sent"
+                "profile {entry} names a proxy or a local address, which requires the feature `client`; nothing was sent"
             )
             .into());
         }

@@ -54,14 +54,14 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Fetches all pages; `false` if some could not be had.
+/// Fetches all pages. Returns `false` if some of them failed.
 async fn run(mut options: Options) -> Result<bool, BoxError> {
-    // Where nothing is said, the session is gone with the run.
+    // Without an option, the session is removed after the run.
     let scratch = tempfile::tempdir()?;
     if let Store::Scratch = options.store {
         options.store = Store::Folder(scratch.path().to_owned());
     }
-    // What is wrong with the store is said here, and not by every process.
+    // Report an error of the store once, and not in each process.
     worker::sharing(&options).await?;
     let site = Site::start(SiteConfig {
         budget: options.budget,
@@ -74,43 +74,43 @@ async fn run(mut options: Options) -> Result<bool, BoxError> {
     fleet.crawl().await?;
     let Fleet { options, site, summary, .. } = fleet;
     if let Err(error) = worker::forget(&options.store).await {
-        eprintln!("the session was left in the Redis: {error}");
+        eprintln!("the session was not removed from Redis: {error}");
     }
     let seen = site.shutdown().await;
     summary.print(&options, &seen);
     Ok(summary.is_complete(&options))
 }
 
-/// What happens.
+/// An event of the processes.
 enum Event {
-    /// A worker says a line.
+    /// A worker printed a line.
     Said { worker: usize, line: String },
-    /// It says no more.
+    /// The output of a worker ended.
     Gone { worker: usize },
-    /// It is to be killed.
+    /// A worker must be killed.
     Kill { worker: usize },
 }
 
-/// One process, and the pages that it was given and has not answered for.
+/// A process, and its assigned pages that have no result yet.
 struct Worker {
     child: Child,
-    /// Nothing once there is nothing left to tell it, which ends it.
+    /// `None` after the last page. The process ends when its input is closed.
     input: Option<ChildStdin>,
     outstanding: HashSet<usize>,
     is_killed: bool,
 }
 
-/// The processes, as the one that starts them sees them.
+/// The state of the parent process.
 struct Fleet {
     options: Options,
     site: Site,
     workers: BTreeMap<usize, Worker>,
-    /// Processes that were ever started; each has a number of its own.
+    /// The number of processes started, which numbers the next one.
     started: usize,
     todo: VecDeque<usize>,
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     kills: usize,
-    /// The next one that begins to log in is killed.
+    /// Whether to kill the next process that begins a login.
     ambush: bool,
     summary: Summary,
 }
@@ -130,7 +130,7 @@ impl Fleet {
         }
     }
 
-    /// Until every page was answered for and every process has ended.
+    /// Runs until all pages have results and all processes have ended.
     async fn crawl(&mut self) -> Result<(), BoxError> {
         let begun = Instant::now();
         let mut answered_at = None;
@@ -139,9 +139,9 @@ impl Fleet {
         }
         while !self.workers.is_empty() {
             self.feed().await;
-            // Far more than a page can take.
+            // Far longer than a page takes.
             let event = timeout(Duration::from_secs(120), self.events.1.recv()).await;
-            match event.map_err(|_| "no process has said anything for two minutes")? {
+            match event.map_err(|_| "no process has printed anything for two minutes")? {
                 Some(Event::Said { worker, line }) => {
                     if !self.hear(worker, &line)? {
                         continue;
@@ -166,8 +166,8 @@ impl Fleet {
     fn start(&mut self) -> Result<(), BoxError> {
         let number = self.started;
         self.started += 1;
-        // One site's session is shared; those of processes that share nothing must not end each
-        // other.
+        // Processes that share no session use different accounts, because a login ends the other
+        // sessions of its account.
         let account = if let Store::Alone = self.options.store { number } else { 0 };
         let page_url = self.site.url(&format!("/page/{{page}}?acct={account}"));
         let login_url = self.site.url(&format!("/login?acct={account}"));
@@ -192,7 +192,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Gives pages to those who have room for more.
+    /// Assigns pages to the processes that have capacity.
     async fn feed(&mut self) {
         for worker in self.workers.values_mut().filter(|worker| !worker.is_killed) {
             let mut lines = String::new();
@@ -202,13 +202,13 @@ impl Fleet {
                 let _ = writeln!(lines, "{page}");
             }
             if let Some(input) = worker.input.as_mut().filter(|_| !lines.is_empty()) {
-                // One that is gone is heard of; its pages are others' then.
+                // The end of the process is an event too, which reassigns its pages.
                 let _ = input.write_all(lines.as_bytes()).await;
             }
         }
     }
 
-    /// Takes note of a line; `true` if it answers for a page.
+    /// Handles a line. Returns `true` if it is the result of a page.
     fn hear(&mut self, number: usize, line: &str) -> Result<bool, BoxError> {
         let Some(worker) = self.workers.get_mut(&number) else { return Ok(false) };
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -226,8 +226,8 @@ impl Fleet {
             }
             "login" => {
                 if std::mem::take(&mut self.ambush) {
-                    // Before, during or after what the site does, and before or after the others
-                    // can know.
+                    // A random delay, so that the process is killed before, during or after the
+                    // work of the site, and before or after the other processes notice.
                     let wait = random(self.options.login_ms * 1_300 + 2_000);
                     let events = self.events.0.clone();
                     tokio::spawn(async move {
@@ -241,7 +241,7 @@ impl Fleet {
         Ok(false)
     }
 
-    /// Kills processes at equal distances: one wherever it is, and the next one while it logs in.
+    /// Kills processes at regular intervals, alternately at any time and during a login.
     fn kill_on_time(&mut self) -> Result<(), BoxError> {
         let (answered, Options { kill, pages, .. }) = (self.summary.answered(), &self.options);
         if self.kills == *kill || answered * (kill + 1) < pages * (self.kills + 1) || answered == *pages {
@@ -266,7 +266,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// One is gone. What it was given and has not answered for, others have to fetch.
+    /// Handles the end of a process. The others fetch its pages without results.
     async fn replace(&mut self, number: usize) -> Result<(), BoxError> {
         let Some(mut worker) = self.workers.remove(&number) else { return Ok(()) };
         let status = worker.child.wait().await?;
@@ -275,13 +275,13 @@ impl Fleet {
             return Ok(());
         }
         if !worker.is_killed {
-            return Err(format!("a process has ended by itself: {status}").into());
+            return Err(format!("a process has ended unexpectedly: {status}").into());
         }
         self.start()
     }
 }
 
-/// A number below this one, or 0. Nothing here depends on how random it is.
+/// A number below `end`, or 0. Its quality as a random number does not matter.
 fn random(end: u64) -> u64 {
     RandomState::new().hash_one(()) % end.max(1)
 }

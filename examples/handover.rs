@@ -20,7 +20,7 @@ const PAGES: usize = 100;
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     if Command::new("curl").arg("--version").output().is_err() {
-        println!("skipped: there is no curl to hand anything over");
+        println!("skipped: curl is not installed");
         return Ok(());
     }
     let site = Site::start(SiteConfig::default()).await?;
@@ -31,14 +31,14 @@ async fn main() -> Result<(), BoxError> {
     let sessions = Sessions::new();
     let session = sessions.session("a");
     let cookies = session.import(CookieFormat::Netscape, &std::fs::read_to_string(&theirs)?)?;
-    println!("curl has logged in and handed over {cookies} cookie");
+    println!("curl has logged in and exported {cookies} cookie");
 
     let client = ServiceBuilder::new()
         .layer(RenewalLayer::new(&sessions).expired_when(Expired::status([401, 403])))
         .layer(SessionLayer::new(&sessions))
         .service(Client::builder(TokioExecutor::new()).build_http::<Empty<Bytes>>());
     for page in 0..PAGES {
-        // What the site sets on the way is handed on, too.
+        // Cookies that the site sets now are exported too.
         let url = site.url(&format!("/page/{page}?acct=a&set_cookie=seen%3D{page}%3B%20Path%3D/"));
         let request = Request::get(url).extension(session.clone()).body(Empty::new())?;
         let response = client.clone().oneshot(request).await?;
@@ -56,11 +56,11 @@ async fn main() -> Result<(), BoxError> {
     assert!(echo.contains(&format!("seen={}", PAGES - 1)), "{echo}");
     let seen = site.shutdown().await;
     assert_eq!((seen.logins(), seen.pages_refused), (1, 0));
-    println!("curl went on with them: {} pages from one login", seen.pages_ok);
+    println!("curl has continued: {} pages with one login", seen.pages_ok);
     Ok(())
 }
 
-/// Fetches a page with a file of cookies, read or written.
+/// Fetches a page with curl, which reads or writes a file of cookies.
 async fn curl(url: &str, option: &str, file: &Path) -> Result<String, BoxError> {
     let mut command = Command::new("curl");
     command.args(["--silent", "--show-error", "--fail", "--noproxy", "*", option]).arg(file).arg(url);

@@ -26,7 +26,7 @@ use tower_client_sessions::{
 
 const PAGES: usize = 40;
 const AT_ONCE: usize = 10;
-/// Pages that one login is good for, so that three logins are the least.
+/// The number of pages per login. At least three logins are necessary.
 const BUDGET: u32 = 16;
 const LOGINS: u32 = 3;
 
@@ -45,7 +45,7 @@ async fn main() -> Result<(), BoxError> {
                     let answer = renewal.send(Request::get(login).body(Empty::new())?).await?;
                     renewal.ensure(
                         answer.status().is_success() && renewal.has_cookie("sid"),
-                        "the login was not accepted",
+                        "the login was rejected",
                     )
                 }
             },
@@ -85,7 +85,7 @@ async fn read(answer: Response<Incoming>) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// What a part of a bar is for.
+/// The meaning of a segment of a bar.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     Held,
@@ -93,7 +93,7 @@ enum Part {
     Refused(u64),
 }
 
-/// A part, from when to when.
+/// A segment with its start and end.
 type Bar = (Part, Duration, Duration);
 
 #[derive(Default)]
@@ -164,7 +164,7 @@ const RIGHT: f64 = 24.0;
 const LANE: f64 = 13.0;
 /// Where the lanes begin, below the title, the legend, the renewals and the generations.
 const TOP: f64 = 148.0;
-/// Told apart also by those who see few colours.
+/// Distinguishable with colour vision deficiency.
 const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
 const HELD: &str = "#d3d8de";
 const RENEWAL: &str = "#2f3640";
@@ -223,7 +223,7 @@ impl Timeline {
     }
 }
 
-/// As an SVG with a ground of its own, so that it can be read on pages of any colour.
+/// Formats the timeline as an SVG with a background, so that it is readable on all pages.
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bottom = TOP + LANE * self.lanes.len() as f64 + 4.0;
@@ -284,7 +284,7 @@ impl fmt::Display for Timeline {
                 }
             }
         }
-        // Above all bars, since each lies on the border of two.
+        // Drawn above all bars, because each mark is on the border of two.
         for (x, y) in crosses {
             writeln!(f, "<path d=\"M{x:.1} {y:.1}l8 8m0 -8l-8 8\" class=\"cross\"/>")?;
         }
