@@ -1,5 +1,5 @@
-//! What a gate costs: entering it while it is open, and letting out those who waited. Beside it a flag with a list of wakers,
-//! which is the least that could do it.
+//! Benchmarks of a gate: acquiring a permit while it is open, and releasing waiters. The baseline
+//! is a flag with a list of wakers, the minimum that could do it.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
@@ -25,13 +25,13 @@ fn open(criterion: &mut Criterion<ThreadTime>) {
     let flag = AtomicBool::new(true);
     group.bench_function("flag", |bencher| bencher.iter(|| black_box(&flag).load(Ordering::Acquire)));
     let gate = RenewalGate::new(7_u64, || async { Ok::<_, BoxError>(7) });
-    group.bench_function("enter", |bencher| bencher.iter(|| now_or_never(gate.acquire()).is_ok()));
-    group.bench_function("try_enter", |bencher| bencher.iter(|| gate.try_acquire().is_some()));
+    group.bench_function("acquire", |bencher| bencher.iter(|| now_or_never(gate.acquire()).is_ok()));
+    group.bench_function("try_acquire", |bencher| bencher.iter(|| gate.try_acquire().is_some()));
     group.finish();
 }
 
-/// What a task that waits is made of, and what a crowd of 10,000 requests comes through with: told, not timed.
-fn told(_criterion: &mut Criterion<ThreadTime>) {
+/// Prints the size of a waiting request, and the counts of 10,000 concurrent requests. Not timed.
+fn sizes(_criterion: &mut Criterion<ThreadTime>) {
     let sessions = Sessions::new();
     let gate = RenewalGate::new(7_u64, || async { Ok::<_, BoxError>(7) });
     let request = support::request(&support::page(1));
@@ -43,7 +43,7 @@ fn told(_criterion: &mut Criterion<ThreadTime>) {
         size_of_val(&gate.acquire())
     );
     for ends in [false, true] {
-        println!("10,000 requests, the session ends in the middle: {ends}; {:?}", crowd::drain(10_000, ends));
+        println!("10,000 requests, the session expires halfway: {ends}; {:?}", crowd::drain(10_000, ends));
     }
 }
 
@@ -65,7 +65,7 @@ fn release(criterion: &mut Criterion<ThreadTime>) {
     group.finish();
 }
 
-/// All requests of one session, with a renewal in the middle and without one.
+/// All requests of one session, with a renewal halfway and without one.
 fn renewal_in_the_middle(criterion: &mut Criterion<ThreadTime>) {
     let mut group = criterion.benchmark_group("gate-renewal-in-the-middle");
     group.sample_size(10);
@@ -83,6 +83,6 @@ fn renewal_in_the_middle(criterion: &mut Criterion<ThreadTime>) {
 criterion_group! {
     name = benches;
     config = short();
-    targets = told, open, release, renewal_in_the_middle
+    targets = sizes, open, release, renewal_in_the_middle
 }
 criterion_main!(benches);

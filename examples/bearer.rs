@@ -1,7 +1,7 @@
-//! Uses the gate without HTTP layers, for a bearer token: a hundred concurrent requests find the
-//! token expired, and one of them fetches the next.
+//! A `RenewalGate` for a bearer token: a hundred concurrent requests find it expired, and one fetch
+//! renews it for all.
 //!
-//! `cargo run --example bearer` runs it against a local API.
+//! Run it with `cargo run --example bearer`. It uses its own API over loopback.
 
 use std::{
     convert::Infallible,
@@ -31,7 +31,7 @@ async fn main() -> Result<(), BoxError> {
     let url = serve(fetched.clone()).await?;
     let api: Api = Client::builder(TokioExecutor::new()).build_http();
 
-    // The first token is fetched for the first request.
+    // The first request fetches the first token.
     let token = RenewalGate::pending({
         let (api, url) = (api.clone(), format!("{url}/token"));
         move || fetch(api.clone(), url.clone())
@@ -45,23 +45,23 @@ async fn main() -> Result<(), BoxError> {
         assert!(statuses.iter().all(|status| *status == StatusCode::OK));
         println!("round {round}: {} responses, {} tokens fetched", statuses.len(), fetched.load(Relaxed));
         assert_eq!(fetched.load(Relaxed), round);
-        // The API revokes the token without a notification.
+        // The API revokes the token without notice.
         api.get(format!("{url}/revoke").parse()?).await?;
     }
     Ok(())
 }
 
-/// Calls the API. A rejected token is renewed once for all its requests, and the call is repeated.
+/// Calls the API. A rejected token is renewed, once for all callers, and the call is repeated.
 async fn call(api: Api, url: String, gate: RenewalGate<String>) -> Result<StatusCode, BoxError> {
-    let mut pass = gate.acquire().await?;
+    let mut permit = gate.acquire().await?;
     loop {
-        let bearer = format!("Bearer {}", *pass);
+        let bearer = format!("Bearer {}", *permit);
         let request = Request::get(&url).header(header::AUTHORIZATION, bearer).body(Empty::new())?;
         let status = api.request(request).await?.status();
         if status != StatusCode::UNAUTHORIZED {
             return Ok(status);
         }
-        pass = gate.reject(&pass).await?;
+        permit = gate.reject(&permit).await?;
     }
 }
 
@@ -70,7 +70,7 @@ async fn fetch(api: Api, url: String) -> Result<String, BoxError> {
     Ok(String::from_utf8(response.into_body().collect().await?.to_bytes().into())?)
 }
 
-/// Starts the API: `/token` returns a valid token, `/revoke` revokes it, and all other paths
+/// Starts the API: `/token` returns the valid token, `/revoke` revokes it, and all other paths
 /// require it.
 async fn serve(fetched: Arc<AtomicU32>) -> Result<String, BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -79,7 +79,7 @@ async fn serve(fetched: Arc<AtomicU32>) -> Result<String, BoxError> {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let (fetched, revoked) = (fetched.clone(), revoked.clone());
-            let service = service_fn(move |request: Request<Incoming>| {
+            let response = service_fn(move |request: Request<Incoming>| {
                 let good = format!("t{}", revoked.load(Relaxed));
                 let mut response = Response::new(Full::<Bytes>::default());
                 let given = request.headers().get(header::AUTHORIZATION);
@@ -96,7 +96,7 @@ async fn serve(fetched: Arc<AtomicU32>) -> Result<String, BoxError> {
                 }
                 async move { Ok::<_, Infallible>(response) }
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), response));
         }
     });
     Ok(url)

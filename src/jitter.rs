@@ -11,8 +11,8 @@ use std::{
 pub(crate) struct Jitter(AtomicU64);
 
 impl Jitter {
-    /// The odd number nearest to 2^64 divided by the golden ratio: its multiples visit every number,
-    /// far apart.
+    /// The odd number nearest to 2^64 divided by the golden ratio: its multiples visit every
+    /// number, far apart.
     const STRIDE: u64 = 0x9E37_79B9_7F4A_7C15;
 
     pub(crate) const fn seeded(seed: u64) -> Self {

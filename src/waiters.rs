@@ -50,8 +50,8 @@ impl<W, O, D: Default> Waiters<W, O, D> {
     /// Adds a waiter that has waited before: behind all others that have returned, and ahead of
     /// those that wait for the first time.
     ///
-    /// It is older than those. At the end of the queue, a request that is always a little late would
-    /// starve.
+    /// It is older than those. At the end of the queue, a request that is always a little late
+    /// would starve.
     pub(crate) fn push_returned(&mut self) -> Ticket {
         let ticket = self.insert_after(self.last_returned, D::default());
         self.last_returned = ticket.index;

@@ -79,17 +79,17 @@ impl GateConfig {
 
     /// Sets the pause between attempts. Default: 100 ms and 10 s.
     ///
-    /// `initial` is the ceiling of the first pause. The ceiling doubles with each failed attempt, up
-    /// to `max`; each pause is drawn between zero and the ceiling. A `max` below `initial` counts as
-    /// `initial`, so that all pauses have the same ceiling.
+    /// `initial` is the ceiling of the first pause. The ceiling doubles with each failed attempt,
+    /// up to `max`; each pause is drawn between zero and the ceiling. A `max` below `initial`
+    /// counts as `initial`, so that all pauses have the same ceiling.
     pub fn backoff(mut self, initial: Duration, max: Duration) -> Self {
         self.limits.retry_backoff = initial;
         self.limits.retry_backoff_max = max.max(initial);
         self
     }
 
-    /// Sets how many renewals may start within `window`, whether or not they succeed. Default: 20 in
-    /// one minute.
+    /// Sets how many renewals may start within `window`, whether or not they succeed. Default: 20
+    /// in one minute.
     pub const fn renewal_rate_limit(mut self, renewals: usize, window: Duration) -> Self {
         self.limits.max_starts = renewals;
         self.limits.start_window = window;

@@ -44,7 +44,7 @@ pub(crate) struct Gate<S: RenewalSource> {
     published: Published<S::Value>,
     jitter: Jitter,
     /// The state, created by the first event: until then the gate is open, as it was built. A
-    /// request that only passes does not read it, and most of many sessions never see an event.
+    /// request that only passes does not read it, and most sessions never have an event.
     inner: OnceLock<Box<Mutex<Inner<S>>>>,
 }
 
@@ -448,7 +448,8 @@ impl<'a, S: GateOwner> GateRef<'a, S> {
         self.event_and(decide, |_, result| result)
     }
 
-    /// Like [`event`](Self::event). `inspect` sees the values after the change, still under the lock.
+    /// Like [`event`](Self::event). `inspect` sees the values after the change, still under the
+    /// lock.
     pub(super) fn event_and<T, R>(
         self,
         decide: impl FnOnce(&mut Inner<S>, &mut Step<'_, Effects>) -> T,

@@ -35,8 +35,8 @@ impl<S: GateOwner> GateRef<'_, S> {
 pub(crate) struct ResultWaiter<S: GateOwner> {
     source: Arc<S>,
     ticket: Option<Ticket>,
-    /// Polls again when something is overdue: the runtime that has the gate's timer may no longer be
-    /// driven.
+    /// Polls again when something is overdue: the runtime that has the gate's timer may no longer
+    /// be driven.
     recheck: Option<Pin<Box<Sleep>>>,
 }
 

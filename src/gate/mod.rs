@@ -7,19 +7,19 @@
 //!
 //! # Waiting and early renewal
 //!
-//! When a value was rejected or cleared, all callers wait for its successor. During an early renewal
-//! (a limit of uses or age, or `renew`) the current value stays in use and no caller waits. If it is
-//! rejected before its successor is there, its callers join the running renewal. If the early
-//! renewal fails, the current value stays in use, and no limit starts another renewal during a
-//! [cooldown](GateConfig::cooldown).
+//! When a value was rejected or cleared, all callers wait for its successor. During an early
+//! renewal (a limit of uses or age, or `renew`) the current value stays in use and no caller waits.
+//! If it is rejected before its successor is there, its callers join the running renewal. If the
+//! early renewal fails, the current value stays in use, and no limit starts another renewal during
+//! a [cooldown](GateConfig::cooldown).
 //!
 //! # Failed renewals
 //!
 //! A failure is transient unless it is a [`PermanentError`]. After a transient failure the gate
 //! pauses and retries; waiters keep waiting. The pause is random, up to a
 //! [ceiling](GateConfig::backoff) that doubles. After [`max_attempts`](GateConfig::max_attempts)
-//! consecutive failures all waiters get the same [`RenewalError`], as do new callers until a backoff
-//! ends. Then a single attempt is made; if it fails, the backoff doubles.
+//! consecutive failures all waiters get the same [`RenewalError`], as do new callers until a
+//! backoff ends. Then a single attempt is made; if it fails, the backoff doubles.
 //!
 //! After a permanent error no attempt is made until `clear`, `renew` or `replace` is called. A
 //! renewal whose result is itself rejected counts as failed. Even successful renewals are

@@ -1,13 +1,14 @@
-//! The core driven through every interleaving of a small world.
+//! Searches every interleaving of a small world around the state machine.
 //!
-//! A world has a few requests, a limiter of few permits that requests and the renewal share, a driver, a server that ends
-//! sessions, and a bounded number of each thing that users and misfortune can do. The search is breadth first over all of it.
-//! Monitors judge each step by themselves; at the end every state must still be able to finish by progress alone, with no help
-//! from a user. Waiters are polled only when they were woken, so that a lost wake-up is a state that cannot finish.
+//! A world has a few requests, a limiter whose permits the requests and the renewal share, a task,
+//! a server that ends sessions, and a bounded number of user calls and failures. The search is
+//! breadth first. Monitors check each step. At the end, every state must be able to finish by
+//! progress alone, without a user call. Waiters are polled only when they were woken, so that a
+//! lost wake-up is a state that cannot finish.
 //!
-//! Requests are interchangeable, so a state is known by its sorted requests, with generations by rank and attempt numbers by
-//! whether they are live. Each broken variant leaves out one thing that the gate's shell has to do or misuses the core in one
-//! way; the search has to find it.
+//! Requests are interchangeable: the key of a state has the sorted requests, the rank of each
+//! generation, and whether each attempt is live. Each broken variant omits one duty of the shell,
+//! or uses the state machine wrongly in one way. The search has to find it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque, hash_map::Entry},
@@ -28,7 +29,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Mishap {
     CoreError,
-    Told,
+    Reported,
 }
 
 impl From<CoreError> for Mishap {
@@ -37,7 +38,7 @@ impl From<CoreError> for Mishap {
     }
 }
 
-/// What can happen only so often.
+/// Events whose number is limited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum Event {
     Clear,
@@ -49,21 +50,21 @@ enum Event {
     Drop,
     Freeze,
     ServerExpires,
-    DriverFails,
-    DriverRefused,
-    DriverLost,
+    AttemptFails,
+    AttemptRejected,
+    TaskAborted,
     TransportError,
     Deadline,
 }
 use Event::*;
 
-/// What a broken variant does wrong.
+/// The mistake of a broken variant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
     ReserveThenHold,
     NoRecheck,
-    NoFence,
-    LeadNotFenced,
+    NoCancel,
+    LeadNotCancelled,
     StaleActs,
     NoDropGuard,
     NoBaton,
@@ -84,7 +85,7 @@ enum Flaw {
     ParksInPending,
     RoleToYoungest,
     OverlapEndsFirst,
-    OnceForgotten,
+    ExplicitForgotten,
 }
 
 #[derive(Clone)]
@@ -166,19 +167,19 @@ impl Setting {
     }
 }
 
-/// Where a request stands.
+/// The phase of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 enum At {
-    /// About to ask for admission.
+    /// Before its admission.
     New,
     /// Holding a permit while it waits for the gate (a broken variant only).
     Reserved,
     Waiting,
-    /// Waiting, and never polled again.
+    /// Waiting, and not polled again.
     Frozen,
     /// Admitted; in the limiter's queue.
     Queued,
-    /// With a permit, about to check again and send.
+    /// With a permit, before the second check and the send.
     Ready,
     InFlight,
     Done,
@@ -196,24 +197,24 @@ struct Request {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Driver {
+enum Task {
     None,
     Waiting(Attempt),
     Sent(Attempt),
 }
 
-/// What the core told its host in one step, for the monitors.
+/// The events of one step, for the monitors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Note {
     Send(usize, Grant),
     Commit(Generation),
-    Fenced,
+    Cancelled,
     Stale,
-    Answered(usize),
-    AfterFenceCommit,
+    GoodResponse(usize),
+    CommitAfterCancel,
 }
 
-/// The host's side: which parts of the value exist, and whether an accepted edit is in them.
+/// Records effects: which values exist, and whether an accepted edit is in them.
 #[derive(Clone, Debug, Default)]
 struct Values {
     rule: bool,
@@ -282,12 +283,12 @@ struct World {
     values: Values,
     requests: Vec<Request>,
     permits: u8,
-    driver: Driver,
-    /// Attempts that were fenced while their renewal was on the wire; their results are still to come.
+    task: Task,
+    /// Attempts that were cancelled in flight; their results arrive later.
     late: Vec<Attempt>,
-    /// Generations below this are expired at the server.
+    /// The server rejects generations below this one.
     server: Generation,
-    /// The last generation made before the last fence from outside.
+    /// The last generation before the last call that cancelled.
     floor: Generation,
     /// An edit was accepted since the last commit, clear or replace.
     wanted: bool,
@@ -297,7 +298,7 @@ struct World {
     notes: Vec<Note>,
 }
 
-/// The part of the core that a stale report must leave alone.
+/// The part of the state that a stale report must not change.
 type Stance =
     (State<Mishap>, Option<Generation>, Option<Generation>, Generation, Attempt, Source, u32, usize);
 
@@ -319,7 +320,7 @@ impl World {
                 setting.requests
             ],
             permits: setting.permits,
-            driver: Driver::None,
+            task: Task::None,
             late: Vec::new(),
             server: 1,
             floor: 0,
@@ -345,34 +346,34 @@ impl World {
         )
     }
 
-    /// Carries out what the core told its host in this step.
+    /// Applies the effects of this step.
     fn act(&mut self, setting: &Setting) {
         let values = &mut self.values;
         if values.aborted {
             values.aborted = false;
-            if let Driver::Sent(attempt) = self.driver {
+            if let Task::Sent(attempt) = self.task {
                 self.permits += 1;
                 self.late.push(attempt);
                 let first = self.late.len().saturating_sub(2);
                 self.late.drain(..first);
             }
-            self.driver = Driver::None;
-            self.notes.push(Note::Fenced);
+            self.task = Task::None;
+            self.notes.push(Note::Cancelled);
         }
         if let Some(generation) = values.committed.take() {
-            self.driver = Driver::None;
+            self.task = Task::None;
             self.uses = 0;
             self.wanted = false;
             self.notes.push(Note::Commit(generation));
         }
         if let Some(attempt) = values.started.take() {
-            self.driver = Driver::Waiting(attempt);
+            self.task = Task::Waiting(attempt);
         }
         if values.installed.take().is_some() {
             self.uses = 0;
         }
         if std::mem::take(&mut values.ended) {
-            // With the value go the edits that were made to it.
+            // The edits of a value end with it.
             self.wanted = false;
         }
         let mut woken = std::mem::take(&mut values.woken);
@@ -407,7 +408,7 @@ impl World {
         role == Some(self.core.attempt) && matches!(self.core.state, State::Lead { .. } | State::Probe { .. })
     }
 
-    /// What makes two states the same.
+    /// The key of a state: equal states have equal keys.
     fn key(&self) -> Vec<u8> {
         let core = &self.core;
         let mut generations = BTreeSet::from([0, core.last, self.server, self.floor]);
@@ -453,10 +454,10 @@ impl World {
             u8::from(self.wanted)
                 | u8::from(self.values.pending_edited) << 1
                 | u8::from(self.values.candidate_edited) << 2,
-            match self.driver {
-                Driver::None => 0,
-                Driver::Waiting(attempt) => 1 + 2 * u8::from(core.runs(attempt)),
-                Driver::Sent(attempt) => 2 + 2 * u8::from(core.runs(attempt)),
+            match self.task {
+                Task::None => 0,
+                Task::Waiting(attempt) => 1 + 2 * u8::from(core.runs(attempt)),
+                Task::Sent(attempt) => 2 + 2 * u8::from(core.runs(attempt)),
             },
         ]);
         key.extend(self.left.values());
@@ -502,7 +503,7 @@ impl World {
     }
 }
 
-/// One step: its label, whether it counts as progress, and the world after it.
+/// A step: its label, whether it is progress, and the world after it.
 struct Move {
     label: String,
     progress: bool,
@@ -524,7 +525,7 @@ impl Search<'_> {
         for index in 0..before.requests.len() {
             self.request_steps(before, index, &mut steps);
         }
-        self.driver_steps(before, &mut steps);
+        self.task_steps(before, &mut steps);
         self.user_steps(before, &mut steps);
         self.time_steps(before, &mut steps);
         steps
@@ -544,7 +545,7 @@ impl Search<'_> {
         Move { label: label.into(), progress, after }
     }
 
-    /// A step that can be taken only so often, and is no progress.
+    /// A step of which the number is limited. It is not progress.
     fn rare(
         &self,
         before: &World,
@@ -565,7 +566,7 @@ impl Search<'_> {
         let World { core, values, requests, now, .. } = world;
         let request = &mut requests[index];
         if self.flawed(Flaw::ParksInPending) && matches!(core.state, State::Pending) {
-            // Waits for somebody else to lead.
+            // Waits for another request to lead.
             request.at = At::Waiting;
             request.ticket = Some(core.waiters.push());
             return;
@@ -579,7 +580,7 @@ impl Search<'_> {
             Admission::Wait(ticket) => {
                 request.at = At::Waiting;
                 request.ticket = Some(ticket);
-                // A waiter polls once after it has joined, with its waker in hand.
+                // A new waiter polls once, to store its waker.
                 request.woken = true;
             }
             Admission::Refuse(_) => request.at = At::Failed,
@@ -618,7 +619,7 @@ impl Search<'_> {
                 });
             }
             At::Queued | At::Ready => self.send_steps(before, index, steps),
-            At::InFlight => self.answer_steps(before, index, steps),
+            At::InFlight => self.response_steps(before, index, steps),
             _ => {}
         }
         if !matches!(request.at, At::Done | At::Failed | At::Reserved) {
@@ -640,7 +641,7 @@ impl Search<'_> {
                 request.at = At::Queued;
             }
             Some(Err(refusal)) => {
-                assert!(!matches!(refusal, Refusal::Overloaded), "a waiter is already in");
+                assert!(!matches!(refusal, Refusal::Overloaded), "the limit does not apply to a waiter");
                 request.ticket = None;
                 request.at = At::Failed;
             }
@@ -656,7 +657,7 @@ impl Search<'_> {
         let at = std::mem::replace(&mut request.at, At::Failed);
         if let Some(ticket) = request.ticket.take() {
             if self.flawed(Flaw::NoBaton) && core.has_role(ticket) {
-                // The slot goes, the role with it.
+                // The slot is freed, and the role is lost.
                 core.waiters.remove(ticket);
             } else {
                 core.drop_waiter(&mut values.step(&self.limits, *now), ticket);
@@ -687,15 +688,15 @@ impl Search<'_> {
                 }));
             }
         } else if !live && !self.flawed(Flaw::NoRecheck) {
-            steps.push(self.step(before, name("is refused at the second look"), true, |world| {
+            steps.push(self.step(before, name("fails the second check"), true, |world| {
                 world.permits += u8::from(!self.flawed(Flaw::WaiterKeepsPermit));
                 world.requests[index].at = At::New;
             }));
         } else {
             steps.push(self.step(before, name("is sent"), true, |world| {
-                let budget = self.setting.uses;
-                let counted = budget > 0 && world.core.current == Some(grant.generation);
-                if counted && world.uses >= budget && !self.flawed(Flaw::UsesUnchecked) {
+                let limit = self.setting.uses;
+                let counted = limit > 0 && world.core.current == Some(grant.generation);
+                if counted && world.uses >= limit && !self.flawed(Flaw::UsesUnchecked) {
                     world.permits += 1;
                     world.requests[index].at = At::New;
                     world
@@ -708,7 +709,7 @@ impl Search<'_> {
                 world.requests[index].sends += 1;
                 if counted {
                     world.uses += 1;
-                    if world.uses + 1 == budget {
+                    if world.uses + 1 == limit {
                         world
                             .core
                             .renew_early(&mut world.values.step(&self.limits, world.now), grant.generation);
@@ -718,26 +719,26 @@ impl Search<'_> {
         }
     }
 
-    fn answer_steps(&self, before: &World, index: usize, steps: &mut Vec<Move>) {
+    fn response_steps(&self, before: &World, index: usize, steps: &mut Vec<Move>) {
         let request = before.requests[index];
         let mut grant = request.grant;
         let name = |what: &str| format!("r{index} {what}");
-        if self.flawed(Flaw::LeadNotFenced) && grant.role.is_some() {
+        if self.flawed(Flaw::LeadNotCancelled) && grant.role.is_some() {
             grant = Grant {
                 role: Some(before.core.attempt),
                 generation: before.core.candidate.unwrap_or(grant.generation),
             };
         }
         if grant.generation >= before.server {
-            steps.push(self.step(before, name("is answered"), true, |world| {
+            steps.push(self.step(before, name("gets a good response"), true, |world| {
                 world.permits += 1;
                 world.requests[index].at = At::Done;
-                world.notes.push(Note::Answered(index));
+                world.notes.push(Note::GoodResponse(index));
                 let World { core, values, now, .. } = world;
                 core.report_good(&mut values.step(&self.limits, *now), grant);
             }));
         } else {
-            steps.push(self.step(before, name("is told that its session expired"), true, |world| {
+            steps.push(self.step(before, name("gets an expired response"), true, |world| {
                 world.permits += 1;
                 let World { core, values, now, requests, notes, .. } = world;
                 let again = requests[index].sends < self.setting.sends || self.flawed(Flaw::EndlessReplay);
@@ -745,11 +746,11 @@ impl Search<'_> {
                 if self.flawed(Flaw::LeadCommitsExpired) && grant.role == Some(core.attempt) {
                     return core.report_good(&mut values.step(&self.limits, *now), grant);
                 }
-                let mut told = grant;
+                let mut reported = grant;
                 if self.flawed(Flaw::StaleActs) {
-                    told.generation = core.current.unwrap_or(told.generation);
+                    reported.generation = core.current.unwrap_or(reported.generation);
                 }
-                core.report_expired(&mut values.step(&self.limits, *now), told);
+                core.report_expired(&mut values.step(&self.limits, *now), reported);
                 if !before.core.may_send(grant) {
                     notes.push(Note::Stale);
                 }
@@ -766,35 +767,35 @@ impl Search<'_> {
         });
     }
 
-    fn driver_steps(&self, before: &World, steps: &mut Vec<Move>) {
+    fn task_steps(&self, before: &World, steps: &mut Vec<Move>) {
         let done = |world: &mut World, attempt: Attempt, result: Result<(), Failure<Mishap>>| {
-            let World { core, values, now, driver, permits, .. } = world;
-            if let Driver::Sent(_) = *driver {
+            let World { core, values, now, task, permits, .. } = world;
+            if let Task::Sent(_) = *task {
                 *permits += 1;
             }
-            *driver = Driver::None;
+            *task = Task::None;
             if self.flawed(Flaw::OverlapEndsFirst) && matches!(core.state, State::Overlap) {
                 let current = core.current.expect("an overlap has a current value");
                 core.limit_reached(&mut values.step(&self.limits, *now), current);
             }
             let counted = core.attempt_ended(&mut values.step(&self.limits, *now), attempt, result);
-            assert!(counted, "a driver that was not aborted runs");
-            // It ended by itself: there is nothing to abort.
+            assert!(counted, "a task that was not aborted runs");
+            // The task has ended: there is nothing to abort.
             values.aborted = false;
         };
-        let failure = |kind| Err(Failure { kind, error: Mishap::Told });
-        let running = match before.driver {
-            Driver::None => None,
-            Driver::Waiting(attempt) => {
+        let failure = |kind| Err(Failure { kind, error: Mishap::Reported });
+        let running = match before.task {
+            Task::None => None,
+            Task::Waiting(attempt) => {
                 if before.permits > 0 {
                     steps.push(self.step(before, "the renewal is sent", true, |world| {
                         world.permits -= 1;
-                        world.driver = Driver::Sent(attempt);
+                        world.task = Task::Sent(attempt);
                     }));
                 }
                 Some(attempt)
             }
-            Driver::Sent(attempt) => {
+            Task::Sent(attempt) => {
                 if before.core.candidate.is_some_and(|candidate| candidate >= before.server)
                     || self.flawed(Flaw::CommitUnchecked)
                 {
@@ -806,20 +807,20 @@ impl Search<'_> {
                         done(world, attempt, failure(FailureKind::Transient));
                     }));
                 }
-                self.rare(before, DriverFails, "the renewal fails", steps, |world| {
+                self.rare(before, AttemptFails, "the renewal fails", steps, |world| {
                     done(world, attempt, failure(FailureKind::Transient))
                 });
-                self.rare(before, DriverRefused, "the renewal is refused for good", steps, |world| {
+                self.rare(before, AttemptRejected, "the renewal fails permanently", steps, |world| {
                     done(world, attempt, failure(FailureKind::Permanent));
                 });
                 Some(attempt)
             }
         };
         if let Some(attempt) = running {
-            self.rare(before, DriverLost, "the driver is lost", steps, |world| {
+            self.rare(before, TaskAborted, "the task is aborted", steps, |world| {
                 if self.flawed(Flaw::NoDropGuard) {
-                    world.permits += u8::from(matches!(world.driver, Driver::Sent(_)));
-                    world.driver = Driver::None;
+                    world.permits += u8::from(matches!(world.task, Task::Sent(_)));
+                    world.task = Task::None;
                 } else {
                     done(world, attempt, failure(FailureKind::Transient));
                 }
@@ -829,9 +830,9 @@ impl Search<'_> {
             steps.push(self.step(before, "a late result arrives", true, |world| {
                 world.late.remove(place);
                 let World { core, values, now, notes, .. } = world;
-                let attempt = if self.flawed(Flaw::NoFence) { core.attempt } else { attempt };
+                let attempt = if self.flawed(Flaw::NoCancel) { core.attempt } else { attempt };
                 if core.attempt_ended(&mut values.step(&self.limits, *now), attempt, Ok(())) {
-                    notes.push(Note::AfterFenceCommit);
+                    notes.push(Note::CommitAfterCancel);
                 }
             }));
         }
@@ -902,7 +903,7 @@ impl Search<'_> {
         let pass = |world: &mut World| {
             world.now += HOUR;
             let World { core, values, now, .. } = world;
-            if self.flawed(Flaw::OnceForgotten) && matches!(core.state, State::Backoff { .. }) {
+            if self.flawed(Flaw::ExplicitForgotten) && matches!(core.state, State::Backoff { .. }) {
                 core.state = State::Pending;
                 return;
             }
@@ -920,7 +921,7 @@ impl Search<'_> {
                 steps.push(self.step(before, "the lead is overdue", true, pass));
             }
             State::Failed { retry_at: Some(at), .. } if before.now < *at => {
-                steps.push(self.step(before, "the failure has rested", true, pass));
+                steps.push(self.step(before, "the backoff of the failure ends", true, pass));
             }
             State::Hold | State::Overlap | State::Lead { taken: true } | State::Probe { taken: true } => {
                 self.rare(before, Deadline, "the attempt's deadline", steps, pass);
@@ -929,27 +930,27 @@ impl Search<'_> {
         }
     }
 
-    /// The invariant that this step breaks, if it breaks one.
-    fn judge(&self, before: &World, step: &Move) -> Option<&'static str> {
+    /// Returns the invariant that this step breaks, if any.
+    fn check(&self, before: &World, step: &Move) -> Option<&'static str> {
         let world = &step.after;
         let core = &world.core;
         let busy =
             world.requests.iter().filter(|r| matches!(r.at, At::Ready | At::InFlight | At::Reserved)).count()
                 as u8
-                + u8::from(matches!(world.driver, Driver::Sent(_)));
+                + u8::from(matches!(world.task, Task::Sent(_)));
         if world.permits + busy != self.setting.permits {
             return Some("I4 permits do not add up");
         }
         let serves = core.admits_all() || matches!(core.state, State::Probe { .. } | State::Stagger { .. });
         if core.current.is_some() != serves {
-            return Some("I1 a current value outside Open, Cooldown, Overlap and release, or none inside");
+            return Some("I1 a current value outside Open, Cooldown, Overlap and a release, or none inside");
         }
-        let driven = match world.driver {
-            Driver::None => false,
-            Driver::Waiting(attempt) | Driver::Sent(attempt) => core.runs(attempt),
+        let has_task = match world.task {
+            Task::None => false,
+            Task::Waiting(attempt) | Task::Sent(attempt) => core.runs(attempt),
         };
-        if matches!(core.state, State::Hold | State::Overlap) != driven {
-            return Some("I5 Hold or Overlap without a live driver, or a driver without its state");
+        if matches!(core.state, State::Hold | State::Overlap) != has_task {
+            return Some("I5 Hold or Overlap without a live task, or a task without its state");
         }
         let roles = world.requests.iter().filter(|r| world.live_role(r)).count();
         if roles != usize::from(matches!(core.state, State::Lead { .. } | State::Probe { .. })) {
@@ -958,28 +959,28 @@ impl Search<'_> {
         if matches!(core.state, State::Pending | State::Failed { .. } | State::Closed)
             && !core.waiters.is_empty()
         {
-            return Some("I7 somebody waits in Pending, Failed or Closed");
+            return Some("I7 a request waits in Pending, Failed or Closed");
         }
         if matches!(core.state, State::Pending) && core.source == Source::Explicit {
-            return Some("I7 what renew_with was given waits in Pending for somebody to come");
+            return Some("I7 an explicit request waits in Pending");
         }
         if world.requests.iter().any(|r| r.sends > self.setting.sends) {
             return Some("I8 a request was sent too often");
         }
         if core.recent_starts.len() > STARTS {
-            return Some("I9 more starts than the cap");
+            return Some("I9 more starts than allowed");
         }
         if core.failures >= FAILURES && matches!(core.state, State::Backoff { .. }) {
-            return Some("I10 back-off after the last allowed failure");
+            return Some("I10 a backoff after the last allowed failure");
         }
         if self.setting.uses > 0 && world.uses > self.setting.uses {
-            return Some("I13 hard budget of uses exceeded");
+            return Some("I13 the limit of uses is exceeded");
         }
         if matches!(before.core.state, State::Overlap)
             && matches!(core.state, State::Backoff { .. } | State::Failed { .. } | State::Pending)
             && world.floor == before.floor
         {
-            return Some("I16 a failed overlap took the working value away");
+            return Some("I16 a failed early renewal ended the current value");
         }
         for note in &world.notes {
             let broken = match note {
@@ -998,11 +999,13 @@ impl Search<'_> {
                     Some("I12 an accepted edit is not in the committed value")
                 }
                 Note::Commit(generation) if *generation < before.server => {
-                    Some("I11 an answer known to be expired was committed")
+                    Some("I11 a result known to be expired was committed")
                 }
-                Note::AfterFenceCommit => Some("I2 a fenced attempt committed"),
-                Note::Answered(index) if !before.live_role(&before.requests[*index]) && world.committed() => {
-                    Some("I2 an answer committed that was not the leader's")
+                Note::CommitAfterCancel => Some("I2 a cancelled attempt committed"),
+                Note::GoodResponse(index)
+                    if !before.live_role(&before.requests[*index]) && world.committed() =>
+                {
+                    Some("I2 a response committed that was not the leader's")
                 }
                 Note::Stale if before.stance() != world.stance() => {
                     Some("I15 a stale report changed the state")
@@ -1013,11 +1016,11 @@ impl Search<'_> {
                 return broken;
             }
         }
-        self.judge_grant(before, world)
+        self.check_grant(before, world)
     }
 
-    /// A role that a waiter holds now and did not hold before has gone to the oldest.
-    fn judge_grant(&self, before: &World, world: &World) -> Option<&'static str> {
+    /// A role that was granted in this step belongs to the oldest waiter.
+    fn check_grant(&self, before: &World, world: &World) -> Option<&'static str> {
         for (request, earlier) in world.requests.iter().zip(&before.requests) {
             let waits = request.ticket.is_some() && world.live_role(request);
             let held = earlier.ticket.is_some()
@@ -1031,7 +1034,7 @@ impl Search<'_> {
     }
 }
 
-/// What a search found.
+/// The result of a search.
 #[derive(Debug)]
 struct Found {
     states: usize,
@@ -1064,7 +1067,7 @@ fn search(setting: &Setting) -> Found {
         }
         for step in search.steps(&world) {
             steps_taken += 1;
-            if let Some(why) = search.judge(&world, &step) {
+            if let Some(why) = search.check(&world, &step) {
                 let broken = Some(format!("{why} <= {}; {}", path(&parents, number), step.label));
                 return Found { states: known.len(), steps: steps_taken, broken };
             }
@@ -1134,13 +1137,20 @@ fn user_events_with_a_rule() {
 }
 
 #[test]
-fn a_failing_driver() {
+fn a_failing_task() {
     for permits in [1, 2] {
         holds(Setting::new(
-            "2 requests, rule, failing driver",
+            "2 requests, rule, failing task",
             2,
             permits,
-            &[(Clear, 1), (RenewWith, 1), (Renew, 1), (DriverFails, 1), (DriverLost, 1), (ServerExpires, 1)],
+            &[
+                (Clear, 1),
+                (RenewWith, 1),
+                (Renew, 1),
+                (AttemptFails, 1),
+                (TaskAborted, 1),
+                (ServerExpires, 1),
+            ],
         ));
     }
 }
@@ -1156,7 +1166,7 @@ fn leads_without_a_rule() {
             (ServerExpires, 1),
             (Freeze, 1),
             (TransportError, 1),
-            (DriverFails, 1),
+            (AttemptFails, 1),
         ];
         holds(Setting::new("2 requests, no rule", 2, permits, &events).no_rule());
         let events = [(Clear, 2), (Drop, 2), (ServerExpires, 1), (Freeze, 1)];
@@ -1184,28 +1194,28 @@ fn three_requests_with_a_rule() {
         "3 requests, rule",
         3,
         1,
-        &[(Clear, 1), (Renew, 1), (ServerExpires, 1), (DriverLost, 1)],
+        &[(Clear, 1), (Renew, 1), (ServerExpires, 1), (TaskAborted, 1)],
     ));
 }
 
 #[test]
 fn replace_close_and_deadlines() {
     let events =
-        [(Replace, 1), (Close, 1), (Renew, 1), (DriverRefused, 1), (Deadline, 1), (ServerExpires, 1)];
+        [(Replace, 1), (Close, 1), (Renew, 1), (AttemptRejected, 1), (Deadline, 1), (ServerExpires, 1)];
     holds(Setting::new("2 requests, rule, the rest", 2, 1, &events));
     let events = [(Replace, 1), (Close, 1), (Clear, 2), (Deadline, 1), (ServerExpires, 1), (Drop, 1)];
     holds(Setting::new("2 requests, no rule, the rest", 2, 1, &events).no_rule());
 }
 
 #[test]
-fn a_budget_of_uses() {
-    let events = [(Clear, 1), (Renew, 1), (ServerExpires, 1), (DriverFails, 1), (Drop, 1)];
-    holds(Setting::new("2 requests, budget of 2 uses", 2, 2, &events).uses(2));
+fn a_limit_of_uses() {
+    let events = [(Clear, 1), (Renew, 1), (ServerExpires, 1), (AttemptFails, 1), (Drop, 1)];
+    holds(Setting::new("2 requests, limit of 2 uses", 2, 2, &events).uses(2));
 }
 
 #[test]
 fn login_first() {
-    let events = [(Clear, 1), (DriverFails, 2), (DriverRefused, 1), (Edit, 1), (RenewWith, 1)];
+    let events = [(Clear, 1), (AttemptFails, 2), (AttemptRejected, 1), (Edit, 1), (RenewWith, 1)];
     holds(Setting::new("2 requests, login first, rule", 2, 1, &events).login_first());
     let events = [(Clear, 1), (Drop, 1), (Edit, 1), (Renew, 1), (ServerExpires, 1), (TransportError, 1)];
     holds(Setting::new("2 requests, login first, no rule", 2, 1, &events).login_first().no_rule());
@@ -1220,9 +1230,9 @@ fn three(events: &[(Event, u8)]) -> Setting {
 }
 
 #[test]
-fn hazard_06_broken_variants_without_a_fence_are_caught() {
-    is_caught(Flaw::NoFence, "I2", two(&[(Clear, 1), (Renew, 1)]));
-    is_caught(Flaw::LeadNotFenced, "I2", Setting::new("broken", 2, 2, &[(Clear, 2)]).no_rule());
+fn hazard_06_broken_variants_that_do_not_cancel_are_caught() {
+    is_caught(Flaw::NoCancel, "I2", two(&[(Clear, 1), (Renew, 1)]));
+    is_caught(Flaw::LeadNotCancelled, "I2", Setting::new("broken", 2, 2, &[(Clear, 2)]).no_rule());
     is_caught(Flaw::RenewWithJoins, "I2", two(&[(RenewWith, 1), (Renew, 1)]));
 }
 
@@ -1234,13 +1244,13 @@ fn hazard_11_broken_variants_that_hold_a_permit_are_caught() {
 }
 
 #[test]
-fn hazard_17_broken_variants_that_wait_for_one_unpolled_are_caught() {
+fn hazard_17_broken_variants_that_wait_for_an_unpolled_request_are_caught() {
     is_caught(Flaw::NoRoleDeadline, "I17", three(&[(Clear, 1), (Drop, 1), (Freeze, 1)]).no_rule());
 }
 
 #[test]
 fn hazard_19_broken_variants_without_a_drop_guard_are_caught() {
-    is_caught(Flaw::NoDropGuard, "I5", two(&[(DriverLost, 1), (Renew, 1)]));
+    is_caught(Flaw::NoDropGuard, "I5", two(&[(TaskAborted, 1), (Renew, 1)]));
     is_caught(Flaw::NoBaton, "I6", two(&[(Clear, 1), (Drop, 1)]).no_rule());
     is_caught(Flaw::ProbeLost, "I6", two(&[(Clear, 1), (TransportError, 1)]).release(PROBE));
 }
@@ -1258,12 +1268,12 @@ fn broken_variants_are_caught() {
     is_caught(Flaw::CommitUnchecked, "I11", two(&[(Renew, 1), (ServerExpires, 1)]));
     is_caught(Flaw::EditNotWrittenThrough, "I12", two(&[(Clear, 1), (Edit, 1)]));
     is_caught(Flaw::NoStartCap, "I9", two(&[(Renew, 4), (Clear, 2)]));
-    is_caught(Flaw::NoFailureBound, "I10", two(&[(Clear, 1), (DriverFails, 2)]));
+    is_caught(Flaw::NoFailureBound, "I10", two(&[(Clear, 1), (AttemptFails, 2)]));
     is_caught(Flaw::UsesUnchecked, "I13", two(&[]).uses(1));
     is_caught(Flaw::EndlessReplay, "I8", two(&[(ServerExpires, 4)]).sends(2));
     is_caught(Flaw::ServesWhileRenewed, "I1", two(&[(Clear, 1)]));
     is_caught(Flaw::ParksInPending, "I7", two(&[(Clear, 1)]).no_rule());
     is_caught(Flaw::RoleToYoungest, "I14", three(&[(Clear, 1), (Drop, 1)]).no_rule());
-    is_caught(Flaw::OverlapEndsFirst, "I16", two(&[(Renew, 1), (DriverFails, 1)]));
-    is_caught(Flaw::OnceForgotten, "I7", two(&[(RenewWith, 1), (DriverFails, 1)]));
+    is_caught(Flaw::OverlapEndsFirst, "I16", two(&[(Renew, 1), (AttemptFails, 1)]));
+    is_caught(Flaw::ExplicitForgotten, "I7", two(&[(RenewWith, 1), (AttemptFails, 1)]));
 }

@@ -29,9 +29,9 @@ use crate::jitter::Jitter;
 /// A versioned value with a renewal that runs once, however many callers request it.
 ///
 /// Callers [`acquire`](Self::acquire) a permit for the current value, and [`reject`](Self::reject)
-/// the permit whose value was not accepted. The first rejection of a value starts its renewal. Later
-/// ones join it or, when it has ended, get the new value. The renewal runs in its own task: dropping
-/// any of the futures here neither cancels nor repeats it.
+/// the permit whose value was not accepted. The first rejection of a value starts its renewal.
+/// Later ones join it or, when it has ended, get the new value. The renewal runs in its own task:
+/// dropping any of the futures here neither cancels nor repeats it.
 ///
 /// See the [module](super) for what happens when a renewal fails.
 ///
@@ -159,7 +159,8 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
 
     /// Reports that the value of `rejected` was not accepted, and waits for its successor.
     ///
-    /// If that value has been renewed already, this returns the current value and starts no renewal.
+    /// If that value has been renewed already, this returns the current value and starts no
+    /// renewal.
     ///
     /// # Errors
     ///
@@ -288,7 +289,7 @@ impl<T: Send + Sync + 'static> fmt::Debug for RenewalGate<T> {
 
 /// The value of one generation, as [`RenewalGate::acquire`] returns it. It dereferences to the
 /// value.
-#[must_use = "a permit that is dropped at once counts as a successful use of the value"]
+#[must_use = "a permit that is dropped immediately counts as a successful use of the value"]
 pub struct Permit<T: Send + Sync + 'static> {
     permit: RawPermit<Standalone<T>>,
 }

@@ -42,8 +42,8 @@ pub(crate) trait RenewalSource: Sized + Send + Sync + 'static {
     fn now(&self) -> Duration;
     fn has_rule(&self) -> bool;
 
-    /// Makes the value that receives edits while none is current. `candidate` is the running one, if
-    /// there is one; `failed` is the pending value whose candidate has just failed.
+    /// Makes the value that receives edits while none is current. `candidate` is the running one,
+    /// if there is one; `failed` is the pending value whose candidate has just failed.
     fn pending(
         &self,
         candidate: Option<&Arc<Self::Value>>,

@@ -379,8 +379,8 @@ impl<S: EffectSink> Core<S> {
         self.waiters.len()
     }
 
-    /// Returns whether every request passes without a decision. The published pointer is set exactly
-    /// then.
+    /// Returns whether every request passes without a decision. The published pointer is set
+    /// exactly then.
     pub(crate) fn admits_all(&self) -> bool {
         matches!(self.state, State::Open | State::Cooldown { .. } | State::Overlap)
     }
@@ -796,7 +796,8 @@ impl<S: EffectSink> Core<S> {
         Ok(ticket)
     }
 
-    /// Starts a renewal, or joins the running one. The current value, if there is one, stays in use.
+    /// Starts a renewal, or joins the running one. The current value, if there is one, stays in
+    /// use.
     pub(crate) fn renew(&mut self, step: &mut Step<'_, S>) -> Result<Ticket, Ignored> {
         self.tick(step);
         match self.state {

@@ -1,4 +1,4 @@
-//! Single steps of the core, with times and numbers that no search of small worlds looks at.
+//! Tests of single steps, with times and numbers that the search of small worlds does not cover.
 
 use std::time::Duration;
 
@@ -15,27 +15,27 @@ const SECOND: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Cause {
     CoreError(CoreError),
-    Told(u8),
+    Reported(u8),
 }
 
 impl From<CoreError> for Cause {
-    fn from(fault: CoreError) -> Self {
-        Self::CoreError(fault)
+    fn from(error: CoreError) -> Self {
+        Self::CoreError(error)
     }
 }
 
-/// A effects that writes down what it is told.
+/// Records some of the effects.
 #[derive(Default)]
-struct Told {
+struct TestSink {
     rule: bool,
     woken: Vec<u8>,
-    forgotten: Vec<u8>,
+    dropped: Vec<u8>,
     errors: Vec<Cause>,
-    driven: Vec<Attempt>,
+    started: Vec<Attempt>,
     aborts: u32,
 }
 
-impl EffectSink for Told {
+impl EffectSink for TestSink {
     type Waker = u8;
     type Error = Cause;
 
@@ -49,7 +49,7 @@ impl EffectSink for Told {
     fn promote(&mut self) {}
     fn install(&mut self, _generation: Generation) {}
     fn start_attempt(&mut self, attempt: Attempt, _generation: Generation) {
-        self.driven.push(attempt);
+        self.started.push(attempt);
     }
     fn abort_attempt(&mut self) {
         self.aborts += 1;
@@ -58,7 +58,7 @@ impl EffectSink for Told {
         self.woken.push(waker);
     }
     fn drop_waker(&mut self, waker: u8) {
-        self.forgotten.push(waker);
+        self.dropped.push(waker);
     }
     fn drop_error(&mut self, error: Cause) {
         self.errors.push(error);
@@ -68,16 +68,16 @@ impl EffectSink for Told {
     }
 }
 
-/// A core with its effects, its bounds and the time.
+/// A state machine with its effects, its limits and the time.
 struct Gate {
-    core: Core<Told>,
-    effects: Told,
+    core: Core<TestSink>,
+    effects: TestSink,
     limits: Limits,
     now: Duration,
 }
 
 impl Gate {
-    fn new(core: Core<Told>, rule: bool) -> Self {
+    fn new(core: Core<TestSink>, rule: bool) -> Self {
         let limits = Limits {
             max_attempts: 4,
             max_starts: 100,
@@ -92,7 +92,7 @@ impl Gate {
             role_timeout: 2 * SECOND,
             release: Release::All,
         };
-        Self { core, effects: Told { rule, ..Told::default() }, limits, now: Duration::ZERO }
+        Self { core, effects: TestSink { rule, ..TestSink::default() }, limits, now: Duration::ZERO }
     }
 
     fn open() -> Self {
@@ -103,12 +103,12 @@ impl Gate {
         Self::new(Core::initially_pending(), true)
     }
 
-    /// Without a rule: the first one leads.
+    /// Creates a gate without a rule: the first request leads.
     fn ruleless() -> Self {
         Self::new(Core::initially_pending(), false)
     }
 
-    fn step<R>(&mut self, event: impl FnOnce(&mut Core<Told>, &mut Step<'_, Told>) -> R) -> R {
+    fn step<R>(&mut self, event: impl FnOnce(&mut Core<TestSink>, &mut Step<'_, TestSink>) -> R) -> R {
         event(&mut self.core, &mut Step { effects: &mut self.effects, limits: &self.limits, now: self.now })
     }
 
@@ -140,14 +140,14 @@ impl Gate {
         self.step(|core, step| core.tick(step));
     }
 
-    /// The driver that was started last ends.
+    /// The task that was started last ends.
     fn done(&mut self, result: Result<(), Failure<Cause>>) -> bool {
-        let attempt = *self.effects.driven.last().expect("one was started");
+        let attempt = *self.effects.started.last().expect("one was started");
         self.step(|core, step| core.attempt_ended(step, attempt, result))
     }
 
     fn fail(&mut self, kind: FailureKind, number: u8) -> bool {
-        self.done(Err(Failure { kind, error: Cause::Told(number) }))
+        self.done(Err(Failure { kind, error: Cause::Reported(number) }))
     }
 
     fn renew(&mut self) -> Result<Ticket, Ignored> {
@@ -158,16 +158,16 @@ impl Gate {
         self.step(|core, step| core.clear(step)).expect("it is not closed");
     }
 
-    fn sees(&mut self, ticket: Ticket, waker: u8) {
+    fn store_waker(&mut self, ticket: Ticket, waker: u8) {
         *self.core.waker(ticket) = Some(waker);
     }
 }
 
 #[test]
-fn an_alarm_is_set_for_what_nobody_else_notices() {
+fn a_timer_is_set_for_changes_that_no_poll_makes() {
     let mut gate = Gate::open();
     assert_eq!(gate.core.next_timer(), None);
-    // Overlap: the driver bounds itself, unless somebody waits for how it ends.
+    // Overlap: the task has its own timeout. A timer is set only while a handle waits.
     let result = gate.renew().unwrap();
     assert_eq!((gate.core.state(), gate.core.next_timer()), (&State::Overlap, Some(10 * SECOND)));
     assert_eq!(gate.core.attempt_deadline(), Some(10 * SECOND));
@@ -175,11 +175,11 @@ fn an_alarm_is_set_for_what_nobody_else_notices() {
     assert_eq!(gate.core.next_timer(), None);
     assert_eq!(gate.core.attempt_deadline(), Some(10 * SECOND));
 
-    // Hold, with one who waits and nobody who asked.
+    // Hold, with a waiting request and no handle.
     let mut gate = Gate::pending();
     let waiter = gate.wait();
     assert_eq!((gate.core.state(), gate.core.next_timer()), (&State::Hold, None));
-    // Backoff, for as long as somebody waits.
+    // Backoff, while a caller waits.
     assert!(gate.fail(Transient, 1));
     assert_eq!(gate.core.next_timer(), Some(SECOND));
     assert_eq!(gate.core.attempt_deadline(), None);
@@ -187,24 +187,24 @@ fn an_alarm_is_set_for_what_nobody_else_notices() {
     assert_eq!(gate.core.next_timer(), None);
     let result = gate.renew().unwrap();
     assert!(gate.fail(Transient, 1));
-    assert_eq!(gate.core.next_timer(), Some(SECOND), "one who asked waits as well");
+    assert_eq!(gate.core.next_timer(), Some(SECOND), "a handle waits as well");
     gate.core.drop_result_waiter(result);
     assert_eq!(gate.core.next_timer(), None);
 
-    // What `renew_with` was given is tried again, whoever waits.
+    // An explicit request is retried, with or without waiters.
     let result = gate.step(|core, step| core.renew_with(step)).unwrap();
     gate.core.drop_result_waiter(result);
     assert!(gate.fail(Transient, 1));
     assert_eq!(gate.core.next_timer(), Some(SECOND));
 
-    // A lead, while somebody waits behind it.
+    // A lead, while a request waits behind it.
     let mut gate = Gate::ruleless();
     gate.pass();
     assert_eq!((gate.core.state(), gate.core.next_timer()), (&State::Lead { taken: true }, None));
     gate.wait();
     assert_eq!(gate.core.next_timer(), Some(10 * SECOND));
 
-    // A burst, whoever waits for it.
+    // A staggered release.
     let mut gate = Gate::pending();
     gate.limits.release = Release::Staggered { burst: 1, every: 3 * SECOND };
     let waiters = [gate.wait(), gate.wait()];
@@ -212,18 +212,18 @@ fn an_alarm_is_set_for_what_nobody_else_notices() {
     assert_eq!(gate.core.next_timer(), Some(3 * SECOND));
     assert!(gate.poll(waiters[1]).is_none());
     gate.now = 3 * SECOND;
-    assert!(gate.poll(waiters[1]).is_some(), "its turn comes at the moment, not after it");
+    assert!(gate.poll(waiters[1]).is_some(), "its turn comes exactly at that time");
     assert_eq!(gate.core.state(), &State::Open);
 }
 
 #[test]
-fn a_gate_is_idle_while_nothing_is_under_way() {
+fn a_gate_is_idle_while_no_attempt_runs_and_no_caller_waits() {
     let mut gate = Gate::open();
     assert!(gate.core.is_idle());
     let result = gate.renew().unwrap();
     assert!(!gate.core.is_idle());
     gate.core.drop_result_waiter(result);
-    assert!(!gate.core.is_idle(), "a renewal runs that nobody waits for");
+    assert!(!gate.core.is_idle(), "a renewal runs without waiters");
     assert!(gate.done(Ok(())));
     assert!(gate.core.is_idle());
 
@@ -232,41 +232,41 @@ fn a_gate_is_idle_while_nothing_is_under_way() {
     let waiter = gate.wait();
     assert!(!gate.core.is_idle());
     assert!(gate.fail(Transient, 1));
-    assert!(!gate.core.is_idle(), "somebody waits for the next attempt");
+    assert!(!gate.core.is_idle(), "a request waits for the next attempt");
     gate.step(|core, step| core.drop_waiter(step, waiter));
-    assert!(gate.core.is_idle(), "a back-off that nobody waits for");
+    assert!(gate.core.is_idle(), "a backoff without waiters");
     let result = gate.renew().unwrap();
     assert!(gate.fail(Transient, 1));
-    assert!(!gate.core.is_idle(), "one who asked waits for the next attempt");
+    assert!(!gate.core.is_idle(), "a handle waits for the next attempt");
     gate.core.drop_result_waiter(result);
     assert!(gate.core.is_idle());
     let result = gate.step(|core, step| core.renew_with(step)).unwrap();
     assert!(gate.core.is_explicit());
     gate.core.drop_result_waiter(result);
     assert!(gate.fail(Transient, 1));
-    assert!(!gate.core.is_idle(), "what was given is tried again");
+    assert!(!gate.core.is_idle(), "the explicit request is retried");
     gate.clear();
     assert!(gate.core.is_idle() && !gate.core.is_explicit());
 }
 
 #[test]
-fn everybody_is_roused_and_nobody_leaves() {
+fn wake_all_wakes_all_waiters_and_removes_none() {
     let mut gate = Gate::pending();
     let waiters = [gate.wait(), gate.wait()];
-    gate.sees(waiters[0], 1);
-    gate.sees(waiters[1], 2);
+    gate.store_waker(waiters[0], 1);
+    gate.store_waker(waiters[1], 2);
     let result = gate.renew().unwrap();
     *gate.core.result_waker(result) = Some(3);
-    let mut roused = Vec::new();
-    gate.core.wake_all(|waker| roused.push(waker));
-    assert_eq!((roused, gate.core.waiting()), (vec![1, 2, 3], 2));
+    let mut woken = Vec::new();
+    gate.core.wake_all(|waker| woken.push(waker));
+    assert_eq!((woken, gate.core.waiting()), (vec![1, 2, 3], 2));
     assert!(gate.done(Ok(())));
     assert_eq!(gate.core.current(), Some(2));
     assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(2)));
 }
 
 #[test]
-fn hazard_26_the_bound_on_the_held_is_exact() {
+fn hazard_26_the_limit_of_waiters_is_exact() {
     let mut gate = Gate::pending();
     for _ in 0..3 {
         gate.wait();
@@ -276,7 +276,7 @@ fn hazard_26_the_bound_on_the_held_is_exact() {
 }
 
 #[test]
-fn hazard_33_the_window_of_starts_slides() {
+fn hazard_33_the_window_of_the_rate_limit_slides() {
     let mut gate = Gate::open();
     gate.limits.max_starts = 2;
     for second in [0, 30] {
@@ -286,7 +286,7 @@ fn hazard_33_the_window_of_starts_slides() {
     }
     gate.now = 60 * SECOND;
     let result = gate.renew().unwrap();
-    // The value that works is left alone, until the first start is out of the window.
+    // The current value stays in use until the first start leaves the window.
     assert_eq!(gate.core.state(), &State::Cooldown { until: 100 * SECOND, permanent_error: None });
     let ended = gate.step(|core, step| core.poll_result(step, result));
     assert_eq!(ended, Some(Ended::Failed(Cause::CoreError(CoreError::TooManyRenewals))));
@@ -296,7 +296,7 @@ fn hazard_33_the_window_of_starts_slides() {
     gate.renew().unwrap();
     assert!(gate.done(Ok(())));
 
-    // With nothing that works, everybody is told, until the next start is out of it.
+    // Without a current value, all requests get the error until the next start leaves the window.
     let error = Cause::CoreError(CoreError::TooManyRenewals);
     gate.now = 110 * SECOND;
     gate.clear();
@@ -309,7 +309,7 @@ fn hazard_33_the_window_of_starts_slides() {
     assert_eq!(gate.core.state(), &State::Hold);
     assert_eq!(gate.effects.errors, [error]);
 
-    // One that would lead is told at once.
+    // A request that would lead gets the error immediately.
     let mut gate = Gate::ruleless();
     gate.limits.max_starts = 1;
     let lead = gate.pass();
@@ -322,11 +322,11 @@ fn hazard_33_the_window_of_starts_slides() {
 }
 
 #[test]
-fn pauses_double_up_to_their_ceilings() {
+fn pauses_double_up_to_their_maximum() {
     let mut gate = Gate::pending();
     gate.limits.max_attempts = 5;
     gate.wait();
-    // Backed off for 1, 2, 3 and 3 seconds.
+    // Pauses of 1, 2, 3 and 3 seconds.
     for until in [1, 3, 6, 9] {
         assert!(gate.fail(Transient, 1));
         assert_eq!(gate.core.state(), &State::Backoff { until: until * SECOND });
@@ -337,20 +337,21 @@ fn pauses_double_up_to_their_ceilings() {
         gate.tick();
         assert_eq!(gate.core.state(), &State::Hold);
     }
-    // The errors that nobody gets go out through the effects.
+    // The sink drops the errors that no caller gets.
     assert_eq!(gate.effects.errors.len(), 4);
-    // Rested for 20, 40 and 50 seconds.
-    let mut told = 9;
-    for rest in [20, 40, 50] {
+    // Failed for 20, 40 and 50 seconds.
+    let mut failed_at = 9;
+    for pause in [20, 40, 50] {
         assert!(gate.fail(Transient, 2));
-        let failed = State::Failed { error: Cause::Told(2), retry_at: Some((told + rest) * SECOND) };
+        let failed =
+            State::Failed { error: Cause::Reported(2), retry_at: Some((failed_at + pause) * SECOND) };
         assert_eq!(gate.core.state(), &failed);
-        told += rest;
-        gate.now = told * SECOND;
+        failed_at += pause;
+        gate.now = failed_at * SECOND;
         gate.wait();
         assert_eq!(gate.core.state(), &State::Hold);
     }
-    // Something went well: all counts begin anew.
+    // A success resets all counts.
     assert!(gate.done(Ok(())));
     gate.step(|core, step| {
         core.report_expired(step, Grant { generation: core.current().unwrap(), role: None })
@@ -360,7 +361,7 @@ fn pauses_double_up_to_their_ceilings() {
 }
 
 #[test]
-fn hazard_24_a_deadline_is_over_at_its_moment() {
+fn hazard_24_an_attempt_times_out_exactly_at_its_deadline() {
     let mut gate = Gate::pending();
     gate.now = 5 * SECOND;
     gate.wait();
@@ -371,56 +372,57 @@ fn hazard_24_a_deadline_is_over_at_its_moment() {
     gate.tick();
     assert_eq!(gate.core.state(), &State::Backoff { until: 16 * SECOND });
     assert_eq!(gate.effects.aborts, 1);
-    assert!(!gate.done(Ok(())), "it is late");
+    assert!(!gate.done(Ok(())), "it is too late");
 }
 
 #[test]
-fn a_failed_overlap_cools_and_its_refusal_is_remembered() {
+fn a_permanent_error_of_an_early_renewal_is_kept_until_the_value_expires() {
     let mut gate = Gate::open();
-    let due = |gate: &mut Gate, generation| gate.step(|core, step| core.renew_early(step, generation));
-    due(&mut gate, 2);
-    assert_eq!(gate.core.state(), &State::Open, "that is another generation's budget");
-    due(&mut gate, 1);
+    let renew_early =
+        |gate: &mut Gate, generation| gate.step(|core, step| core.renew_early(step, generation));
+    renew_early(&mut gate, 2);
+    assert_eq!(gate.core.state(), &State::Open, "another generation is near its limit");
+    renew_early(&mut gate, 1);
     assert_eq!(gate.core.state(), &State::Overlap);
     assert!(gate.fail(Transient, 1));
     assert_eq!(gate.core.state(), &State::Cooldown { until: 7 * SECOND, permanent_error: None });
-    due(&mut gate, 1);
-    assert_eq!(gate.effects.driven.len(), 1, "no budget starts another one yet");
+    renew_early(&mut gate, 1);
+    assert_eq!(gate.effects.started.len(), 1, "no limit starts another attempt during the cooldown");
     gate.now = 7 * SECOND;
-    due(&mut gate, 1);
+    renew_early(&mut gate, 1);
     assert!(gate.fail(Permanent, 2));
-    let refused = State::Cooldown { until: Duration::MAX, permanent_error: Some(Cause::Told(2)) };
-    assert_eq!(gate.core.state(), &refused);
-    // When the value dies as well, the refusal is what everybody gets.
+    let cooldown = State::Cooldown { until: Duration::MAX, permanent_error: Some(Cause::Reported(2)) };
+    assert_eq!(gate.core.state(), &cooldown);
+    // When the value expires as well, all requests get the permanent error.
     let current = gate.pass();
     assert_eq!(gate.step(|core, step| core.report_expired(step, current)), ReportOutcome::Current);
-    assert_eq!(gate.core.state(), &State::Failed { error: Cause::Told(2), retry_at: None });
-    assert_eq!(gate.effects.errors, [Cause::Told(1)]);
+    assert_eq!(gate.core.state(), &State::Failed { error: Cause::Reported(2), retry_at: None });
+    assert_eq!(gate.effects.errors, [Cause::Reported(1)]);
     gate.clear();
-    assert_eq!(gate.effects.errors, [Cause::Told(1), Cause::Told(2)]);
+    assert_eq!(gate.effects.errors, [Cause::Reported(1), Cause::Reported(2)]);
 
     let mut gate = Gate::new(Core::initially_open(), false);
-    due(&mut gate, 1);
-    assert_eq!(gate.core.state(), &State::Open, "nobody could renew it");
+    renew_early(&mut gate, 1);
+    assert_eq!(gate.core.state(), &State::Open, "there is no rule to renew it by");
 }
 
 #[test]
-fn a_renewal_is_refused_where_nobody_can_run_it() {
+fn a_renewal_without_a_rule_is_ignored() {
     let mut gate = Gate::ruleless();
     assert_eq!(gate.renew(), Err(Ignored::NoRule));
-    // One that runs can be joined, whoever runs it.
+    // A running attempt can be joined, also when a request leads.
     let lead = gate.pass();
     let result = gate.renew().unwrap();
     gate.step(|core, step| core.report_good(step, lead));
     assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(2)));
-    // A later call ends what was under way and tells so.
+    // A later call supersedes the earlier ones.
     let first = gate.step(|core, step| core.renew_with(step)).unwrap();
     let second = gate.renew().unwrap();
     let third = gate.step(|core, step| core.renew_with(step)).unwrap();
     for result in [first, second] {
         assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Superseded));
     }
-    // What `renew_with` was given can be tried again though there is no rule.
+    // An explicit request is retried without a rule.
     assert!(gate.fail(Transient, 1));
     assert!(gate.renew().is_ok());
     *gate.core.result_waker(third) = Some(9);
@@ -432,7 +434,7 @@ fn a_renewal_is_refused_where_nobody_can_run_it() {
 }
 
 #[test]
-fn one_who_asked_for_a_lead_that_nobody_is_left_to_take_is_told() {
+fn a_handle_gets_an_error_when_no_request_is_left_to_lead() {
     let mut gate = Gate::ruleless();
     let lead = gate.pass();
     let result = gate.renew().unwrap();
@@ -443,27 +445,27 @@ fn one_who_asked_for_a_lead_that_nobody_is_left_to_take_is_told() {
 }
 
 #[test]
-fn whoever_leaves_leaves_its_waker_to_be_dropped_after_the_lock() {
+fn the_waker_and_error_of_a_dropped_waiter_go_to_the_sink() {
     let mut gate = Gate::pending();
-    let (goes, told) = (gate.wait(), gate.wait());
-    gate.sees(goes, 1);
-    gate.sees(told, 2);
-    gate.step(|core, step| core.drop_waiter(step, goes));
-    assert_eq!(gate.effects.forgotten, [1]);
+    let (dropped, failed) = (gate.wait(), gate.wait());
+    gate.store_waker(dropped, 1);
+    gate.store_waker(failed, 2);
+    gate.step(|core, step| core.drop_waiter(step, dropped));
+    assert_eq!(gate.effects.dropped, [1]);
     assert!(gate.fail(Permanent, 3));
     assert_eq!(gate.effects.woken, [2]);
-    gate.step(|core, step| core.drop_waiter(step, told));
-    assert_eq!(gate.effects.errors, [Cause::Told(3)], "an outcome that nobody fetched");
+    gate.step(|core, step| core.drop_waiter(step, failed));
+    assert_eq!(gate.effects.errors, [Cause::Reported(3)], "an error that was not fetched");
 }
 
 #[test]
-fn a_role_is_good_for_its_own_attempt_and_value_alone() {
+fn a_role_is_valid_only_for_its_own_attempt_and_value() {
     let mut gate = Gate::ruleless();
     let lead = gate.pass();
     assert!(gate.core.may_send(lead));
     assert!(!gate.core.may_send(Grant { role: None, ..lead }));
     assert!(!gate.core.may_send(Grant { generation: lead.generation + 1, ..lead }));
-    // A lead that is dropped costs no start, and its number never comes back.
+    // A dropped lead uses up no start, and its number is not used again.
     gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     assert!(!gate.core.may_send(lead));
     let next = gate.pass();
@@ -476,7 +478,7 @@ fn a_role_is_good_for_its_own_attempt_and_value_alone() {
 }
 
 #[test]
-fn each_fence_raises_the_number() {
+fn each_end_of_a_probe_increments_the_attempt() {
     let mut gate = Gate::pending();
     gate.limits.release = Release::ProbeFirst;
     let mut last = None;
@@ -503,7 +505,7 @@ fn each_fence_raises_the_number() {
             }
         }
         assert!(Some(gate.core.attempt) > probe.role, "round {round}");
-        // Its role is over: whatever it says now changes nothing.
+        // Its role has ended: later reports change nothing.
         let state = gate.core.state().clone();
         gate.step(|core, step| core.drop_role(step, probe.role.unwrap()));
         gate.step(|core, step| core.report_error(step, probe));
@@ -514,39 +516,39 @@ fn each_fence_raises_the_number() {
 }
 
 #[test]
-fn each_start_and_each_end_raises_the_number() {
+fn each_start_and_each_end_of_an_attempt_increments_its_number() {
     let mut gate = Gate::open();
     let mut last = gate.core.attempt;
-    let mut raised = |gate: &Gate, by: &str| {
+    let mut incremented = |gate: &Gate, by: &str| {
         assert!(gate.core.attempt > last, "{by}");
         last = gate.core.attempt;
     };
     gate.renew().unwrap();
-    raised(&gate, "a start");
+    incremented(&gate, "a start");
     assert!(gate.fail(Transient, 1));
-    raised(&gate, "a failure");
+    incremented(&gate, "a failure");
     gate.renew().unwrap();
-    raised(&gate, "the next start");
+    incremented(&gate, "the next start");
     assert!(gate.done(Ok(())));
-    raised(&gate, "a commit");
+    incremented(&gate, "a commit");
     gate.clear();
-    raised(&gate, "a clear");
+    incremented(&gate, "a clear");
     gate.effects.rule = false;
     let lead = gate.pass();
-    raised(&gate, "a lead");
+    incremented(&gate, "a lead");
     gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     assert_eq!(gate.core.state(), &State::Pending);
-    raised(&gate, "a lead that was given up");
+    incremented(&gate, "a dropped lead");
 }
 
 #[test]
-fn a_lead_that_is_not_taken_goes_to_whoever_looks_first() {
+fn an_unused_lead_goes_to_the_first_request_that_polls() {
     let mut gate = Gate::ruleless();
     let lead = gate.pass();
     let (first, second) = (gate.wait(), gate.wait());
-    gate.sees(first, 1);
-    gate.sees(second, 2);
-    // Given up by its holder, it is the oldest one's, for so long as one may leave a role untaken.
+    gate.store_waker(first, 1);
+    gate.store_waker(second, 2);
+    // A dropped lead goes to the oldest waiter, until the role times out.
     gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     assert_eq!(
         (gate.core.state(), gate.effects.woken.as_slice()),
@@ -558,20 +560,20 @@ fn a_lead_that_is_not_taken_goes_to_whoever_looks_first() {
     gate.tick();
     assert!(gate.poll(second).is_none());
     assert_eq!(gate.effects.woken, [1]);
-    // Then the others are told, and the first of them to look has it.
+    // Then the other waiters are woken, and the first that polls leads.
     gate.now = 2 * SECOND;
     gate.tick();
     assert_eq!(gate.effects.woken, [1, 2]);
     let lead = gate.poll(second).unwrap().unwrap();
     assert_eq!(gate.core.state(), &State::Lead { taken: true });
     assert!(gate.core.may_send(lead));
-    assert!(gate.poll(first).is_none(), "it comes too late");
-    // One that comes may be the first to look as well.
+    assert!(gate.poll(first).is_none(), "it polls too late");
+    // A new request may be the first as well.
     gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     gate.now = 4 * SECOND;
     let lead = gate.pass();
     assert!(gate.core.may_send(lead));
-    // The oldest one takes it in time, and hands it on when it leaves.
+    // A waiter that is dropped hands its lead on.
     gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     gate.step(|core, step| core.drop_waiter(step, first));
     let lead = gate.poll(third).unwrap().unwrap();
@@ -580,7 +582,7 @@ fn a_lead_that_is_not_taken_goes_to_whoever_looks_first() {
 }
 
 #[test]
-fn one_without_a_role_leaves_the_lead_where_it_is() {
+fn a_waiter_without_a_role_does_not_affect_the_lead() {
     let mut gate = Gate::ruleless();
     let lead = gate.pass();
     let waiter = gate.wait();
@@ -590,36 +592,36 @@ fn one_without_a_role_leaves_the_lead_where_it_is() {
 }
 
 #[test]
-fn the_short_way_out_is_for_open_gates_and_those_without_an_outcome() {
+fn release_fast_needs_an_open_gate_and_no_outcome() {
     let mut gate = Gate::pending();
-    let told = gate.wait();
+    let failed = gate.wait();
     assert!(gate.fail(Permanent, 1));
     gate.clear();
     let waits = gate.wait();
     let last = gate.core.last;
-    gate.sees(waits, 2);
-    assert_eq!(gate.core.release_fast(waits), None, "the gate is shut");
+    gate.store_waker(waits, 2);
+    assert_eq!(gate.core.release_fast(waits), None, "the gate is not open");
     assert_eq!(gate.step(|core, step| core.replace(step)), Ok(last + 1));
-    gate.sees(waits, 3);
-    assert_eq!(gate.core.release_fast(told), None, "an error waits for it");
+    gate.store_waker(waits, 3);
+    assert_eq!(gate.core.release_fast(failed), None, "it has an error to fetch");
     assert_eq!(gate.core.release_fast(waits), Some(Some(3)));
-    assert_eq!(gate.poll(told), Some(Err(Refusal::Failed(Cause::Told(1)))));
+    assert_eq!(gate.poll(failed), Some(Err(Refusal::Failed(Cause::Reported(1)))));
     assert_eq!(gate.core.waiting(), 0);
 }
 
 #[test]
-fn what_was_given_is_tried_again_without_a_rule_and_with_nobody_waiting() {
+fn an_explicit_request_is_retried_without_a_rule_and_without_waiters() {
     let mut gate = Gate::ruleless();
     let result = gate.step(|core, step| core.renew_with(step)).unwrap();
     gate.core.drop_result_waiter(result);
     assert!(gate.fail(Transient, 1));
     gate.now = SECOND;
     gate.tick();
-    assert_eq!((gate.core.state(), gate.effects.driven.len()), (&State::Hold, 2));
+    assert_eq!((gate.core.state(), gate.effects.started.len()), (&State::Hold, 2));
 }
 
 #[test]
-fn only_the_current_generations_budget_ends_it() {
+fn only_the_limit_of_the_current_generation_ends_it() {
     let mut gate = Gate::open();
     gate.step(|core, step| core.limit_reached(step, 2));
     assert_eq!(gate.core.state(), &State::Open);

@@ -63,8 +63,8 @@ mod modelled {
         }
     }
 
-    /// The published pointer as loom can follow it. This assumes that arc-swap is correct and checks
-    /// the protocol around it.
+    /// The published pointer as loom can follow it. This assumes that arc-swap is correct and
+    /// checks the protocol around it.
     #[derive(Debug)]
     pub(crate) struct Published<T>(loom::sync::RwLock<Option<Arc<T>>>);
 

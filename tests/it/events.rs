@@ -107,7 +107,7 @@ async fn times_are_those_of_the_clock_and_never_go_back() {
     let second = Duration::from_secs(1);
     assert_pending!(asked.poll());
     tokio::time::advance(second).await;
-    site.answer(2);
+    site.respond(2);
     assert_pending!(asked.poll());
     settle().await;
     tokio::time::advance(second).await;
@@ -137,14 +137,14 @@ async fn an_answer_of_an_older_generation_is_told_as_that_and_why_it_is_sent_aga
     let mut events = sessions.events();
     let mut late = task::spawn(get(&client, "a", "/"));
     assert_pending!(late.poll());
-    site.answer(1);
+    site.respond(1);
     assert_pending!(first.poll());
     settle().await;
     assert_pending!(first.poll());
     assert_eq!(session.generation(), Some(3));
-    site.answer(1);
+    site.respond(1);
     assert_pending!(late.poll());
-    site.answer(2);
+    site.respond(2);
     for asked in [&mut first, &mut late] {
         assert_eq!(assert_ready!(asked.poll()).unwrap().status(), 200);
     }
@@ -296,7 +296,7 @@ async fn a_request_that_began_unseen_stays_unseen_and_one_that_was_seen_does_not
     drop(first);
     let mut unseen = task::spawn(get(&client, "a", "/"));
     assert_pending!(unseen.poll());
-    site.answer(2);
+    site.respond(2);
     assert!(assert_ready!(seen.poll()).is_ok());
     let mut second = sessions.events();
     assert!(assert_ready!(unseen.poll()).is_ok());

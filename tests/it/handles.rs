@@ -1,4 +1,4 @@
-//! What a session's handle does from anywhere, without the service at hand.
+//! Tests of session handles, which need no service at hand.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn clear_sends_nothing_and_the_next_request_renews() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clearing_twice_and_before_the_first_request_is_fine() {
+async fn a_session_can_be_cleared_twice_before_its_first_request() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
@@ -46,7 +46,7 @@ async fn clearing_twice_and_before_the_first_request_is_fine() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renew_starts_at_once_and_dropping_its_handle_cancels_nothing() {
+async fn renew_starts_immediately_and_dropping_its_handle_cancels_nothing() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
@@ -63,7 +63,7 @@ async fn renew_starts_at_once_and_dropping_its_handle_cancels_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renew_with_is_sent_at_once_ahead_of_the_sessions_other_requests() {
+async fn renew_with_is_sent_ahead_of_the_waiting_requests() {
     let (site, sessions) = (Site::held(), Sessions::new());
     let limited = tower::ServiceBuilder::new().concurrency_limit(1).service(site.clone());
     let client = client(&ruleless(&sessions), &sessions, limited);
@@ -77,8 +77,8 @@ async fn renew_with_is_sent_at_once_ahead_of_the_sessions_other_requests() {
     assert_pending!(renewal.poll());
     assert!(queued.is_woken());
     assert_pending!(queued.poll());
-    site.answer(1);
-    // The one on the wire was refused and waits; the renewal has the permit that it gave back.
+    site.respond(1);
+    // The request in flight was rejected and waits; the renewal has the permit that it released.
     assert_pending!(first.poll());
     settle().await;
     assert_eq!(site.seen().len(), 2);
@@ -86,7 +86,7 @@ async fn renew_with_is_sent_at_once_ahead_of_the_sessions_other_requests() {
     site.end_logins(1);
     settle().await;
     assert!(assert_ready!(renewal.poll()).is_ok());
-    site.answer(2);
+    site.respond(2);
     for task in [&mut first, &mut queued] {
         assert!(task.is_woken());
         assert_eq!(assert_ready!(task.poll()).unwrap().status(), 200);
@@ -95,7 +95,7 @@ async fn renew_with_is_sent_at_once_ahead_of_the_sessions_other_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renew_with_works_without_any_other_request_and_without_a_rule() {
+async fn renew_with_needs_no_other_request_and_no_rule() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let client = client(&ruleless(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
@@ -103,11 +103,11 @@ async fn renew_with_works_without_any_other_request_and_without_a_rule() {
     assert_eq!(session.cookies()[0].value(), Some("a-1"));
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     let empty = Request::get("http://a/login").body(()).unwrap();
-    assert_eq!(session.renew_with(empty).await.unwrap(), 3, "an empty body needs no type");
+    assert_eq!(session.renew_with(empty).await.unwrap(), 3, "an empty body may have any type");
 }
 
 #[tokio::test(start_paused = true)]
-async fn renew_with_is_tried_again_until_it_succeeds() {
+async fn renew_with_is_retried_until_it_succeeds() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Status(500), Login::NoCookie, Login::Error]);
     let client = client(&ruleless(&sessions), &sessions, site.clone());
@@ -117,7 +117,7 @@ async fn renew_with_is_tried_again_until_it_succeeds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_cannot_be_had_again_is_not_tried_again() {
+async fn a_request_that_cannot_be_cloned_is_not_retried() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Status(500)]);
     let client = client(&ruleless(&sessions), &sessions, site.clone());
@@ -129,7 +129,7 @@ async fn a_request_that_cannot_be_had_again_is_not_tried_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_later_call_ends_an_earlier_renewal_and_tells_it() {
+async fn a_later_call_supersedes_an_earlier_renewal() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
@@ -140,12 +140,12 @@ async fn a_later_call_ends_an_earlier_renewal_and_tells_it() {
     settle().await;
     site.end_logins(1);
     assert!(second.await.is_ok());
-    assert_eq!(site.logins_at_once(), 1);
+    assert_eq!(site.max_concurrent_logins(), 1);
     drop(client);
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewing_where_no_stack_stands_says_so() {
+async fn renewing_without_a_service_is_an_error() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let session = sessions.session("a");
     assert_eq!(session.renew().await.unwrap_err().kind(), RenewalErrorKind::NoService);
@@ -159,7 +159,7 @@ async fn renewing_where_no_stack_stands_says_so() {
 }
 
 #[test]
-fn renewing_outside_a_runtime_says_so() {
+fn renewing_outside_a_runtime_is_an_error() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site);
     let mut handle = task::spawn(sessions.session("a").renew());
@@ -169,7 +169,7 @@ fn renewing_outside_a_runtime_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn replace_lets_those_who_wait_go_on_with_the_given_cookies() {
+async fn replace_releases_the_waiters_with_the_given_cookies() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     get(&client, "a", "/").await.unwrap();
@@ -188,7 +188,7 @@ async fn replace_lets_those_who_wait_go_on_with_the_given_cookies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_edit_made_while_held_is_in_the_identity_that_comes() {
+async fn an_edit_during_a_renewal_is_in_the_next_identity() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     site.logins_go([Login::Status(500)]);
     let client = client(&renewing(&sessions), &sessions, site.clone());
@@ -205,24 +205,24 @@ async fn an_edit_made_while_held_is_in_the_identity_that_comes() {
     let mut names: Vec<_> =
         session.cookies().iter().map(|cookie| cookie.name().unwrap().to_owned()).collect();
     names.sort();
-    assert_eq!(names, ["early", "late", "sid"], "and the failed attempt took none of them away");
+    assert_eq!(names, ["early", "late", "sid"], "the failed attempt lost none of them");
     session.clear();
     assert!(session.cookies().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_waits_when_the_renewal_is_lost_is_told_or_served() {
+async fn all_waiters_get_the_error_of_a_failed_renewal() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Error; 9]);
     let gate = GateConfig::new().max_attempts(9);
     let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
-    let answers = spawn_pages(&client, "a", 3).join_all().await;
-    assert!(answers.iter().all(|answer| kind(answer) == RenewalErrorKind::Failed));
+    let responses = spawn_pages(&client, "a", 3).join_all().await;
+    assert!(responses.iter().all(|response| kind(response) == RenewalErrorKind::Failed));
     assert_eq!(site.logins(), 9);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clear_from_outside_the_runtime_is_renewed_by_those_who_wait_inside() {
+async fn a_waiter_inside_the_runtime_renews_after_a_clear_outside_it() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
@@ -230,13 +230,13 @@ async fn a_clear_from_outside_the_runtime_is_renewed_by_those_who_wait_inside() 
     settle().await;
     std::thread::spawn(move || session.clear()).join().unwrap();
     settle().await;
-    assert_eq!(site.logins(), 2, "the first was ended, the second launched by a waiter");
+    assert_eq!(site.logins(), 2, "the first was cancelled, and a waiter started the second");
     site.end_logins(2);
     assert_eq!(good(tasks).await, 5);
 }
 
 #[tokio::test(start_paused = true)]
-async fn renew_with_from_outside_the_runtime_sends_its_own_request_when_it_is_awaited_inside() {
+async fn renew_with_outside_the_runtime_is_sent_when_it_is_awaited_inside() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
@@ -248,7 +248,7 @@ async fn renew_with_from_outside_the_runtime_sends_its_own_request_when_it_is_aw
 }
 
 #[test]
-fn hazard_21_a_waiter_on_another_runtime_goes_on_when_the_renewals_runtime_dies() {
+fn hazard_21_a_waiter_on_another_runtime_continues_when_the_renewals_runtime_shuts_down() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Never]);
     let client = client(&renewing(&sessions), &sessions, site.clone());
@@ -262,12 +262,12 @@ fn hazard_21_a_waiter_on_another_runtime_goes_on_when_the_renewals_runtime_dies(
     drop(first);
     drop(abandoned);
     let wait = async { tokio::time::timeout(Duration::from_secs(20), waiting).await };
-    let answer = second.block_on(wait).expect("a stall").unwrap();
-    assert_eq!(answer.unwrap().status(), 200);
+    let response = second.block_on(wait).expect("a stall").unwrap();
+    assert_eq!(response.unwrap().status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_stack_that_is_dropped_gives_the_renewals_back_to_the_first() {
+async fn the_first_stack_renews_again_after_the_second_is_dropped() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let first = client(&renewing(&sessions), &sessions, site.clone());
     let second = client(&ruleless(&sessions), &sessions, site.clone());
@@ -279,7 +279,7 @@ async fn a_second_stack_that_is_dropped_gives_the_renewals_back_to_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renew_with_goes_on_trying_when_nobody_waits_for_it() {
+async fn renew_with_is_retried_without_waiters() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Status(500), Login::Status(500)]);
     let client = client(&ruleless(&sessions), &sessions, site.clone());
@@ -313,7 +313,7 @@ async fn a_renewal_that_runs_inside_a_runtime_can_be_awaited_outside() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fork_of_a_session_that_has_logged_in_needs_no_login_and_one_that_waits_waits() {
+async fn a_fork_of_a_logged_in_session_needs_no_login() {
     let (site, sessions) = (Site::new(), Sessions::builder().login_first().build().unwrap());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
@@ -342,37 +342,37 @@ async fn data_of_a_session_survives_its_renewals() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_is_renamed_while_its_requests_are_in_flight_and_held() {
+async fn a_session_can_be_renamed_while_its_requests_wait() {
     for sessions in [Sessions::new(), Sessions::builder().max_sessions(3).build().unwrap()] {
         let site = Site::held_logins();
         let client = client(&renewing(&sessions), &sessions, site.clone());
         let session = sessions.session("a");
         session.set_data("own", "1");
-        let mut held = task::spawn(client.clone().oneshot(page("a", "/")));
-        assert_pending!(held.poll());
+        let mut waiting = task::spawn(client.clone().oneshot(page("a", "/")));
+        assert_pending!(waiting.poll());
         settle().await;
         session.rename("b").unwrap();
         assert_eq!((session.id().to_string(), sessions.len()), ("b".into(), 1));
         assert!(sessions.get("a").is_none());
         assert_eq!(sessions.session("b").data("own").as_deref(), Some("1"));
-        assert_eq!(session.rename("b").unwrap_err().id(), &"b".into(), "it is its own name already");
+        assert_eq!(session.rename("b").unwrap_err().id(), &"b".into(), "it has this name already");
         sessions.session("c");
         assert!(session.rename("c").is_err());
         site.end_logins(1);
         settle().await;
-        assert!(held.is_woken());
-        let answer = assert_ready!(held.poll()).unwrap();
-        assert_eq!(answer.status(), 200);
-        let info = answer.extensions().get::<tower_client_sessions::SessionInfo>().unwrap();
+        assert!(waiting.is_woken());
+        let response = assert_ready!(waiting.poll()).unwrap();
+        assert_eq!(response.status(), 200);
+        let info = response.extensions().get::<tower_client_sessions::SessionInfo>().unwrap();
         assert_eq!(info.session(), &"b".into());
-        assert_eq!(site.logins(), 1, "nothing was lost by it");
+        assert_eq!(site.logins(), 1, "the rename started no login");
         session.rename("d").unwrap();
         assert_eq!(sessions.session("d").generation(), session.generation());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renamed_session_can_be_dropped_to_keep_within_the_bound() {
+async fn a_renamed_session_can_be_evicted() {
     let sessions = Sessions::builder().max_sessions(2).build().unwrap();
     sessions.session("a").rename("b").unwrap();
     for name in ["c", "d", "e"] {
@@ -383,34 +383,34 @@ async fn a_renamed_session_can_be_dropped_to_keep_within_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_of_a_session_that_is_removed_go_on_and_its_name_is_free() {
+async fn requests_of_a_removed_session_continue_and_its_name_is_free() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
-    let mut held = task::spawn(client.clone().oneshot(page("a", "/")));
-    assert_pending!(held.poll());
+    let mut waiting = task::spawn(client.clone().oneshot(page("a", "/")));
+    assert_pending!(waiting.poll());
     settle().await;
     assert!(sessions.remove("a").is_some());
     assert!(sessions.remove("a").is_none() && sessions.get("a").is_none() && sessions.is_empty());
     let renewals = |sessions: &Sessions| sessions.stats().renewals_started;
-    assert_eq!(renewals(&sessions), 1, "what was counted stays counted");
+    assert_eq!(renewals(&sessions), 1, "the counters keep what was counted");
     let other = sessions.session("a");
-    assert_eq!(other.generation(), Some(1), "a session of its own");
+    assert_eq!(other.generation(), Some(1), "a new session");
     site.end_logins(1);
     settle().await;
-    assert!(held.is_woken());
-    assert_eq!(assert_ready!(held.poll()).unwrap().status(), 200);
-    assert!(other.cookies().is_empty(), "the login was the other one's");
-    drop(held);
+    assert!(waiting.is_woken());
+    assert_eq!(assert_ready!(waiting.poll()).unwrap().status(), 200);
+    assert!(other.cookies().is_empty(), "the login was for the removed session");
+    drop(waiting);
     settle().await;
     assert_eq!((renewals(&sessions), sessions.stats().renewals_committed), (1, 1));
     assert!(sessions.session("x").rename("y").is_ok());
-    let gone = sessions.remove("y").unwrap();
-    assert!(gone.rename("z").is_err(), "it is no session of these");
+    let removed = sessions.remove("y").unwrap();
+    assert!(removed.rename("z").is_err(), "it was removed from this registry");
     assert!(sessions.get("z").is_none());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_profile_of_a_session_that_is_removed_is_free_for_another() {
+async fn the_profile_of_a_removed_session_is_free_for_another() {
     use tower_client_sessions::{Profile, Profiles};
     let profile = Profile::builder().user_agent("one").build().unwrap();
     let profiles = Profiles::new([profile]).unwrap().exclusive();
@@ -421,7 +421,7 @@ async fn a_profile_of_a_session_that_is_removed_is_free_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_was_given_its_cookies_is_renewed_before_the_one_it_needs_ends() {
+async fn a_session_with_given_cookies_is_renewed_before_its_cookie_expires() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let layer = renewing(&sessions).renew_before_expiry("sid", Duration::from_secs(100));
     let client = client(&layer, &sessions, site.clone());
@@ -433,5 +433,5 @@ async fn a_session_that_was_given_its_cookies_is_renewed_before_the_one_it_needs
     session.replace(jar);
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     settle().await;
-    assert_eq!(site.logins(), 2, "renewed early, though no answer had set the cookie");
+    assert_eq!(site.logins(), 2, "renewed early, although no response has set the cookie");
 }

@@ -1,4 +1,4 @@
-//! That each hazard of `hazards.md` is held by a test, and those that belong nowhere else.
+//! Checks that each hazard of `hazards.md` has a test, and holds the tests that fit no other file.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use tower_client_sessions::{
 
 use crate::support::*;
 
-/// The text of every file that may hold a hazard's test.
+/// The text of every file that may have a hazard's test.
 const SOURCES: [&str; 18] = [
     include_str!("gate.rs"),
     include_str!("handles.rs"),
@@ -42,13 +42,13 @@ const SOURCES: [&str; 18] = [
 ];
 
 #[test]
-fn every_hazard_is_held_by_a_test_that_exists() {
+fn every_hazard_has_a_test_that_exists() {
     let mut table: BTreeMap<u32, Vec<&str>> = BTreeMap::new();
     for row in include_str!("hazards.md").lines() {
         let cells: Vec<_> = row.split('|').map(str::trim).collect();
         if let Some(number) = cells.get(1).and_then(|cell| cell.parse().ok()) {
             let tests = cells[3].split(", ").map(|name| name.trim_matches('`')).collect();
-            assert!(table.insert(number, tests).is_none(), "{number} is there twice");
+            assert!(table.insert(number, tests).is_none(), "{number} appears twice");
         }
     }
     assert!(table.keys().copied().eq(1..=50), "{:?}", table.keys());
@@ -60,7 +60,7 @@ fn every_hazard_is_held_by_a_test_that_exists() {
             assert_eq!(SOURCES.iter().filter(|source| source.contains(&head)).count(), 1, "{number}: {test}");
         }
     }
-    // And the other way round: no test is named for a hazard without being in the table.
+    // Conversely, every test that is named for a hazard is in the table.
     for line in SOURCES.iter().flat_map(|source| source.lines()) {
         let head = line.strip_prefix("async ").unwrap_or(line);
         if let Some(name) = head.strip_prefix("fn ").filter(|head| head.starts_with("hazard_")) {
@@ -74,21 +74,21 @@ fn every_hazard_is_held_by_a_test_that_exists() {
 async fn hazard_03_rejections_from_many_threads_fetch_one() {
     let fetched = Arc::new(AtomicU32::new(0));
     let count = fetched.clone();
-    let supply = move || {
+    let fetch = move || {
         let number = count.fetch_add(1, Ordering::Relaxed) + 1;
         async move { Ok::<_, BoxError>(number) }
     };
     let config = GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(60));
-    let gate = RenewalGate::with_config(Some(0), supply, config).unwrap();
+    let gate = RenewalGate::with_config(Some(0), fetch, config).unwrap();
     for round in 1..=200 {
         let mut tasks = tokio::task::JoinSet::new();
         let together = Arc::new(tokio::sync::Barrier::new(8));
         for _ in 0..8 {
             let (gate, together) = (gate.clone(), together.clone());
-            let pass = gate.acquire().await.unwrap();
+            let permit = gate.acquire().await.unwrap();
             tasks.spawn(async move {
                 together.wait().await;
-                *gate.reject(&pass).await.unwrap()
+                *gate.reject(&permit).await.unwrap()
             });
         }
         assert_eq!(tasks.join_all().await, [round; 8]);
@@ -98,15 +98,15 @@ async fn hazard_03_rejections_from_many_threads_fetch_one() {
 
 #[tokio::test(start_paused = true)]
 async fn hazard_16_a_waker_may_use_the_gate() {
-    struct Nosy(RenewalGate<u32>);
-    impl Wake for Nosy {
+    struct LocksOnDrop(RenewalGate<u32>);
+    impl Wake for LocksOnDrop {
         fn wake(self: Arc<Self>) {
-            // Would deadlock if wakers were woken under the gate's lock.
+            // Deadlocks if tasks are woken under the gate's lock.
             self.0.waiting();
             let _ = self.0.try_acquire();
         }
     }
-    impl Drop for Nosy {
+    impl Drop for LocksOnDrop {
         fn drop(&mut self) {
             self.0.waiting();
         }
@@ -115,7 +115,7 @@ async fn hazard_16_a_waker_may_use_the_gate() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok::<_, BoxError>(1)
     });
-    let waker = || Waker::from(Arc::new(Nosy(gate.clone())));
+    let waker = || Waker::from(Arc::new(LocksOnDrop(gate.clone())));
     let mut waiting: Vec<_> = (0..4).map(|_| Box::pin(gate.acquire())).collect();
     for future in &mut waiting {
         assert!(future.as_mut().poll(&mut Context::from_waker(&waker())).is_pending());
@@ -135,69 +135,69 @@ async fn hazard_19_a_classifier_that_panics_costs_one_attempt_or_one_request() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let calls = Arc::new(AtomicU32::new(0));
     let count = calls.clone();
-    // The first call is for a page of the first identity, the second for the answer to the login.
-    let expired = Expired::from_fn(move |answer| {
+    // The first call is for a page of the first identity, the second for the response to the login.
+    let expired = Expired::from_fn(move |response| {
         let number = count.fetch_add(1, Ordering::Relaxed);
-        assert!(number != 1 && number != 4, "panic in the classifier, wanted by the test");
-        answer.status() == 403
+        assert!(number != 1 && number != 4, "intended panic in the classifier");
+        response.status() == 403
     });
     let client = client(&renewing(&sessions).expired_when(expired), &sessions, site.clone());
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     assert_eq!(
         (site.logins(), sessions.stats().renewals_failed),
         (2, 1),
-        "the driver's panic was one attempt"
+        "the panic in the renewal was one attempt"
     );
     let lost = tokio::spawn(client.clone().oneshot(page("a", "/")));
     assert!(lost.await.unwrap_err().is_panic());
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
 
-    // And when the one whom it hits leads for the others.
+    // The same where the request with the panic leads.
     let (site, sessions) = (Site::new(), Sessions::builder().login_first().build().unwrap());
     let calls = Arc::new(AtomicU32::new(0));
-    let expired = Expired::from_fn(move |answer| {
-        assert!(calls.fetch_add(1, Ordering::Relaxed) != 0, "panic in the classifier, wanted by the test");
-        answer.status() == 403
+    let expired = Expired::from_fn(move |response| {
+        assert!(calls.fetch_add(1, Ordering::Relaxed) != 0, "intended panic in the classifier");
+        response.status() == 403
     });
     let client = self::client(&ruleless(&sessions).expired_when(expired), &sessions, site.clone());
     let leader = tokio::spawn(client.clone().oneshot(page("a", "/login")));
     let follower = tokio::spawn(client.clone().oneshot(page("a", "/login")));
     assert!(leader.await.unwrap_err().is_panic());
-    let answer = tokio::time::timeout(Duration::from_secs(60), follower).await.expect("a stall");
-    assert_eq!(answer.unwrap().unwrap().status(), 200);
+    let response = tokio::time::timeout(Duration::from_secs(60), follower).await.expect("a stall");
+    assert_eq!(response.unwrap().unwrap().status(), 200);
     assert_eq!(sessions.session("a").waiting(), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_44_many_sessions_of_one_age_are_not_renewed_at_once() {
+async fn hazard_44_many_sessions_of_one_age_are_renewed_at_different_times() {
     const AGE: Duration = Duration::from_secs(1000);
     let sessions = Sessions::builder().jitter_seed(44).build().unwrap();
     let renewed: Arc<Mutex<Vec<Duration>>> = Arc::default();
-    let (told, start) = (renewed.clone(), Instant::now());
+    let (recorded, start) = (renewed.clone(), Instant::now());
     let layer = ruleless(&sessions).max_age(AGE).renew_with(move |renewal| {
-        told.lock().unwrap().push(start.elapsed());
+        recorded.lock().unwrap().push(start.elapsed());
         log_in(renewal)
     });
     let client = client(&layer, &sessions, Site::new());
     let names: Vec<_> = (0..50).map(|number| format!("s{number}")).collect();
-    let everybody = async || {
+    let request_all = async || {
         for name in &names {
             assert_eq!(get(&client, name, "/").await.unwrap().status(), 200);
         }
         settle().await;
     };
-    everybody().await;
+    request_all().await;
     renewed.lock().unwrap().clear();
-    let held = sessions.stats().waited;
+    let waited = sessions.stats().waited;
     for _ in 0..999 {
         tokio::time::advance(Duration::from_secs(1)).await;
-        everybody().await;
+        request_all().await;
     }
     let renewed = renewed.lock().unwrap().clone();
-    assert_eq!(renewed.len(), 50, "each once");
+    assert_eq!(renewed.len(), 50, "each session was renewed once");
     let (first, last) = (renewed[0].as_secs(), renewed[49].as_secs());
     assert!((900..915).contains(&first) && (935..=951).contains(&last), "{first} to {last}");
-    let most = (0..50).map(|at| renewed.iter().filter(|time| **time == renewed[at]).count()).max().unwrap();
-    assert!(most <= 6, "{most} in one second");
-    assert_eq!(sessions.stats().waited, held, "nobody waited");
+    let max = (0..50).map(|at| renewed.iter().filter(|time| **time == renewed[at]).count()).max().unwrap();
+    assert!(max <= 6, "{max} in one second");
+    assert_eq!(sessions.stats().waited, waited, "no request waited");
 }

@@ -45,14 +45,14 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
     site.logins_go([Login::Error]);
     let tasks = spawn_pages(&client, "a", 2);
     settle().await;
-    site.answer(2);
+    site.respond(2);
     settle().await;
     let mut held = task::spawn(get(&client, "a", "/?set=a%3Db"));
     assert_pending!(held.poll());
     let meanwhile = figures(&snapshotter);
     assert_eq!(meanwhile["client_sessions_requests_waiting"], 3.0);
     site.end_logins(9);
-    site.answer(99);
+    site.respond(99);
     assert_eq!(good(tasks).await, 2);
     assert!(held.await.is_ok());
     // The next is cleared away while it runs.

@@ -29,7 +29,7 @@ async fn hazard_01_many_expiries_of_one_generation_start_one_renewal() {
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let tasks = spawn_pages(&client, "a", 100);
     settle().await;
-    site.answer(200);
+    site.respond(200);
     settle().await;
     site.end_logins(10);
     assert_eq!(good(tasks).await, 100);
@@ -45,11 +45,11 @@ async fn hazard_01_expiries_that_come_late_start_none() {
     settle().await;
     // All sixteen are on the wire without a session; their refusals arrive one by one, renewals in between.
     for _ in 0..16 {
-        site.answer(1);
+        site.respond(1);
         settle().await;
         assert_eq!(site.logins(), 1);
     }
-    site.answer(1000);
+    site.respond(1000);
     settle().await;
     assert_eq!(site.logins(), 1);
     while let Some(answer) = tasks.join_next().await {
@@ -111,7 +111,7 @@ async fn hazard_06_a_renewal_from_before_a_clear_cannot_commit() {
     site.end_logins(2);
     assert_eq!(good(tasks).await, 3);
     assert_eq!(session.cookies()[0].value(), Some("a-2"));
-    assert_eq!(site.logins_at_once(), 1, "the first one was ended");
+    assert_eq!(site.max_concurrent_logins(), 1, "the first one was ended");
 }
 
 #[tokio::test(start_paused = true)]
@@ -388,7 +388,7 @@ async fn hazard_31_methods_are_replayed_as_the_policy_says() {
 async fn late_good_answer(method: Method, late: StaleResponse) -> usize {
     let (site, sessions) = (Site::held_pages(), Sessions::new());
     let client = client(&renewing(&sessions).stale_responses(late), &sessions, site.clone());
-    site.answer(2);
+    site.respond(2);
     get(&client, "a", "/").await.unwrap();
     let before = site.pages_seen();
     let mut request = page("a", "/late");
@@ -396,7 +396,7 @@ async fn late_good_answer(method: Method, late: StaleResponse) -> usize {
     let task = tokio::spawn(client.oneshot(request));
     settle().await;
     sessions.session("a").clear();
-    site.answer(10);
+    site.respond(10);
     assert_eq!(task.await.unwrap().unwrap().status(), 200);
     site.pages_seen() - before
 }
@@ -533,7 +533,7 @@ async fn hazard_39_and_40_a_late_cookie_does_not_reach_another_generation() {
     let (site, sessions) = (Site::held_pages(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
-    site.answer(2);
+    site.respond(2);
     get(&client, "a", "/").await.unwrap();
     let late = spawn_late(&client, "/late?set=sid=stolen");
     settle().await;
@@ -541,7 +541,7 @@ async fn hazard_39_and_40_a_late_cookie_does_not_reach_another_generation() {
     session.clear();
     let next = spawn_late(&client, "/next");
     settle().await;
-    site.answer(10);
+    site.respond(10);
     let late = late.await.unwrap().unwrap();
     assert_eq!(late.extensions().get::<SessionInfo>().unwrap().cookies()[0].value(), Some("stolen"));
     assert_eq!(next.await.unwrap().unwrap().status(), 200);
@@ -550,7 +550,7 @@ async fn hazard_39_and_40_a_late_cookie_does_not_reach_another_generation() {
     assert!(site.seen().iter().all(|seen| seen.cookie.as_deref() != Some("sid=stolen")));
 }
 
-fn spawn_late(client: &Client, path: &'static str) -> tokio::task::JoinHandle<Answer> {
+fn spawn_late(client: &Client, path: &'static str) -> tokio::task::JoinHandle<SiteResult> {
     let client = client.clone();
     tokio::spawn(async move { get(&client, "a", path).await })
 }
@@ -611,7 +611,7 @@ async fn hazard_45_a_probe_goes_first_and_hands_on_when_it_is_dropped() {
     settle().await;
     site.end_logins(1);
     settle().await;
-    fn poll_all<F: Future<Output = Answer>>(tasks: &mut [tokio_test::task::Spawn<F>]) {
+    fn poll_all<F: Future<Output = SiteResult>>(tasks: &mut [tokio_test::task::Spawn<F>]) {
         for task in tasks {
             assert_pending!(task.poll());
         }
@@ -628,7 +628,7 @@ async fn hazard_45_a_probe_goes_first_and_hands_on_when_it_is_dropped() {
     drop(tasks.remove(0));
     poll_all(&mut tasks);
     assert_eq!(pages(), ["/0", "/1"], "then the next oldest");
-    site.answer(1);
+    site.respond(1);
     assert_ready!(tasks[0].poll()).unwrap();
     drop(tasks.remove(0));
     poll_all(&mut tasks);
@@ -662,7 +662,7 @@ async fn logins_that_fail_in_every_way_recover() {
     let client = client(&renewing(&sessions), &sessions, site.clone());
     assert_eq!(good(spawn_pages(&client, "a", 64)).await, 64);
     assert_eq!(site.logins(), 5);
-    assert_eq!(site.logins_at_once(), 1);
+    assert_eq!(site.max_concurrent_logins(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -680,7 +680,7 @@ async fn without_a_rule_one_request_goes_ahead_and_the_rest_wait_for_its_answer(
     assert_eq!(site.seen().len(), 1);
     site.end_logins(1);
     assert_ready!(first.poll()).unwrap();
-    site.answer(3);
+    site.respond(3);
     for task in &mut others {
         assert_eq!(assert_ready!(task.poll()).unwrap().status(), 200);
     }
@@ -705,7 +705,7 @@ async fn a_leader_that_is_dropped_hands_the_lead_to_the_oldest() {
     assert_eq!(site.seen().last().unwrap().uri.query(), Some("second"));
     site.end_logins(1);
     assert_ready!(tasks[0].poll()).unwrap();
-    site.answer(1);
+    site.respond(1);
     assert_eq!(assert_ready!(tasks[1].poll()).unwrap().status(), 200);
 }
 
@@ -819,7 +819,7 @@ async fn sessions_that_end_all_the_time_strand_nobody_on_many_threads() {
         let tasks = spawn_pages(&client, "a", 1000);
         let all = tokio::time::timeout(Duration::from_secs(60), good(tasks));
         assert_eq!(all.await.expect("a stall"), 1000);
-        assert_eq!(site.logins_at_once(), 1);
+        assert_eq!(site.max_concurrent_logins(), 1);
         assert_eq!(sessions.session("a").waiting(), 0);
     }
 }
@@ -904,7 +904,7 @@ async fn one_that_comes_back_stands_ahead_of_those_who_wait_for_the_first_time()
     let mut new = tokio_test::task::spawn(client.clone().oneshot(page("a", "/new")));
     assert_pending!(new.poll());
     // The refusal of the old one arrives when the new one is waiting already.
-    site.answer(1);
+    site.respond(1);
     assert_pending!(old.poll());
     settle().await;
     site.end_logins(1);

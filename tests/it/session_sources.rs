@@ -16,7 +16,7 @@ use tower_client_sessions::{
     renewal::{OnEmpty, SessionSource, SessionSourceError, SessionSourceErrorKind},
 };
 
-use crate::support::{Answer, Body, client, get, kind, page, ruleless, settle};
+use crate::support::{Body, SiteResult, client, get, kind, page, ruleless, settle};
 
 type Service = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
 
@@ -54,7 +54,7 @@ fn patient() -> GateConfig {
     GateConfig::new().attempt_timeout(hour).max_wait(hour)
 }
 
-async fn sid(answer: Answer) -> String {
+async fn sid(answer: SiteResult) -> String {
     use http_body_util::BodyExt;
     let body = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
@@ -62,7 +62,7 @@ async fn sid(answer: Answer) -> String {
 
 /// The supply's error below the one that a request is told.
 #[track_caller]
-fn supply_error(answer: &Answer) -> SessionSourceErrorKind {
+fn supply_error(answer: &SiteResult) -> SessionSourceErrorKind {
     let mut error: &(dyn std::error::Error + 'static) = &**answer.as_ref().expect_err("an error is expected");
     loop {
         if let Some(error) = error.downcast_ref::<SessionSourceError>() {

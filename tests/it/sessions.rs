@@ -23,7 +23,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A service that answers with the cookies it was sent and sets those in the query.
-async fn echo(request: Request<Body>) -> Answer {
+async fn echo(request: Request<Body>) -> SiteResult {
     let cookie = request.headers().get(header::COOKIE).cloned();
     let mut answer = Response::builder();
     for set in request.uri().query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("set=")) {
@@ -234,7 +234,7 @@ async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropp
         sessions.session(n);
     }
     assert!(sessions.get("a").is_some());
-    site.answer(1);
+    site.respond(1);
     settle().await;
     assert_eq!(site.logins(), 1);
     for n in 0..20 {
@@ -242,7 +242,7 @@ async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropp
     }
     assert!(sessions.get("a").is_some());
     site.end_logins(1);
-    site.answer(1);
+    site.respond(1);
     assert_eq!(task.await.unwrap().unwrap().status(), 200);
     for n in 0..20 {
         sessions.session(200 + n);

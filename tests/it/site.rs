@@ -1,4 +1,4 @@
-//! The embedded site keeps its promises, seen by a client of hyper's without any session of ours.
+//! Tests of the embedded site, by hyper's client and without sessions.
 
 use std::{future::Future, time::Duration};
 
@@ -14,9 +14,9 @@ use tokio::{task::JoinSet, time::timeout};
 
 use crate::embedded::{LoginFault, Refusal, Site, SiteConfig};
 
-/// No promise takes longer than this, even on a busy machine.
+/// Waits for at most 20 seconds, which is enough on a busy machine.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(20), future).await.expect("the site stalls")
+    timeout(Duration::from_secs(20), future).await.expect("the site stalled")
 }
 
 #[derive(Clone)]
@@ -36,7 +36,7 @@ impl Raw {
         self.get(url, cookie).await.unwrap().status().as_u16()
     }
 
-    /// Logs in and gives back the `sid` as a pair.
+    /// Logs in and returns the `sid` as a cookie pair.
     async fn login(&self, site: &Site, account: &str) -> String {
         let response = self.get(&site.url(&format!("/login?acct={account}")), "").await.unwrap();
         let cookie = cookies(&response).remove(0);
@@ -58,7 +58,7 @@ fn quick() -> SiteConfig {
 }
 
 #[tokio::test]
-async fn a_sid_is_good_for_exactly_its_budget() {
+async fn a_sid_is_valid_for_exactly_its_number_of_pages() {
     let site = Site::start(SiteConfig { budget: 10, latency_ms: 5, ..quick() }).await.unwrap();
     let raw = Raw::new();
     let sid = raw.login(&site, "a").await;
@@ -77,7 +77,7 @@ async fn a_sid_is_good_for_exactly_its_budget() {
 }
 
 #[tokio::test]
-async fn a_page_given_up_is_given_back() {
+async fn a_cancelled_page_is_not_counted() {
     let site = Site::start(SiteConfig { budget: 1, ..quick() }).await.unwrap();
     let raw = Raw::new();
     let sid = raw.login(&site, "a").await;
@@ -100,7 +100,7 @@ async fn a_page_given_up_is_given_back() {
 }
 
 #[tokio::test]
-async fn a_login_ends_the_older_sids_of_its_account_alone() {
+async fn a_login_ends_only_the_older_sids_of_its_account() {
     let site = Site::start(quick()).await.unwrap();
     let raw = Raw::new();
     let first = raw.login(&site, "a").await;
@@ -108,7 +108,7 @@ async fn a_login_ends_the_older_sids_of_its_account_alone() {
     let page = raw.get(&site.url("/page/7?acct=a"), &format!("x=1; {first}")).await.unwrap();
     assert_eq!(body(page).await, "page 7 of a by s1\n");
 
-    // It arrived before the login, so it is served after it.
+    // The request arrived before the login, so it is served after the login.
     let url = site.url("/page/8?acct=a&late_ms=200&resend_sid&set_cookie=n%3Dv&header=x-a:1");
     let (late, second) = tokio::join!(raw.get(&url, &first), async {
         while site.counters().requests < 4 {
@@ -132,7 +132,7 @@ async fn a_login_ends_the_older_sids_of_its_account_alone() {
 }
 
 #[tokio::test]
-async fn logins_at_once_are_seen() {
+async fn concurrent_logins_are_counted() {
     let site = Site::start(SiteConfig { login_ms: 100, ..quick() }).await.unwrap();
     let raw = Raw::new();
     tokio::join!(raw.login(&site, "a"), raw.login(&site, "a"), raw.login(&site, "b"));
@@ -143,7 +143,7 @@ async fn logins_at_once_are_seen() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_good_once_and_its_second_use_ends_what_came_of_it() {
+async fn a_refresh_token_is_valid_once_and_its_second_use_ends_its_family() {
     let site = Site::start(quick()).await.unwrap();
     let (raw, login) = (Raw::new(), site.url("/login?acct=a"));
     let token = |response: &Response<Incoming>| response.headers()["x-refresh"].to_str().unwrap().to_owned();
@@ -153,7 +153,7 @@ async fn a_refresh_token_is_good_once_and_its_second_use_ends_what_came_of_it() 
     let (sid, second) = ("sid=s2", token(&refreshed));
     assert_eq!(cookies(&refreshed), ["sid=s2; Path=/; HttpOnly"]);
     assert_eq!(raw.status(&site.url("/page/1?acct=a"), sid).await, 200);
-    // Of another account, and of nobody.
+    // A token of another account, and an unknown token.
     assert_eq!(raw.status(&site.url(&format!("/login?acct=b&refresh={second}")), "").await, 401);
     assert_eq!(raw.status(&refresh("r99"), "").await, 401);
     assert_eq!(site.counters().refreshes_reused, 0);
@@ -161,13 +161,13 @@ async fn a_refresh_token_is_good_once_and_its_second_use_ends_what_came_of_it() 
     assert_eq!(raw.status(&refresh(&first), "").await, 401);
     assert_eq!(raw.status(&site.url("/page/1?acct=a"), sid).await, 403, "the family has ended");
     assert_eq!(raw.status(&refresh(&second), "").await, 401);
-    assert_eq!(raw.status(&login, "").await, 200, "another one begins");
+    assert_eq!(raw.status(&login, "").await, 200, "a new family starts");
     let seen = site.counters();
     assert_eq!((seen.refreshes, seen.refreshes_reused, seen.logins()), (1, 1, 3));
 }
 
 #[tokio::test]
-async fn first_logins_fail_as_told() {
+async fn the_first_logins_fail_as_configured() {
     use LoginFault::{Close, Delay, Error, Never, NoCookie};
     let login_faults = vec![Error, NoCookie, Close, Never, Delay(50)];
     let site = Site::start(SiteConfig { login_faults, ..quick() }).await.unwrap();
@@ -178,7 +178,7 @@ async fn first_logins_fail_as_told() {
     assert_eq!((without.status().as_u16(), cookies(&without).len()), (200, 0));
     assert!(raw.get(&url, "").await.is_err());
     assert!(timeout(Duration::from_millis(100), raw.get(&url, "")).await.is_err());
-    // The client has hung up: the login that never answers is over.
+    // The client has disconnected, which ends the login without a response.
     assert_eq!(raw.login(&site, "a").await, "sid=s1");
     assert_eq!(raw.login(&site, "a").await, "sid=s2");
     let account = &site.counters().accounts["a"];
@@ -186,7 +186,7 @@ async fn first_logins_fail_as_told() {
 }
 
 #[tokio::test]
-async fn shutdown_ends_logins_that_never_answer() {
+async fn shutdown_ends_logins_without_a_response() {
     let site = Site::start(SiteConfig { login_faults: vec![LoginFault::Never], ..quick() }).await.unwrap();
     let (addr, url) = (site.addr(), site.url("/login?acct=a"));
     let waiting = tokio::spawn(async move { Raw::new().get(&url, "").await.is_err() });
@@ -202,7 +202,7 @@ async fn shutdown_ends_logins_that_never_answer() {
 }
 
 #[tokio::test]
-async fn refusals_have_three_forms() {
+async fn rejections_have_three_forms() {
     for (refusal, status, location, text) in [
         (Refusal::Forbidden, 403, None, "no session"),
         (Refusal::Page, 200, None, "session expired"),
@@ -219,7 +219,7 @@ async fn refusals_have_three_forms() {
 }
 
 #[tokio::test]
-async fn hops_set_a_cookie_and_lead_elsewhere() {
+async fn hops_set_a_cookie_and_redirect() {
     let (a, b) = (Site::start(quick()).await.unwrap(), Site::start(quick()).await.unwrap());
     let back = a.url("/echo").replace(':', "%3A");
     let there = b.url(&format!("/hop?cookie=b=2&to={back}")).replace(['&'], "%26");
@@ -238,7 +238,7 @@ async fn hops_set_a_cookie_and_lead_elsewhere() {
 }
 
 #[tokio::test]
-async fn answers_are_cut_where_told() {
+async fn responses_are_cut_as_configured() {
     let site = Site::start(quick()).await.unwrap();
     let raw = Raw::new();
     let sid = raw.login(&site, "a").await;
@@ -258,17 +258,17 @@ async fn answers_are_cut_where_told() {
     assert_eq!(soon(half.frame()).await.unwrap().unwrap().into_data().unwrap(), "half a page");
     assert!(soon(half.frame()).await.unwrap().is_err());
 
-    // The pages that were cut before their answer were not served.
+    // Pages that were cut before their response do not count as served.
     assert_eq!(site.counters().pages_ok, 1);
 }
 
 #[tokio::test]
-async fn an_exclusive_site_allows_one_page_at_a_time_to_the_end_of_its_body_and_bans_for_two() {
+async fn an_exclusive_site_bans_an_account_with_two_concurrent_pages() {
     let site = Site::start(SiteConfig { exclusive: true, ..quick() }).await.unwrap();
     let raw = Raw::new();
     let sid = raw.login(&site, "a").await;
     for page in 0..20 {
-        // Whose page it is, the site knows by the `sid`.
+        // The site knows the account by the `sid`.
         let response = raw.get(&site.url(&format!("/page/{page}")), &sid).await.unwrap();
         assert_eq!(response.status(), 200);
         assert!(body(response).await.contains("of a by"));

@@ -1,20 +1,21 @@
-//! Thousands of random worlds on the real layers: one seed, one world, and the same world every time.
+//! Runs thousands of random worlds on the real layers. Each seed determines one world.
 //!
-//! A world is a site with moods, a stack over it, a crowd of requests that are dropped, frozen and hurried at any await, and
-//! users who clear, renew, replace, fork and edit meanwhile. It runs on one thread with the clock paused, and every number in it
-//! is drawn from its seed. A short run is part of the tests. By hand:
+//! A world has a site with random behaviour, a stack above it, requests that are dropped or left
+//! unpolled at any await point, and users that clear, renew, replace, fork and edit sessions
+//! meanwhile. It runs on one thread with a paused clock, and all its numbers are drawn from its
+//! seed. A short run is part of the tests. To run more seeds, or one seed:
 //!
 //! ```text
 //! SOAK_SEEDS=20000 cargo test --test it soak -- --nocapture
 //! SOAK_SEED=4711 cargo test --test it soak -- --nocapture
 //! ```
 //!
-//! That each check can fail is shown by worlds that are broken on purpose, in `flaws`.
+//! The worlds in `flaws` are broken intentionally. They show that each check can fail.
 
+mod actors;
 mod edits;
 mod flaws;
 mod moods;
-mod people;
 mod site;
 mod stack;
 
@@ -43,15 +44,15 @@ use tower_client_sessions::{
     gate::{BoxError, RenewalError, RenewalErrorKind},
 };
 
+pub(crate) use self::{
+    actors::Freeze,
+    moods::{Rng, panic_wanted},
+};
 use self::{
+    actors::{By, Outcome, Sender, Wakers, user},
     flaws::{Attic, Flaw, Flawed},
     moods::Moods,
-    people::{By, Outcome, Sender, Wakers, user},
     site::{Site, Witness},
-};
-pub(crate) use self::{
-    moods::{Rng, panic_wanted},
-    people::Freeze,
 };
 use crate::support::Body;
 
@@ -60,10 +61,10 @@ type Boxed = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
 /// Seeds of the short run.
 const SEEDS: u64 = 3000;
 
-/// No world takes longer, by its own clock: whatever is not over by then has stalled.
+/// The longest time of a world, by its own clock. A world that takes longer has stalled.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// What the requests of many worlds came to.
+/// How the requests of worlds ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     requests: u64,
@@ -75,17 +76,17 @@ struct Tally {
     panicked: u64,
     sent: u64,
     replayed: u64,
-    held: u64,
+    waited: u64,
     renewals: u64,
     renewed: u64,
     edits_carried: u64,
-    held_edits_carried: u64,
+    pending_edits_carried: u64,
     sessions_evicted: u64,
     virtual_seconds: u64,
 }
 
 impl Tally {
-    /// Counts how one request ended, and looks whether it may end so.
+    /// Counts how one request ended, and checks that it may end this way.
     fn count(&mut self, site: &Site, outcome: Result<Outcome, JoinError>, broken: &mut Vec<String>) {
         self.requests += 1;
         match &outcome {
@@ -97,11 +98,11 @@ impl Tally {
             Err(error) if error.is_panic() => self.panicked += 1,
             Err(error) => broken.push(format!("a request was lost: {error}")),
             Ok(Outcome::Dropped) => self.dropped += 1,
-            Ok(Outcome::Answered(200, _)) => self.good += 1,
-            Ok(Outcome::Answered(..)) => self.expired += 1,
+            Ok(Outcome::Response(200, _)) => self.good += 1,
+            Ok(Outcome::Response(..)) => self.expired += 1,
             Ok(Outcome::Failed(error)) => match error.downcast_ref::<RenewalError>() {
                 Some(error) if error.kind() == RenewalErrorKind::WaitTimedOut => {
-                    broken.push(String::from("a request was held for ever"));
+                    broken.push(String::from("a request waited for ever"));
                 }
                 Some(_) => self.gate_errors += 1,
                 None => self.other_errors += 1,
@@ -120,17 +121,17 @@ impl Tally {
         self.panicked += panicked;
         self.sent += other.sent;
         self.replayed += other.replayed;
-        self.held += other.held;
+        self.waited += other.waited;
         self.renewals += other.renewals;
         self.renewed += other.renewed;
         self.edits_carried += other.edits_carried;
-        self.held_edits_carried += other.held_edits_carried;
+        self.pending_edits_carried += other.pending_edits_carried;
         self.sessions_evicted += other.sessions_evicted;
         self.virtual_seconds += other.virtual_seconds;
     }
 }
 
-/// What a world came to, and every step of it.
+/// The result of a world, and a log of its steps.
 struct World {
     tally: Tally,
     log: String,
@@ -160,7 +161,7 @@ fn run_with(seed: u64, flaw: Option<Flaw>) -> World {
     });
     drop(runtime);
     if !kept.is_alone() {
-        broken.push(String::from("something still holds the stack"));
+        broken.push(String::from("the stack is still referenced"));
     }
     let state = kept.state();
     broken.extend(state.broken.iter().cloned());
@@ -178,7 +179,7 @@ async fn play(moods: &Moods, site: Site, mut rng: Rng, tally: &mut Tally, attic:
         builder = builder.login_first();
     }
     let sessions = builder.build().unwrap();
-    // Where few are kept, these are in use all the time: only forks and strangers are dropped.
+    // With a small capacity these stay in use: only forks and unrelated sessions are evicted.
     let in_use: Vec<Session> = match moods.capacity {
         64 => Vec::new(),
         _ => (0..moods.sessions).map(|number| sessions.session(format!("s{number}"))).collect(),
@@ -237,7 +238,7 @@ async fn play(moods: &Moods, site: Site, mut rng: Rng, tally: &mut Tally, attic:
     broken
 }
 
-/// Renewals that nobody waits for end by themselves, and with them the last task.
+/// Checks that renewals without waiters end, and with them the last task.
 async fn check_quiet(broken: &mut Vec<String>) {
     let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
     let quiet = async {
@@ -250,16 +251,16 @@ async fn check_quiet(broken: &mut Vec<String>) {
     }
 }
 
-/// What the sessions have counted is what was seen below them.
+/// Checks the counters of the sessions against what arrived below them.
 fn check_counters(sessions: &Sessions, site: &Site, tally: &mut Tally, broken: &mut Vec<String>) {
     let stats = sessions.stats();
     tally.sent = stats.sent;
     tally.replayed = stats.replayed();
-    tally.held = stats.waited;
+    tally.waited = stats.waited;
     tally.renewals = stats.renewals_started;
     tally.renewed = stats.renewals_committed;
     tally.sessions_evicted = stats.sessions_evicted;
-    (tally.edits_carried, tally.held_edits_carried) = site.edits_carried();
+    (tally.edits_carried, tally.pending_edits_carried) = site.edits_carried();
     if stats.renewals_committed + stats.renewals_failed > stats.renewals_started {
         broken.push(format!("more renewals ended than started: {stats:?}"));
     }
@@ -269,13 +270,13 @@ fn check_counters(sessions: &Sessions, site: &Site, tally: &mut Tally, broken: &
     }
 }
 
-/// Nothing is left of any session: nobody is held, and each can be dropped for another.
+/// Checks that no request waits in any session, and that every session can be evicted.
 fn check_idle(sessions: &Sessions, capacity: usize, broken: &mut Vec<String>) {
     let names: BTreeSet<String> = sessions.all().iter().map(|session| session.id().to_string()).collect();
     for name in &names {
-        let held = sessions.session(name.as_str()).waiting();
-        if held != 0 {
-            broken.push(format!("{held} are held by {name}"));
+        let waiting = sessions.session(name.as_str()).waiting();
+        if waiting != 0 {
+            broken.push(format!("{waiting} requests wait in {name}"));
         }
     }
     for number in 0..capacity.max(names.len()) {
@@ -283,7 +284,7 @@ fn check_idle(sessions: &Sessions, capacity: usize, broken: &mut Vec<String>) {
     }
     for name in names {
         if sessions.get(name.as_str()).is_some() {
-            broken.push(format!("{name} cannot be dropped"));
+            broken.push(format!("{name} cannot be evicted"));
         }
     }
     if sessions.len() > capacity {
@@ -318,7 +319,7 @@ pub(crate) fn on_all_cores<T: Send>(seeds: u64, run: impl Fn(u64) -> T + Sync) -
 }
 
 #[test]
-fn every_world_keeps_every_promise() {
+fn every_world_passes_every_check() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     if let Some(seed) = number("SOAK_SEED") {
         println!("seed {seed}: {:?}", holds(seed));
@@ -329,7 +330,7 @@ fn every_world_keeps_every_promise() {
     on_all_cores(seeds, holds).iter().for_each(|tally| total.add(tally));
     println!("{seeds} seeds: {total:?}");
     assert!(total.good > 0 && total.replayed > 0 && total.dropped > 0 && total.panicked > 0, "{total:?}");
-    assert!(total.sessions_evicted > 0 && total.held_edits_carried > 0, "{total:?}");
+    assert!(total.sessions_evicted > 0 && total.pending_edits_carried > 0, "{total:?}");
 }
 
 #[test]

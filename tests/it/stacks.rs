@@ -89,7 +89,7 @@ async fn hazard_14_a_queued_request_gives_its_place_up_when_the_gate_shuts() {
     for task in &mut tasks {
         assert_pending!(task.poll());
     }
-    site.answer(1);
+    site.respond(1);
     assert_pending!(tasks[0].poll());
     // The limiter has given the permit to the next in its line; each of them looks, and gives its place up.
     for task in &mut tasks[1..] {
@@ -101,7 +101,7 @@ async fn hazard_14_a_queued_request_gives_its_place_up_when_the_gate_shuts() {
     assert_eq!(seen, ["/0", "/login"], "the renewal went before those who queued for the limiter");
     site.end_logins(1);
     settle().await;
-    site.answer(100);
+    site.respond(100);
     for task in &mut tasks {
         assert!(task.is_woken());
         assert_eq!(assert_ready!(task.poll()).unwrap().status(), 200);
@@ -134,14 +134,14 @@ async fn hazard_27_dropping_a_request_at_any_await_hurts_no_other() {
                 settle().await;
                 match number % 3 {
                     1 => site.end_logins(1),
-                    2 => site.answer(1),
+                    2 => site.respond(1),
                     _ => {}
                 }
                 settle().await;
             }
             drop(dropped);
             site.end_logins(100);
-            site.answer(100);
+            site.respond(100);
             let wait = Duration::from_secs(200);
             while let Some(answer) = tokio::time::timeout(wait, others.join_next()).await.expect("a stall") {
                 assert!(answer.unwrap().is_ok(), "after {polls} polls, rule: {rule}");

@@ -1,4 +1,4 @@
-//! A site as a tower service, which tests hold and let go, and the stacks on it.
+//! A site as a tower service whose responses tests can delay, and the stacks on it.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -19,14 +19,14 @@ use tower_client_sessions::{
 };
 
 pub(crate) type Body = Full<Bytes>;
-pub(crate) type Answer = Result<Response<Body>, BoxError>;
+pub(crate) type SiteResult = Result<Response<Body>, BoxError>;
 pub(crate) type Client<S = Site> = RenewalService<SessionService<S>, Body>;
 
-/// How one login goes.
+/// How one login ends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Login {
     Good,
-    /// A fresh session whose cookie has the value of the last one.
+    /// A new session whose cookie has the value of the last one.
     SameCookie,
     Status(u16),
     NoCookie,
@@ -34,16 +34,17 @@ pub(crate) enum Login {
     Never,
 }
 
-/// A site with accounts. A session is good while its cookie is the last one that a login of its account has handed out.
+/// A site with accounts. A session is valid while its cookie is the one that the last login of its
+/// account returned.
 #[derive(Clone, Default)]
 pub(crate) struct Site(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
     state: Mutex<State>,
-    /// When set, a login ends only with a permit of it.
+    /// If set, a login needs a permit to end.
     login_gate: Option<Semaphore>,
-    /// When set, a page is answered only with a permit of it.
+    /// If set, the response of a page needs a permit.
     page_gate: Option<Semaphore>,
 }
 
@@ -52,7 +53,7 @@ struct State {
     accounts: HashMap<String, Account>,
     logins: VecDeque<Login>,
     seen: Vec<Seen>,
-    /// Pages that a session may fetch, if limited.
+    /// The number of pages per login, if limited.
     budget: Option<u32>,
 }
 
@@ -61,11 +62,11 @@ struct Account {
     sid: u32,
     used: u32,
     logins: u32,
-    at_once: u32,
-    at_once_most: u32,
+    concurrent: u32,
+    max_concurrent: u32,
 }
 
-/// A request as the site saw it.
+/// A request as the site received it.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     pub(crate) uri: http::Uri,
@@ -83,12 +84,13 @@ impl Site {
         Self::default()
     }
 
-    /// Logins end only when [`end_logins`](Self::end_logins) lets them.
+    /// Creates a site whose logins end only by [`end_logins`](Self::end_logins).
     pub(crate) fn held_logins() -> Self {
         Self(Arc::new(Inner { login_gate: Some(Semaphore::new(0)), ..Inner::default() }))
     }
 
-    /// Pages are answered only when [`answer`](Self::answer) lets them; what is asked for is decided before.
+    /// Creates a site whose pages are returned only by [`respond`](Self::respond). Their status is
+    /// decided when the request arrives.
     pub(crate) fn held_pages() -> Self {
         Self(Arc::new(Inner { page_gate: Some(Semaphore::new(0)), ..Inner::default() }))
     }
@@ -105,11 +107,11 @@ impl Site {
         self.0.login_gate.as_ref().expect("logins are held").add_permits(logins);
     }
 
-    pub(crate) fn answer(&self, pages: usize) {
+    pub(crate) fn respond(&self, pages: usize) {
         self.0.page_gate.as_ref().expect("pages are held").add_permits(pages);
     }
 
-    /// Says how the next logins go; after them, all are good.
+    /// Sets how the next logins end; later ones succeed.
     pub(crate) fn logins_go(&self, logins: impl IntoIterator<Item = Login>) {
         self.0.state.lock().unwrap().logins.extend(logins);
     }
@@ -130,10 +132,10 @@ impl Site {
         self.0.state.lock().unwrap().accounts.values().map(|account| account.logins).sum()
     }
 
-    /// The most logins of one account that ran at once.
-    pub(crate) fn logins_at_once(&self) -> u32 {
+    /// Returns the maximum number of concurrent logins of one account.
+    pub(crate) fn max_concurrent_logins(&self) -> u32 {
         let state = self.0.state.lock().unwrap();
-        state.accounts.values().map(|account| account.at_once_most).max().unwrap_or(0)
+        state.accounts.values().map(|account| account.max_concurrent).max().unwrap_or(0)
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -144,11 +146,11 @@ impl Site {
         self.seen().iter().filter(|seen| !seen.is_login()).count()
     }
 
-    async fn login(self, name: String) -> Answer {
+    async fn login(self, name: String) -> SiteResult {
         struct Running(Site, String);
         impl Drop for Running {
             fn drop(&mut self) {
-                self.0.0.state.lock().unwrap().accounts.get_mut(&self.1).unwrap().at_once -= 1;
+                self.0.0.state.lock().unwrap().accounts.get_mut(&self.1).unwrap().concurrent -= 1;
             }
         }
         let how = {
@@ -156,8 +158,8 @@ impl Site {
             let how = state.logins.pop_front().unwrap_or(Login::Good);
             let account = state.accounts.entry(name.clone()).or_default();
             account.logins += 1;
-            account.at_once += 1;
-            account.at_once_most = account.at_once_most.max(account.at_once);
+            account.concurrent += 1;
+            account.max_concurrent = account.max_concurrent.max(account.concurrent);
             how
         };
         let _running = Running(self.clone(), name.clone());
@@ -167,14 +169,14 @@ impl Site {
         if matches!(how, Login::Never) {
             std::future::pending::<()>().await;
         }
-        let answer = self.login_answer(&name, how)?;
-        Ok(answer.body(Body::default())?)
+        let response = self.login_response(&name, how)?;
+        Ok(response.body(Body::default())?)
     }
 
-    fn login_answer(&self, name: &str, how: Login) -> Result<http::response::Builder, BoxError> {
+    fn login_response(&self, name: &str, how: Login) -> Result<http::response::Builder, BoxError> {
         let mut state = self.0.state.lock().unwrap();
         let account = state.accounts.get_mut(name).unwrap();
-        let answer = Response::builder();
+        let response = Response::builder();
         match how {
             Login::Good | Login::SameCookie => {
                 if matches!(how, Login::Good) {
@@ -182,15 +184,15 @@ impl Site {
                 }
                 account.used = 0;
                 let cookie = format!("sid={}-{}; Path=/; HttpOnly", name, account.sid);
-                Ok(answer.header(header::SET_COOKIE, cookie))
+                Ok(response.header(header::SET_COOKIE, cookie))
             }
-            Login::Status(status) => Ok(answer.status(status)),
-            Login::NoCookie | Login::Never => Ok(answer),
+            Login::Status(status) => Ok(response.status(status)),
+            Login::NoCookie | Login::Never => Ok(response),
             Login::Error => Err("the connection was reset".into()),
         }
     }
 
-    async fn page(self, name: String, cookie: Option<String>, uri: http::Uri) -> Answer {
+    async fn page(self, name: String, cookie: Option<String>, uri: http::Uri) -> SiteResult {
         let status = {
             let mut state = self.0.state.lock().unwrap();
             let budget = state.budget.unwrap_or(u32::MAX);
@@ -208,20 +210,20 @@ impl Site {
         if let Some(gate) = &self.0.page_gate {
             gate.acquire().await?.forget();
         }
-        let mut answer = Response::builder().status(status);
+        let mut response = Response::builder().status(status);
         if let Some(set) =
             uri.query().and_then(|query| query.split('&').find_map(|pair| pair.strip_prefix("set=")))
         {
-            answer = answer.header(header::SET_COOKIE, format!("{set}; Path=/"));
+            response = response.header(header::SET_COOKIE, format!("{set}; Path=/"));
         }
-        Ok(answer.body(Body::from(uri.path().to_owned()))?)
+        Ok(response.body(Body::from(uri.path().to_owned()))?)
     }
 }
 
 impl Service<Request<Body>> for Site {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = SiteResult> + Send>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -241,24 +243,24 @@ impl Service<Request<Body>> for Site {
     }
 }
 
-/// The login that every test's rule is: one request, and a cookie that has to come of it.
+/// The renewal rule of most tests: one login request, whose response must set a cookie.
 pub(crate) async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     let url = format!("http://{}/login", renewal.session_id());
-    let answer = renewal.send(Request::get(url).body(Body::default())?).await?;
-    renewal.ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
+    let response = renewal.send(Request::get(url).body(Body::default())?).await?;
+    renewal.ensure(response.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
 }
 
-/// A layer whose sessions expire by 401 and 403 and are renewed by [`log_in`].
+/// Creates a layer whose sessions expire with status 401 or 403 and are renewed by [`log_in`].
 pub(crate) fn renewing(sessions: &Sessions) -> RenewalLayer<Body> {
     ruleless(sessions).renew_with(log_in)
 }
 
-/// The same without a rule.
+/// Creates a layer without a rule.
 pub(crate) fn ruleless(sessions: &Sessions) -> RenewalLayer<Body> {
     RenewalLayer::new(sessions).expired_when(Expired::status([401, 403]))
 }
 
-/// A client of `service` with `layer` on top.
+/// Creates a client: `layer`, above a session layer, above `service`.
 pub(crate) fn client<S>(layer: &RenewalLayer<Body>, sessions: &Sessions, service: S) -> Client<S>
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
@@ -268,21 +270,25 @@ where
     layer.layer(SessionLayer::new(sessions).layer(service))
 }
 
-/// A request of the session that is named like the account it goes to.
+/// Creates a request to an account, by the session of the same name.
 pub(crate) fn page(account: &str, path: &str) -> Request<Body> {
     let url = format!("http://{account}{path}");
     Request::get(url).extension(SessionId::from(account)).body(Body::default()).unwrap()
 }
 
-pub(crate) async fn get<S>(client: &S, account: &str, path: &str) -> Answer
+pub(crate) async fn get<S>(client: &S, account: &str, path: &str) -> SiteResult
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone,
 {
     client.clone().oneshot(page(account, path)).await
 }
 
-/// Starts so many requests of one account at once.
-pub(crate) fn spawn_pages<S>(client: &S, account: &'static str, pages: usize) -> tokio::task::JoinSet<Answer>
+/// Starts concurrent requests of one account.
+pub(crate) fn spawn_pages<S>(
+    client: &S,
+    account: &'static str,
+    pages: usize,
+) -> tokio::task::JoinSet<SiteResult>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = BoxError> + Clone + Send + 'static,
     S::Future: Send,
@@ -295,35 +301,35 @@ where
     tasks
 }
 
-/// Lets every task run until nothing moves any more, without letting time pass.
+/// Runs all tasks until they wait, without letting time pass.
 pub(crate) async fn settle() {
     for _ in 0..200 {
         tokio::task::yield_now().await;
     }
 }
 
-/// Waits for all and counts the answers that are good.
-pub(crate) async fn good(tasks: tokio::task::JoinSet<Answer>) -> usize {
-    let answers = tasks.join_all().await;
-    answers.iter().filter(|answer| answer.as_ref().is_ok_and(|response| response.status() == 200)).count()
+/// Waits for all responses and counts those with status 200.
+pub(crate) async fn good(tasks: tokio::task::JoinSet<SiteResult>) -> usize {
+    let responses = tasks.join_all().await;
+    responses.iter().filter(|result| result.as_ref().is_ok_and(|response| response.status() == 200)).count()
 }
 
-/// The kind of the renewal error at the bottom of `error`.
+/// Returns the kind of the renewal error in `result`.
 #[track_caller]
-pub(crate) fn kind(answer: &Answer) -> tower_client_sessions::gate::RenewalErrorKind {
-    let error = answer.as_ref().expect_err("an error is expected");
+pub(crate) fn kind(result: &SiteResult) -> tower_client_sessions::gate::RenewalErrorKind {
+    let error = result.as_ref().expect_err("an error is expected");
     error
         .downcast_ref::<tower_client_sessions::gate::RenewalError>()
         .unwrap_or_else(|| panic!("not a renewal error: {error}"))
         .kind()
 }
 
-/// Lets this thread's traces go to `subscriber`, until what is returned is dropped.
+/// Sends this thread's traces to `subscriber` until the returned guards are dropped.
 pub(crate) fn listen(
     subscriber: impl tracing::Subscriber + Send + Sync + 'static,
 ) -> (tracing::Dispatch, tracing::subscriber::DefaultGuard) {
-    // Of one listener alone, tracing asks the thread that meets a place first whether anybody listens; and that may be another
-    // test's. Of two it asks both.
+    // With one subscriber, tracing caches its interest per callsite, by the thread that reaches the
+    // callsite first, which may run another test. With two it asks both.
     let second = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
     (second, tracing::subscriber::set_default(subscriber))
 }

@@ -28,7 +28,7 @@ fn process(site: &Site, sharing: impl Into<SharingConfig>, interrupted: &Interru
 }
 
 /// Two processes with the session of one login, of which the first is in the middle of another one.
-async fn one_that_renews(site: &Site, store: &MemoryStore) -> (Process, Process, JoinHandle<Answer>) {
+async fn one_that_renews(site: &Site, store: &MemoryStore) -> (Process, Process, JoinHandle<SiteResult>) {
     let (one, other) = (Process::new(site, store.clone()), Process::new(site, store.clone()));
     site.end_logins(1);
     ok(one.get("/").await);
@@ -51,7 +51,7 @@ async fn what_is_renewed_while_the_store_forgets_is_waited_for_and_shared() {
     site.end_logins(1);
     ok(renewing.await.unwrap());
     ok(waiting.await.unwrap());
-    assert_eq!((site.logins(), site.logins_at_once()), (2, 1));
+    assert_eq!((site.logins(), site.max_concurrent_logins()), (2, 1));
     assert_eq!(one.sid(), other.sid());
 }
 
@@ -69,7 +69,7 @@ async fn nobody_renews_before_a_holder_that_was_forgotten_has_given_up() {
     site.end_logins(1);
     ok(renewing.await.unwrap());
     ok(waiting.await.unwrap());
-    assert_eq!((site.logins(), site.logins_at_once()), (3, 1));
+    assert_eq!((site.logins(), site.max_concurrent_logins()), (3, 1));
 }
 
 #[tokio::test(start_paused = true)]

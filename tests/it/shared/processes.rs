@@ -46,12 +46,12 @@ impl Process {
         Self { sessions, client }
     }
 
-    pub(super) async fn get(&self, path: &str) -> Answer {
+    pub(super) async fn get(&self, path: &str) -> SiteResult {
         get(&self.client, "a", path).await
     }
 
     /// A page, got by a task of its own.
-    pub(super) fn spawn(&self) -> tokio::task::JoinHandle<Answer> {
+    pub(super) fn spawn(&self) -> tokio::task::JoinHandle<SiteResult> {
         let client = self.client.clone();
         tokio::spawn(async move { get(&client, "a", "/").await })
     }
@@ -79,7 +79,7 @@ pub(super) async fn a_poll_later() {
 }
 
 #[track_caller]
-pub(super) fn ok(answer: Answer) {
+pub(super) fn ok(answer: SiteResult) {
     assert_eq!(answer.unwrap().status(), 200);
 }
 
@@ -121,7 +121,7 @@ async fn hazard_46_an_expiry_that_all_see_costs_one_login_and_the_losers_adopt()
         assert_eq!(good(tasks).await, 20);
         assert_eq!(site.logins(), round);
     }
-    assert_eq!(site.logins_at_once(), 1);
+    assert_eq!(site.max_concurrent_logins(), 1);
     let versions_adopted: u64 =
         processes.iter().map(|process| process.sessions.sharing_stats().unwrap().versions_adopted).sum();
     assert_eq!(versions_adopted, 5 * 3, "each of five logins is adopted by the three others");
@@ -312,7 +312,7 @@ async fn the_lease_of_a_process_that_is_gone_runs_out_and_the_next_one_knows() {
     site.end_logins(1);
     ok(other.get("/").await);
     assert_eq!(*interrupted.lock().unwrap(), [false, true]);
-    assert_eq!(site.logins_at_once(), 1);
+    assert_eq!(site.max_concurrent_logins(), 1);
 }
 
 #[tokio::test(start_paused = true)]

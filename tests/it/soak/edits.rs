@@ -1,34 +1,34 @@
-//! What users added by hand, and which identity has to carry it.
+//! The cookies that users added, and the identities that must have them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use tower_client_sessions::{Session, session::Identity};
 
-/// Which identity of a session something is in.
+/// The identity that has a cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Whose {
-    /// The one of this generation, which was current.
+enum Owner {
+    /// The identity of this generation, which was current.
     Generation(u64),
-    /// The one that the session's renewal of this number brings about, and whatever is tried on the way to it.
+    /// The identity that the session's renewal of this number creates, and its failed attempts.
     Renewal(u64),
 }
 
-/// The cookies that were added by hand, by session and name.
+/// The cookies that users added, by session and name.
 #[derive(Default)]
 pub(super) struct Edits {
-    cookies: BTreeMap<String, BTreeMap<String, Whose>>,
-    /// The generations that were given by hand: no renewal brought them about.
+    cookies: BTreeMap<String, BTreeMap<String, Owner>>,
+    /// The generations that `replace` created, and no renewal.
     given: BTreeSet<(String, u64)>,
 }
 
 impl Edits {
-    /// A cookie was added. To be told in the moment in which it is.
+    /// Records a cookie, at the time when it is added.
     pub(super) fn add(&mut self, session: &Session, cookie: String) {
-        let whose = addressed(session);
-        self.cookies.entry(name(session)).or_default().insert(cookie, whose);
+        let owner = addressed(session);
+        self.cookies.entry(name(session)).or_default().insert(cookie, owner);
     }
 
-    /// A cookie is about to be removed; whether it is there to be.
+    /// Records that a cookie is removed, and returns whether it exists.
     pub(super) fn remove(&mut self, session: &Session, cookie: &str) -> bool {
         let is_there = self.addressed(session).contains(cookie);
         if is_there {
@@ -37,17 +37,17 @@ impl Edits {
         is_there
     }
 
-    /// Whatever was about to come is gone, by a call that has just returned.
-    pub(super) fn wipe(&mut self, session: &Session) {
+    /// Records that a call which has just returned discarded the pending identity.
+    pub(super) fn discard_pending(&mut self, session: &Session) {
         let done = session.stats().renewals_committed;
         if let Some(cookies) = self.cookies.get_mut(&name(session)) {
-            cookies.retain(|_, whose| !matches!(whose, Whose::Renewal(number) if *number > done));
+            cookies.retain(|_, owner| !matches!(owner, Owner::Renewal(number) if *number > done));
         }
     }
 
-    /// The generation that is current was given by hand just now.
+    /// Records that `replace` has just created the current generation.
     pub(super) fn give(&mut self, session: &Session) {
-        let generation = session.generation().expect("what is given is current at once");
+        let generation = session.generation().expect("a replaced identity is current");
         self.given.insert((name(session), generation));
     }
 
@@ -55,19 +55,20 @@ impl Edits {
         self.given.contains(&(session.to_owned(), generation))
     }
 
-    /// A fork was made just now: what it has taken along is as if it had been added to its first identity.
+    /// Records a fork: its first identity has the cookies of the original.
     pub(super) fn fork(&mut self, of: &Session, fork: &Session) {
-        let whose = addressed(fork);
-        let taken = self.addressed(of).into_iter().map(|cookie| (cookie, whose)).collect();
+        let owner = addressed(fork);
+        let taken = self.addressed(of).into_iter().map(|cookie| (cookie, owner)).collect();
         self.cookies.insert(name(fork), taken);
     }
 
-    /// All that were ever added to this session and not removed, the ended identities' included.
+    /// Returns all cookies that were added to this session and not removed, also of ended
+    /// identities.
     pub(super) fn ever(&self, session: &Session) -> Vec<String> {
         self.cookies.get(&name(session)).into_iter().flatten().map(|(cookie, _)| cookie.clone()).collect()
     }
 
-    /// What reads and edits of this session find.
+    /// Returns the cookies that reads and edits of this session find.
     pub(super) fn addressed(&self, session: &Session) -> BTreeSet<String> {
         match session.generation() {
             Some(generation) => self.of(session, generation),
@@ -75,41 +76,41 @@ impl Edits {
         }
     }
 
-    /// What a request that is sent under this identity now has to carry.
+    /// Returns the cookies that a request sent under this identity must have.
     pub(super) fn carried_by(&self, identity: &Identity) -> BTreeSet<String> {
         self.of(identity.session(), identity.generation())
     }
 
-    /// Whether this cookie was added while there was no current identity.
-    pub(super) fn was_added_while_held(&self, session: &Session, cookie: &str) -> bool {
-        let whose = self.cookies.get(&name(session)).and_then(|cookies| cookies.get(cookie));
-        matches!(whose, Some(Whose::Renewal(_)))
+    /// Returns whether this cookie was added while there was no current identity.
+    pub(super) fn was_added_while_pending(&self, session: &Session, cookie: &str) -> bool {
+        let owner = self.cookies.get(&name(session)).and_then(|cookies| cookies.get(cookie));
+        matches!(owner, Some(Owner::Renewal(_)))
     }
 
     fn of(&self, session: &Session, generation: u64) -> BTreeSet<String> {
         let renewals = session.stats().renewals_committed;
         let renewal = match session.generation() {
-            // Only the one that comes is sent under without being current.
-            current if current != Some(generation) => Whose::Renewal(renewals + 1),
+            // A request under an identity that is not current is under the pending one.
+            current if current != Some(generation) => Owner::Renewal(renewals + 1),
             _ if self.was_given(&name(session), generation) => {
-                return self.pick(session, &[Whose::Generation(generation)]);
+                return self.pick(session, &[Owner::Generation(generation)]);
             }
-            _ => Whose::Renewal(renewals),
+            _ => Owner::Renewal(renewals),
         };
-        self.pick(session, &[Whose::Generation(generation), renewal])
+        self.pick(session, &[Owner::Generation(generation), renewal])
     }
 
-    fn pick(&self, session: &Session, wanted: &[Whose]) -> BTreeSet<String> {
+    fn pick(&self, session: &Session, wanted: &[Owner]) -> BTreeSet<String> {
         let cookies = self.cookies.get(&name(session)).into_iter().flatten();
-        cookies.filter(|(_, whose)| wanted.contains(whose)).map(|(cookie, _)| cookie.clone()).collect()
+        cookies.filter(|(_, owner)| wanted.contains(owner)).map(|(cookie, _)| cookie.clone()).collect()
     }
 }
 
-/// Whom an edit goes to at this moment.
-fn addressed(session: &Session) -> Whose {
+/// Returns the identity that an edit changes now.
+fn addressed(session: &Session) -> Owner {
     match session.generation() {
-        Some(generation) => Whose::Generation(generation),
-        None => Whose::Renewal(session.stats().renewals_committed + 1),
+        Some(generation) => Owner::Generation(generation),
+        None => Owner::Renewal(session.stats().renewals_committed + 1),
     }
 }
 

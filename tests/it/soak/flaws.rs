@@ -1,4 +1,4 @@
-//! Worlds that are broken on purpose: they show that each check of the soak can fail.
+//! Worlds that are broken intentionally: they show that each check of the soak can fail.
 
 use std::{
     any::Any,
@@ -15,43 +15,43 @@ use tower::Service;
 use tower_client_sessions::{gate::BoxError, session::Identity};
 
 use super::{Boxed, run_with, site::Site};
-use crate::support::{Answer, Body};
+use crate::support::{Body, SiteResult};
 
-/// What a broken world does wrong.
+/// The mistake of a broken world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// An answer never comes, though the site is not in that mood.
+    /// A response never arrives, although the site sent it.
     LosesRequests,
-    /// The task of a request is killed.
+    /// The task of a request is aborted.
     KillsRequests,
-    /// An answer tells of another request's session or generation.
-    SwapsAnswers,
-    /// A request lies about between the layers, and leaves when its identity may have been ended.
+    /// A response has the session or generation of another request.
+    SwapsResponses,
+    /// A request waits between the layers, and is sent when its identity may have ended.
     SendsLate,
     LogsInTwice,
     /// A request is sent again and again.
     SendsAgain,
     /// A request carries the cookies of the one before.
     SwapsCookies,
-    /// A request leaves without what was added by hand.
+    /// A request is sent without the cookies that users added.
     LosesEdits,
-    /// What was added by hand goes out under every later identity too.
+    /// Cookies that users added are sent under every later identity as well.
     KeepsEdits,
     KeepsHandles,
     KeepsTasks,
     KeepsPermits,
     KeepsWakers,
     KeepsTheStack,
-    /// A request that gives up does not leave the line.
+    /// A request that is dropped does not leave the queue.
     ForgetsWaiters,
     /// A send is not counted.
     SendsUncounted,
 }
 
-/// Where a broken world keeps what it should not.
+/// Where a broken world keeps what it should drop.
 pub(super) type Attic = Arc<Mutex<Vec<Box<dyn Any + Send>>>>;
 
-/// Stands between the session layer and its witness, and does wrong.
+/// A service between the session layer and its witness, with the world's flaw.
 #[derive(Clone)]
 pub(super) struct Flawed {
     inner: Boxed,
@@ -69,7 +69,7 @@ struct Memory {
 }
 
 impl Flawed {
-    /// `inner` as it is, or with the world's flaw around it.
+    /// Returns `inner`, with the world's flaw around it if there is one.
     pub(super) fn around(inner: Boxed, site: &Site, permits: &Arc<Semaphore>, attic: &Attic) -> Boxed {
         match site.moods().flaw {
             None => inner,
@@ -88,7 +88,7 @@ impl Flawed {
         self.attic.lock().unwrap().push(Box::new(what));
     }
 
-    /// Sends a copy of its own, as soon as the stack below is ready for it.
+    /// Sends a copy of the request when the inner stack is ready.
     fn send_copy(&self, request: &Request<Body>) {
         let (mut inner, copy) = (self.inner.clone(), request.clone());
         tokio::spawn(async move {
@@ -132,7 +132,7 @@ impl Flawed {
 impl Service<Request<Body>> for Flawed {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = SiteResult> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         if self.flaw == Flaw::KeepsWakers {
@@ -174,10 +174,11 @@ impl Service<Request<Body>> for Flawed {
     }
 }
 
-/// Worlds that are looked at for one in which a flaw shows.
+/// The number of worlds in which a flaw must show at least once.
 const WORLDS: u64 = 300;
 
-/// Some world with this flaw is reported in these words, and without the flaw the same world is a good one.
+/// Checks that some world with this flaw is reported with these words, and that the same world is
+/// good without the flaw.
 #[track_caller]
 fn is_reported(flaw: Flaw, words: &str) {
     for seed in 0..WORLDS {
@@ -198,18 +199,18 @@ fn a_request_that_is_lost_is_reported() {
 }
 
 #[test]
-fn an_answer_of_another_request_is_reported() {
-    is_reported(Flaw::SwapsAnswers, "was answered from");
+fn a_response_of_another_request_is_reported() {
+    is_reported(Flaw::SwapsResponses, "got a response of");
 }
 
 #[test]
-fn a_send_under_what_was_ended_is_reported() {
+fn a_send_under_an_ended_identity_is_reported() {
     is_reported(Flaw::SendsLate, "was ended");
 }
 
 #[test]
 fn two_logins_of_one_session_are_reported() {
-    is_reported(Flaw::LogsInTwice, "two logins of");
+    is_reported(Flaw::LogsInTwice, "two concurrent logins of");
 }
 
 #[test]
@@ -230,11 +231,11 @@ fn an_edit_that_is_lost_or_outlives_its_identity_is_reported() {
 }
 
 #[test]
-fn whatever_is_left_behind_is_reported() {
-    is_reported(Flaw::KeepsHandles, "cannot be dropped");
+fn leaked_handles_tasks_permits_and_wakers_are_reported() {
+    is_reported(Flaw::KeepsHandles, "cannot be evicted");
     is_reported(Flaw::KeepsTasks, "tasks never end");
     is_reported(Flaw::KeepsPermits, "permits are back");
     is_reported(Flaw::KeepsWakers, "wakers are kept");
-    is_reported(Flaw::KeepsTheStack, "something still holds the stack");
-    is_reported(Flaw::ForgetsWaiters, "are held by");
+    is_reported(Flaw::KeepsTheStack, "the stack is still referenced");
+    is_reported(Flaw::ForgetsWaiters, "requests wait in");
 }

@@ -1,10 +1,10 @@
-//! What is random about a world, all of it drawn from one seed.
+//! The random properties of a world, all drawn from one seed.
 
 use std::{sync::Mutex, time::Duration};
 
 use super::flaws::Flaw;
 
-/// SplitMix64: small, and the same everywhere.
+/// SplitMix64: small, and the same on every platform.
 #[derive(Clone, Debug)]
 pub(crate) struct Rng(pub(crate) u64);
 
@@ -16,7 +16,7 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `end`.
+    /// Returns a number below `end`.
     pub(crate) fn below(&mut self, end: u64) -> u64 {
         self.next() % end.max(1)
     }
@@ -25,35 +25,35 @@ impl Rng {
         from + self.below(to - from + 1)
     }
 
-    /// True in so many of a hundred cases.
+    /// Returns true in `percent` of a hundred cases.
     pub(crate) fn chance(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }
 
-    /// A generator of its own for somebody else.
+    /// Returns an independent generator.
     pub(crate) fn child(&mut self) -> Self {
         Self(self.next())
     }
 
-    pub(crate) fn millis(&mut self, most: u64) -> Duration {
-        Duration::from_millis(self.below(most + 1))
+    pub(crate) fn millis(&mut self, max: u64) -> Duration {
+        Duration::from_millis(self.below(max + 1))
     }
 }
 
-/// A panic that the world wants: it unwinds without a message.
+/// Panics without a message, intentionally.
 pub(crate) fn panic_wanted() -> ! {
-    std::panic::resume_unwind(Box::new("wanted by the soak"))
+    std::panic::resume_unwind(Box::new("intended by the soak"))
 }
 
-/// What is random about a world, beside its course.
+/// The random properties of a world, apart from its course.
 #[derive(Clone, Debug)]
 pub(super) struct Moods {
     pub(super) sessions: u64,
-    /// How many sessions are kept; forks are dropped beyond it.
+    /// The capacity of the registry; further sessions evict forks.
     pub(super) capacity: usize,
     pub(super) requests: u64,
     pub(super) users: u64,
-    /// Within how many milliseconds requests start, and users act.
+    /// The time in milliseconds within which requests start and users act.
     pub(super) rush: u64,
     pub(super) has_rule: bool,
     pub(super) login_first: bool,
@@ -69,7 +69,7 @@ pub(super) struct Moods {
     pub(super) posts: u64,
     pub(super) latency: u64,
     pub(super) login_latency: u64,
-    /// Pages of one login, if limited.
+    /// The number of pages per login, if limited.
     pub(super) pages: Option<u64>,
     pub(super) max_uses: Option<u64>,
     pub(super) max_age: Option<Duration>,
@@ -79,13 +79,13 @@ pub(super) struct Moods {
     pub(super) stack: u64,
     pub(super) permits: usize,
     pub(super) outer: u64,
-    /// What is wrong with the world, when the checks themselves are tested.
+    /// The world's flaw, when the checks themselves are tested.
     pub(super) flaw: Option<Flaw>,
 }
 
 impl Moods {
     pub(super) fn draw(rng: &mut Rng) -> Self {
-        let mut often = |percent: u64, most: u64| if rng.chance(percent) { rng.between(1, most) } else { 0 };
+        let mut often = |percent: u64, max: u64| if rng.chance(percent) { rng.between(1, max) } else { 0 };
         let (login_fails, login_hangs) = (often(50, 60), often(25, 30));
         let (page_hangs, page_errors, expires) = (often(20, 15), often(40, 20), often(60, 20));
         let (panics, drops, freezes, posts) = (often(30, 12), often(60, 40), often(30, 10), often(40, 50));
@@ -122,7 +122,7 @@ impl Moods {
     }
 }
 
-/// A generator for one decision, so that a panic in it leaves no lock behind.
+/// Returns a generator for one decision, so that a panic in it does not poison the lock.
 pub(super) fn draw(rng: &Mutex<Rng>) -> Rng {
     rng.lock().unwrap().child()
 }

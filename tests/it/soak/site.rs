@@ -1,4 +1,4 @@
-//! A world's site, and the witness that judges every request as it is sent.
+//! The site of a world, and the witness that checks every request as it is sent.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,9 +18,9 @@ use super::{
     edits::Edits,
     moods::{Moods, Rng},
 };
-use crate::support::{Answer, Body};
+use crate::support::{Body, SiteResult};
 
-/// One world's site, with all that the checks need to know.
+/// The site of one world, with the state that the checks need.
 #[derive(Clone)]
 pub(super) struct Site(Arc<Inner>);
 
@@ -33,37 +33,38 @@ struct Inner {
 pub(super) struct State {
     rng: Option<Rng>,
     start: Option<Instant>,
-    /// Requests that were sent, and those that have arrived.
+    /// The numbers of requests that were sent and that arrived.
     sent: u64,
     arrived: u64,
-    /// How often something that was added by hand was sent, and how often it had been added while requests were held.
+    /// How often added cookies were sent, and how many of those were added while no identity was
+    /// current.
     edits_carried: u64,
-    held_edits_carried: u64,
-    /// Logins that are good, and the pages that are left to each.
+    pending_edits_carried: u64,
+    /// The valid logins, with the number of pages left to each.
     good: BTreeMap<String, u64>,
     numbers: u64,
-    /// How often each request was sent, by its number.
+    /// The number of sends of each request.
     sends: BTreeMap<u64, u32>,
-    /// Logins that run, by session; where requests lead, by session and generation.
+    /// The running logins, by session, or by session and generation where requests lead.
     logins: BTreeMap<String, u32>,
-    /// The highest generation that was sent under, by session.
+    /// The highest generation of a send, by session.
     seen: BTreeMap<String, u64>,
-    /// Up to which generation a session was ended by a call that has returned.
+    /// The highest generation that a returned call has ended, by session.
     floor: BTreeMap<String, u64>,
-    /// The session and generation that a cookie was given to by hand.
+    /// The session and generation that a cookie was given to by `replace`.
     given: BTreeMap<String, (String, u64)>,
     pub(super) edits: Edits,
-    /// What each fork was made of: a session, and the generation that was current.
+    /// The origin of each fork: a session and its current generation.
     forks: BTreeMap<String, (String, Option<u64>)>,
-    /// What came with the answer before.
+    /// The info of the previous response.
     pub(super) last_info: Option<SessionInfo>,
-    /// Everything that happened, in words.
+    /// A log of all events.
     pub(super) log: String,
-    /// What went wrong.
+    /// The checks that failed.
     pub(super) broken: Vec<String>,
 }
 
-/// The number of a request, with what was already ended when it started.
+/// The number of a request, and the highest generation that had ended when it started.
 #[derive(Clone)]
 pub(super) struct Tag {
     pub(super) number: u64,
@@ -84,19 +85,20 @@ impl Site {
         self.0.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// How many requests were sent, and how many of them have arrived.
+    /// Returns how many requests were sent, and how many of them arrived.
     pub(super) fn counts(&self) -> (u64, u64) {
         let state = self.state();
         (state.sent, state.arrived)
     }
 
-    /// How often something that was added by hand was sent, and how often it had been added while requests were held.
+    /// Returns how often added cookies were sent, and how many of those were added while no
+    /// identity was current.
     pub(super) fn edits_carried(&self) -> (u64, u64) {
         let state = self.state();
-        (state.edits_carried, state.held_edits_carried)
+        (state.edits_carried, state.pending_edits_carried)
     }
 
-    /// Whether this is the last handle to the site.
+    /// Returns whether this is the last handle to the site.
     pub(super) fn is_alone(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
@@ -115,11 +117,11 @@ impl Site {
         self.state().broken.push(what);
     }
 
-    /// Whatever a session was until now is ended, by a call that has just returned.
+    /// Records that a call which has just returned ended all identities of a session so far.
     pub(super) fn ended(&self, session: &Session, before: Option<u64>) {
         let id = session.id().to_string();
         let mut state = self.state();
-        state.edits.wipe(session);
+        state.edits.discard_pending(session);
         let seen = state.seen.get(&id).copied().unwrap_or(0);
         let floor = state.floor.entry(id).or_default();
         *floor = (*floor).max(before.unwrap_or(0)).max(seen);
@@ -130,21 +132,21 @@ impl Site {
     }
 
     /// A jar with this cookie was given to a session, by a call that has just returned.
-    pub(super) fn gave(&self, session: &Session, cookie: u64) {
+    pub(super) fn replaced(&self, session: &Session, cookie: u64) {
         let mut state = self.state();
-        let generation = session.generation().expect("what is given is current at once");
+        let generation = session.generation().expect("a replaced identity is current");
         state.given.insert(cookie.to_string(), (session.id().to_string(), generation));
         state.edits.give(session);
     }
 
-    /// A fork was made, by a call that has just returned.
+    /// Records a fork.
     pub(super) fn forked(&self, of: &Session, fork: &Session) {
         let mut state = self.state();
         state.edits.fork(of, fork);
         state.forks.insert(fork.id().to_string(), (of.id().to_string(), of.generation()));
     }
 
-    /// Some session of the site's ends, or all do.
+    /// Ends one login of the site, or all.
     pub(super) fn expire(&self) {
         let all = self.rng(|rng| rng.chance(30));
         let pick = self.rng(Rng::next);
@@ -164,8 +166,8 @@ impl Site {
         state.numbers
     }
 
-    async fn take_time(&self, most: u64) {
-        let time = self.rng(|rng| rng.millis(most));
+    async fn take_time(&self, max: u64) {
+        let time = self.rng(|rng| rng.millis(max));
         if time.is_zero() {
             tokio::task::yield_now().await;
         } else {
@@ -188,10 +190,10 @@ fn identity(request: &Request<Body>) -> Identity {
     Identity::of(request.extensions()).expect("the session layer puts it there")
 }
 
-/// Judging what is sent.
+/// Checks of requests.
 impl Site {
-    /// Looks at a request in the moment in which it leaves the session layer.
-    fn judge(&self, request: &Request<Body>) {
+    /// Checks a request when it leaves the session layer.
+    fn check(&self, request: &Request<Body>) {
         let identity = identity(request);
         let (id, generation) = (identity.session_id().to_string(), identity.generation());
         let mut broken = Vec::new();
@@ -226,7 +228,7 @@ impl Site {
                     let owner = parts.next().expect("the name comes first");
                     (owner, parts.next().and_then(|made| made.parse().ok()).expect("then the generation"))
                 }
-                "given" => state.given.get(&value).cloned().expect("it was noted when it was given"),
+                "given" => state.given.get(&value).cloned().expect("it was recorded when it was given"),
                 _ => {
                     carried.insert(name);
                     continue;
@@ -237,10 +239,10 @@ impl Site {
                 broken.push(format!("{name}={value} was sent by {id} under generation {generation}"));
             }
         }
-        let was_held = |cookie: &String| state.edits.was_added_while_held(identity.session(), cookie);
-        let held = carried.iter().filter(|cookie| was_held(cookie)).count() as u64;
+        let was_pending = |cookie: &String| state.edits.was_added_while_pending(identity.session(), cookie);
+        let pending = carried.iter().filter(|cookie| was_pending(cookie)).count() as u64;
         state.edits_carried += carried.len() as u64;
-        state.held_edits_carried += held;
+        state.pending_edits_carried += pending;
         if carried != expected {
             broken.push(format!(
                 "edits: {id} carries {carried:?} and not {expected:?} under generation {generation}"
@@ -251,16 +253,16 @@ impl Site {
 }
 
 impl State {
-    /// Whether this identity is the first of a fork, which has what `owner` had under the generation `made` when it was forked.
+    /// Returns whether this identity is the first of a fork of generation `made` of `owner`.
     fn inherits(&self, identity: &Identity, owner: &str, made: u64) -> bool {
         let taken = (owner.to_owned(), Some(made));
         let fork = identity.session_id().to_string();
-        // Whoever is forked while it has an identity is forked with that, as the fork's own first.
+        // The first identity of a fork is a copy of the original's current identity.
         identity.generation() == 1 && self.forks.get(&fork) == Some(&taken)
     }
 }
 
-/// Stands right below the session layer, and judges all that comes through.
+/// A service directly below the session layer that checks every request.
 #[derive(Clone)]
 pub(super) struct Witness<S> {
     inner: S,
@@ -283,14 +285,14 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Witness<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> S::Future {
-        self.site.judge(&request);
+        self.site.check(&request);
         self.inner.call(request)
     }
 }
 
-/// Answering.
+/// Responses.
 impl Site {
-    async fn answer(self, request: Request<Body>) -> Answer {
+    async fn respond(self, request: Request<Body>) -> SiteResult {
         let moods = &self.0.moods;
         self.state().arrived += 1;
         let identity = identity(&request);
@@ -330,7 +332,7 @@ impl Site {
         Ok(Response::builder().status(status).header(header::SET_COOKIE, late).body(Body::default())?)
     }
 
-    async fn login(&self, identity: &Identity, by_rule: bool) -> Answer {
+    async fn login(&self, identity: &Identity, by_rule: bool) -> SiteResult {
         struct Running(Site, String);
         impl Drop for Running {
             fn drop(&mut self) {
@@ -342,12 +344,12 @@ impl Site {
         let key = if by_rule { id.clone() } else { format!("{id}/{generation}") };
         {
             let mut state = self.state();
-            // Where nobody has to log in, all may.
+            // An identity without a renewal has no single leader, so all its requests may log in.
             let leads = by_rule || (generation > 1 && !state.edits.was_given(&id, generation));
             let running = state.logins.entry(key.clone()).or_default();
             *running += 1;
             if *running > 1 && leads {
-                state.broken.push(format!("two logins of {key} at once"));
+                state.broken.push(format!("two concurrent logins of {key}"));
             }
         }
         let _running = Running(self.clone(), key);
@@ -357,10 +359,10 @@ impl Site {
             () => 9,
         });
         self.take_time(moods.login_latency).await;
-        let answer = Response::builder();
+        let response = Response::builder();
         let status = match how {
             0 => return Err("the connection was reset".into()),
-            // Anything but a refusal makes a leader's identity current, without a cookie.
+            // Any status that is not 401 or 403 makes a leader's identity current, without a cookie.
             1 if by_rule => 500,
             3 if by_rule => 200,
             1 | 3 | 4 => 401,
@@ -369,24 +371,24 @@ impl Site {
             _ => {
                 let sid = format!("{id}/{generation}/{}", self.number());
                 self.state().good.insert(sid.clone(), moods.pages.unwrap_or(u64::MAX));
-                let answer = answer.header(header::SET_COOKIE, format!("sid={sid}; Path=/; HttpOnly"));
-                return Ok(answer.body(Body::default())?);
+                let response = response.header(header::SET_COOKIE, format!("sid={sid}; Path=/; HttpOnly"));
+                return Ok(response.body(Body::default())?);
             }
         };
-        Ok(answer.status(status).body(Body::default())?)
+        Ok(response.status(status).body(Body::default())?)
     }
 }
 
 impl Service<Request<Body>> for Site {
     type Response = Response<Body>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Answer> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = SiteResult> + Send>>;
 
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        Box::pin(self.clone().answer(request))
+        Box::pin(self.clone().respond(request))
     }
 }

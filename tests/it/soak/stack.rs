@@ -1,4 +1,4 @@
-//! The layers of a world: those that are tested, and what stands below them.
+//! The layers of a world: the tested ones, and the stack below them.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,8 +16,8 @@ use tower_client_sessions::{
 
 use super::{
     Boxed, LIMIT,
+    actors::account,
     moods::{Moods, Rng, draw, panic_wanted},
-    people::account,
     site::Site,
 };
 use crate::support::Body;
@@ -47,11 +47,11 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
     let mut rng = site.rng(Rng::child);
     let panics = moods.panics;
     let classifier = Mutex::new(rng.child());
-    let expired = Expired::from_fn(move |answer| {
+    let expired = Expired::from_fn(move |response| {
         if draw(&classifier).chance(panics / 3) {
             panic_wanted();
         }
-        matches!(answer.status().as_u16(), 401 | 403)
+        matches!(response.status().as_u16(), 401 | 403)
     });
     let cloner = Mutex::new(rng.child());
     let gate = GateConfig::new()
@@ -92,23 +92,23 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
     if !moods.has_rule {
         return layer;
     }
-    let ruler = Mutex::new(rng.child());
+    let rule_rng = Mutex::new(rng.child());
     layer.renew_with(move |renewal| {
-        let mut rng = draw(&ruler);
+        let mut rng = draw(&rule_rng);
         if rng.chance(panics) {
             panic_wanted();
         }
-        let (panics, refuses, steps) = (rng.chance(panics), rng.chance(3), rng.between(1, 2));
+        let (panics, rejects, steps) = (rng.chance(panics), rng.chance(3), rng.between(1, 2));
         async move {
             for _ in 0..steps {
                 let url = format!("http://{}/login", account(&renewal.session_id().to_string()));
-                let answer = renewal.send(Request::get(url).body(Body::default())?).await?;
-                renewal.ensure(answer.status().is_success(), "the login was not accepted")?;
+                let response = renewal.send(Request::get(url).body(Body::default())?).await?;
+                renewal.ensure(response.status().is_success(), "the login was not accepted")?;
             }
             if panics {
                 panic_wanted();
             }
-            if refuses {
+            if rejects {
                 return Err(PermanentError::new("the account is locked").into());
             }
             renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")

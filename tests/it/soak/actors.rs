@@ -1,4 +1,4 @@
-//! Those who live in a world: requests that are dropped, frozen and hurried, and users with handles.
+//! The actors of a world: requests that are dropped or left unpolled, and users with handles.
 
 use std::{
     collections::BTreeSet,
@@ -29,7 +29,7 @@ use super::{
 };
 use crate::support::Body;
 
-/// The site's name for the account of a session: forks share it.
+/// Returns the account of a session; forks share it.
 pub(super) fn account(session: &str) -> &str {
     session.split('.').next().unwrap_or(session)
 }
@@ -41,22 +41,22 @@ fn url(session: &Session) -> String {
 /// How a request ended.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Answered(u16, #[expect(dead_code, reason = "it is in the log")] u64),
+    Response(u16, #[expect(dead_code, reason = "it is in the log")] u64),
     Failed(BoxError),
     Dropped,
 }
 
-/// Counts the wakers of the world's people: nobody may keep one.
+/// Counts the wakers of the actors: none may be kept after their end.
 #[derive(Clone, Default)]
 pub(super) struct Wakers(Arc<()>);
 
 impl Wakers {
-    /// How many are kept somewhere.
+    /// Returns how many wakers exist.
     pub(super) fn kept(&self) -> usize {
         Arc::strong_count(&self.0) - 1
     }
 
-    /// Polls `inner` with wakers that are counted.
+    /// Polls `inner` with counted wakers.
     pub(super) async fn watch<F: Future>(self, inner: F) -> F::Output {
         struct Counted {
             inner: Waker,
@@ -76,7 +76,7 @@ impl Wakers {
     }
 }
 
-/// Is polled so often, then no more for a while.
+/// Polls `inner` a number of times, and then not again until `thaw` is ready.
 pub(crate) struct Freeze<F> {
     pub(crate) inner: Pin<Box<F>>,
     pub(crate) polls: u64,
@@ -101,7 +101,7 @@ impl<F: Future> Future for Freeze<F> {
     }
 }
 
-/// Sends requests of its own.
+/// Sends requests.
 #[derive(Clone)]
 pub(super) struct Sender {
     pub(super) client: Boxed,
@@ -109,7 +109,7 @@ pub(super) struct Sender {
     pub(super) wakers: Wakers,
 }
 
-/// Whose a request is, and how it says so.
+/// How a request selects its session.
 pub(super) enum By {
     Name(String),
     Handle(Session),
@@ -143,39 +143,39 @@ async fn request(client: Boxed, site: Site, by: By, number: u64, mut rng: Rng) -
         By::Handle(session) => drop(request.extensions_mut().insert(session)),
     }
     let call = client.oneshot(request);
-    let patience = if rng.chance(moods.drops) {
+    let max_time = if rng.chance(moods.drops) {
         rng.millis(3000)
     } else if moods.page_hangs > 0 || (!moods.has_rule && moods.login_hangs > 0) {
         Duration::from_secs(60)
     } else {
         LIMIT * 2
     };
-    let answer = if rng.chance(moods.freezes) {
+    let response = if rng.chance(moods.freezes) {
         let thaw = Box::pin(sleep(rng.millis(60_000)));
-        timeout(patience, Freeze { inner: Box::pin(call), polls: rng.between(1, 4), thaw }).await
+        timeout(max_time, Freeze { inner: Box::pin(call), polls: rng.between(1, 4), thaw }).await
     } else if moods.flaw == Some(Flaw::ForgetsWaiters) {
         let mut call = Box::pin(call);
-        let answer = timeout(patience, &mut call).await;
-        if answer.is_err() {
+        let response = timeout(max_time, &mut call).await;
+        if response.is_err() {
             std::mem::forget(call);
         }
-        answer
+        response
     } else {
-        timeout(patience, call).await
+        timeout(max_time, call).await
     };
-    match answer {
+    match response {
         Err(_) => Outcome::Dropped,
         Ok(Err(error)) => Outcome::Failed(error),
         Ok(Ok(response)) => {
-            let mut info = response.extensions().get::<SessionInfo>().expect("it is on every answer").clone();
-            if moods.flaw == Some(Flaw::SwapsAnswers) {
+            let mut info = response.extensions().get::<SessionInfo>().expect("every response has it").clone();
+            if moods.flaw == Some(Flaw::SwapsResponses) {
                 let before = site.state().last_info.replace(info.clone());
                 info = before.unwrap_or(info);
             }
             if info.generation() <= tag.floor || info.session() != &SessionId::from(session.as_str()) {
-                site.breaks(format!("request {number} of {session} was answered from {info:?}"));
+                site.breaks(format!("request {number} of {session} got a response of {info:?}"));
             }
-            Outcome::Answered(response.status().as_u16(), info.generation())
+            Outcome::Response(response.status().as_u16(), info.generation())
         }
     }
 }
@@ -183,7 +183,7 @@ async fn request(client: Boxed, site: Site, by: By, number: u64, mut rng: Rng) -
 /// How the requests of a user ended.
 pub(super) type Outcomes = Vec<Result<Outcome, JoinError>>;
 
-/// Somebody with handles. Gives back how many requests it sent to its forks, and how they ended.
+/// A user with handles. Returns how many requests it sent to its forks, and how they ended.
 pub(super) async fn user(sessions: Sessions, sender: Sender, name: u64, mut rng: Rng) -> (u64, Outcomes) {
     let site = &sender.site;
     let mut requests = JoinSet::new();
@@ -201,18 +201,18 @@ pub(super) async fn user(sessions: Sessions, sender: Sender, name: u64, mut rng:
             }
             2 | 3 => {
                 let renewal = session.renew();
-                let patience = rng.millis(20_000);
+                let max_time = rng.millis(20_000);
                 if rng.chance(70) {
-                    let _ = timeout(patience, sender.wakers.clone().watch(renewal)).await;
+                    let _ = timeout(max_time, sender.wakers.clone().watch(renewal)).await;
                 }
             }
             4 => {
                 let login = format!("{}login", url(&session));
                 let renewal = session.renew_with(Request::get(login).body(Body::default()).unwrap());
                 site.ended(&session, before);
-                let patience = rng.millis(20_000);
+                let max_time = rng.millis(20_000);
                 if rng.chance(70) {
-                    let _ = timeout(patience, sender.wakers.clone().watch(renewal)).await;
+                    let _ = timeout(max_time, sender.wakers.clone().watch(renewal)).await;
                 }
             }
             5 => {
@@ -223,7 +223,7 @@ pub(super) async fn user(sessions: Sessions, sender: Sender, name: u64, mut rng:
                 jar.set(&format!("given={number}; Path=/"), &target, SystemTime::UNIX_EPOCH.into()).unwrap();
                 session.replace(jar);
                 site.ended(&session, before);
-                site.gave(&session, number);
+                site.replaced(&session, number);
             }
             6 | 7 => {
                 let fork = session.fork(format!("{}.{name}-{turn}", session.id())).expect("the name is new");
@@ -234,7 +234,7 @@ pub(super) async fn user(sessions: Sessions, sender: Sender, name: u64, mut rng:
                     requests.spawn(sender.clone().request(By::Handle(fork.clone()), number, rng));
                 }
                 if rng.chance(30) {
-                    // Its requests have begun, or are about to, and go on with it.
+                    // Its requests continue with the removed session.
                     drop(sessions.remove(fork.id().clone()));
                 }
             }
@@ -246,8 +246,8 @@ pub(super) async fn user(sessions: Sessions, sender: Sender, name: u64, mut rng:
             10 => remove(site, &session, &mut rng),
             11 => {
                 let _ = (session.to_string(), session.profile(), session.stats(), sessions.stats());
-                // Somebody else comes by, and is not seen again.
-                drop(sessions.session(format!("passer-by {}", site.number())));
+                // A session that is used once.
+                drop(sessions.session(format!("single use {}", site.number())));
             }
             12 => look(site, &session),
             _ => site.expire(),
@@ -260,7 +260,8 @@ pub(super) async fn user(sessions: Sessions, sender: Sender, name: u64, mut rng:
     (started, outcomes)
 }
 
-/// Removes a cookie that was once added by hand: it is found where its identity is the current one, or about to come.
+/// Removes a cookie that was added before. It is found if its identity is the current or pending
+/// one.
 fn remove(site: &Site, session: &Session, rng: &mut Rng) {
     let ever = site.state().edits.ever(session);
     let Some(cookie) = ever.get(rng.below(ever.len() as u64) as usize) else {
@@ -274,7 +275,7 @@ fn remove(site: &Site, session: &Session, rng: &mut Rng) {
     }
 }
 
-/// Reads a jar: what was added by hand to the current or coming identity is there, and nothing else is.
+/// Reads a jar and checks that it has exactly the cookies added to the current or pending identity.
 fn look(site: &Site, session: &Session) {
     let cookies = session.cookies_for(&url(session)).unwrap();
     let names = cookies.iter().filter_map(|cookie| cookie.name());
