@@ -131,21 +131,21 @@ async fn serve() -> Result<(), BoxError> {
     let acceptor = TlsAcceptor::from(Arc::new(config));
     tokio::spawn(async move {
         while let Ok((stream, _)) = http.accept().await {
-            tokio::spawn(serve(stream));
+            tokio::spawn(serve_stream(stream));
         }
     });
     while let Ok((stream, _)) = https.accept().await {
         let acceptor = acceptor.clone();
         tokio::spawn(async move {
             if let Ok(stream) = acceptor.accept(stream).await {
-                serve(stream).await;
+                serve_stream(stream).await;
             }
         });
     }
     Ok(())
 }
 
-async fn serve<S>(stream: S)
+async fn serve_stream<S>(stream: S)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
