@@ -197,12 +197,12 @@ impl Timeline {
         let solid = |colour: &str| swatch(&format!("fill=\"{colour}\""));
         item(f, LEFT, &solid(RENEWAL), "renewal (login)")?;
         item(f, LEFT + 150.0, &solid(HELD), "held")?;
-        item(f, LEFT + 232.0, &solid(colour(2)), "sent and answered, coloured by generation")?;
+        item(f, LEFT + 232.0, &solid(colour(2)), "in flight, coloured by generation")?;
         let refused = format!(
             "{}<path d=\"M14 1l8 8m0 -8l-8 8\" class=\"cross\"/>",
             swatch(&format!("fill=\"{}\" fill-opacity=\"0.35\"", colour(2)))
         );
-        item(f, LEFT + 538.0, &refused, "refused: the session had ended, sent again")
+        item(f, LEFT + 538.0, &refused, "rejected: the session had expired, replayed")
     }
 
     fn axis(&self, f: &mut impl Write, bottom: f64) -> fmt::Result {
