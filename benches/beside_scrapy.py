@@ -1,7 +1,8 @@
-"""The ancestor's side of `cargo bench --bench beside_scrapy`: Scrapy's CookiesMiddleware, driven as its engine drives it.
+"""Measures Scrapy's CookiesMiddleware for `cargo bench --bench beside_scrapy`.
 
-Reads lines of "KIND ROUNDS" and answers each with the CPU time of so many rounds, in nanoseconds. A round makes a request and a
-response; "middleware" sends both through the middleware, whose jar has five cookies for the page, and "bare" does not.
+Reads lines of "KIND ROUNDS" and prints the CPU time of that many rounds in nanoseconds. A round creates
+a request and a response. "middleware" passes both through the middleware, called in the same way as by
+Scrapy's engine, with five cookies for the page in its jar; "bare" does not.
 """
 
 import sys
@@ -25,12 +26,12 @@ HEADERS = {
     "DNT": "1",
 }
 
-# The list of public suffixes that comes with the package: nothing is fetched.
+# Use the public suffix list of the package instead of downloading one.
 if hasattr(cookies, "TLDExtract"):
     cookies._split_domain = cookies.TLDExtract(suffix_list_urls=(), include_psl_private_domains=True)
 
 middleware = cookies.CookiesMiddleware()
-# Older ones ask for the spider as well.
+# Older versions take the spider as an argument.
 spider = [] if hasattr(cookies, "_warn_spider_arg") else [None]
 
 
@@ -60,7 +61,7 @@ set_cookies = [f"name{cookie}=value-of-some-length-{cookie}{page}" for cookie in
 middleware.process_response(request(), Response(URL, headers={"Set-Cookie": set_cookies}), *spider)
 sent = request()
 middleware.process_request(sent, *spider)
-assert sent.headers[b"Cookie"].count(b"=") == 5, "the jar is full"
+assert sent.headers[b"Cookie"].count(b"=") == 5, "the jar has five cookies"
 
 print(f"Scrapy {scrapy.__version__}, Python {sys.version.split()[0]}", flush=True)
 for line in sys.stdin:

@@ -1,9 +1,10 @@
-//! The session layer beside the middleware that it comes from: Scrapy's `CookiesMiddleware`, which its sessions stand on.
+//! Compares the session layer with Scrapy's `CookiesMiddleware`, on which scrapy-sessions builds.
 //!
-//! Both do the same: a request of one session to a page that five cookies go to, and an answer that sets none. What is told is what
-//! each adds to making the request and the answer, in turns within one run, by the CPU time of one thread.
+//! Both handle a request of one session for a page with five cookies, and a response that sets
+//! none. The results are the CPU time of one thread that each adds to creating the request and the
+//! response. Both are measured alternately within one run.
 //!
-//! `PYTHON=folder/bin/python cargo bench --bench beside_scrapy`, where that Python has Scrapy:
+//! `PYTHON=folder/bin/python cargo bench --bench beside_scrapy` needs a Python with Scrapy:
 //! `python3 -m venv folder && folder/bin/pip install scrapy`.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
@@ -21,13 +22,13 @@ use support::{Sets, Stack, time::thread_time};
 use tower::Layer;
 use tower_client_sessions::{SessionId, SessionLayer};
 
-/// Turns of which each has the four kinds of rounds.
+/// The number of turns; each measures all four kinds of rounds.
 const TURNS: usize = 15;
-/// Rounds of ours for one of the other's, so that each takes about as long.
+/// Our rounds per round of Scrapy, so that both take about as long.
 const OURS: u32 = 100;
 
 fn main() -> ExitCode {
-    // Under `cargo test` it is enough that it runs.
+    // Under `cargo test` the bench only has to run.
     let (turns, rounds) = match env::args().any(|argument| argument == "--bench") {
         true => (TURNS, 2_000),
         false => (1, 10),
@@ -50,53 +51,55 @@ fn run(turns: usize, rounds: u32) -> Result<(), Box<dyn std::error::Error>> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(|error| format!("{python}: {error}"))?;
-    let mut asks = child.stdin.take().ok_or("the input is ours")?;
-    let mut answers = BufReader::new(child.stdout.take().ok_or("the output is ours")?).lines();
-    let mut answer =
-        || answers.next().ok_or("the script ended early")?.map_err(Box::<dyn std::error::Error>::from);
+    let mut input = child.stdin.take().ok_or("the script has no input")?;
+    let mut lines = BufReader::new(child.stdout.take().ok_or("the script has no output")?).lines();
+    let mut read_line =
+        || lines.next().ok_or("the script ended early")?.map_err(Box::<dyn std::error::Error>::from);
 
-    let version = answer()?;
+    let version = read_line()?;
     if let Some(missing) = version.strip_prefix("missing ") {
         println!(
-            "Scrapy is missing, and nothing was compared: {missing}\n\
+            "skipped: Scrapy is not installed ({missing})\n\
              python3 -m venv folder && folder/bin/pip install scrapy\n\
              PYTHON=folder/bin/python cargo bench --bench beside_scrapy"
         );
         return Ok(());
     }
     let mut theirs = |kind: &str| -> Result<Duration, Box<dyn std::error::Error>> {
-        writeln!(asks, "{kind} {rounds}")?;
-        Ok(Duration::from_nanos(answer()?.trim().parse()?) / rounds)
+        writeln!(input, "{kind} {rounds}")?;
+        Ok(Duration::from_nanos(read_line()?.trim().parse()?) / rounds)
     };
 
     let (sessions, _) = support::sessions(1, 5);
     let mut bare = support::boxed(support::Bare::new(Sets::Nothing));
-    let mut telling = support::session_stack(&sessions, Sets::Nothing);
+    let mut with_info = support::session_stack(&sessions, Sets::Nothing);
     let plain = SessionLayer::new(&sessions).without_info();
     let mut plain = support::boxed(plain.layer(support::Bare::new(Sets::Nothing)));
-    let (mut scrapy, mut ours, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut scrapy, mut ours, mut ours_with_info) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..turns {
         let without = theirs("bare")?;
         scrapy.push(theirs("middleware")?.saturating_sub(without));
         let without = time(&mut bare, false, rounds * OURS);
         ours.push(time(&mut plain, true, rounds * OURS).saturating_sub(without));
-        told.push(time(&mut telling, true, rounds * OURS).saturating_sub(without));
+        ours_with_info.push(time(&mut with_info, true, rounds * OURS).saturating_sub(without));
     }
-    // It ends when nobody asks any more.
-    drop(asks);
+    // The script exits at the end of its input.
+    drop(input);
     child.wait()?;
 
     let scrapy = median(&mut scrapy);
     println!("{version}: its CookiesMiddleware adds {scrapy:?} to a request");
-    // The middleware tells the program nothing: what does the same is the layer without the info.
-    for (name, mut times) in [("the session layer", ours), ("the same with the info", told)] {
+    // The middleware returns no info to the program: the layer without info is its equivalent.
+    for (name, mut times) in
+        [("the session layer without info", ours), ("the session layer with info", ours_with_info)]
+    {
         let ours = median(&mut times);
         println!("{name} {ours:?}: × {:.0}", scrapy.as_secs_f64() / ours.as_secs_f64());
     }
     Ok(())
 }
 
-/// What one request takes, naming its session if it is to.
+/// Returns the CPU time of one request, with a session name if `named`.
 fn time(stack: &mut Stack, named: bool, rounds: u32) -> Duration {
     let page = support::page(1);
     let start = thread_time();

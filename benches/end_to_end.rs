@@ -1,5 +1,7 @@
-//! What part of a real request the layers are: hyper's client and server over loopback, 64 requests in flight, the client's
-//! thread alone being timed. Bare, through ours, and through reqwest's cookie layer.
+//! The share of the layers in the cost of a real request.
+//!
+//! hyper's client and server over loopback with 64 requests in flight: bare, through the layers of
+//! this crate, and through reqwest's cookie layer. Only the client's thread is timed.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;

@@ -54,7 +54,7 @@ fn release(criterion: &mut Criterion<ThreadTime>) {
         group.throughput(Throughput::Elements(waiters as u64));
         for (name, release) in [
             ("flag", crowd::release_of_a_flag as fn(usize) -> Duration),
-            ("flag-deadline", crowd::release_of_a_flag_with_deadlines as fn(usize) -> Duration),
+            ("flag-deadline", crowd::release_of_a_flag_with_timeouts as fn(usize) -> Duration),
             ("gate", crowd::release_of_a_gate as fn(usize) -> Duration),
         ] {
             group.bench_function(BenchmarkId::new(name, waiters), |bencher| {

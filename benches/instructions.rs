@@ -1,10 +1,11 @@
-//! How many instructions the open path, a `Set-Cookie` and the gate take, counted by callgrind.
+//! Instruction counts of the open path, of `Set-Cookie` and of the gate, by callgrind.
 //!
-//! `cargo bench --bench instructions` runs itself under valgrind and compares with `benches/instructions.txt`; `-- --save`
-//! writes that file anew. It tells and never fails: a compiler, an allocator or a dependency may move a figure as well as we.
+//! `cargo bench --bench instructions` runs itself under valgrind and compares the counts with
+//! `benches/instructions.txt`; `-- --save` rewrites that file. Differences are only printed: a
+//! compiler, an allocator or a dependency can change a count as well as this crate.
 //!
-//! Each scenario runs N and then 2N times, and what the first took is subtracted from the second, which leaves N bare rounds.
-//! "Added" is what is left of a round without that of the bare service, or of the scenario named beside it.
+//! Each scenario runs N times and then 2N times. The difference is the cost of N rounds without the
+//! setup. "Added" is a round minus a round of the base scenario, which is usually the bare service.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
@@ -25,16 +26,16 @@ use tower_client_sessions::{
     gate::BoxError,
 };
 
-/// Rounds that are counted once.
+/// The number of rounds N.
 const ROUNDS: usize = 100;
 
-/// What valgrind's child is told.
+/// The argument of the process that runs under valgrind.
 const COUNTED: &str = "--counted";
 
-/// One thing that is done again and again.
+/// An operation that is repeated.
 struct Scenario {
     name: String,
-    /// What it is compared with, which stands before it.
+    /// The scenario that it is compared with, which is listed before it.
     base: Option<&'static str>,
     round: Box<dyn FnMut()>,
 }
@@ -54,14 +55,14 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     if !has("--bench") || has("--test") {
-        // As criterion's benches under `cargo test`: each once, uncounted.
+        // Under `cargo test` each scenario runs without being counted, like criterion's benches.
         each_scenario(|scenario| run(scenario, 2));
         return ExitCode::SUCCESS;
     }
     match count() {
-        Ok(counts) => tell(&counts, has("--save")),
+        Ok(counts) => report(&counts, has("--save")),
         Err(error) => {
-            eprintln!("instructions cannot be counted here: {error}");
+            eprintln!("the instructions could not be counted: {error}");
             ExitCode::FAILURE
         }
     }
@@ -73,13 +74,13 @@ fn run(scenario: &mut Scenario, rounds: usize) {
     }
 }
 
-/// Callgrind writes down what it has counted whenever this is called.
+/// Makes callgrind dump its counts at each call.
 #[inline(never)]
 fn mark() {
     hint::black_box(());
 }
 
-/// Runs this program under callgrind and gives the instructions of one round of each scenario.
+/// Runs this program under callgrind and returns the instructions of one round of each scenario.
 fn count() -> Result<Vec<(Scenario, u64)>, Box<dyn std::error::Error>> {
     let folder = env::temp_dir().join(format!("instructions-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
@@ -102,8 +103,8 @@ fn count() -> Result<Vec<(Scenario, u64)>, Box<dyn std::error::Error>> {
         match (total(2), total(3)) {
             (Ok(once), Ok(twice)) => {
                 let name = std::mem::take(&mut scenario.name);
-                let told = Scenario { name, base: scenario.base, round: Box::new(|| ()) };
-                scenarios.push((told, (twice.saturating_sub(once)) / ROUNDS as u64));
+                let counted = Scenario { name, base: scenario.base, round: Box::new(|| ()) };
+                scenarios.push((counted, (twice.saturating_sub(once)) / ROUNDS as u64));
             }
             (Err(error), _) | (_, Err(error)) => failed = Some(error),
         }
@@ -113,20 +114,20 @@ fn count() -> Result<Vec<(Scenario, u64)>, Box<dyn std::error::Error>> {
     failed.map_or(Ok(scenarios), Err)
 }
 
-/// What was counted until a mark, since the one before.
+/// Returns the count between a mark and the one before.
 fn total(folder: &Path, dump: usize) -> Result<u64, Box<dyn std::error::Error>> {
     let path = folder.join(format!("counts.{dump}"));
     let text = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
     let total = text.lines().find_map(|line| line.strip_prefix("totals: "));
-    Ok(total.ok_or("callgrind says no total")?.trim().parse()?)
+    Ok(total.ok_or("the dump of callgrind has no total")?.trim().parse()?)
 }
 
 fn file() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt")
 }
 
-/// Prints the counts beside those of the file, and writes the file anew if asked to.
-fn tell(counts: &[(Scenario, u64)], save: bool) -> ExitCode {
+/// Prints the counts next to those of the file, and rewrites the file if `save`.
+fn report(counts: &[(Scenario, u64)], save: bool) -> ExitCode {
     let by_name: BTreeMap<&str, u64> =
         counts.iter().map(|(scenario, count)| (scenario.name.as_str(), *count)).collect();
     let before: BTreeMap<String, u64> = fs::read_to_string(file())
@@ -164,7 +165,7 @@ fn tell(counts: &[(Scenario, u64)], save: bool) -> ExitCode {
 
 const BARE: &str = "bare";
 
-/// Shows each scenario to `show`, one at a time, in the same order each time.
+/// Passes each scenario to `show`, always in the same order.
 fn each_scenario(mut show: impl FnMut(&mut Scenario)) {
     let mut scenario = |name: String, base: Option<&'static str>, round: Box<dyn FnMut()>| {
         show(&mut Scenario { name, base, round });
@@ -177,7 +178,7 @@ fn each_scenario(mut show: impl FnMut(&mut Scenario)) {
 
 type Show<'a> = dyn FnMut(String, Option<&'static str>, Box<dyn FnMut()>) + 'a;
 
-/// One request for the page through a stack, naming the session if it is to.
+/// A round that sends one request through a stack, with a session name if `named`.
 fn request_through(mut stack: support::Stack, domains: usize, named: bool) -> Box<dyn FnMut()> {
     let page = support::page(domains);
     Box::new(move || {
@@ -193,15 +194,15 @@ fn open_path(scenario: &mut Show<'_>) {
     let bare = || support::boxed(support::Bare::new(Sets::Nothing));
     scenario(BARE.into(), None, request_through(bare(), 1, false));
     scenario("bare, a name in the request".into(), Some(BARE), request_through(bare(), 1, true));
-    let (page, mut by_hand) = (support::page(1), bare());
+    let (page, mut bare_stack) = (support::page(1), bare());
     let cookie = HeaderValue::from_static("a=b");
     let floor = move || {
         let mut request = support::request(&page);
         request.extensions_mut().insert(SessionId::from(support::NAME));
         request.headers_mut().insert(header::COOKIE, cookie.clone());
-        drop(hint::black_box(by_hand(request)));
+        drop(hint::black_box(bare_stack(request)));
     };
-    scenario("bare, a name and a cookie put on by hand".into(), Some(BARE), Box::new(floor));
+    scenario("bare, a name and a cookie set explicitly".into(), Some(BARE), Box::new(floor));
     for (domains, cookies) in [(1, 1), (1, 5), (1, 20), (100, 5), (10_000, 5)] {
         let (sessions, session) = support::sessions(domains, cookies);
         let stack = support::session_stack(&sessions, Sets::Nothing);
@@ -211,12 +212,12 @@ fn open_path(scenario: &mut Show<'_>) {
         if (domains, cookies) == (1, 5) {
             let mut stack = support::session_stack(&sessions, Sets::Nothing);
             let page = support::page(1);
-            let by_handle = move || {
+            let with_handle = move || {
                 let mut request = support::request(&page);
                 request.extensions_mut().insert(session.clone());
                 drop(hint::black_box(stack(request)));
             };
-            scenario("session layer by a handle, D=1 k=5".into(), Some(BARE), Box::new(by_handle));
+            scenario("session layer by a handle, D=1 k=5".into(), Some(BARE), Box::new(with_handle));
             let layer = SessionLayer::new(&sessions).without_info();
             let stack = support::boxed(layer.layer(support::Bare::new(Sets::Nothing)));
             let name = "session layer without info, D=1 k=5";
@@ -322,11 +323,11 @@ fn gate(scenario: &mut Show<'_>) {
     };
     scenario("gate: a flag alone, open".into(), None, Box::new(open));
     let gate = RenewalGate::new(7_u64, || async { Ok::<_, BoxError>(7) });
-    let entered = gate.clone();
-    let acquire = move || drop(hint::black_box(now_or_never(entered.acquire())));
-    scenario("gate: enter, open".into(), None, Box::new(acquire));
+    let acquired = gate.clone();
+    let acquire = move || drop(hint::black_box(now_or_never(acquired.acquire())));
+    scenario("gate: acquire, open".into(), None, Box::new(acquire));
     scenario(
-        "gate: try_enter, open".into(),
+        "gate: try_acquire, open".into(),
         None,
         Box::new(move || drop(hint::black_box(gate.try_acquire()))),
     );

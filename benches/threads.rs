@@ -1,7 +1,8 @@
-//! What a second thread on another session costs the first: shared locks and counters would show here, as longer time on a core
-//! for the same requests.
+//! The cost that a second thread with another session adds to the first.
 //!
-//! Prints, for each stack, the time of a request on one thread alone, on each of two, and the ratio: medians of rounds in turn.
+//! Shared locks and counters would show as more CPU time for the same requests. Prints for each
+//! stack the time of a request on one thread alone and on each of two threads, and the ratio. The
+//! times are medians of alternating rounds.
 
 #[allow(dead_code, reason = "each bench uses a part of it")]
 mod support;
@@ -25,14 +26,14 @@ fn main() {
         session
     });
     let bare = || Bare::new(Sets::Nothing);
-    tell("bare", requests, &page, &pair, bare);
+    compare("bare", requests, &page, &pair, bare);
     let layer = SessionLayer::new(&sessions);
-    tell("session layer", requests, &page, &pair, || layer.layer(bare()));
+    compare("session layer", requests, &page, &pair, || layer.layer(bare()));
     let gate = support::renewal(&sessions, Replays::Off);
-    tell("gate, no replays", requests, &page, &pair, || gate.layer(layer.layer(bare())));
+    compare("gate, no replays", requests, &page, &pair, || gate.layer(layer.layer(bare())));
 }
 
-fn tell<S>(name: &str, requests: usize, page: &Uri, pair: &[Session; 2], service: impl Fn() -> S)
+fn compare<S>(name: &str, requests: usize, page: &Uri, pair: &[Session; 2], service: impl Fn() -> S)
 where
     S: Service<
             http::Request<support::Body>,

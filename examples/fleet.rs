@@ -1,7 +1,7 @@
-//! Fetches pages with several processes that share one session, and one login for all of them.
+//! Fetches pages with several processes that share one session, with one login for all of them.
 //!
-//! `cargo run --release --features shared --example fleet` starts the processes, with their session
-//! in a directory. With `--features redis`, `--redis redis://127.0.0.1/` stores it there instead.
+//! `cargo run --release --features shared --example fleet` starts the processes, with the session
+//! in a directory. With `--features redis`, `--redis redis://127.0.0.1/` keeps it in Redis instead.
 //! `-- --help` lists the options.
 
 mod args;
@@ -54,14 +54,14 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Fetches all pages. Returns `false` if some of them failed.
+/// Fetches all pages; `false` if some failed.
 async fn run(mut options: Options) -> Result<bool, BoxError> {
-    // Without an option, the session is removed after the run.
+    // By default, the session is deleted at the end of the run.
     let scratch = tempfile::tempdir()?;
     if let Store::Scratch = options.store {
         options.store = Store::Folder(scratch.path().to_owned());
     }
-    // Report an error of the store once, and not in each process.
+    // A wrong store is reported once here, instead of by every process.
     worker::sharing(&options).await?;
     let site = Site::start(SiteConfig {
         budget: options.budget,
@@ -73,45 +73,45 @@ async fn run(mut options: Options) -> Result<bool, BoxError> {
     let mut fleet = Fleet::new(options, site);
     fleet.crawl().await?;
     let Fleet { options, site, summary, .. } = fleet;
-    if let Err(error) = worker::forget(&options.store).await {
-        eprintln!("the session was not removed from Redis: {error}");
+    if let Err(error) = worker::delete(&options.store).await {
+        eprintln!("the session could not be deleted from Redis: {error}");
     }
     let seen = site.shutdown().await;
     summary.print(&options, &seen);
     Ok(summary.is_complete(&options))
 }
 
-/// An event of the processes.
+/// An event of a worker.
 enum Event {
-    /// A worker printed a line.
-    Said { worker: usize, line: String },
-    /// The output of a worker ended.
-    Gone { worker: usize },
-    /// A worker must be killed.
+    /// The worker printed a line.
+    Line { worker: usize, line: String },
+    /// The output of the worker has ended.
+    Exited { worker: usize },
+    /// The worker has to be killed.
     Kill { worker: usize },
 }
 
-/// A process, and its assigned pages that have no result yet.
+/// A process, and the pages that it was given and has not reported.
 struct Worker {
     child: Child,
-    /// `None` after the last page. The process ends when its input is closed.
+    /// Closed after the last page, so that the process exits.
     input: Option<ChildStdin>,
     outstanding: HashSet<usize>,
     is_killed: bool,
 }
 
-/// The state of the parent process.
+/// The state of the process that starts the others.
 struct Fleet {
     options: Options,
     site: Site,
     workers: BTreeMap<usize, Worker>,
-    /// The number of processes started, which numbers the next one.
+    /// The number of processes started so far, which is the number of the next one.
     started: usize,
     todo: VecDeque<usize>,
     events: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     kills: usize,
-    /// Whether to kill the next process that begins a login.
-    ambush: bool,
+    /// The next process that starts to log in is killed.
+    kill_at_login: bool,
     summary: Summary,
 }
 
@@ -125,37 +125,37 @@ impl Fleet {
             started: 0,
             events: mpsc::unbounded_channel(),
             kills: 0,
-            ambush: false,
+            kill_at_login: false,
             summary: Summary::default(),
         }
     }
 
-    /// Runs until all pages have results and all processes have ended.
+    /// Runs until every page was reported and every process has exited.
     async fn crawl(&mut self) -> Result<(), BoxError> {
-        let begun = Instant::now();
-        let mut answered_at = None;
+        let started_at = Instant::now();
+        let mut reported_at = None;
         for _ in 0..self.options.workers {
             self.start()?;
         }
         while !self.workers.is_empty() {
             self.feed().await;
-            // Far longer than a page takes.
+            // Much longer than any page takes.
             let event = timeout(Duration::from_secs(120), self.events.1.recv()).await;
-            match event.map_err(|_| "no process has printed anything for two minutes")? {
-                Some(Event::Said { worker, line }) => {
-                    if !self.hear(worker, &line)? {
+            match event.map_err(|_| "no process has printed a line for two minutes")? {
+                Some(Event::Line { worker, line }) => {
+                    if !self.handle_line(worker, &line)? {
                         continue;
                     }
                     let now = Instant::now();
-                    let pause = answered_at.replace(now).map_or(Duration::ZERO, |before| now - before);
+                    let pause = reported_at.replace(now).map_or(Duration::ZERO, |before| now - before);
                     self.summary.pause = self.summary.pause.max(pause);
                     self.kill_on_time()?;
-                    if self.summary.answered() == self.options.pages {
-                        self.summary.took = begun.elapsed();
+                    if self.summary.reported() == self.options.pages {
+                        self.summary.took = started_at.elapsed();
                         self.workers.values_mut().for_each(|worker| worker.input = None);
                     }
                 }
-                Some(Event::Gone { worker }) => self.replace(worker).await?,
+                Some(Event::Exited { worker }) => self.replace(worker).await?,
                 Some(Event::Kill { worker }) => self.kill(worker)?,
                 None => break,
             }
@@ -166,8 +166,8 @@ impl Fleet {
     fn start(&mut self) -> Result<(), BoxError> {
         let number = self.started;
         self.started += 1;
-        // Processes that share no session use different accounts, because a login ends the other
-        // sessions of its account.
+        // Without sharing, each process needs its own account: logins of one account end each
+        // other.
         let account = if let Store::Alone = self.options.store { number } else { 0 };
         let page_url = self.site.url(&format!("/page/{{page}}?acct={account}"));
         let login_url = self.site.url(&format!("/login?acct={account}"));
@@ -182,9 +182,9 @@ impl Fleet {
         tokio::spawn(async move {
             let mut lines = BufReader::new(output).lines();
             while let Ok(Some(line)) = lines.next_line().await {
-                let _ = events.send(Event::Said { worker: number, line });
+                let _ = events.send(Event::Line { worker: number, line });
             }
-            let _ = events.send(Event::Gone { worker: number });
+            let _ = events.send(Event::Exited { worker: number });
         });
         let worker =
             Worker { input: child.stdin.take(), child, outstanding: HashSet::new(), is_killed: false };
@@ -192,7 +192,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Assigns pages to the processes that have capacity.
+    /// Sends pages to the processes that have room for more.
     async fn feed(&mut self) {
         for worker in self.workers.values_mut().filter(|worker| !worker.is_killed) {
             let mut lines = String::new();
@@ -202,14 +202,14 @@ impl Fleet {
                 let _ = writeln!(lines, "{page}");
             }
             if let Some(input) = worker.input.as_mut().filter(|_| !lines.is_empty()) {
-                // The end of the process is an event too, which reassigns its pages.
+                // A process that has exited is handled later; its pages go to others.
                 let _ = input.write_all(lines.as_bytes()).await;
             }
         }
     }
 
-    /// Handles a line. Returns `true` if it is the result of a page.
-    fn hear(&mut self, number: usize, line: &str) -> Result<bool, BoxError> {
+    /// Handles a line of output; `true` if it reports a page.
+    fn handle_line(&mut self, number: usize, line: &str) -> Result<bool, BoxError> {
         let Some(worker) = self.workers.get_mut(&number) else { return Ok(false) };
         let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
         match word {
@@ -225,9 +225,9 @@ impl Fleet {
                 return Ok(true);
             }
             "login" => {
-                if std::mem::take(&mut self.ambush) {
-                    // A random delay, so that the process is killed before, during or after the
-                    // work of the site, and before or after the other processes notice.
+                if std::mem::take(&mut self.kill_at_login) {
+                    // Before, during or after the login, and before or after the others can adopt
+                    // it.
                     let wait = random(self.options.login_ms * 1_300 + 2_000);
                     let events = self.events.0.clone();
                     tokio::spawn(async move {
@@ -241,15 +241,15 @@ impl Fleet {
         Ok(false)
     }
 
-    /// Kills processes at regular intervals, alternately at any time and during a login.
+    /// Kills processes at regular intervals: at a random point and during a login, in turn.
     fn kill_on_time(&mut self) -> Result<(), BoxError> {
-        let (answered, Options { kill, pages, .. }) = (self.summary.answered(), &self.options);
-        if self.kills == *kill || answered * (kill + 1) < pages * (self.kills + 1) || answered == *pages {
+        let (reported, Options { kill, pages, .. }) = (self.summary.reported(), &self.options);
+        if self.kills == *kill || reported * (kill + 1) < pages * (self.kills + 1) || reported == *pages {
             return Ok(());
         }
         self.kills += 1;
         if self.kills.is_multiple_of(2) {
-            self.ambush = true;
+            self.kill_at_login = true;
             return Ok(());
         }
         let alive: Vec<usize> = self.workers.keys().copied().collect();
@@ -257,7 +257,7 @@ impl Fleet {
     }
 
     fn kill(&mut self, number: usize) -> Result<(), BoxError> {
-        let is_over = self.summary.answered() == self.options.pages;
+        let is_over = self.summary.reported() == self.options.pages;
         if let Some(worker) = self.workers.get_mut(&number).filter(|worker| !worker.is_killed && !is_over) {
             worker.child.start_kill()?;
             worker.is_killed = true;
@@ -266,22 +266,22 @@ impl Fleet {
         Ok(())
     }
 
-    /// Handles the end of a process. The others fetch its pages without results.
+    /// Replaces a process that has exited. Its unreported pages go to the others.
     async fn replace(&mut self, number: usize) -> Result<(), BoxError> {
         let Some(mut worker) = self.workers.remove(&number) else { return Ok(()) };
         let status = worker.child.wait().await?;
         self.todo.extend(worker.outstanding.drain());
-        if self.summary.answered() == self.options.pages {
+        if self.summary.reported() == self.options.pages {
             return Ok(());
         }
         if !worker.is_killed {
-            return Err(format!("a process has ended unexpectedly: {status}").into());
+            return Err(format!("a process has exited unexpectedly: {status}").into());
         }
         self.start()
     }
 }
 
-/// A number below `end`, or 0. Its quality as a random number does not matter.
+/// Returns a number below `end`, or 0. The quality of the randomness does not matter.
 fn random(end: u64) -> u64 {
     RandomState::new().hash_one(()) % end.max(1)
 }

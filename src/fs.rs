@@ -58,7 +58,8 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Runs `work` on a blocking thread of the runtime; `cancelled` is its error if the runtime shuts down.
+/// Runs `work` on a blocking thread of the runtime; `cancelled` is its error if the runtime shuts
+/// down.
 ///
 /// # Panics
 ///

@@ -1,7 +1,7 @@
-"""Lets the example `fleet` crawl while its processes are killed, and its Redis is restarted, flushed and paused.
+"""Runs the example `fleet` while its processes are killed and its Redis is restarted, flushed and paused.
 
-Takes the folder of the built examples, and the names of the runs to make: all of them, if there are none. Where there is no
-redis-server, those that need it are passed by with a line that says so.
+Arguments: the directory of the built examples, and the names of the runs (default: all of them).
+Without redis-server, the runs that need it are skipped with a message.
 """
 
 import json
@@ -27,7 +27,7 @@ def check(seen, holds, what):
 
 
 class Redis:
-    """A server of a run's own; what it keeps over a restart is everything that it has answered, or nothing."""
+    """A server for one run. A restart keeps every acknowledged write, or nothing."""
 
     def __init__(self, keeps):
         self.folder = tempfile.mkdtemp()
@@ -43,11 +43,11 @@ class Redis:
             ["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder, *keeps],
             stdout=subprocess.DEVNULL,
         )
-        while not self.is_there():
-            assert self.process.poll() is None, "redis-server has ended"
+        while not self.is_ready():
+            assert self.process.poll() is None, "redis-server has exited"
             time.sleep(0.01)
 
-    def is_there(self):
+    def is_ready(self):
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
                 connection.sendall(b"PING\r\n")
@@ -84,9 +84,11 @@ class Redis:
         shutil.rmtree(self.folder)
 
 
-def fleet(*options, disturb=None, rest=(0, 0)):
-    """One run of the example: what its last line says. What disturbs it is called some times while it runs, with rests of so
-    many seconds in between."""
+def fleet(*options, disturb=None, pauses=(0, 0)):
+    """Runs the example once and returns the summary of its last line.
+
+    `disturb` is called several times during the run, at random intervals within `pauses` seconds.
+    """
     options = [str(option) for option in options]
     print("fleet", *options, flush=True)
     with tempfile.TemporaryFile("w+") as output:
@@ -95,7 +97,7 @@ def fleet(*options, disturb=None, rest=(0, 0)):
         disturbances = []
 
         def disturbing():
-            while len(disturbances) < DISTURBANCES and not over.wait(random.uniform(*rest)):
+            while len(disturbances) < DISTURBANCES and not over.wait(random.uniform(*pauses)):
                 disturbances.append(disturb())
 
         disturber = threading.Thread(target=disturbing)
@@ -118,43 +120,43 @@ def fleet(*options, disturb=None, rest=(0, 0)):
     pages = int(options[options.index("--pages") + 1])
     check(seen, status == 0 and (seen["pages_ok"], seen["pages_failed"]) == (pages, 0), "every page")
     check(seen, seen["logins_at_once"] == 1, "one login at a time")
-    check(seen, seen["refreshes_reused"] == 0, "no token twice")
+    check(seen, seen["refreshes_reused"] == 0, "no token used twice")
     return seen
 
 
 def least(seen, budget):
-    """A login is good for so many pages, and every one of them is served to somebody."""
+    """The minimum number of logins if each serves `budget` pages."""
     return -(-seen["pages_served"] // budget)
 
 
 def calm(*store, workers, pages, budget):
     seen = fleet(*store, "--workers", workers, "--pages", pages, "--budget", budget)
-    check(seen, seen["pages_served"] == pages, "no page twice")
-    check(seen, seen["logins"] == seen["login_tries"] == least(seen, budget), "as few logins as can be")
-    check(seen, (seen["store_commits"], seen["store_conflicts"]) == (seen["logins"], 0), "a commit for each")
-    check(seen, seen["store_failures"] == 0, "a store that answers")
+    check(seen, seen["pages_served"] == pages, "no page served twice")
+    check(seen, seen["logins"] == seen["login_tries"] == least(seen, budget), "the minimum number of logins")
+    check(seen, (seen["store_commits"], seen["store_conflicts"]) == (seen["logins"], 0), "one commit for each login")
+    check(seen, seen["store_failures"] == 0, "no failed request to the store")
 
 
 def one_session():
-    """The session ends forty times in the middle of the work of eight processes."""
+    """The session expires forty times while eight processes use it."""
     with Redis(keeps=False) as redis:
         calm("--redis", redis.url, workers=8, pages=20_000, budget=488)
 
 
 def wasted(seen, budget, kills, disturbances):
-    """At most: what a killed process or a store that is away takes with it is a login, or the pages on their way."""
-    check(seen, seen["logins"] <= least(seen, budget) + kills + disturbances, "few logins more than the least")
+    """Each killed process and each outage may cost one login, or the pages in flight."""
+    check(seen, seen["logins"] <= least(seen, budget) + kills + disturbances, "few logins above the minimum")
 
 
 def killed():
     with Redis(keeps=False) as redis:
         options = ["--pages", 20_000, "--budget", 500, "--login-ms", 150, "--lease-ms", 1500, "--kill", 14]
         seen = fleet("--redis", redis.url, *options)
-    check(seen, seen["killed"] >= 10, "ten killed")
+    check(seen, seen["killed"] >= 10, "ten killed processes")
     wasted(seen, 500 - CONCURRENCY, seen["killed"], 0)
 
 
-def disturbed(keeps, kill, lease, rest):
+def disturbed(keeps, kill, lease, pauses):
     with Redis(keeps) as redis:
 
         def disturb():
@@ -169,20 +171,22 @@ def disturbed(keeps, kill, lease, rest):
             return kind
 
         options = ["--pages", 20_000, "--budget", 500, "--login-ms", 150, "--lease-ms", lease, "--kill", kill]
-        seen = fleet("--redis", redis.url, *options, disturb=disturb, rest=rest)
-    check(seen, seen["disturbances"] >= 3, "disturbed three times")
+        seen = fleet("--redis", redis.url, *options, disturb=disturb, pauses=pauses)
+    check(seen, seen["disturbances"] >= 3, "at least three disturbances")
     wasted(seen, 500 - CONCURRENCY, seen["killed"], seen["disturbances"])
 
 
 def kept():
-    """Everything that the store has answered outlasts its end."""
-    disturbed(keeps=True, kill=4, lease=1500, rest=(0.3, 1.2))
+    """The store keeps every acknowledged write across a restart."""
+    disturbed(keeps=True, kill=4, lease=1500, pauses=(0.3, 1.2))
 
 
 def lost():
-    """After each loss nobody logs in for the length of a lease. None is killed: one that begins when everything is lost cannot
-    know that somebody is in the middle of a login."""
-    disturbed(keeps=False, kill=0, lease=1000, rest=(1.2, 2.5))
+    """The store loses everything. After each loss no process logs in for one lease TTL.
+
+    No process is killed: one that starts after a loss cannot know of a login that is running.
+    """
+    disturbed(keeps=False, kill=0, lease=1000, pauses=(1.2, 2.5))
 
 
 def folder():
@@ -190,7 +194,7 @@ def folder():
 
 
 def shared_and_not():
-    """How fast, with a session that does not end: told, and not asserted."""
+    """Prints the throughput of a session that does not expire, without asserting it."""
     options = ["--pages", 60_000, "--budget", 1_000_000, "--latency-ms", 1]
     with Redis(keeps=False) as redis:
         speeds = [fleet(*store, *options)["pages_per_second"] for store in [["--redis", redis.url], ["--alone"]]]
@@ -205,12 +209,12 @@ def main():
     for run in RUNS:
         if names and run.__name__ not in names:
             continue
-        begun = time.monotonic()
+        started = time.monotonic()
         if run is not folder and not shutil.which("redis-server"):
-            print(f"{run.__name__}: skipped, there is no redis-server")
+            print(f"{run.__name__}: skipped, redis-server is not installed")
             continue
         run()
-        print(f"{run.__name__}: good, {time.monotonic() - begun:.0f} s", flush=True)
+        print(f"{run.__name__}: passed, {time.monotonic() - started:.0f} s", flush=True)
 
 
 main()

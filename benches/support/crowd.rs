@@ -1,4 +1,5 @@
-//! Many tasks that wait for one thing, and how long they take once it is there. One thread, so that the figure is the gate's.
+//! Many waiters, and the time until all of them have finished after the release. Everything runs on
+//! one thread, so that the result does not depend on the scheduler.
 
 use std::{
     future::poll_fn,
@@ -25,7 +26,7 @@ use tower_client_sessions::{
 
 use super::{Body, time::thread_time};
 
-/// The least that a gate can be: a flag, and the wakers of those who found it down.
+/// The minimal gate: a flag, and the wakers of its waiters.
 #[derive(Default)]
 struct Flag {
     is_up: AtomicBool,
@@ -62,7 +63,7 @@ impl Flag {
     }
 }
 
-/// From raising the flag until the last of so many tasks has ended.
+/// Returns the time from raising the flag until the last waiter has finished.
 pub(crate) fn release_of_a_flag(waiters: usize) -> Duration {
     on_one_thread(release_flag(waiters, |flag| async move { flag.wait().await }))
 }
@@ -85,19 +86,19 @@ where
     thread_time().saturating_sub(start)
 }
 
-/// The same with a deadline for each, as every wait at a gate has one.
-pub(crate) fn release_of_a_flag_with_deadlines(waiters: usize) -> Duration {
+/// Like [`release_of_a_flag`], with a timeout for each waiter, as at a gate.
+pub(crate) fn release_of_a_flag_with_timeouts(waiters: usize) -> Duration {
     on_one_thread(release_flag(waiters, |flag| async move {
-        tokio::time::timeout(Duration::from_secs(60), flag.wait()).await.expect("it is raised soon");
+        tokio::time::timeout(Duration::from_secs(60), flag.wait()).await.expect("the flag is raised soon");
     }))
 }
 
-/// From the end of a renewal until the last of so many tasks that waited for it has ended.
+/// Returns the time from the end of a renewal until the last waiter has finished.
 pub(crate) fn release_of_a_gate(waiters: usize) -> Duration {
     on_one_thread(async move {
         let (done, renewed) = oneshot::channel::<()>();
         let renewed = Mutex::new(Some(renewed));
-        let supply = move || {
+        let renew = move || {
             let renewed = renewed.lock().expect("nothing panics under this lock").take();
             async move {
                 renewed.ok_or("one renewal is enough")?.await?;
@@ -105,7 +106,7 @@ pub(crate) fn release_of_a_gate(waiters: usize) -> Duration {
             }
         };
         let config = GateConfig::new().max_waiting(waiters);
-        let gate = RenewalGate::with_config(None, supply, config).expect("the bounds are good");
+        let gate = RenewalGate::with_config(None, renew, config).expect("the bounds are good");
         let mut tasks = JoinSet::new();
         for _ in 0..waiters {
             let gate = gate.clone();
@@ -117,81 +118,82 @@ pub(crate) fn release_of_a_gate(waiters: usize) -> Duration {
         let start = thread_time();
         done.send(()).expect("the renewal waits");
         while let Some(ended) = tasks.join_next().await {
-            ended.expect("no task panics").expect("everybody is let out");
+            ended.expect("no task panics").expect("every waiter is released");
         }
         thread_time().saturating_sub(start)
     })
 }
 
-/// How many requests are on the wire at once while a crowd drains.
-const ON_THE_WIRE: usize = 64;
+/// The number of concurrent requests while the waiters are released.
+const MAX_IN_FLIGHT: usize = 64;
 const PAGE: Duration = Duration::from_millis(2);
 pub(crate) const LOGIN: Duration = Duration::from_millis(20);
 
-/// What became of many requests of one session that were started at once.
+/// The outcome of many requests of one session that were started together.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Drained {
-    /// The thread's time.
+    /// The CPU time of the thread.
     pub(crate) time: Duration,
-    /// The clock's.
+    /// The wall-clock time.
     pub(crate) wall: Duration,
     pub(crate) logins: usize,
     pub(crate) lost: usize,
-    /// Pages that were asked for and refused.
+    /// Rejected requests.
     pub(crate) wasted: usize,
-    /// How many were on the wire when the session ended.
-    pub(crate) on_the_wire: usize,
+    /// The requests in flight when the session expired.
+    pub(crate) in_flight: usize,
 }
 
-/// A site whose session ends once, when half of the pages are out.
+/// A site whose session expires once, after half of the pages.
 #[derive(Default)]
 struct Site {
-    /// Which login is good: 0 before the end, 1 after it.
-    good: usize,
+    /// The valid login: 0 before the expiry, 1 after it.
+    valid: usize,
     pages: usize,
     logins: usize,
-    under_way: usize,
+    running: usize,
     wasted: usize,
-    on_the_wire: usize,
+    in_flight: usize,
 }
 
-/// Sends so many requests of one session at once. With `ends`, the session ends in the middle and is renewed.
-pub(crate) fn drain(requests: usize, ends: bool) -> Drained {
+/// Sends requests of one session concurrently. With `expires`, the session expires after half of
+/// them and is renewed.
+pub(crate) fn drain(requests: usize, expires: bool) -> Drained {
     on_one_thread(async move {
         let site = Arc::new(Mutex::new(Site::default()));
-        let asked = site.clone();
+        let served = site.clone();
         let server = service_fn(move |request: Request<Body>| {
-            let site = asked.clone();
-            let look =
-                move |look: &mut dyn FnMut(&mut Site)| look(&mut site.lock().expect("nothing panics here"));
+            let site = served.clone();
+            let with_site =
+                move |act: &mut dyn FnMut(&mut Site)| act(&mut site.lock().expect("nothing panics here"));
             async move {
                 let mut response = Response::new(Body::new());
                 if request.uri().path() == "/login" {
                     sleep(LOGIN).await;
-                    look(&mut |site| {
+                    with_site(&mut |site| {
                         let sid = format!("sid={}", site.logins.min(1));
                         site.logins += 1;
-                        let sid = HeaderValue::from_str(&sid).expect("it is ascii");
+                        let sid = HeaderValue::from_str(&sid).expect("the text is ASCII");
                         response.headers_mut().insert(header::SET_COOKIE, sid);
                     });
                     return Ok::<_, BoxError>(response);
                 }
-                look(&mut |site| site.under_way += 1);
+                with_site(&mut |site| site.running += 1);
                 sleep(PAGE).await;
-                look(&mut |site| {
-                    let sid = format!("sid={}", site.good);
+                with_site(&mut |site| {
+                    let sid = format!("sid={}", site.valid);
                     let has =
                         request.headers().get(header::COOKIE).is_some_and(|cookie| cookie == sid.as_str());
-                    site.under_way -= 1;
+                    site.running -= 1;
                     if !has {
                         site.wasted += 1;
                         *response.status_mut() = StatusCode::UNAUTHORIZED;
                         return;
                     }
                     site.pages += 1;
-                    if ends && site.good == 0 && site.pages >= requests / 2 {
-                        site.good = 1;
-                        site.on_the_wire = site.under_way;
+                    if expires && site.valid == 0 && site.pages >= requests / 2 {
+                        site.valid = 1;
+                        site.in_flight = site.running;
                     }
                 });
                 Ok(response)
@@ -204,15 +206,15 @@ pub(crate) fn drain(requests: usize, ends: bool) -> Drained {
                     .renew_with(|renewal: Renewal<Body>| async move {
                         let login = Request::get("http://site.example/login").body(Body::new())?;
                         renewal.send(login).await?;
-                        renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")
+                        renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
                     })
                     .gate_config(GateConfig::new().max_waiting(requests)),
             )
-            .concurrency_limit(ON_THE_WIRE)
+            .concurrency_limit(MAX_IN_FLIGHT)
             .layer(SessionLayer::new(&sessions))
             .service(server);
-        // The first login is not what is measured.
-        client.clone().oneshot(page()).await.expect("the site answers");
+        // The first login is not measured.
+        client.clone().oneshot(page()).await.expect("the site responds");
 
         let (start, started) = (thread_time(), Instant::now());
         let mut tasks = JoinSet::new();
@@ -220,14 +222,14 @@ pub(crate) fn drain(requests: usize, ends: bool) -> Drained {
             tasks.spawn(client.clone().oneshot(page()));
         }
         let mut lost = 0;
-        while let Some(answer) = tasks.join_next().await {
-            let answer = answer.expect("no task panics");
-            lost += usize::from(!answer.is_ok_and(|answer| answer.status().is_success()));
+        while let Some(response) = tasks.join_next().await {
+            let response = response.expect("no task panics");
+            lost += usize::from(!response.is_ok_and(|response| response.status().is_success()));
         }
         let (time, wall) = (thread_time().saturating_sub(start), started.elapsed());
         let site = site.lock().expect("nothing panics here");
-        let (logins, wasted, on_the_wire) = (site.logins - 1, site.wasted, site.on_the_wire);
-        Drained { time, wall, logins, lost, wasted, on_the_wire }
+        let (logins, wasted, in_flight) = (site.logins - 1, site.wasted, site.in_flight);
+        Drained { time, wall, logins, lost, wasted, in_flight }
     })
 }
 

@@ -1,4 +1,4 @@
-//! hyper's client and server over loopback, the server on a thread of its own.
+//! hyper's client and server over loopback, with the server on its own thread.
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc, thread, time::Duration};
 
@@ -25,7 +25,7 @@ use super::{Body, ReqwestLayer, Sets, time::thread_time};
 
 const IN_FLIGHT: usize = 64;
 
-/// A client on this thread, and the server that it talks to.
+/// A client on this thread and its server.
 pub(crate) struct Loopback {
     runtime: Runtime,
     client: Client<hyper_util::client::legacy::connect::HttpConnector, Body>,
@@ -35,7 +35,7 @@ pub(crate) struct Loopback {
 impl Loopback {
     pub(crate) fn new(sets: Sets) -> Self {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        let address = listener.local_addr().expect("it is bound");
+        let address = listener.local_addr().expect("the listener is bound");
         thread::spawn(move || serve(listener, sets));
         Self {
             runtime: Builder::new_current_thread().enable_all().build().expect("a runtime"),
@@ -44,7 +44,7 @@ impl Loopback {
         }
     }
 
-    /// This thread's time for so many requests through a stack on the client.
+    /// Returns the CPU time of this thread for requests through a stack above the client.
     pub(crate) fn drive<S, R>(
         &self,
         requests: usize,
@@ -65,8 +65,8 @@ impl Loopback {
                 let share = requests / IN_FLIGHT + usize::from(worker < requests % IN_FLIGHT);
                 tasks.spawn_local(async move {
                     for _ in 0..share {
-                        let answer = service.clone().oneshot(request()).await.expect("the server answers");
-                        answer.into_body().collect().await.map(drop).expect("the body is whole");
+                        let response = service.clone().oneshot(request()).await.expect("the server responds");
+                        response.into_body().collect().await.map(drop).expect("the body is complete");
                     }
                 });
             }
@@ -77,19 +77,19 @@ impl Loopback {
         thread_time().saturating_sub(start)
     }
 
-    /// Nothing above the client.
+    /// Drives the client alone.
     pub(crate) fn bare(&self, requests: usize) -> Duration {
         let page = self.page.clone();
         self.drive(requests, |client| client, move || super::request(&page))
     }
 
-    /// The session layer alone.
+    /// Drives the session layer alone.
     pub(crate) fn session(&self, requests: usize, sessions: &Sessions, session: &Session) -> Duration {
         let request = self.request_of(session);
         self.drive(requests, |client| SessionLayer::new(sessions).layer(client), request)
     }
 
-    /// Every layer.
+    /// Drives all layers.
     pub(crate) fn whole(&self, requests: usize, sessions: &Sessions, session: &Session) -> Duration {
         let request = self.request_of(session);
         let stack = |client| {
@@ -121,10 +121,10 @@ fn page(address: SocketAddr) -> Uri {
 fn serve(listener: std::net::TcpListener, sets: Sets) {
     let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async move {
-        listener.set_nonblocking(true).expect("a socket can be");
-        let listener = TcpListener::from_std(listener).expect("a runtime is there");
+        listener.set_nonblocking(true).expect("a socket can be non-blocking");
+        let listener = TcpListener::from_std(listener).expect("this thread has a runtime");
         while let Ok((stream, _)) = listener.accept().await {
-            let answer = service_fn(move |_: Request<Incoming>| async move {
+            let respond = service_fn(move |_: Request<Incoming>| async move {
                 let mut response = Response::new(Full::new(Bytes::from_static(&[b'a'; 1024])));
                 if sets != Sets::Nothing {
                     let set_cookie =
@@ -133,7 +133,7 @@ fn serve(listener: std::net::TcpListener, sets: Sets) {
                 }
                 Ok::<_, Infallible>(response)
             });
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), answer));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), respond));
         }
     });
 }

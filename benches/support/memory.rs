@@ -1,8 +1,8 @@
-//! What the system says that this process holds.
+//! The memory use of this process, and sessions to measure.
 
 use tower_client_sessions::{Session, Sessions};
 
-/// Bytes in memory, the allocator's slack included; Linux only.
+/// Returns the resident bytes, including the allocator's slack. `None` on systems other than Linux.
 pub(crate) fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -10,7 +10,7 @@ pub(crate) fn resident() -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// As many sessions, each with three cookies and the header that they make.
+/// Returns `count` sessions, each with three cookies.
 pub(crate) fn fill(sessions: &Sessions, count: usize) -> Vec<Session> {
     let mut all = Vec::with_capacity(count);
     for name in 0..count {
@@ -24,7 +24,7 @@ pub(crate) fn fill(sessions: &Sessions, count: usize) -> Vec<Session> {
     all
 }
 
-/// Goes through `0..count` in an order that no cache can guess.
+/// Yields numbers in `0..count` in an order that no prefetcher can predict.
 pub(crate) fn scattered(count: usize) -> impl Iterator<Item = usize> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     std::iter::repeat_with(move || {

@@ -1,4 +1,5 @@
-//! What the benches share: the bare service, the request and the answer, the stacks above it, and what stands beside them.
+//! Shared parts of the benches: the bare service, requests and responses, the stacks, and the
+//! peers.
 
 pub(crate) mod crowd;
 pub(crate) mod loopback;
@@ -34,24 +35,24 @@ pub(crate) type Body = Empty<Bytes>;
 pub(crate) const DOMAINS: [usize; 3] = [1, 100, 10_000];
 pub(crate) const COOKIES: [usize; 3] = [1, 5, 20];
 
-/// The name of the session that the requests are for.
+/// The name of the session of the requests.
 pub(crate) const NAME: u32 = 4_711;
 
 pub(crate) fn url(domain: usize) -> String {
     format!("https://www.site{domain}.com/account/orders?page=2")
 }
 
-/// The page that requests are for: where it lies among the domains makes no difference to ours and little to the peers.
+/// Returns the page of the requests. Its position among the domains has little effect on any jar.
 pub(crate) fn page(domains: usize) -> Uri {
     url(domains / 2).parse().expect("the url is well formed")
 }
 
 pub(crate) fn set_cookie(cookie: usize) -> String {
-    // Far in the future for the peers, whose clock is the system's.
+    // A year ahead: the peers use the system clock.
     format!("name{cookie}=value-of-some-length-{cookie}; Path=/; Secure; HttpOnly; Max-Age=31536000")
 }
 
-/// The `Set-Cookie`s of the answers, sent in turn.
+/// The `Set-Cookie` headers of the responses, sent in turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sets {
     Nothing,
@@ -59,24 +60,24 @@ pub(crate) enum Sets {
     Changed,
 }
 
-/// A service that answers at once and does nothing else.
+/// A service that responds immediately and does nothing else.
 #[derive(Clone, Copy)]
 pub(crate) struct Bare {
     /// Leaked, so that a clone costs nothing.
-    answers: &'static [Option<HeaderValue>],
+    set_cookies: &'static [Option<HeaderValue>],
     turn: &'static AtomicUsize,
 }
 
 impl Bare {
     pub(crate) fn new(sets: Sets) -> Self {
-        let value = |text: String| Some(HeaderValue::from_str(&text).expect("it is ascii"));
+        let value = |text: String| Some(HeaderValue::from_str(&text).expect("the text is ASCII"));
         let same = set_cookie(0);
-        let answers = match sets {
+        let set_cookies = match sets {
             Sets::Nothing => vec![None],
             Sets::Same => vec![value(same)],
             Sets::Changed => vec![value(same.replace("value", "other")), value(same)],
         };
-        Self { answers: answers.leak(), turn: Box::leak(Box::default()) }
+        Self { set_cookies: set_cookies.leak(), turn: Box::leak(Box::default()) }
     }
 }
 
@@ -94,18 +95,18 @@ impl Service<Request<Body>> for Bare {
         let mut response = Response::new(Body::new());
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-        let turn = match self.answers.len() {
+        let turn = match self.set_cookies.len() {
             1 => 0,
-            answers => self.turn.fetch_add(1, Ordering::Relaxed) % answers,
+            len => self.turn.fetch_add(1, Ordering::Relaxed) % len,
         };
-        if let Some(set_cookie) = &self.answers[turn] {
+        if let Some(set_cookie) = &self.set_cookies[turn] {
             headers.insert(header::SET_COOKIE, set_cookie.clone());
         }
         std::future::ready(Ok(response))
     }
 }
 
-/// A request as a browser's, of six headers: one more and their map grows.
+/// Returns a request with six headers like a browser's; one more would grow the header map.
 pub(crate) fn request(uri: &Uri) -> Request<Body> {
     let mut request = Request::new(Body::new());
     *request.uri_mut() = uri.clone();
@@ -123,29 +124,29 @@ pub(crate) fn request(uri: &Uri) -> Request<Body> {
     request
 }
 
-/// Polls a future that has nothing to wait for.
+/// Polls a future that is ready immediately.
 pub(crate) fn now_or_never<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("the future has to wait"),
+        Poll::Pending => panic!("the future is pending"),
     }
 }
 
-/// Sends one request through a service that does not wait.
+/// Sends one request through a service that is ready immediately.
 pub(crate) fn send<S>(service: &mut S, request: Request<Body>) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error: std::fmt::Debug>,
 {
     assert!(service.poll_ready(&mut Context::from_waker(Waker::noop())).is_ready());
-    now_or_never(service.call(request)).expect("the service answers")
+    now_or_never(service.call(request)).expect("the service responds")
 }
 
-/// Sessions of which one has `cookies` on each of so many domains; ten thousand others are there to be looked past.
+/// Returns ten thousand sessions; one of them has `cookies` on each of `domains` domains.
 pub(crate) fn sessions(domains: usize, cookies: usize) -> (Sessions, Session) {
     with_profiles(domains, cookies, None)
 }
 
-/// The same, with a profile for each identity.
+/// Like [`sessions`], with a profile for each identity.
 pub(crate) fn profiled_sessions(domains: usize, cookies: usize) -> (Sessions, Session) {
     let profile = Profile::builder()
         .proxy(Proxy::direct())
@@ -169,7 +170,7 @@ fn with_profiles(domains: usize, cookies: usize, profiles: Option<Profiles>) -> 
     (sessions, session)
 }
 
-/// A jar that was filled at `now`.
+/// Returns a jar that was filled at `now`.
 pub(crate) fn jar(domains: usize, cookies: usize, now: Timestamp) -> Jar {
     let mut jar = Jar::with_limits(Limits::default().total(u32::MAX));
     for domain in 0..domains {
@@ -182,20 +183,20 @@ pub(crate) fn jar(domains: usize, cookies: usize, now: Timestamp) -> Jar {
     jar
 }
 
-/// Gives a session five cookies for a page of another site.
+/// Adds five cookies for a page of another site to a session.
 pub(crate) fn share(session: &Session, page: &Uri) {
     let pairs = (0..5).map(|cookie| (format!("name{cookie}"), format!("value-of-some-length-{cookie}")));
     session.add_cookies(pairs, &page.to_string()).expect("the cookies are good");
 }
 
-/// How the gate's layer is set up where the replays are told apart.
+/// Whether the renewal layer replays requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Replays {
     Off,
     On,
 }
 
-/// The gate's layer as the README has it.
+/// Returns the renewal layer of the README.
 pub(crate) fn renewal(sessions: &Sessions, replays: Replays) -> RenewalLayer<Body> {
     let layer = RenewalLayer::new(sessions)
         .expired_when(Expired::status([401, 403]).or(Expired::redirect_to("/login")))
@@ -206,7 +207,7 @@ pub(crate) fn renewal(sessions: &Sessions, replays: Replays) -> RenewalLayer<Bod
     }
 }
 
-/// A service that sends a request through a stack, whatever its type.
+/// A function that sends a request through a stack of any type.
 pub(crate) type Stack = Box<dyn FnMut(Request<Body>) -> Response<Body>>;
 
 pub(crate) fn boxed<S>(mut service: S) -> Stack
@@ -229,18 +230,19 @@ pub(crate) fn gate_stack(sessions: &Sessions, replays: Replays, sets: Sets) -> S
     boxed(renewal(sessions, replays).layer(SessionLayer::new(sessions).layer(Bare::new(sets))))
 }
 
-/// Every layer, as the README has them.
+/// Returns all layers, in the order of the README.
 pub(crate) fn whole_stack(sessions: &Sessions, sets: Sets) -> Stack {
     let below = SessionLayer::new(sessions).layer(ProfileLayer::new().layer(Bare::new(sets)));
     boxed(renewal(sessions, Replays::On).layer(follow_redirects(10).layer(below)))
 }
 
-/// The redirects alone, which are not ours.
+/// Returns tower-http's redirect layer alone.
 pub(crate) fn redirect_stack(sets: Sets) -> Stack {
     boxed(follow_redirects(10).layer(Bare::new(sets)))
 }
 
-/// reqwest's cookie layer, which is private, line by line: it parses the URI as a `Url` and asks the store.
+/// A copy of the work of reqwest's private cookie layer: it parses the URI as a `Url` and asks the
+/// store.
 #[derive(Clone)]
 pub(crate) struct ReqwestLayer<S> {
     inner: S,
@@ -296,23 +298,23 @@ where
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = ready!(this.inner.poll(context));
-        if let Ok(response) = &answer {
+        let result = ready!(this.inner.poll(context));
+        if let Ok(response) = &result {
             let mut cookies = response.headers().get_all(header::SET_COOKIE).iter().peekable();
             if cookies.peek().is_some() {
                 this.store.set_cookies(&mut cookies, this.url);
             }
         }
-        Poll::Ready(answer)
+        Poll::Ready(result)
     }
 }
 
-/// reqwest's own store.
+/// Returns reqwest's own store.
 pub(crate) fn reqwest_jar(domains: usize, cookies: usize) -> Arc<dyn CookieStore> {
     Arc::new(filled_reqwest_jar(domains, cookies))
 }
 
-/// The same, with five cookies for a page of another site.
+/// Like [`reqwest_jar`], with five cookies for a page of another site.
 pub(crate) fn reqwest_jar_for(domains: usize, page: &Uri) -> Arc<dyn CookieStore> {
     let jar = filled_reqwest_jar(domains, 5);
     let url = Url::parse(&page.to_string()).expect("the uri is absolute");
@@ -333,7 +335,7 @@ pub(crate) fn filled_reqwest_jar(domains: usize, cookies: usize) -> reqwest::coo
     jar
 }
 
-/// The crate `cookie_store` behind a lock, as the crate `reqwest_cookie_store` has it.
+/// Returns a jar of the crate `cookie_store` behind a lock, like the crate `reqwest_cookie_store`.
 pub(crate) fn cookie_store(domains: usize, cookies: usize) -> Arc<dyn CookieStore> {
     Arc::new(Store(RwLock::new(filled_cookie_store(domains, cookies))))
 }
@@ -366,12 +368,12 @@ impl CookieStore for Store {
     }
 }
 
-/// What a layer over `cookie_store` does for a request, as reqwest does it.
+/// Returns the header that reqwest's layer would take from a `cookie_store`.
 pub(crate) fn cookie_store_header(store: &cookie_store::CookieStore, url: &Url) -> Option<HeaderValue> {
     let pairs: Vec<_> =
         store.get_request_values(url).map(|(name, value)| format!("{name}={value}")).collect();
     let text = pairs.join("; ");
-    (!text.is_empty()).then(|| HeaderValue::from_maybe_shared(Bytes::from(text)).expect("it is ascii"))
+    (!text.is_empty()).then(|| HeaderValue::from_maybe_shared(Bytes::from(text)).expect("the text is ASCII"))
 }
 
 pub(crate) fn peer_stack(store: Arc<dyn CookieStore>, sets: Sets) -> Stack {

@@ -1,4 +1,4 @@
-//! Time that others on the machine do not lengthen.
+//! CPU time, which other load of the machine does not change.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use criterion::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-/// The time that this thread was on a core.
+/// Returns the CPU time of this thread.
 pub(crate) fn thread_time() -> Duration {
     read(ClockId::ThreadCPUTime)
 }
 
-/// The time that all threads of this process were on cores.
+/// Returns the CPU time of all threads of this process.
 pub(crate) fn process_time() -> Duration {
     read(ClockId::ProcessCPUTime)
 }
@@ -23,7 +23,7 @@ fn read(clock: ClockId) -> Duration {
     Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
-/// Measures [`thread_time`].
+/// Measures [`thread_time`] with criterion.
 pub(crate) struct ThreadTime;
 
 impl Measurement for ThreadTime {
@@ -50,7 +50,7 @@ impl Measurement for ThreadTime {
     }
 }
 
-/// Short runs: what is read off them are ratios within one run.
+/// Returns settings for short runs: only ratios within one run are used.
 pub(crate) fn short() -> Criterion<ThreadTime> {
     Criterion::default()
         .with_measurement(ThreadTime)

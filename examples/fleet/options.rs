@@ -1,4 +1,4 @@
-//! The command line of the fleet.
+//! Command line options.
 
 use std::path::PathBuf;
 
@@ -14,24 +14,24 @@ Usage: fleet [OPTIONS]
 
       --workers N        processes [8]
       --pages N          pages to fetch, by all of them together [2000]
-      --concurrency N    requests of one process at once [16]
-      --kill N           kill this many processes on the way, and start others in their places: one wherever it
-                         is, the next one while it logs in [0]
-      --json             end with a line of JSON
+      --concurrency N    concurrent requests of one process [16]
+      --kill N           kill and replace this many processes during the run, at a random point and
+                         during a login, in turn [0]
+      --json             print a summary in JSON as the last line
 
-Where the session is kept:
-      --redis URL        in this Redis; needs `--features redis`
-      --folder PATH      in this folder [one that is gone with the run]
-      --alone            nowhere: every process has a session of its own, to compare with
-      --lease-ms N       for how long a process that was killed keeps the others from logging in [3000]
-      --poll-ms N        how often a process compares its session with the store's [1000]
+The store of the session:
+      --redis URL        this Redis; needs `--features redis`
+      --folder PATH      this directory [a temporary one]
+      --alone            none: every process has its own session, for comparison
+      --lease-ms N       TTL of the lease: how long a killed process blocks other logins [3000]
+      --poll-ms N        interval at which a process compares its session with the store [1000]
 
 The embedded site:
-      --budget N         pages that one login is good for [500]
+      --budget N         pages for which one login is valid [500]
       --login-ms N       how long a login takes [50]
       --latency-ms N     how long a page takes [5]
 
-Exit status: 0 if every page was fetched, 1 if not, 2 if it could not be tried.
+Exit status: 0 if every page was fetched, 1 if not, 2 on other errors.
 ";
 
 #[derive(Clone, Debug)]
@@ -50,20 +50,20 @@ pub(crate) struct Options {
     pub(crate) role: Role,
 }
 
-/// Where the session is kept.
+/// The store of the session.
 #[derive(Clone, Debug)]
 pub(crate) enum Store {
     Alone,
     Scratch,
     Folder(PathBuf),
-    /// Under names that begin with the prefix.
+    /// With keys that start with the prefix.
     Redis {
         url: String,
         prefix: String,
     },
 }
 
-/// Which process this is.
+/// The role of this process.
 #[derive(Clone, Debug)]
 pub(crate) enum Role {
     Fleet,
@@ -71,7 +71,7 @@ pub(crate) enum Role {
 }
 
 impl Options {
-    /// Reads the command line; `None` if all it wants is help, which is then printed.
+    /// Parses the command line. Prints the help and returns `None` if that is requested.
     pub(crate) fn from_env() -> Result<Option<Self>, BoxError> {
         let mut options = Self {
             workers: 8,
@@ -87,7 +87,7 @@ impl Options {
             latency_ms: 5,
             role: Role::Fleet,
         };
-        // Each run has a session of its own.
+        // Each run has its own session.
         let mut prefix = format!("fleet-{}:", std::process::id());
         let (mut page, mut login) = (None, None);
         let mut parser = Parser::from_env();
@@ -108,7 +108,7 @@ impl Options {
                 Arg::Long("budget") => options.budget = number(&mut parser, "--budget", 1)?,
                 Arg::Long("login-ms") => options.login_ms = number(&mut parser, "--login-ms", 0)?,
                 Arg::Long("latency-ms") => options.latency_ms = number(&mut parser, "--latency-ms", 0)?,
-                // What a worker is told.
+                // Options that the fleet passes to its workers.
                 Arg::Long("prefix") => prefix = parser.value()?.string()?,
                 Arg::Long("page-url") => page = Some(parser.value()?.string()?),
                 Arg::Long("login-url") => login = Some(parser.value()?.string()?),
@@ -128,7 +128,7 @@ impl Options {
         Ok(Some(options))
     }
 
-    /// What makes a process a worker of this fleet.
+    /// Returns the arguments of a worker of this fleet.
     pub(crate) fn for_worker(&self, page_url: &str, login_url: &str) -> Vec<String> {
         let mut args: Vec<String> =
             ["--page-url", page_url, "--login-url", login_url].map(String::from).into();

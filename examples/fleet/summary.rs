@@ -1,4 +1,4 @@
-//! What a fleet has done, for people and as JSON.
+//! The summary of a run, as text and as JSON.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,27 +7,28 @@ use tower::BoxError;
 
 use crate::{options::Options, site::Counters};
 
-/// What all processes together have done.
+/// The counters of all processes together.
 #[derive(Default)]
 pub(crate) struct Summary {
     pub(crate) ok: usize,
     pub(crate) failed: usize,
-    /// Why pages failed, and how many.
+    /// The causes of failed pages, with their counts.
     pub(crate) causes: BTreeMap<String, usize>,
     pub(crate) killed: usize,
     pub(crate) took: Duration,
-    /// The longest time in which no page was answered for.
+    /// The longest time without a reported page.
     pub(crate) pause: Duration,
-    /// What each process has counted, at its end; one that was killed takes its counts with it.
+    /// The sums of the counters that each process prints at its end; those of killed processes are
+    /// lost.
     counts: BTreeMap<String, u64>,
-    /// When each version was committed, and when another process had it, in microseconds of the machine's clock.
+    /// The commit time of each version, and the adoptions by other processes, in microseconds.
     committed: BTreeMap<u64, u64>,
     adopted: Vec<(u64, u64)>,
 }
 
 impl Summary {
-    /// Pages that are done with.
-    pub(crate) fn answered(&self) -> usize {
+    /// Returns the number of pages that succeeded or failed.
+    pub(crate) fn reported(&self) -> usize {
         self.ok + self.failed
     }
 
@@ -35,7 +36,7 @@ impl Summary {
         self.ok == options.pages
     }
 
-    /// Takes note of what a process says besides pages.
+    /// Adds a line of a process that reports no page.
     pub(crate) fn count(&mut self, word: &str, rest: &str) -> Result<(), BoxError> {
         match rest.split_once(' ') {
             Some((version, at)) if word == "committed" => {
@@ -47,7 +48,7 @@ impl Summary {
         Ok(())
     }
 
-    /// How long after each commit each other process had it, in milliseconds, from the quickest.
+    /// Returns the delay of each adoption after its commit, in milliseconds, in ascending order.
     fn delays(&self) -> Vec<f64> {
         let delay = |(version, at): &(u64, u64)| {
             Some(at.saturating_sub(*self.committed.get(version)?) as f64 / 1000.0)

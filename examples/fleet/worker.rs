@@ -1,4 +1,4 @@
-//! One process of the fleet: fetches the pages that it is told, a number to a line, and says what became of them.
+//! A worker process: reads page numbers from its input, fetches the pages, and prints the results.
 
 use std::{
     io::{Write, stdout},
@@ -25,37 +25,38 @@ use crate::options::{Options, Store};
 
 type Body = Empty<Bytes>;
 
-/// The name of the session that all share.
+/// The name of the shared session.
 const SESSION: &str = "crawler";
 
-/// How long one send may take.
+/// The timeout of one request.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub(crate) async fn work(options: Options, page_url: String, login_url: String) -> Result<(), BoxError> {
     let builder = Sessions::builder().login_first();
-    let sessions = match patient_sharing(&options).await? {
+    let sessions = match sharing_with_retry(&options).await? {
         Some(sharing) => builder.shared(sharing).build()?,
         None => builder.build()?,
     };
     let log_in = move |renewal: Renewal<Body>| {
         let login_url = login_url.clone();
         async move {
-            say(format_args!("login"));
-            // If somebody was stopped while using the token, it may be used up, and using it again would end all that came of it.
+            print(format_args!("login"));
+            // After an interrupted renewal the token may be used up. A second use would end its
+            // session.
             let token = renewal.session().data("refresh").filter(|_| !renewal.follows_interrupted());
             let mut url = login_url.clone();
             if let Some(token) = &token {
                 url += &format!("&refresh={token}");
             }
-            let mut answer = renewal.send(Request::get(url).body(Body::new())?).await?;
-            if token.is_some() && answer.status() == 401 {
-                answer = renewal.send(Request::get(login_url).body(Body::new())?).await?;
+            let mut response = renewal.send(Request::get(url).body(Body::new())?).await?;
+            if token.is_some() && response.status() == 401 {
+                response = renewal.send(Request::get(login_url).body(Body::new())?).await?;
             }
             renewal.ensure(
-                answer.status().is_success() && renewal.has_cookie("sid"),
-                "the login was not accepted",
+                response.status().is_success() && renewal.has_cookie("sid"),
+                "the login failed or set no session cookie",
             )?;
-            if let Some(token) = answer.headers().get("x-refresh") {
+            if let Some(token) = response.headers().get("x-refresh") {
                 renewal.session().set_data("refresh", token.to_str()?);
             }
             Ok(())
@@ -63,7 +64,7 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
     };
     let gate = GateConfig::new()
         .attempt_timeout(Duration::from_millis(options.login_ms) + Duration::from_secs(60))
-        // A store that restarts is away for some seconds.
+        // A store that restarts is unreachable for some seconds.
         .max_attempts(30)
         .backoff(Duration::from_millis(50), Duration::from_secs(1))
         .max_wait(Duration::from_secs(600))
@@ -76,7 +77,7 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
             RenewalLayer::new(&sessions)
                 .expired_when(Expired::status([401, 403]))
                 .renew_with(log_in)
-                // Where fewer pages are left than are on their way, most of them lose each round.
+                // With fewer pages left than requests in flight, most requests fail in each round.
                 .replay_limit(100)
                 .gate_config(gate),
         )
@@ -85,7 +86,7 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
         .service(client);
 
     let session = sessions.session(SESSION);
-    let watch = tokio::spawn(tell_versions(sessions.clone(), session.clone()));
+    let watch = tokio::spawn(print_versions(sessions.clone(), session.clone()));
     let page_url = Arc::new(page_url);
     let (mut pages, mut running) = (BufReader::new(stdin()).lines(), JoinSet::new());
     while let Some(page) = pages.next_line().await? {
@@ -93,8 +94,8 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
         let (stack, session, page_url) = (stack.clone(), session.clone(), page_url.clone());
         running.spawn(async move {
             match fetch(stack, session, &page_url, page).await {
-                Ok(()) => say(format_args!("ok {page}")),
-                Err(error) => say(format_args!("failed {page} {error}")),
+                Ok(()) => print(format_args!("ok {page}")),
+                Err(error) => print(format_args!("failed {page} {error}")),
             }
         });
         while running.try_join_next().is_some() {}
@@ -102,29 +103,29 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
     running.join_all().await;
     watch.abort();
     let stats = sessions.stats();
-    say(format_args!("requests {}", stats.sent));
-    say(format_args!("replays {}", stats.replayed()));
-    say(format_args!("renewals {}", stats.renewals_committed));
-    say(format_args!("renewals_failed {}", stats.renewals_failed));
-    say(format_args!("waiting_peak {}", stats.waiting_peak));
+    print(format_args!("requests {}", stats.sent));
+    print(format_args!("replays {}", stats.replayed()));
+    print(format_args!("renewals {}", stats.renewals_committed));
+    print(format_args!("renewals_failed {}", stats.renewals_failed));
+    print(format_args!("waiting_peak {}", stats.waiting_peak));
     if let Some(store) = sessions.sharing_stats() {
-        say(format_args!("store_requests {}", store.requests));
-        say(format_args!("store_commits {}", store.commits));
-        say(format_args!("store_conflicts {}", store.conflicts));
-        say(format_args!("store_failures {}", store.failures));
+        print(format_args!("store_requests {}", store.requests));
+        print(format_args!("store_commits {}", store.commits));
+        print(format_args!("store_conflicts {}", store.conflicts));
+        print(format_args!("store_failures {}", store.failures));
     }
     Ok(())
 }
 
-/// Says a line, whole, at once.
-fn say(line: std::fmt::Arguments<'_>) {
-    // Nobody to say it to is nobody to work for.
+/// Prints a whole line.
+fn print(line: std::fmt::Arguments<'_>) {
+    // A closed output means that the fleet has exited.
     if writeln!(stdout().lock(), "{line}").is_err() {
         std::process::exit(1);
     }
 }
 
-/// How the session is shared, if it is.
+/// Returns how the session is shared, or `None` with `--alone`.
 pub(crate) async fn sharing(options: &Options) -> Result<Option<SharingConfig>, BoxError> {
     let sharing: SharingConfig = match &options.store {
         Store::Alone | Store::Scratch => return Ok(None),
@@ -140,19 +141,19 @@ pub(crate) async fn sharing(options: &Options) -> Result<Option<SharingConfig>, 
     Ok(Some(sharing.poll_interval(Duration::from_millis(options.poll_ms))))
 }
 
-/// The same, where the store may be away when this process begins in the place of another.
-async fn patient_sharing(options: &Options) -> Result<Option<SharingConfig>, BoxError> {
-    let begun = Instant::now();
+/// Retries [`sharing`]: the store may be unreachable when a process is replaced.
+async fn sharing_with_retry(options: &Options) -> Result<Option<SharingConfig>, BoxError> {
+    let started = Instant::now();
     loop {
         match sharing(options).await {
-            Err(_) if begun.elapsed() < TIMEOUT => sleep(Duration::from_millis(100)).await,
+            Err(_) if started.elapsed() < TIMEOUT => sleep(Duration::from_millis(100)).await,
             done => return done,
         }
     }
 }
 
-/// Takes the session of this run out of a Redis; a folder is its user's.
-pub(crate) async fn forget(store: &Store) -> Result<(), BoxError> {
+/// Deletes the session of this run from Redis. A directory is left to the user.
+pub(crate) async fn delete(store: &Store) -> Result<(), BoxError> {
     #[cfg(feature = "redis")]
     if let Store::Redis { url, prefix } = store {
         let mut redis = redis::Client::open(url.as_str())?.get_multiplexed_async_connection().await?;
@@ -163,14 +164,14 @@ pub(crate) async fn forget(store: &Store) -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Says when this process has committed or adopted which version of the session.
-async fn tell_versions(sessions: Sessions, session: Session) {
+/// Prints each version that this process commits or adopts, with the time.
+async fn print_versions(sessions: Sessions, session: Session) {
     let Some(mut versions) = sessions.shared_versions() else { return };
     while let Some(version) = versions.recv().await {
         if version.session == *session.id() {
             let at = version.at.duration_since(UNIX_EPOCH).unwrap_or_default().as_micros();
             let word = if version.is_own { "committed" } else { "adopted" };
-            say(format_args!("{word} {} {at}", version.number));
+            print(format_args!("{word} {} {at}", version.number));
         }
     }
 }
@@ -185,5 +186,5 @@ where
     let response = stack.oneshot(request).await?;
     let status = response.status();
     timeout(TIMEOUT, response.into_body().collect()).await?.map_err(Into::into)?;
-    if status.is_success() { Ok(()) } else { Err(format!("answered with {status}").into()) }
+    if status.is_success() { Ok(()) } else { Err(format!("status {status}").into()) }
 }

@@ -187,7 +187,8 @@ pub(crate) enum PendingWrite {
     End,
     /// The current identity was set by the program and replaces whatever the store has.
     Identity,
-    /// The current identity was renewed, but could not be committed. A newer version in the store wins.
+    /// The current identity was renewed, but could not be committed. A newer version in the store
+    /// wins.
     Renewed,
 }
 
@@ -424,7 +425,8 @@ mod backend {
             self.0.set_all_data(snapshot.data);
         }
 
-        /// Returns the identity of a snapshot under the generation of `candidate`, and adopts its data.
+        /// Returns the identity of a snapshot under the generation of `candidate`, and adopts its
+        /// data.
         pub(crate) fn adopt(
             &self,
             candidate: &IdentityInner,

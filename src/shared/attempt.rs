@@ -234,8 +234,8 @@ impl Fleet {
 
     /// Takes the lease, or returns how long another process holds it.
     ///
-    /// A lease that is granted after the caller stopped waiting is released when the response comes:
-    /// it would keep every process from renewing until it expires.
+    /// A lease that is granted after the caller stopped waiting is released when the response
+    /// comes: it would keep every process from renewing until it expires.
     pub(super) async fn lease(self: &Arc<Self>, key: &str) -> Result<Result<Lease, Duration>, StoreError> {
         let (fleet, key, requested_at) = (self.clone(), key.to_owned(), Instant::now());
         let (sender, response) = oneshot::channel();
@@ -462,7 +462,8 @@ impl Fleet {
             tries += 1;
             match self.ask(self.config.store.commit(key, commit.clone())).await {
                 Ok(CommitOutcome::Conflict(found))
-                    // The payload rules out an earlier commit that was abandoned, and written later.
+                    // The payload rules out an earlier commit that was abandoned, and written
+                    // later.
                     if found.writer == Some(self.owner)
                         && (found.version.number, found.version.ended) == (commit.version, commit.ended)
                         && found.payload == commit.payload =>

@@ -45,11 +45,12 @@ pub enum CookieSync {
     /// Processes merge their changes cookie by cookie, in batches: see
     /// [`SharingConfig::sync_debounce`]. The default.
     ///
-    /// The later of two changes of one cookie wins. All changes of a batch have the time of its last
-    /// change, by the clock of the writer.
+    /// The later of two changes of one cookie wins. All changes of a batch have the time of its
+    /// last change, by the clock of the writer.
     #[default]
     Merged,
-    /// Changes stay in the process that made them. Other processes adopt the cookies of the renewal.
+    /// Changes stay in the process that made them. Other processes adopt the cookies of the
+    /// renewal.
     Local,
 }
 
@@ -63,8 +64,8 @@ pub enum OnUnreachable {
     /// one login at a time. The default.
     #[default]
     Fail,
-    /// Each process renews by itself, and shares the result when the store is back. The first result
-    /// is adopted by the others. Several logins may run concurrently.
+    /// Each process renews by itself, and shares the result when the store is back. The first
+    /// result is adopted by the others. Several logins may run concurrently.
     RenewLocally,
 }
 
@@ -88,8 +89,8 @@ impl SharingConfig {
 
     /// Sets how long a process that has stopped can keep others from renewing. Default: 10 seconds.
     ///
-    /// The holder extends its lease after a third of this time. If it cannot, it abandons its renewal
-    /// before the lease expires.
+    /// The holder extends its lease after a third of this time. If it cannot, it abandons its
+    /// renewal before the lease expires.
     pub fn lease_ttl(mut self, ttl: Duration) -> Self {
         self.lease_ttl = ttl;
         self
@@ -110,7 +111,8 @@ impl SharingConfig {
         self
     }
 
-    /// Sets what happens to renewals while the store is unreachable. Default: [`OnUnreachable::Fail`].
+    /// Sets what happens to renewals while the store is unreachable. Default:
+    /// [`OnUnreachable::Fail`].
     pub fn on_unreachable(mut self, policy: OnUnreachable) -> Self {
         self.on_unreachable = policy;
         self

@@ -22,8 +22,8 @@ pub enum Notifications {
 
 /// Tests a store against the contract of [`SharedStore`].
 ///
-/// The test uses random keys and leaves its records in the store. It waits for leases to expire, for
-/// a few tenths of a second in total, in real time or with a paused clock.
+/// The test uses random keys and leaves its records in the store. It waits for leases to expire,
+/// for a few tenths of a second in total, in real time or with a paused clock.
 ///
 /// # Errors
 ///

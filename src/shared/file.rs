@@ -146,7 +146,8 @@ fn with_extension(path: &Path, extension: &str) -> PathBuf {
     path.into()
 }
 
-/// Waits for the lock of an entry. The lock ends when the file is closed, also by a process that dies.
+/// Waits for the lock of an entry. The lock ends when the file is closed, also by a process that
+/// dies.
 fn lock(path: &Path) -> Result<File, StoreError> {
     let path = with_extension(path, "lock");
     let open = || private().create(true).truncate(false).write(true).open(&path);

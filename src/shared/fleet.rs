@@ -103,7 +103,8 @@ pub struct VersionEvents {
 }
 
 impl VersionEvents {
-    /// Receives the next event, or `None` once the sessions are dropped and all events were received.
+    /// Receives the next event, or `None` once the sessions are dropped and all events were
+    /// received.
     ///
     /// # Cancel safety
     ///
@@ -187,9 +188,9 @@ impl Fleet {
 
     /// Returns the version after `found` in the store, where `known` is the newest one known here.
     ///
-    /// A store that has lost its records restarts with whichever process commits first, and that one
-    /// may not know the old versions. The first version is therefore random within a wide range, so
-    /// that one number never stands for two sessions.
+    /// A store that has lost its records restarts with whichever process commits first, and that
+    /// one may not know the old versions. The first version is therefore random within a wide
+    /// range, so that one number never stands for two sessions.
     pub(super) fn next_version(&self, found: u64, known: u64) -> u64 {
         let is_restart = found == 0 || found < known;
         if is_restart { known + 1 + self.draw() % (1 << 32) } else { found + 1 }
@@ -262,7 +263,8 @@ impl SharingBackend for Fleet {
         let Ok(runtime) = Handle::try_current() else { return };
         self.spawn_watcher(&session);
         let registry = session.registry().map(|registry| Arc::downgrade(&registry));
-        // The task holds the session: it is written even if it is removed from the registry meanwhile.
+        // The task holds the session: it is written even if it is removed from the registry
+        // meanwhile.
         runtime.spawn(async move {
             loop {
                 {
@@ -349,8 +351,9 @@ pub(super) fn safe_ttl(ttl: Duration) -> Duration {
 impl SessionsBuilder {
     /// Shares the sessions with other processes through a store. Default: sessions are not shared.
     ///
-    /// Every process of the fleet builds its sessions with the same store. A shared session is loaded
-    /// from the store before its first use, which requires a [`RenewalLayer`](crate::RenewalLayer).
+    /// Every process of the fleet builds its sessions with the same store. A shared session is
+    /// loaded from the store before its first use, which requires a
+    /// [`RenewalLayer`](crate::RenewalLayer).
     pub fn shared(mut self, sharing: impl Into<SharingConfig>) -> Self {
         let config = sharing.into();
         let backend = |()| Some(Arc::new(Fleet::new(config.clone())) as Arc<dyn SharingBackend>);

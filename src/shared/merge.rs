@@ -1,4 +1,5 @@
-//! Merges cookies that several processes change within one version: the last writer of a cookie wins.
+//! Merges cookies that several processes change within one version: the last writer of a cookie
+//! wins.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -55,7 +56,8 @@ fn by_key(cookies: &[StoredCookie]) -> HashMap<Key, &StoredCookie> {
 
 /// Applies the changes between `base` and `mine`, made at `at`, to `theirs`.
 ///
-/// A cookie that `changes` lists with a later time is left alone. Returns whether `theirs` has changed.
+/// A cookie that `changes` lists with a later time is left alone. Returns whether `theirs` has
+/// changed.
 pub(super) fn apply(
     theirs: &mut Vec<StoredCookie>,
     changes: &mut Vec<CookieChange>,
@@ -95,7 +97,8 @@ pub(super) fn apply(
 
 /// Returns the cookies to set and those to remove for a jar to become `merged`.
 ///
-/// A cookie that has changed between `was` and `is` is left alone: its change comes with the next batch.
+/// A cookie that has changed between `was` and `is` is left alone: its change comes with the next
+/// batch.
 pub(super) fn diff<'c>(
     was: &[StoredCookie],
     is: &'c [StoredCookie],

@@ -55,10 +55,10 @@
 //!
 //! The store keeps one [`Record`] for each session, with a version that each renewal raises. An
 //! attempt first loads the record. If its version is newer than the one that has ended here, the
-//! attempt *adopts* it. Otherwise it takes the lease of the session, loads the record again, renews,
-//! and [commits](SharedStore::commit) the next version. While another process holds the lease, the
-//! attempt waits for a newer version or the end of the lease. A renewal that fails loads the record
-//! once more.
+//! attempt *adopts* it. Otherwise it takes the lease of the session, loads the record again,
+//! renews, and [commits](SharedStore::commit) the next version. While another process holds the
+//! lease, the attempt waits for a newer version or the end of the lease. A renewal that fails loads
+//! the record once more.
 //!
 //! The lease prevents duplicate logins. It is not needed for correctness: a commit compares the
 //! version and the fencing token of the lease in one step, whatever the clocks of the processes. A
@@ -85,9 +85,9 @@
 //!   [`SharingConfig::profiles`]), its age, and the session's data.
 //! - Cookies that change within a version are [merged](CookieSync). Data that is set between two
 //!   renewals is shared with the next renewal.
-//! - [`Session::clear`](crate::Session::clear) ends the session in all processes, and a renewal that
-//!   runs at that time is not committed. [`replace`](crate::Session::replace) and
-//!   [`restore`](crate::Session::restore) apply to all processes, too.
+//! - [`Session::clear`](crate::Session::clear) ends the session in all processes, and a renewal
+//! that   runs at that time is not committed. [`replace`](crate::Session::replace) and
+//! [`restore`](crate::Session::restore) apply to all processes, too.
 //! - [`Sessions::remove`](crate::Sessions::remove) removes the session from this process only.
 //! - The limit of [`max_uses`](crate::RenewalLayer::max_uses) applies to all processes together.
 //!   Each process takes uses in [batches](SharingConfig::use_batch_size).
@@ -98,9 +98,9 @@
 //! Current identities stay in use; [`stale_after`](SharingConfig::stale_after) limits for how long.
 //! Renewals fail and are retried with the backoff of the gate, or run
 //! [locally](OnUnreachable::RenewLocally), at the risk of concurrent logins. Each request to the
-//! store has a timeout, and everything recovers without intervention when the store is back. A store
-//! that has lost its records has no effect until a session ends. A record that cannot be read is an
-//! error that names its key; it is not overwritten.
+//! store has a timeout, and everything recovers without intervention when the store is back. A
+//! store that has lost its records has no effect until a session ends. A record that cannot be read
+//! is an error that names its key; it is not overwritten.
 //!
 //! # Secrets
 //!

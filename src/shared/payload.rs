@@ -24,8 +24,8 @@ pub(super) struct Payload {
 
 /// A key that encrypts the records of a fleet, with XChaCha20-Poly1305.
 ///
-/// All processes of a fleet use the same 32 random bytes. The ciphertext is bound to the name and the
-/// version of its record, so that it cannot be moved to another record.
+/// All processes of a fleet use the same 32 random bytes. The ciphertext is bound to the name and
+/// the version of its record, so that it cannot be moved to another record.
 #[derive(Clone)]
 pub struct EncryptionKey(XChaCha20Poly1305);
 

@@ -26,8 +26,8 @@ pub type StoreFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>>
 ///
 /// # Cancel safety
 ///
-/// Each future may be dropped at any await point. Its request has then happened completely or not at
-/// all; the caller finds out with [`load`](Self::load).
+/// Each future may be dropped at any await point. Its request has then happened completely or not
+/// at all; the caller finds out with [`load`](Self::load).
 pub trait SharedStore: fmt::Debug + Send + Sync + 'static {
     /// Loads the record of `key`, or [`Record::absent`] if there is none.
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record>;

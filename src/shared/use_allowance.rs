@@ -51,7 +51,8 @@ impl Fleet {
         Some(identity)
     }
 
-    /// Limits an identity that the store has to the uses that this process takes, if uses are limited.
+    /// Limits an identity that the store has to the uses that this process takes, if uses are
+    /// limited.
     pub(super) async fn take_allowance(&self, session: &Session, identity: &Arc<IdentityInner>) {
         let state = session.share_state();
         let is_limited = session.use_limit().is_some();
@@ -86,7 +87,8 @@ impl Fleet {
         }
     }
 
-    /// Takes a batch of uses. Batches get smaller towards the limit, so that few uses are left over.
+    /// Takes a batch of uses. Batches get smaller towards the limit, so that few uses are left
+    /// over.
     async fn take_batch(&self, session: &Session, key: &str, version: u64, limit: u64) -> Option<u64> {
         let state = session.share_state();
         let left = limit.saturating_sub(state.known().uses_taken);

@@ -90,7 +90,8 @@ impl Fleet {
         }
     }
 
-    /// Compares all sessions with the store and writes what is pending. `false` if a request failed.
+    /// Compares all sessions with the store and writes what is pending. `false` if a request
+    /// failed.
     async fn compare(self: &Arc<Self>, registry: &Registry) -> bool {
         let sessions = registry.all();
         for batch in sessions.chunks(BATCH) {
@@ -98,7 +99,8 @@ impl Fleet {
             let Ok(versions) = self.ask(self.config.store.versions(&keys)).await else { return false };
             for (session, version) in batch.iter().zip(versions) {
                 self.on_remote_version(session, version).await;
-                // Not awaited: the holder of the lock may wait for an event that this task delivers.
+                // Not awaited: the holder of the lock may wait for an event that this task
+                // delivers.
                 let state = session.share_state();
                 let Some(_guard) = state.try_lock() else { continue };
                 let is_pending = state.known().pending.is_some();
@@ -165,7 +167,8 @@ impl Fleet {
             let known = state.known();
             (known.version, known.generation)
         };
-        // False if the session was cleared or replaced in the meantime: that has its own pending write.
+        // False if the session was cleared or replaced in the meantime: that has its own pending
+        // write.
         let is_as_known =
             || session.published().is_some_and(|identity| identity.life.generation == generation);
         if found.version.number <= version || !is_as_known() {
@@ -174,7 +177,8 @@ impl Fleet {
         self.take_over(session, epoch, &key, &found, generation).await
     }
 
-    /// Replaces the identity of this generation with the record's, or ends it if the record has ended.
+    /// Replaces the identity of this generation with the record's, or ends it if the record has
+    /// ended.
     async fn take_over(
         &self,
         session: &Session,
@@ -279,7 +283,8 @@ impl Fleet {
             if pending == PendingWrite::Renewed && found.version.number > known_version {
                 return self.take_over(session, epoch, &key, &found, identity.life.generation).await;
             }
-            // An identity that the program has set may lack what was used up in a version missed here.
+            // An identity that the program has set may lack what was used up in a version missed
+            // here.
             let freshness = if pending == PendingWrite::Identity && found.version.number != known_version {
                 Freshness::MayBeStale
             } else {

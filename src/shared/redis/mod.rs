@@ -145,7 +145,8 @@ impl RedisStore {
     }
 }
 
-/// The fields `v r e i o p` of a record: version number, revision, ended, interrupted, owner, payload.
+/// The fields `v r e i o p` of a record: version number, revision, ended, interrupted, owner,
+/// payload.
 ///
 /// Fields that do not exist are `None`. The hash also has `f`, the last fencing token, and `u`, the
 /// uses of the version.

@@ -1,4 +1,4 @@
-//! Cookies that change while a version of a shared session lasts.
+//! Cookies that change within a version of a shared session.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use tower_client_sessions::{
 use super::processes::{Op, Process, Tampered, a_poll_later, ok};
 use crate::support::*;
 
-/// Lets a batch be written and heard of.
+/// Waits until a batch is written and other processes have it.
 async fn a_batch_later() {
     tokio::time::sleep(Duration::from_millis(1100)).await;
     settle().await;
 }
 
-/// The cookies of a process but for that of its login.
+/// The cookies of a process, without that of its login.
 fn others(process: &Process) -> Vec<String> {
     let mut cookies: Vec<_> = process
         .session()
@@ -35,7 +35,7 @@ fn updates(process: &Process) -> u64 {
     process.sessions.sharing_stats().unwrap().updates
 }
 
-/// Two processes of one session that have it.
+/// Two processes that share a current session.
 async fn two(sharing: impl Fn() -> SharingConfig) -> (Site, Process, Process) {
     let site = Site::new();
     let (one, other) = (Process::new(&site, sharing()), Process::new(&site, sharing()));
@@ -46,7 +46,7 @@ async fn two(sharing: impl Fn() -> SharingConfig) -> (Site, Process, Process) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_answers_set_reaches_the_others_in_one_batch() {
+async fn cookies_that_responses_set_are_shared_in_one_batch() {
     let store = MemoryStore::new();
     let (site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     let generation = one.session().generation();
@@ -54,21 +54,21 @@ async fn what_answers_set_reaches_the_others_in_one_batch() {
         ok(one.get(&format!("/?set=step={number}")).await);
     }
     ok(one.get("/?set=cart=full").await);
-    assert!(others(&other).is_empty(), "not a trip for each answer");
+    assert!(others(&other).is_empty(), "no round trip for each response");
     a_batch_later().await;
     assert_eq!(others(&other), ["cart=full", "step=99"]);
     assert_eq!(updates(&one), 1);
     ok(other.get("/").await);
     let seen = site.seen().pop().unwrap().cookie.unwrap();
-    assert!(seen.contains("cart=full"), "and is sent: {seen}");
+    assert!(seen.contains("cart=full"), "sent by the other process: {seen}");
     a_poll_later().await;
-    assert_eq!((updates(&one), updates(&other)), (1, 0), "nobody writes what is there");
+    assert_eq!((updates(&one), updates(&other)), (1, 0), "no process writes what is stored already");
     assert_eq!(one.session().generation(), generation, "it is still the same version");
     assert_eq!(site.logins(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_set_and_removed_by_hand_reaches_the_others() {
+async fn cookies_that_the_program_sets_and_removes_are_shared() {
     let store = MemoryStore::new();
     let (_site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     one.session().set_cookie("lang=de", "http://a/").unwrap();
@@ -78,11 +78,11 @@ async fn what_is_set_and_removed_by_hand_reaches_the_others() {
     a_batch_later().await;
     assert!(others(&one).is_empty());
     a_poll_later().await;
-    assert!(others(&other).is_empty(), "and is not brought back");
+    assert!(others(&other).is_empty(), "the removed cookie stays removed");
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_of_two_processes_are_brought_together_cookie_by_cookie() {
+async fn changes_of_two_processes_are_merged_cookie_by_cookie() {
     let store = MemoryStore::new();
     let (_site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     ok(one.get("/?set=mine=1").await);
@@ -98,10 +98,10 @@ async fn changes_of_two_processes_are_brought_together_cookie_by_cookie() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_meets_another_is_made_anew() {
+async fn a_batch_that_conflicts_is_merged_again() {
     let store = Tampered::silent();
     let (_site, one, other) = two(|| SharingConfig::new(store.clone())).await;
-    let (reached, go_on) = store.hold_next(Op::Amend);
+    let (reached, go_on) = store.hold_next(Op::Update);
     ok(one.get("/?set=mine=1").await);
     reached.notified().await;
     ok(other.get("/?set=theirs=1").await);
@@ -116,20 +116,20 @@ async fn a_batch_that_meets_another_is_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_waits_while_the_store_is_away() {
+async fn a_batch_waits_while_the_store_is_unreachable() {
     let store = Tampered::silent();
     let (_site, one, other) = two(|| SharingConfig::new(store.clone())).await;
-    store.go_away(true);
+    store.set_unreachable(true);
     ok(one.get("/?set=mine=1").await);
     a_batch_later().await;
-    store.go_away(false);
+    store.set_unreachable(false);
     a_poll_later().await;
     a_poll_later().await;
     assert_eq!(others(&other), ["mine=1"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn cookies_of_an_ended_version_are_not_brought_into_the_next() {
+async fn cookies_of_an_ended_version_are_not_merged_into_the_next() {
     let store = MemoryStore::new();
     let (site, one, other) = two(|| SharingConfig::new(store.clone())).await;
     ok(one.get("/?set=old=1").await);
@@ -142,7 +142,7 @@ async fn cookies_of_an_ended_version_are_not_brought_into_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_added_while_a_session_was_adopted_reaches_the_others() {
+async fn a_cookie_that_is_added_during_an_adoption_is_shared() {
     let store = MemoryStore::new();
     let site = Site::held_logins();
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
@@ -160,7 +160,7 @@ async fn what_was_added_while_a_session_was_adopted_reaches_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn changes_stay_local_where_that_was_said() {
+async fn changes_stay_local_with_local_cookie_sync() {
     let store = MemoryStore::new();
     let (site, one, other) = two(|| SharingConfig::new(store.clone()).cookie_sync(CookieSync::Local)).await;
     ok(one.get("/?set=mine=1").await);
@@ -180,7 +180,7 @@ async fn a_session_that_is_renamed_is_shared_under_its_new_name() {
     one.session().rename("b").unwrap();
     settle().await;
     let theirs = other.sessions.session("b");
-    assert_eq!(theirs.generation(), None, "not looked for yet");
+    assert_eq!(theirs.generation(), None, "not loaded yet");
     let request = Request::get("http://a/").extension(SessionId::from("b")).body(Body::default()).unwrap();
     assert_eq!(other.client.clone().oneshot(request).await.unwrap().status(), 200);
     let sid = theirs.cookies().first().and_then(|cookie| cookie.value().map(str::to_owned));

@@ -1,7 +1,9 @@
-//! Random fleets: processes that come, die and crawl, and a store that is away, silent, forgetful, or loses answers and leases.
+//! Random fleets: processes start, crawl and die; the store is unreachable, silent or slow, or
+//! loses records, responses and leases.
 //!
-//! Each seed is one fleet. Whatever happens, every request ends; a token that is good once is used once; two logins never run at
-//! once unless the store has lost a lease; and when all is quiet again, everybody has the same session, and it works.
+//! Each seed is one fleet. In every fleet, each request ends, a one-time token is used at most
+//! once, logins never run concurrently unless the store has lost a lease, and after the last fault
+//! all processes have the same working session.
 //!
 //! ```text
 //! FLEET_SOAK_SEEDS=20000 cargo test --release --features shared --test it fleets -- --nocapture
@@ -40,7 +42,7 @@ use crate::soak::Rng;
 
 type Body = Empty<Bytes>;
 
-/// A site with one session at a time, and a token for the next login that is good once.
+/// A site with one session at a time, and a one-time token for the next login.
 #[derive(Clone)]
 struct Site {
     seen: Arc<Mutex<Seen>>,
@@ -52,8 +54,8 @@ struct Seen {
     /// The token of each login, and how often it was used.
     tokens: BTreeMap<u64, u32>,
     logins: u64,
-    now: u32,
-    at_once: u32,
+    running: u32,
+    concurrent_max: u32,
     pages: u64,
     random: Rng,
 }
@@ -64,18 +66,26 @@ impl Site {
     }
 }
 
-/// One login that runs, until it is dropped.
+/// A running login.
 struct Running(Site);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.seen().now -= 1;
+        self.0.seen().running -= 1;
     }
 }
 
 impl Site {
     fn new(random: Rng) -> Self {
-        let seen = Seen { sid: 0, tokens: BTreeMap::new(), logins: 0, now: 0, at_once: 0, pages: 0, random };
+        let seen = Seen {
+            sid: 0,
+            tokens: BTreeMap::new(),
+            logins: 0,
+            running: 0,
+            concurrent_max: 0,
+            pages: 0,
+            random,
+        };
         Self { seen: Arc::new(Mutex::new(seen)), life: Life::new() }
     }
 
@@ -83,8 +93,8 @@ impl Site {
         let (running, wait, is_reset) = {
             let mut seen = self.seen();
             seen.logins += 1;
-            seen.now += 1;
-            seen.at_once = seen.at_once.max(seen.now);
+            seen.running += 1;
+            seen.concurrent_max = seen.concurrent_max.max(seen.running);
             if let Some(token) = token {
                 *seen.tokens.entry(token).or_default() += 1;
             }
@@ -126,7 +136,7 @@ impl Service<Request<Body>> for Site {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (site, life) = (self.clone(), self.life.clone());
         Box::pin(async move {
-            let answer = match request.uri().path() {
+            let response = match request.uri().path() {
                 "/login" => {
                     let token = request.uri().query().and_then(|query| query.parse().ok());
                     life.lasts(site.login(token)).await?
@@ -137,12 +147,12 @@ impl Service<Request<Body>> for Site {
                     life.lasts(site.page(cookies)).await?
                 }
             };
-            Ok(answer.body(Body::new())?)
+            Ok(response.body(Body::new())?)
         })
     }
 }
 
-/// The life of a process. What it does when it is killed ends there, and nothing comes of it.
+/// The life of a process. Its futures stay pending once it is killed.
 #[derive(Clone, Debug)]
 struct Life(Arc<Semaphore>);
 
@@ -158,7 +168,7 @@ impl Life {
     async fn lasts<T>(&self, act: impl Future<Output = T>) -> T {
         tokio::select! {
             biased;
-            // Ready when it is closed.
+            // Resolves when the semaphore is closed.
             _ = self.0.acquire() => {}
             done = act => return done,
         }
@@ -166,12 +176,12 @@ impl Life {
     }
 }
 
-/// A store in memory to which things happen, as one process reaches it.
+/// One process's handle to a store in memory with faults.
 #[derive(Clone, Debug)]
 struct Store {
     inner: MemoryStore,
     faults: Arc<Mutex<Faults>>,
-    tells: bool,
+    pushes: bool,
     flaw: Option<Flaw>,
     life: Life,
 }
@@ -179,21 +189,21 @@ struct Store {
 #[derive(Debug)]
 struct Faults {
     random: Rng,
-    away: bool,
+    unreachable: bool,
     silent: bool,
-    /// So many of a hundred answers are lost.
+    /// The percentage of responses that are lost.
     lossy: u64,
-    /// The most milliseconds that a way to the store or back takes.
+    /// The maximum latency in each direction, in milliseconds.
     slow: u64,
 }
 
-/// What is wrong with a store on purpose.
+/// A deliberate bug of the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
-    /// It grants a lease that somebody has.
+    /// The store grants a lease that is held.
     Leases,
-    /// It does not note down that a renewal was begun.
-    Notes,
+    /// The store does not mark a started renewal.
+    Marks,
 }
 
 impl Store {
@@ -201,24 +211,24 @@ impl Store {
         self.faults.lock().unwrap()
     }
 
-    async fn asked<'a, T>(&'a self, request: StoreFuture<'a, T>) -> Result<T, StoreError> {
-        let (away, silent, lost, there, back) = {
+    async fn request<'a, T>(&'a self, request: StoreFuture<'a, T>) -> Result<T, StoreError> {
+        let (unreachable, silent, lost, there, back) = {
             let mut faults = self.faults();
             let (slow, lossy) = (faults.slow, faults.lossy);
             let lost = faults.random.chance(lossy);
-            (faults.away, faults.silent, lost, faults.random.millis(slow), faults.random.millis(slow))
+            (faults.unreachable, faults.silent, lost, faults.random.millis(slow), faults.random.millis(slow))
         };
         let act = async {
             if silent {
                 std::future::pending::<()>().await;
             }
-            if away {
+            if unreachable {
                 return Err(StoreError::new(StoreErrorKind::Unreachable));
             }
             sleep(there).await;
-            let answer = request.await;
+            let response = request.await;
             sleep(back).await;
-            if lost { Err(StoreError::new(StoreErrorKind::Unreachable)) } else { answer }
+            if lost { Err(StoreError::new(StoreErrorKind::Unreachable)) } else { response }
         };
         self.life.lasts(act).await
     }
@@ -226,16 +236,16 @@ impl Store {
 
 impl SharedStore for Store {
     fn load<'a>(&'a self, key: &'a str) -> StoreFuture<'a, Record> {
-        Box::pin(self.asked(self.inner.load(key)))
+        Box::pin(self.request(self.inner.load(key)))
     }
     fn versions<'a>(&'a self, keys: &'a [String]) -> StoreFuture<'a, Vec<RecordVersion>> {
-        Box::pin(self.asked(self.inner.versions(keys)))
+        Box::pin(self.request(self.inner.versions(keys)))
     }
     fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
         if self.flaw == Some(Flaw::Leases) {
             self.inner.expire_leases();
         }
-        Box::pin(self.asked(self.inner.lease(key, owner, ttl)))
+        Box::pin(self.request(self.inner.lease(key, owner, ttl)))
     }
     fn extend<'a>(
         &'a self,
@@ -244,10 +254,10 @@ impl SharedStore for Store {
         token: FencingToken,
         ttl: Duration,
     ) -> StoreFuture<'a, bool> {
-        Box::pin(self.asked(self.inner.extend(key, owner, token, ttl)))
+        Box::pin(self.request(self.inner.extend(key, owner, token, ttl)))
     }
     fn release<'a>(&'a self, key: &'a str, owner: Owner, token: FencingToken) -> StoreFuture<'a, ()> {
-        Box::pin(self.asked(self.inner.release(key, owner, token)))
+        Box::pin(self.request(self.inner.release(key, owner, token)))
     }
     fn mark_in_progress<'a>(
         &'a self,
@@ -255,13 +265,13 @@ impl SharedStore for Store {
         owner: Owner,
         token: FencingToken,
     ) -> StoreFuture<'a, bool> {
-        if self.flaw == Some(Flaw::Notes) {
-            return Box::pin(self.asked(Box::pin(async { Ok(true) })));
+        if self.flaw == Some(Flaw::Marks) {
+            return Box::pin(self.request(Box::pin(async { Ok(true) })));
         }
-        Box::pin(self.asked(self.inner.mark_in_progress(key, owner, token)))
+        Box::pin(self.request(self.inner.mark_in_progress(key, owner, token)))
     }
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
-        Box::pin(self.asked(self.inner.commit(key, commit)))
+        Box::pin(self.request(self.inner.commit(key, commit)))
     }
     fn update<'a>(
         &'a self,
@@ -270,7 +280,7 @@ impl SharedStore for Store {
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
-        Box::pin(self.asked(self.inner.update(key, version, owner, payload)))
+        Box::pin(self.request(self.inner.update(key, version, owner, payload)))
     }
     fn take_uses<'a>(
         &'a self,
@@ -279,10 +289,10 @@ impl SharedStore for Store {
         want: u64,
         limit: u64,
     ) -> StoreFuture<'a, UseGrant> {
-        Box::pin(self.asked(self.inner.take_uses(key, version, want, limit)))
+        Box::pin(self.request(self.inner.take_uses(key, version, want, limit)))
     }
     fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
-        if self.tells {
+        if self.pushes {
             return Box::pin(self.life.lasts(self.inner.watch(changes)));
         }
         Box::pin(async move {
@@ -303,12 +313,14 @@ struct Process {
 }
 
 async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
-    // A token that somebody may have used up is none.
+    // A token that may be used up is not sent.
     let token = renewal.session().data("token").filter(|_| !renewal.follows_interrupted());
     let url = format!("http://a/login?{}", token.unwrap_or_default());
-    let answer = renewal.send(Request::get(url).body(Body::new())?).await?;
-    renewal
-        .ensure(answer.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")?;
+    let response = renewal.send(Request::get(url).body(Body::new())?).await?;
+    renewal.ensure(
+        response.status().is_success() && renewal.has_cookie("sid"),
+        "the login failed or set no session cookie",
+    )?;
     let cookies = renewal.cookies();
     renewal.session().set_data("token", cookies[0].value().unwrap_or_default());
     Ok(())
@@ -354,7 +366,7 @@ impl Process {
     }
 }
 
-/// What a world came to.
+/// The counters of one fleet.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tally {
     requests: u64,
@@ -375,30 +387,35 @@ impl Tally {
         self.conflicts += other.conflicts;
     }
 
-    fn gone(&mut self, sessions: &Sessions) {
-        let stats = sessions.sharing_stats().expect("they are shared");
+    fn add_stats(&mut self, sessions: &Sessions) {
+        let stats = sessions.sharing_stats().expect("the sessions are shared");
         self.versions_adopted += stats.versions_adopted;
         self.conflicts += stats.conflicts;
     }
 }
 
-/// One world from its seed; an error says what was broken in it.
-async fn world(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
+/// Runs the fleet of a seed. An error describes the broken promise.
+async fn run_fleet(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
     let mut random = Rng(seed);
     let mut tally = Tally::default();
     let site = Site::new(random.child());
-    let faults =
-        Faults { random: random.child(), away: false, silent: false, lossy: 0, slow: random.below(60) };
-    let tells = random.chance(60);
+    let faults = Faults {
+        random: random.child(),
+        unreachable: false,
+        silent: false,
+        lossy: 0,
+        slow: random.below(60),
+    };
+    let pushes = random.chance(60);
     let store = Store {
         inner: MemoryStore::new(),
         faults: Arc::new(Mutex::new(faults)),
-        tells,
+        pushes,
         flaw,
         life: Life::new(),
     };
     let policy = if random.chance(25) { OnUnreachable::RenewLocally } else { OnUnreachable::Fail };
-    let forgets = random.chance(30);
+    let loses_data = random.chance(30);
     let number = 1 + random.below(4);
     let mut processes: Vec<_> =
         (0..number).map(|_| Process::new(&site, &store, policy, random.next())).collect();
@@ -411,19 +428,19 @@ async fn world(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
             }),
             55..63 => site.seen().sid += 1000,
             63..66 => processes[which].sessions.session("a").clear(),
-            66..70 => store.faults().away = true,
+            66..70 => store.faults().unreachable = true,
             70..73 => store.faults().silent = true,
             73..76 => store.faults().lossy = 20,
-            76..82 => quieten(&store),
-            82..85 if forgets => store.inner.clear(),
-            85..87 if forgets => store.inner.expire_leases(),
+            76..82 => end_faults(&store),
+            82..85 if loses_data => store.inner.clear(),
+            85..87 if loses_data => store.inner.expire_leases(),
             87..91 => {
                 let killed = std::mem::replace(
                     &mut processes[which],
                     Process::new(&site, &store, policy, random.next()),
                 );
                 tally.killed += 1;
-                tally.gone(&killed.kill());
+                tally.add_stats(&killed.kill());
             }
             _ => sleep(random.millis(15_000)).await,
         }
@@ -431,8 +448,8 @@ async fn world(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
             sleep(random.millis(1500)).await;
         }
     }
-    quieten(&store);
-    // Twice, since what was cleared while the store was away may end for all only now.
+    end_faults(&store);
+    // Twice: a clear during an outage may reach the other processes only now.
     for _ in 0..2 {
         for process in &mut processes {
             tally.requests += 1;
@@ -441,68 +458,68 @@ async fn world(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
         for (number, process) in processes.iter_mut().enumerate() {
             end_well(process).await.map_err(|why| format!("a request of process {number} {why}"))?;
         }
-        // Whatever was not told is found by polling.
+        // Polling finds what was not pushed.
         sleep(Duration::from_secs(30)).await;
     }
     let current = format!("{}", site.seen().sid);
     for (number, process) in processes.iter().enumerate() {
         let sid = process.sid();
         if sid.as_ref() != Some(&current) {
-            return Err(format!("process {number} has the session {sid:?} in the end, and not {current}"));
+            return Err(format!("process {number} ends with the session {sid:?} instead of {current}"));
         }
     }
     for process in &processes {
-        tally.gone(&process.sessions);
+        tally.add_stats(&process.sessions);
     }
     drop(processes);
     let seen = site.seen();
     if let Some((token, times)) = seen.tokens.iter().find(|(_, times)| **times > 1) {
         return Err(format!("the token of login {token} was used {times} times"));
     }
-    if policy == OnUnreachable::Fail && !forgets && seen.at_once > 1 {
-        return Err(format!("{} logins ran at once", seen.at_once));
+    if policy == OnUnreachable::Fail && !loses_data && seen.concurrent_max > 1 {
+        return Err(format!("{} logins ran concurrently", seen.concurrent_max));
     }
     tally.logins = seen.logins;
     tally.refreshes = seen.tokens.len() as u64;
     Ok(tally)
 }
 
-/// All requests of a process end, and are answered well.
+/// Waits until all requests of a process have succeeded.
 async fn end_well(process: &mut Process) -> Result<(), String> {
     let limit = Duration::from_secs(600);
     while let Some(ended) = timeout(limit, process.requests.join_next()).await.map_err(|_| "never ends")? {
         match ended.unwrap() {
             Ok(StatusCode::OK) => {}
-            Ok(status) => return Err(format!("was answered with {status}")),
-            Err(error) => return Err(format!("failed: {}", told(&*error))),
+            Ok(status) => return Err(format!("got the status {status}")),
+            Err(error) => return Err(format!("failed: {}", with_sources(&*error))),
         }
     }
     Ok(())
 }
 
-fn quieten(store: &Store) {
+fn end_faults(store: &Store) {
     let mut faults = store.faults();
-    (faults.away, faults.silent, faults.lossy) = (false, false, 0);
+    (faults.unreachable, faults.silent, faults.lossy) = (false, false, 0);
 }
 
-/// An error with all that it came from.
-fn told(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut told = error.to_string();
+/// Formats an error with all its sources.
+fn with_sources(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
-        told += &format!(": {cause}");
+        text += &format!(": {cause}");
         source = cause.source();
     }
-    told
+    text
 }
 
 fn run(seed: u64, flaw: Option<Flaw>) -> Result<Tally, String> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(world(seed, flaw))
+    runtime.block_on(run_fleet(seed, flaw))
 }
 
-/// Seeds of the short run.
+/// The number of seeds of the short run.
 const SEEDS: u64 = 200;
 
 #[test]
@@ -527,8 +544,8 @@ fn every_fleet_keeps_every_promise() {
 }
 
 #[test]
-fn what_is_broken_on_purpose_is_found() {
-    for flaw in [Flaw::Leases, Flaw::Notes] {
+fn every_deliberate_bug_is_found() {
+    for flaw in [Flaw::Leases, Flaw::Marks] {
         assert!((0..SEEDS).any(|seed| run(seed, Some(flaw)).is_err()), "{flaw:?} was not found");
     }
 }

@@ -1,4 +1,4 @@
-//! A folder that is gone when its test is over.
+//! A temporary directory that is deleted at the end of its test.
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
-//! Stores that forget what they had, and answers that do not come: what is not known counts as used up, and nobody is undone.
+//! Stores that lose records, and responses that are lost: unknown data counts as used up, and no
+//! commit is overwritten.
 
 use std::{
     sync::{Arc, Mutex},
@@ -14,10 +15,10 @@ use tower_client_sessions::{
 use super::processes::{Op, Process, Tampered, a_poll_later, jar_of, ok};
 use crate::support::*;
 
-/// What each renewal was told about the one before.
+/// Whether each renewal followed an interrupted one.
 type Interrupted = Arc<Mutex<Vec<bool>>>;
 
-/// A process whose renewals note down whether the one before was interrupted.
+/// A process whose renewals record whether they follow an interrupted one.
 fn process(site: &Site, sharing: impl Into<SharingConfig>, interrupted: &Interrupted) -> Process {
     let interrupted = interrupted.clone();
     let rule = move |renewal: Renewal<Body>| {
@@ -27,8 +28,8 @@ fn process(site: &Site, sharing: impl Into<SharingConfig>, interrupted: &Interru
     Process::with(site, sharing, Sessions::builder().login_first(), |layer| layer.renew_with(rule))
 }
 
-/// Two processes with the session of one login, of which the first is in the middle of another one.
-async fn one_that_renews(site: &Site, store: &MemoryStore) -> (Process, Process, JoinHandle<SiteResult>) {
+/// Two processes that share a session; the first one is renewing it.
+async fn renewing_process(site: &Site, store: &MemoryStore) -> (Process, Process, JoinHandle<SiteResult>) {
     let (one, other) = (Process::new(site, store.clone()), Process::new(site, store.clone()));
     site.end_logins(1);
     ok(one.get("/").await);
@@ -41,13 +42,13 @@ async fn one_that_renews(site: &Site, store: &MemoryStore) -> (Process, Process,
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_renewed_while_the_store_forgets_is_waited_for_and_shared() {
+async fn a_renewal_is_shared_though_the_store_loses_its_record_meanwhile() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
-    let (one, other, renewing) = one_that_renews(&site, &store).await;
+    let (one, other, renewing) = renewing_process(&site, &store).await;
     store.clear();
     let waiting = other.spawn();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    assert_eq!(site.logins(), 2, "nobody else begins, though there is no lease any more");
+    assert_eq!(site.logins(), 2, "no other login starts, although the lease is lost");
     site.end_logins(1);
     ok(renewing.await.unwrap());
     ok(waiting.await.unwrap());
@@ -56,12 +57,13 @@ async fn what_is_renewed_while_the_store_forgets_is_waited_for_and_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_renews_before_a_holder_that_was_forgotten_has_given_up() {
+async fn no_process_renews_before_the_holder_of_a_lost_lease_has_stopped() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
-    let (_one, other, renewing) = one_that_renews(&site, &store).await;
+    let (_one, other, renewing) = renewing_process(&site, &store).await;
     store.clear();
     let waiting = other.spawn();
-    // The first finds that its lease is gone and ends its login; nothing is known of it to the store.
+    // The first process finds that its lease is lost and drops its login; the store knows nothing
+    // of it.
     tokio::time::sleep(Duration::from_secs(9)).await;
     assert_eq!(site.logins(), 2);
     tokio::time::sleep(Duration::from_secs(6)).await;
@@ -73,7 +75,7 @@ async fn nobody_renews_before_a_holder_that_was_forgotten_has_given_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_came_with_a_forgotten_record_counts_as_used_up() {
+async fn data_of_a_lost_record_counts_as_used_up() {
     let (site, store, interrupted) = (Site::new(), MemoryStore::new(), Interrupted::default());
     let (one, other) =
         (process(&site, store.clone(), &interrupted), process(&site, store.clone(), &interrupted));
@@ -89,41 +91,41 @@ async fn what_came_with_a_forgotten_record_counts_as_used_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_renews_alone_counts_what_came_from_the_store_as_used_up() {
+async fn a_local_renewal_treats_the_stored_data_as_used_up() {
     let (site, store, interrupted) = (Site::new(), Tampered::silent(), Interrupted::default());
     let alone = || SharingConfig::new(store.clone()).on_unreachable(OnUnreachable::RenewLocally);
     let one = process(&site, alone(), &interrupted);
     ok(one.get("/").await);
-    store.go_away(true);
+    store.set_unreachable(true);
     site.expire("a");
     ok(one.get("/").await);
     assert_eq!(*interrupted.lock().unwrap(), [false, true]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_those_who_renewed_alone_the_first_to_tell_is_everybodys() {
+async fn the_first_of_several_local_renewals_to_commit_is_adopted_by_all() {
     let (site, store) = (Site::new(), Tampered::silent());
     let alone = || SharingConfig::new(store.clone()).on_unreachable(OnUnreachable::RenewLocally);
     let processes: Vec<_> = (0..4).map(|_| Process::new(&site, alone())).collect();
     for process in &processes {
         ok(process.get("/").await);
     }
-    store.go_away(true);
+    store.set_unreachable(true);
     for process in &processes {
         site.expire("a");
         ok(process.get("/").await);
     }
-    store.go_away(false);
+    store.set_unreachable(false);
     a_poll_later().await;
     a_poll_later().await;
     assert!(processes.iter().all(|process| process.sid() == processes[0].sid()));
     let commits: u64 =
         processes.iter().map(|process| process.sessions.sharing_stats().unwrap().commits).sum();
-    assert_eq!(commits, 2, "one before, and one of the four");
+    assert_eq!(commits, 2, "the first login, and one of the four local renewals");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_could_not_be_committed_does_not_undo_what_others_have_committed_since() {
+async fn a_late_commit_does_not_replace_a_newer_version() {
     let (site, store) = (Site::held_logins(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     site.end_logins(1);
@@ -132,11 +134,11 @@ async fn what_could_not_be_committed_does_not_undo_what_others_have_committed_si
     site.expire("a");
     let renewing = one.spawn();
     settle().await;
-    store.go_away(true);
+    store.set_unreachable(true);
     site.end_logins(1);
     ok(renewing.await.unwrap());
-    assert_eq!(site.logins(), 2, "it serves what it could not share");
-    store.go_away(false);
+    assert_eq!(site.logins(), 2, "the process uses the login that it could not share");
+    store.set_unreachable(false);
     store.lose_leases();
     site.expire("a");
     site.end_logins(1);
@@ -149,21 +151,21 @@ async fn what_could_not_be_committed_does_not_undo_what_others_have_committed_si
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_arrives_after_its_answer_was_given_up_is_its_own() {
+async fn a_commit_that_is_written_after_its_timeout_is_recognised_as_its_own() {
     let (site, store) = (Site::new(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     for _ in 0..3 {
-        store.lose_next_answers(Op::Commit, 3);
+        store.lose_next_responses(Op::Commit, 3);
         ok(one.get("/").await);
         ok(other.get("/").await);
         site.expire("a");
     }
     a_poll_later().await;
-    assert_eq!((site.logins(), site.pages_seen()), (3, 10), "each end is seen once by each");
+    assert_eq!((site.logins(), site.pages_seen()), (3, 10), "each process sees each expiry once");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_token_that_is_being_used_up_while_the_session_is_cleared_is_not_used_again() {
+async fn a_token_in_use_when_the_session_is_cleared_is_not_used_again() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let tokens = Arc::new(Mutex::new(Vec::new()));
     let rule = {
@@ -197,7 +199,7 @@ async fn a_token_that_is_being_used_up_while_the_session_is_cleared_is_not_used_
     site.end_logins(3);
     ok(renewing.await.unwrap());
     ok(waiting.await.unwrap());
-    // And what was got meanwhile is used by whoever comes next, though it never had that version.
+    // The new token is used by the next renewal, although that process never had its version.
     site.expire("a");
     one.session().clear();
     settle().await;
@@ -212,7 +214,7 @@ async fn a_token_that_is_being_used_up_while_the_session_is_cleared_is_not_used_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_whose_answer_came_too_late_keeps_nobody_waiting() {
+async fn a_lease_that_is_granted_too_late_is_released() {
     let (site, store) = (Site::new(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     let (reached, go_on) = store.hold_next(Op::Lease);
@@ -221,11 +223,11 @@ async fn a_lease_whose_answer_came_too_late_keeps_nobody_waiting() {
     one.session().clear();
     go_on.notify_one();
     settle().await;
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     ok(other.get("/").await);
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     ok(late.await.unwrap());
-    // The same where the answer comes after the store's deadline.
+    // The same with a response after the store timeout.
     site.expire("a");
     let (reached, go_on) = store.hold_next(Op::Lease);
     let late = one.spawn();
@@ -233,30 +235,30 @@ async fn a_lease_whose_answer_came_too_late_keeps_nobody_waiting() {
     tokio::time::sleep(Duration::from_millis(2001)).await;
     go_on.notify_one();
     settle().await;
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     ok(other.get("/").await);
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     ok(late.await.unwrap());
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_asked_for_while_the_store_is_being_told_is_told_as_well() {
+async fn a_change_during_a_write_is_written_as_well() {
     let (site, store) = (Site::new(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     ok(one.get("/").await);
     ok(other.get("/").await);
-    let give = |sid: &str| one.session().replace(jar_of(sid));
+    let set = |sid: &str| one.session().replace(jar_of(sid));
     let (reached, go_on) = store.hold_next(Op::Commit);
-    give("early");
+    set("early");
     reached.notified().await;
-    give("late");
+    set("late");
     go_on.notify_one();
     a_poll_later().await;
     a_poll_later().await;
     assert_eq!(other.sid().as_deref(), Some("late"));
-    // A clear that comes before the store was looked at.
+    // A clear before the record is loaded.
     let (reached, go_on) = store.hold_next(Op::Load);
-    give("never");
+    set("never");
     reached.notified().await;
     one.session().clear();
     go_on.notify_one();
@@ -265,16 +267,16 @@ async fn what_is_asked_for_while_the_store_is_being_told_is_told_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_clear_is_told_though_the_session_is_forgotten_here_before_the_store_is_back() {
+async fn a_clear_is_written_although_the_session_is_removed_before_the_store_is_back() {
     let (site, store) = (Site::new(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     ok(one.get("/").await);
     ok(other.get("/").await);
-    store.go_away(true);
+    store.set_unreachable(true);
     one.session().clear();
     settle().await;
     one.sessions.remove("a");
-    store.go_away(false);
+    store.set_unreachable(false);
     a_poll_later().await;
     a_poll_later().await;
     assert!(store.load("a").await.unwrap().version.ended);
@@ -282,18 +284,18 @@ async fn a_clear_is_told_though_the_session_is_forgotten_here_before_the_store_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_that_was_given_up_and_is_written_does_not_pass_for_the_clear_that_came_after_it() {
+async fn a_late_commit_is_not_mistaken_for_a_clear_after_it() {
     let (site, store) = (Site::new(), Tampered::silent());
     let one = Process::new(&site, store.clone());
     ok(one.get("/").await);
     site.expire("a");
-    let (renewed, write) = store.hold_next(Op::Commit);
+    let (renewed, proceed) = store.hold_next(Op::Commit);
     let renewing = one.session().renew();
     renewed.notified().await;
     let (cleared, end) = store.hold_next(Op::Commit);
     one.session().clear();
     cleared.notified().await;
-    write.notify_one();
+    proceed.notify_one();
     settle().await;
     assert!(!store.load("a").await.unwrap().version.ended);
     end.notify_one();

@@ -1,4 +1,4 @@
-//! Sessions that many processes share.
+//! Tests of sessions that many processes share.
 
 mod cookies;
 mod fleets;

@@ -1,4 +1,4 @@
-//! Pools of one name in several processes: each session is one process's at a time.
+//! Pools of the same name in several processes: each session belongs to one process at a time.
 
 use std::{
     collections::BTreeMap,
@@ -26,7 +26,7 @@ use crate::support::settle;
 
 type Body = Empty<Bytes>;
 
-/// A site that gives out sessions and sees how many requests of one it has at once.
+/// A site that counts logins, and the concurrent requests of each session.
 #[derive(Clone)]
 struct Site(Arc<Mutex<State>>, Arc<Semaphore>);
 
@@ -34,12 +34,12 @@ struct Site(Arc<Mutex<State>>, Arc<Semaphore>);
 struct State {
     logins: u32,
     pages: BTreeMap<String, u32>,
-    at_once: BTreeMap<String, u32>,
-    most: u32,
+    in_flight: BTreeMap<String, u32>,
+    max_in_flight: u32,
 }
 
 impl Site {
-    /// Its pages come with a permit each.
+    /// A site whose pages wait for [`respond`](Self::respond).
     fn held() -> Self {
         Self(Arc::default(), Arc::new(Semaphore::new(0)))
     }
@@ -52,7 +52,7 @@ impl Site {
         self.0.lock().unwrap()
     }
 
-    fn answer(&self, pages: usize) {
+    fn respond(&self, pages: usize) {
         self.1.add_permits(pages);
     }
 }
@@ -79,14 +79,14 @@ impl Service<Request<Body>> for Site {
             {
                 let mut state = site.state();
                 *state.pages.entry(sid.clone()).or_default() += 1;
-                let at_once = state.at_once.entry(sid.clone()).or_default();
-                *at_once += 1;
-                state.most = state.most.max(state.at_once[&sid]);
+                let in_flight = state.in_flight.entry(sid.clone()).or_default();
+                *in_flight += 1;
+                state.max_in_flight = state.max_in_flight.max(state.in_flight[&sid]);
             }
             site.1.acquire().await?.forget();
-            // Elsewhere it takes its time.
+            // A page takes a moment in every test.
             tokio::time::sleep(Duration::from_millis(10)).await;
-            *site.state().at_once.get_mut(&sid).unwrap() -= 1;
+            *site.state().in_flight.get_mut(&sid).unwrap() -= 1;
             Ok(Response::new(Body::new()))
         })
     }
@@ -94,12 +94,12 @@ impl Service<Request<Body>> for Site {
 
 async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     renewal.send(Request::get("http://a/login").body(Body::new())?).await?;
-    renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")
+    renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
 }
 
 type Client = BoxCloneService<Request<Body>, Response<()>, BoxError>;
 
-/// One process with a pool.
+/// A process with a pool.
 struct Process {
     pool: SessionPool,
     client: Client,
@@ -139,30 +139,30 @@ impl Process {
     }
 }
 
-/// Longer than any lease lasts that nobody extends.
+/// Waits for longer than the TTL of a lease.
 async fn a_lease_later() {
     tokio::time::sleep(Duration::from_secs(12)).await;
     settle().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn exclusive_holds_for_all_processes_together() {
+async fn exclusive_applies_to_all_processes_together() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let process = || Process::new(&site, store.clone(), |pool| pool.size(4).slots(6));
     let (one, other) = (process(), process());
     let mut tasks = JoinSet::new();
     one.spawn(&mut tasks, 200);
     other.spawn(&mut tasks, 200);
-    let answers = tasks.join_all().await;
-    assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    let responses = tasks.join_all().await;
+    assert!(responses.iter().all(Result::is_ok), "{responses:?}");
     let state = site.state();
-    assert_eq!(state.most, 1, "no session has two requests at once");
-    assert!(state.logins <= 6, "{} logins for six seats", state.logins);
+    assert_eq!(state.max_in_flight, 1, "no session has concurrent requests");
+    assert!(state.logins <= 6, "{} logins for six slots", state.logins);
     assert_eq!(state.pages.values().sum::<u32>(), 400);
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_ask_the_store_for_nothing() {
+async fn requests_do_not_access_the_store() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let sessions = Sessions::builder().login_first().shared(store).build().unwrap();
     let pool = SessionPool::builder(&sessions).size(2).exclusive().build().unwrap();
@@ -184,17 +184,17 @@ async fn requests_ask_the_store_for_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_seats_of_a_process_that_is_gone_are_taken_with_their_sessions() {
+async fn the_slots_of_a_dead_process_are_acquired_with_their_sessions() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    // It dies with its runtime, and gives nothing back.
+    // The process dies with its runtime, and releases nothing.
     std::thread::spawn({
         let (site, store) = (site.clone(), store.clone());
         move || {
             runtime.block_on(async {
-                let gone = Process::new(&site, store, |pool| pool.size(1).slots(1));
-                gone.get().await;
-                std::mem::forget(gone);
+                let dead = Process::new(&site, store, |pool| pool.size(1).slots(1));
+                dead.get().await;
+                std::mem::forget(dead);
             });
         }
     })
@@ -204,45 +204,45 @@ async fn the_seats_of_a_process_that_is_gone_are_taken_with_their_sessions() {
     let other = Process::new(&site, store, |pool| pool.size(1).slots(1));
     let response = other.get().await;
     assert_eq!(response.extensions().get::<Member>().unwrap().id().to_string(), "pool-1");
-    assert_eq!(site.state().logins, 1, "and its session was good");
+    assert_eq!(site.state().logins, 1, "its session is still valid");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_is_dropped_gives_its_seats_back_at_once() {
+async fn a_dropped_pool_releases_its_slots_immediately() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let one = Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     one.get().await;
     drop(one);
     settle().await;
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     let other = Process::new(&site, store, |pool| pool.size(1).slots(1));
     other.get().await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert_eq!(site.state().logins, 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_has_none_gets_one_of_those_who_have_all() {
+async fn a_process_without_slots_gets_one_of_a_process_with_all() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let process = || Process::new(&site, store.clone(), |pool| pool.size(2).slots(2));
     let (one, other) = (process(), process());
     let mut busy = JoinSet::new();
-    // Twenty seconds' work for the two seats.
+    // Twenty seconds of work for the two slots.
     one.spawn(&mut busy, 4000);
     while one.serving().len() < 2 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let begun = tokio::time::Instant::now();
+    let started = tokio::time::Instant::now();
     other.get().await;
-    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
-    assert!(!busy.is_empty(), "the other one had not done yet");
+    assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+    assert!(!busy.is_empty(), "the first process was still busy");
     assert!(busy.join_all().await.iter().all(Result::is_ok));
-    assert_eq!(site.state().most, 1);
+    assert_eq!(site.state().max_in_flight, 1);
     assert!(one.pool.stats().released >= 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seat_that_nobody_uses_is_given_back() {
+async fn an_idle_slot_is_released() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let process = || Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     let (one, other) = (process(), process());
@@ -255,11 +255,11 @@ async fn a_seat_that_nobody_uses_is_given_back() {
     assert_eq!(site.state().logins, 1);
     one.get().await;
     let state = site.state();
-    assert_eq!((state.logins, state.most), (1, 1));
+    assert_eq!((state.logins, state.max_in_flight), (1, 1));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_is_retired_is_ended_for_all() {
+async fn a_retired_session_ends_in_all_processes() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let process = || Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     let (one, other) = (process(), process());
@@ -271,11 +271,11 @@ async fn a_session_that_is_retired_is_ended_for_all() {
     assert!(store.load("pool-1").await.unwrap().version.ended || site.state().logins == 2);
     other.get().await;
     let pages = site.state().pages.clone();
-    assert_eq!(pages.get("sid=1"), Some(&1), "nobody uses it again: {pages:?}");
+    assert_eq!(pages.get("sid=1"), Some(&1), "the session is not used again: {pages:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn cookies_that_came_last_go_with_the_seat() {
+async fn the_last_cookies_are_shared_before_a_slot_is_released() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let one = Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     let response = one.get().await;
@@ -290,8 +290,8 @@ async fn cookies_that_came_last_go_with_the_seat() {
     assert!(seen.iter().any(|cookies| cookies.contains("cart=full")), "{seen:?}");
 }
 
-/// A process on the one seat that there is, with a request that does not end.
-async fn one_that_sits() -> (Site, Tampered, Process, JoinSet<Result<Response<()>, BoxError>>) {
+/// A process that holds the only slot, with a request in flight.
+async fn process_with_slot() -> (Site, Tampered, Process, JoinSet<Result<Response<()>, BoxError>>) {
     let (site, store) = (Site::held(), Tampered::silent());
     let one = Process::new(&site, store.clone(), |pool| pool.size(1).slots(1));
     let mut tasks = JoinSet::new();
@@ -302,31 +302,31 @@ async fn one_that_sits() -> (Site, Tampered, Process, JoinSet<Result<Response<()
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_away_a_seat_is_held_no_longer_than_it_is_sure() {
-    let (site, store, one, mut tasks) = one_that_sits().await;
-    store.go_away(true);
+async fn a_slot_is_given_up_if_the_store_is_unreachable_for_its_ttl() {
+    let (site, store, one, mut tasks) = process_with_slot().await;
+    store.set_unreachable(true);
     a_lease_later().await;
-    assert!(one.serving().is_empty(), "it serves nobody else, but the request that is on its way");
+    assert!(one.serving().is_empty(), "the slot serves no new request");
     one.spawn(&mut tasks, 1);
     settle().await;
     assert_eq!(one.pool.waiting(), 1);
-    store.go_away(false);
+    store.set_unreachable(false);
     a_lease_later().await;
-    site.answer(2);
+    site.respond(2);
     assert!(tasks.join_all().await.iter().all(Result::is_ok));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_seat_is_given_up_before_its_lease_ends_though_the_store_says_nothing() {
-    let (_site, store, one, _tasks) = one_that_sits().await;
-    store.be_silent(true);
+async fn a_slot_is_given_up_before_its_lease_expires_if_the_store_is_silent() {
+    let (_site, store, one, _tasks) = process_with_slot().await;
+    store.set_silent(true);
     tokio::time::sleep(Duration::from_secs(9)).await;
     settle().await;
     assert!(one.serving().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pool_that_is_gone_leaves_no_task_behind() {
+async fn a_dropped_pool_leaves_no_task_behind() {
     let (site, store) = (Site::open(), MemoryStore::new());
     let one = Process::new(&site, store.clone(), |pool| pool.size(2).slots(1));
     one.get().await;

@@ -1,4 +1,4 @@
-//! Two or more `Sessions` on one store, each as a process of its own would have them.
+//! Several `Sessions` with one store, each of which stands for a process.
 
 use std::{
     sync::{Arc, Mutex},
@@ -22,7 +22,7 @@ use tower_client_sessions::{
 
 use crate::support::*;
 
-/// One process: sessions on the store, and a client of the site.
+/// A process: sessions with the store, and a client of the site.
 pub(super) struct Process {
     pub(super) sessions: Sessions,
     pub(super) client: Client,
@@ -39,7 +39,7 @@ impl Process {
         builder: SessionsBuilder,
         change: impl FnOnce(RenewalLayer<Body>) -> RenewalLayer<Body>,
     ) -> Self {
-        // Cookies change by the paused clock, too.
+        // The cookies' clock follows the paused clock.
         let (epoch, origin) = (std::time::SystemTime::now(), tokio::time::Instant::now());
         let sessions = builder.clock(move || epoch + origin.elapsed()).shared(sharing).build().unwrap();
         let client = client(&change(renewing(&sessions)), &sessions, site.clone());
@@ -50,7 +50,7 @@ impl Process {
         get(&self.client, "a", path).await
     }
 
-    /// A page, got by a task of its own.
+    /// Fetches a page in a new task.
     pub(super) fn spawn(&self) -> tokio::task::JoinHandle<SiteResult> {
         let client = self.client.clone();
         tokio::spawn(async move { get(&client, "a", "/").await })
@@ -65,26 +65,26 @@ impl Process {
     }
 }
 
-/// A jar with this session of the site.
+/// Returns a jar with this session cookie of the site.
 pub(super) fn jar_of(sid: &str) -> Jar {
     let mut jar = Jar::default();
     jar.add([("sid", sid)], &CookieUrl::parse("http://a/").unwrap(), Timestamp::now()).unwrap();
     jar
 }
 
-/// Lets time pass until whoever polls has polled.
+/// Waits until every process has polled the store.
 pub(super) async fn a_poll_later() {
     tokio::time::sleep(Duration::from_secs(6)).await;
     settle().await;
 }
 
 #[track_caller]
-pub(super) fn ok(answer: SiteResult) {
-    assert_eq!(answer.unwrap().status(), 200);
+pub(super) fn ok(result: SiteResult) {
+    assert_eq!(result.unwrap().status(), 200);
 }
 
 #[tokio::test(start_paused = true)]
-async fn many_processes_that_begin_at_once_log_in_once() {
+async fn many_processes_that_start_together_log_in_once() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let processes: Vec<_> = (0..8).map(|_| Process::new(&site, store.clone())).collect();
     let mut tasks = tokio::task::JoinSet::new();
@@ -95,7 +95,7 @@ async fn many_processes_that_begin_at_once_log_in_once() {
         }
     }
     settle().await;
-    assert_eq!(site.logins(), 1, "one logs in, seven wait");
+    assert_eq!(site.logins(), 1, "one process logs in, seven wait");
     site.end_logins(1);
     assert_eq!(good(tasks).await, 80);
     assert_eq!(site.logins(), 1);
@@ -103,7 +103,7 @@ async fn many_processes_that_begin_at_once_log_in_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_46_an_expiry_that_all_see_costs_one_login_and_the_losers_adopt() {
+async fn hazard_46_an_expiry_that_all_processes_see_costs_one_login() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let processes: Vec<_> = (0..4).map(|_| Process::new(&site, store.clone())).collect();
     for process in &processes {
@@ -124,11 +124,11 @@ async fn hazard_46_an_expiry_that_all_see_costs_one_login_and_the_losers_adopt()
     assert_eq!(site.max_concurrent_logins(), 1);
     let versions_adopted: u64 =
         processes.iter().map(|process| process.sessions.sharing_stats().unwrap().versions_adopted).sum();
-    assert_eq!(versions_adopted, 5 * 3, "each of five logins is adopted by the three others");
+    assert_eq!(versions_adopted, 5 * 3, "each of five logins is adopted by three processes");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_another_process_renewed_is_adopted_before_it_is_refused() {
+async fn a_renewal_by_another_process_is_adopted_before_the_old_version_is_rejected() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store));
     ok(one.get("/").await);
@@ -138,17 +138,17 @@ async fn a_session_that_another_process_renewed_is_adopted_before_it_is_refused(
     settle().await;
     let before = site.pages_seen();
     ok(other.get("/").await);
-    assert_eq!(site.pages_seen(), before + 1, "it was told, and did not try the old one");
+    assert_eq!(site.pages_seen(), before + 1, "adopted by event: the old version was not sent");
     assert_eq!(site.logins(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_told_is_found_by_polling_within_the_bound() {
+async fn polling_finds_a_new_version_within_the_interval() {
     let (site, store) = (Site::new(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store));
     ok(one.get("/").await);
     ok(other.get("/").await);
-    assert_eq!(site.logins(), 1, "a process that has nothing looks before it logs in");
+    assert_eq!(site.logins(), 1, "a new process loads the record before it logs in");
     site.expire("a");
     ok(one.get("/").await);
     settle().await;
@@ -158,13 +158,13 @@ async fn what_is_not_told_is_found_by_polling_within_the_bound() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn news_reach_a_process_that_is_busy_with_something_else() {
-    let (site, store) = (Site::new(), Tampered::telling());
+async fn an_event_during_an_exchange_of_cookies_is_handled() {
+    let (site, store) = (Site::new(), Tampered::pushing());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     ok(one.get("/").await);
     ok(other.get("/?set=cart=full").await);
-    // It has looked at the store for its own changes before the news comes.
-    let (reached, go_on) = store.hold_next(Op::Amend);
+    // The process has loaded the record for its own cookies before the event arrives.
+    let (reached, go_on) = store.hold_next(Op::Update);
     reached.notified().await;
     site.expire("a");
     ok(one.get("/").await);
@@ -174,11 +174,11 @@ async fn news_reach_a_process_that_is_busy_with_something_else() {
     assert_eq!(one.sid(), other.sid());
     let before = site.pages_seen();
     ok(other.get("/").await);
-    assert_eq!(site.pages_seen(), before + 1, "it did not try the old one");
+    assert_eq!(site.pages_seen(), before + 1, "the old version was not sent");
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_for_news_is_told_though_it_has_something_to_tell() {
+async fn an_attempt_that_waits_is_notified_although_its_cookies_have_changed() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store));
     site.end_logins(1);
@@ -191,9 +191,9 @@ async fn who_waits_for_news_is_told_though_it_has_something_to_tell() {
         let waiting = spawn_pages(&other.client, "a", 1);
         a_poll_later().await;
         site.end_logins(1);
-        let begun = tokio::time::Instant::now();
+        let started = tokio::time::Instant::now();
         assert_eq!(good(renewing).await + good(waiting).await, 2);
-        assert!(begun.elapsed() < Duration::from_millis(50), "round {round}: {:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_millis(50), "round {round}: {:?}", started.elapsed());
     }
 }
 
@@ -204,18 +204,18 @@ async fn hazard_47_the_record_is_read_again_under_the_lease_and_after_a_failure(
     ok(one.get("/").await);
     ok(other.get("/").await);
     site.expire("a");
-    // Between the first look of `other` and its lease, `one` has renewed.
+    // `one` renews between the first load of `other` and its lease.
     let (reached, go_on) = store.hold_next(Op::Lease);
     let late = other.spawn();
     reached.notified().await;
     ok(one.get("/").await);
     go_on.notify_one();
     ok(late.await.unwrap());
-    assert_eq!(site.logins(), 2, "what was found under the lease is adopted");
+    assert_eq!(site.logins(), 2, "the version that was loaded under the lease is adopted");
 
-    // A login that fails because another process has made one is no failure.
+    // A renewal that fails because another process has committed adopts that version.
     site.expire("a");
-    let (reached, go_on) = store.hold_next(Op::Begin);
+    let (reached, go_on) = store.hold_next(Op::MarkInProgress);
     let late = other.spawn();
     reached.notified().await;
     store.lose_leases();
@@ -223,11 +223,11 @@ async fn hazard_47_the_record_is_read_again_under_the_lease_and_after_a_failure(
     let logins = site.logins();
     go_on.notify_one();
     ok(late.await.unwrap());
-    assert_eq!(site.logins(), logins, "its lease was lost, and it found what the winner has");
+    assert_eq!(site.logins(), logins, "its lease was lost, and it adopts the winner");
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_48_what_a_late_holder_brings_is_refused_and_it_adopts_the_winners() {
+async fn hazard_48_a_late_commit_conflicts_and_its_process_adopts_the_winner() {
     let (site, store) = (Site::new(), Tampered::silent());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     let (reached, go_on) = store.hold_next(Op::Commit);
@@ -243,10 +243,10 @@ async fn hazard_48_what_a_late_holder_brings_is_refused_and_it_adopts_the_winner
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_commit_whose_answer_is_lost_is_found_to_be_its_own() {
+async fn a_commit_without_a_response_is_recognised_as_its_own() {
     let (site, store) = (Site::new(), Tampered::silent());
     let one = Process::new(&site, store.clone());
-    store.lose_next_answers(Op::Commit, 1);
+    store.lose_next_responses(Op::Commit, 1);
     ok(one.get("/").await);
     let stats = one.sessions.sharing_stats().unwrap();
     assert_eq!((stats.commits, stats.conflicts, stats.failures), (1, 0, 1));
@@ -254,7 +254,7 @@ async fn a_commit_whose_answer_is_lost_is_found_to_be_its_own() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_is_extended_while_the_login_takes_its_time() {
+async fn a_lease_is_extended_during_a_slow_login() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let gate =
         || GateConfig::new().attempt_timeout(Duration::from_secs(600)).max_wait(Duration::from_secs(600));
@@ -271,14 +271,14 @@ async fn a_lease_is_extended_while_the_login_takes_its_time() {
         async move { get(&client, "a", "/other").await }
     });
     tokio::time::sleep(Duration::from_secs(120)).await;
-    assert_eq!(site.logins(), 1, "twelve leases long, nobody else begins");
+    assert_eq!(site.logins(), 1, "no other login starts for twelve lease TTLs");
     site.end_logins(1);
     assert_eq!(good(tasks).await, 2);
     assert_eq!(site.logins(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lease_of_a_process_that_is_gone_runs_out_and_the_next_one_knows() {
+async fn the_lease_of_a_dead_process_expires_and_the_next_renewal_follows_interrupted() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let interrupted = Arc::new(Mutex::new(Vec::new()));
     let rule = {
@@ -288,7 +288,7 @@ async fn the_lease_of_a_process_that_is_gone_runs_out_and_the_next_one_knows() {
             log_in(renewal)
         }
     };
-    // The first process dies with its runtime, in the middle of its login.
+    // The first process dies with its runtime, during its login.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     std::thread::spawn({
         let (site, store, rule) = (site.clone(), store.clone(), rule.clone());
@@ -296,9 +296,9 @@ async fn the_lease_of_a_process_that_is_gone_runs_out_and_the_next_one_knows() {
             runtime.block_on(async {
                 let builder = Sessions::builder().login_first();
                 let one = Process::with(&site, store, builder, |layer| layer.renew_with(rule));
-                let waits = get(&one.client, "a", "/");
+                let waiting = get(&one.client, "a", "/");
                 tokio::select! {
-                    _ = waits => panic!("logins are held"),
+                    _ = waiting => panic!("the login is held"),
                     () = async { while site.logins() == 0 { tokio::task::yield_now().await } } => {}
                 }
             });
@@ -316,20 +316,20 @@ async fn the_lease_of_a_process_that_is_gone_runs_out_and_the_next_one_knows() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_cleared_in_one_process_ends_in_all_and_is_not_brought_back() {
+async fn a_clear_in_one_process_ends_the_session_in_all_permanently() {
     let (site, store) = (Site::held_logins(), MemoryStore::new());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     site.end_logins(1);
     ok(one.get("/").await);
     ok(other.get("/").await);
-    // A renewal is on its way in one process when the other clears the session.
+    // One process clears the session while another renews it.
     let renewal = one.session().renew();
     settle().await;
     assert_eq!(site.logins(), 2);
     other.session().clear();
     settle().await;
     site.end_logins(1);
-    // Its result is not committed: it logs in again, after the clear.
+    // The result is not committed: the process logs in again after the clear.
     tokio::spawn({
         let site = site.clone();
         async move {
@@ -342,11 +342,11 @@ async fn what_was_cleared_in_one_process_ends_in_all_and_is_not_brought_back() {
     ok(other.get("/").await);
     settle().await;
     assert_eq!(one.sid().is_some(), one.session().generation().is_some());
-    assert_eq!(other.sid().as_deref(), Some("a-3"), "not the one that was on its way when it was cleared");
+    assert_eq!(other.sid().as_deref(), Some("a-3"), "not the login that ran during the clear");
 }
 
 #[tokio::test(start_paused = true)]
-async fn clear_reaches_a_process_that_sends_nothing_at_the_time() {
+async fn a_clear_reaches_an_idle_process() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store));
     ok(one.get("/").await);
@@ -358,7 +358,7 @@ async fn clear_reaches_a_process_that_sends_nothing_at_the_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_given_from_outside_reaches_the_others() {
+async fn a_replaced_session_reaches_the_other_processes() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store));
     ok(one.get("/").await);
@@ -369,7 +369,7 @@ async fn a_session_given_from_outside_reaches_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn data_travels_with_the_session() {
+async fn data_is_shared_with_the_session() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let rule = |renewal: Renewal<Body>| async move {
         let count = renewal.session().data("logins").map_or(0, |count| count.parse().unwrap());
@@ -390,39 +390,39 @@ async fn data_travels_with_the_session() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_store_is_away_what_is_current_serves_and_renewals_wait_for_it() {
+async fn without_the_store_current_identities_work_and_renewals_fail() {
     let (site, store) = (Site::new(), Tampered::silent());
     let one = Process::new(&site, store.clone());
     ok(one.get("/").await);
-    store.go_away(true);
+    store.set_unreachable(true);
     for _ in 0..3 {
         ok(one.get("/").await);
     }
     site.expire("a");
-    let refused = one.get("/").await.unwrap_err();
-    let error = refused.downcast_ref::<RenewalError>().unwrap();
+    let failed = one.get("/").await.unwrap_err();
+    let error = failed.downcast_ref::<RenewalError>().unwrap();
     assert_eq!(error.kind(), RenewalErrorKind::Failed);
     let cause = std::error::Error::source(error).unwrap().downcast_ref::<StoreError>().unwrap();
     assert_eq!(cause.kind(), StoreErrorKind::Unreachable);
-    assert_eq!(site.logins(), 1, "nobody logs in without the store");
-    store.go_away(false);
+    assert_eq!(site.logins(), 1, "no process logs in without the store");
+    store.set_unreachable(false);
     tokio::time::sleep(Duration::from_secs(60)).await;
     ok(one.get("/").await);
     assert_eq!(site.logins(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_that_may_renew_alone_shares_what_it_has_when_the_store_is_back() {
+async fn a_local_renewal_is_shared_when_the_store_is_back() {
     let (site, store) = (Site::new(), Tampered::silent());
     let alone = || SharingConfig::new(store.clone()).on_unreachable(OnUnreachable::RenewLocally);
     let (one, other) = (Process::new(&site, alone()), Process::new(&site, alone()));
     ok(one.get("/").await);
     ok(other.get("/").await);
-    store.go_away(true);
+    store.set_unreachable(true);
     site.expire("a");
     ok(one.get("/").await);
     assert_eq!(site.logins(), 2);
-    store.go_away(false);
+    store.set_unreachable(false);
     a_poll_later().await;
     a_poll_later().await;
     assert_eq!(one.sid(), other.sid());
@@ -431,40 +431,40 @@ async fn a_process_that_may_renew_alone_shares_what_it_has_when_the_store_is_bac
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_50_a_store_that_never_answers_is_waited_for_with_a_bound() {
+async fn hazard_50_the_wait_for_a_silent_store_is_bounded() {
     let (site, store) = (Site::new(), Tampered::silent());
     let one = Process::new(&site, store.clone());
     ok(one.get("/").await);
     site.expire("a");
-    store.be_silent(true);
-    let begun = tokio::time::Instant::now();
+    store.set_silent(true);
+    let started = tokio::time::Instant::now();
     assert_eq!(kind(&one.get("/").await), RenewalErrorKind::Failed);
-    // Five attempts, each with a look of two seconds, and their pauses.
-    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
-    store.be_silent(false);
+    // Five attempts, each with a timeout of two seconds, and their backoff.
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    store.set_silent(false);
     tokio::time::sleep(Duration::from_secs(60)).await;
     ok(one.get("/").await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_may_be_out_of_date_is_not_sent_where_that_was_said() {
+async fn stale_after_stops_requests_under_identities_that_may_be_out_of_date() {
     let (site, store) = (Site::new(), Tampered::silent());
     let sharing = SharingConfig::new(store.clone()).stale_after(Duration::from_secs(20));
     let one = Process::new(&site, sharing);
     ok(one.get("/").await);
-    store.go_away(true);
+    store.set_unreachable(true);
     tokio::time::sleep(Duration::from_secs(40)).await;
     let before = site.pages_seen();
     assert!(one.get("/").await.is_err());
     assert_eq!(site.pages_seen(), before, "nothing was sent");
-    store.go_away(false);
+    store.set_unreachable(false);
     tokio::time::sleep(Duration::from_secs(60)).await;
     ok(one.get("/").await);
-    assert_eq!(site.logins(), 1, "the session was good all the time, and is adopted again");
+    assert_eq!(site.logins(), 1, "the session never expired, and is adopted again");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_store_that_was_flushed_costs_nothing_until_the_session_ends() {
+async fn a_cleared_store_has_no_effect_until_the_session_ends() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store.clone()));
     ok(one.get("/").await);
@@ -481,12 +481,13 @@ async fn a_store_that_was_flushed_costs_nothing_until_the_session_ends() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_of_uses_holds_for_the_whole_fleet() {
+async fn a_use_limit_applies_to_the_whole_fleet() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let process = || {
         let sharing = SharingConfig::new(store.clone()).use_batch_size(7);
         Process::with(&site, sharing, Sessions::builder().login_first(), |layer| {
-            // Looking for more uses is an attempt too, and here all ask in one moment.
+            // Taking a batch is an attempt too, and here all processes take theirs at the same
+            // time.
             layer
                 .max_uses(50)
                 .gate_config(GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(60)))
@@ -507,12 +508,12 @@ async fn a_limit_of_uses_holds_for_the_whole_fleet() {
     }
     assert!(by_sid.values().all(|uses| *uses <= 50), "{by_sid:?}");
     eprintln!("{by_sid:?}");
-    // Blocks that were taken and not used cost at most one login more for each process.
+    // Unused batches cost at most one more login for each process.
     assert!((6..=9).contains(&site.logins()), "{}", site.logins());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_or_foreign_record_is_refused_with_its_key_and_left_alone() {
+async fn an_unreadable_record_is_an_error_with_its_key_and_is_not_overwritten() {
     for (payload, expected) in [
         (&b"not ours"[..], StoreErrorKind::Corrupt),
         (b"tcs9{}", StoreErrorKind::UnsupportedFormat),
@@ -523,8 +524,8 @@ async fn a_damaged_or_foreign_record_is_refused_with_its_key_and_left_alone() {
         let commit = Commit::new(Owner::random(), 0, 1, Bytes::copy_from_slice(payload));
         store.commit("a", commit).await.unwrap();
         let one = Process::new(&site, store.clone());
-        let refused = one.get("/").await.unwrap_err();
-        let error = refused.downcast_ref::<RenewalError>().unwrap();
+        let failed = one.get("/").await.unwrap_err();
+        let error = failed.downcast_ref::<RenewalError>().unwrap();
         let cause = std::error::Error::source(error).unwrap().downcast_ref::<StoreError>().unwrap();
         assert_eq!((cause.kind(), cause.key()), (expected, Some("a")));
         assert!(cause.to_string().ends_with("(key \"a\")"), "{cause}");
@@ -534,24 +535,24 @@ async fn a_damaged_or_foreign_record_is_refused_with_its_key_and_left_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_sealed_is_read_by_the_key_alone() {
+async fn an_encrypted_record_is_read_only_with_its_key() {
     let (site, store) = (Site::new(), MemoryStore::new());
-    let sealed = |byte| SharingConfig::new(store.clone()).encrypt_with(EncryptionKey::new(&[byte; 32]));
-    let one = Process::new(&site, sealed(1));
+    let encrypted = |byte| SharingConfig::new(store.clone()).encrypt_with(EncryptionKey::new(&[byte; 32]));
+    let one = Process::new(&site, encrypted(1));
     ok(one.get("/").await);
     let payload = store.load("a").await.unwrap().payload;
     let shows = |text: &str| payload.windows(text.len()).any(|part| part == text.as_bytes());
     assert!(!shows("a-1") && !shows("sid"), "no cookie is readable in the store");
-    let other = Process::new(&site, sealed(1));
+    let other = Process::new(&site, encrypted(1));
     ok(other.get("/").await);
     assert_eq!(other.sid(), one.sid());
-    for sharing in [sealed(2), SharingConfig::new(store.clone())] {
+    for sharing in [encrypted(2), SharingConfig::new(store.clone())] {
         let stranger = Process::new(&site, sharing);
-        let refused = stranger.get("/").await.unwrap_err();
-        let source = std::error::Error::source(refused.downcast_ref::<RenewalError>().unwrap()).unwrap();
+        let failed = stranger.get("/").await.unwrap_err();
+        let source = std::error::Error::source(failed.downcast_ref::<RenewalError>().unwrap()).unwrap();
         assert_eq!(source.downcast_ref::<StoreError>().unwrap().kind(), StoreErrorKind::DecryptionFailed);
     }
-    // A record in another's place does not open either.
+    // A record that is moved to another key cannot be decrypted.
     let record = store.load("a").await.unwrap();
     let moved = Commit::new(Owner::random(), 0, 1, record.payload);
     store.commit("b", moved).await.unwrap();
@@ -563,24 +564,24 @@ async fn what_is_sealed_is_read_by_the_key_alone() {
 async fn a_shared_session_needs_a_renewal_layer() {
     let sessions = Sessions::builder().shared(MemoryStore::new()).build().unwrap();
     let layer = tower_client_sessions::SessionLayer::new(&sessions);
-    let refused = get(&tower::Layer::layer(&layer, Site::new()), "a", "/").await.unwrap_err();
-    let kind = refused.downcast_ref::<SessionError>().unwrap().kind();
+    let failed = get(&tower::Layer::layer(&layer, Site::new()), "a", "/").await.unwrap_err();
+    let kind = failed.downcast_ref::<SessionError>().unwrap().kind();
     assert_eq!(kind, SessionErrorKind::SharedWithoutRenewal);
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_login_first_the_store_is_looked_at_first_all_the_same() {
+async fn the_record_is_loaded_first_even_without_login_first() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let process = || Process::with(&site, store.clone(), Sessions::builder(), |layer| layer);
     let (one, other) = (process(), process());
     ok(one.get("/").await);
-    assert_eq!((site.logins(), site.pages_seen()), (1, 2), "tried without a session, then logged in");
+    assert_eq!((site.logins(), site.pages_seen()), (1, 2), "sent without a session, then logged in");
     ok(other.get("/").await);
-    assert_eq!((site.logins(), site.pages_seen()), (1, 3), "the other found one");
+    assert_eq!((site.logins(), site.pages_seen()), (1, 3), "the other process adopts");
 }
 
 #[tokio::test(start_paused = true)]
-async fn renew_with_is_sent_whatever_others_have() {
+async fn an_explicit_renewal_is_sent_whatever_the_store_has() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let (one, other) = (Process::new(&site, store.clone()), Process::new(&site, store));
     ok(one.get("/").await);
@@ -589,22 +590,22 @@ async fn renew_with_is_sent_whatever_others_have() {
     other.session().renew_with(login).await.unwrap();
     assert_eq!(site.logins(), 2);
     settle().await;
-    assert_eq!(one.sid(), other.sid(), "and is everybody's");
+    assert_eq!(one.sid(), other.sid(), "all processes have the new version");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_gone_leaves_no_task_behind() {
+async fn a_dropped_registry_leaves_no_task_behind() {
     let (site, store) = (Site::new(), MemoryStore::new());
     let one = Process::new(&site, store);
     ok(one.get("/").await);
     let metrics = tokio::runtime::Handle::current().metrics();
-    assert!(metrics.num_alive_tasks() > 0, "somebody looks out for news");
+    assert!(metrics.num_alive_tasks() > 0, "the watcher runs");
     drop(one);
     a_poll_later().await;
     assert_eq!(metrics.num_alive_tasks(), 0);
 }
 
-/// A store in memory that is late, away, silent, or without a lease, when a test says so.
+/// A store in memory with faults: delays, no connection, no responses, or lost leases.
 #[derive(Clone, Debug)]
 pub(super) struct Tampered {
     inner: MemoryStore,
@@ -615,78 +616,78 @@ pub(super) struct Tampered {
 struct Tampering {
     held: Option<(Op, Arc<Notify>, Arc<Notify>)>,
     lost: Vec<Op>,
-    away: bool,
+    unreachable: bool,
     silent: bool,
-    tells: bool,
+    pushes: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
     Load,
     Lease,
-    Begin,
+    MarkInProgress,
     Commit,
-    Amend,
+    Update,
     Other,
 }
 
 impl Tampered {
-    /// One that tells of no changes.
+    /// A store that pushes no events.
     pub(super) fn silent() -> Self {
         Self { inner: MemoryStore::new(), state: Arc::default() }
     }
 
-    /// One that tells of changes at once.
-    pub(super) fn telling() -> Self {
+    /// A store that pushes events.
+    pub(super) fn pushing() -> Self {
         let store = Self::silent();
-        store.state.lock().unwrap().tells = true;
+        store.state.lock().unwrap().pushes = true;
         store
     }
 
-    /// Holds the next request of this kind: tells when it is there, and waits to be told.
+    /// Holds the next request of this kind: notifies the first handle, and waits for the second.
     pub(super) fn hold_next(&self, op: Op) -> (Arc<Notify>, Arc<Notify>) {
         let (reached, go_on) = <(Arc<Notify>, Arc<Notify>)>::default();
         self.state.lock().unwrap().held = Some((op, reached.clone(), go_on.clone()));
         (reached, go_on)
     }
 
-    /// Does what the next requests of this kind ask for, and answers that it cannot be reached.
-    pub(super) fn lose_next_answers(&self, op: Op, answers: usize) {
-        self.state.lock().unwrap().lost = vec![op; answers];
+    /// Carries out the next requests of this kind, and loses their responses.
+    pub(super) fn lose_next_responses(&self, op: Op, responses: usize) {
+        self.state.lock().unwrap().lost = vec![op; responses];
     }
 
-    pub(super) fn go_away(&self, away: bool) {
-        self.state.lock().unwrap().away = away;
+    pub(super) fn set_unreachable(&self, unreachable: bool) {
+        self.state.lock().unwrap().unreachable = unreachable;
     }
 
-    pub(super) fn be_silent(&self, silent: bool) {
+    pub(super) fn set_silent(&self, silent: bool) {
         self.state.lock().unwrap().silent = silent;
     }
 
-    /// Ends all leases, as if their time were over.
+    /// Ends all leases, as if they had expired.
     pub(super) fn lose_leases(&self) {
         self.inner.expire_leases();
     }
 
     async fn tamper<'a, T>(&'a self, op: Op, request: StoreFuture<'a, T>) -> Result<T, StoreError> {
-        let (held, away, silent, lost) = {
+        let (held, unreachable, silent, lost) = {
             let mut state = self.state.lock().unwrap();
             let held = state.held.take_if(|held| held.0 == op);
             let lost = state.lost.pop_if(|lost| *lost == op);
-            (held, state.away, state.silent, lost)
+            (held, state.unreachable, state.silent, lost)
         };
         if silent {
             std::future::pending::<()>().await;
         }
-        if away {
+        if unreachable {
             return Err(StoreError::new(StoreErrorKind::Unreachable));
         }
         if let Some((_, reached, go_on)) = held {
             reached.notify_one();
             go_on.notified().await;
         }
-        let answer = request.await;
-        if lost.is_some() { Err(StoreError::new(StoreErrorKind::Unreachable)) } else { answer }
+        let response = request.await;
+        if lost.is_some() { Err(StoreError::new(StoreErrorKind::Unreachable)) } else { response }
     }
 }
 
@@ -700,7 +701,7 @@ impl SharedStore for Tampered {
     }
 
     fn lease<'a>(&'a self, key: &'a str, owner: Owner, ttl: Duration) -> StoreFuture<'a, LeaseOutcome> {
-        // A server does what it was sent, whether or not somebody waits for its answer.
+        // A server carries out what was sent, even if the response is no longer awaited.
         let (store, key) = (self.clone(), key.to_owned());
         let sent =
             tokio::spawn(async move { store.tamper(Op::Lease, store.inner.lease(&key, owner, ttl)).await });
@@ -727,15 +728,15 @@ impl SharedStore for Tampered {
         owner: Owner,
         token: FencingToken,
     ) -> StoreFuture<'a, bool> {
-        Box::pin(self.tamper(Op::Begin, self.inner.mark_in_progress(key, owner, token)))
+        Box::pin(self.tamper(Op::MarkInProgress, self.inner.mark_in_progress(key, owner, token)))
     }
 
     fn commit<'a>(&'a self, key: &'a str, commit: Commit) -> StoreFuture<'a, CommitOutcome> {
-        // What was sent is written, also if nobody waits for it any more.
+        // A server writes what was sent, even if the response is no longer awaited.
         let (store, key) = (self.clone(), key.to_owned());
         let sent =
             tokio::spawn(async move { store.tamper(Op::Commit, store.inner.commit(&key, commit)).await });
-        Box::pin(async move { sent.await.expect("it does not panic") })
+        Box::pin(async move { sent.await.expect("the task does not panic") })
     }
 
     fn update<'a>(
@@ -745,7 +746,7 @@ impl SharedStore for Tampered {
         owner: Owner,
         payload: Bytes,
     ) -> StoreFuture<'a, CommitOutcome> {
-        Box::pin(self.tamper(Op::Amend, self.inner.update(key, version, owner, payload)))
+        Box::pin(self.tamper(Op::Update, self.inner.update(key, version, owner, payload)))
     }
 
     fn take_uses<'a>(
@@ -759,12 +760,12 @@ impl SharedStore for Tampered {
     }
 
     fn watch<'a>(&'a self, changes: mpsc::Sender<StoreEvent>) -> StoreFuture<'a, ()> {
-        if self.state.lock().unwrap().tells {
+        if self.state.lock().unwrap().pushes {
             return self.inner.watch(changes);
         }
-        // Tells nothing, and ends when the store goes away.
+        // Pushes no events, and fails when the store is unreachable.
         Box::pin(async move {
-            while !self.state.lock().unwrap().away {
+            while !self.state.lock().unwrap().unreachable {
                 tokio::select! {
                     () = changes.closed() => return Ok(()),
                     () = tokio::time::sleep(Duration::from_secs(1)) => {}
@@ -776,7 +777,7 @@ impl SharedStore for Tampered {
 }
 
 #[test]
-fn times_that_cannot_be_added_to_a_moment_are_refused() {
+fn durations_that_are_zero_or_too_long_are_rejected() {
     let sharing = || SharingConfig::new(MemoryStore::new());
     for time in [Duration::ZERO, Duration::MAX] {
         for sharing in

@@ -1,4 +1,4 @@
-//! A Redis of a test's own.
+//! A Redis server for one test.
 
 use std::{
     fs,
@@ -20,13 +20,13 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    /// `None`, and a line that says so, where there is no `redis-server`.
+    /// Starts a server. Prints a line and returns `None` if there is no `redis-server`.
     pub(super) fn start(settings: &[&str]) -> Option<Self> {
         let port = free_port();
         Self::start_with(port, "redis", vec!["--port".into(), port.to_string()], settings)
     }
 
-    /// The same with TLS alone.
+    /// Starts a server that accepts only TLS.
     pub(super) fn start_tls(tls: &Certificates, settings: &[&str]) -> Option<Self> {
         let port = free_port();
         let path = |name: &str| tls.folder.path().join(name).display().to_string();
@@ -47,8 +47,8 @@ impl Redis {
         args.extend(["--bind", "127.0.0.1", "--save", ""].map(String::from));
         args.extend(settings.iter().map(|setting| (*setting).to_owned()));
         let Some(child) = spawn(&args, &folder) else {
-            assert!(std::env::var_os("REAL_PEERS").is_none(), "redis-server is to be installed, and is not");
-            eprintln!("skipped: there is no redis-server");
+            assert!(std::env::var_os("REAL_PEERS").is_none(), "redis-server is required and not installed");
+            eprintln!("skipped: redis-server is not installed");
             return None;
         };
         let server = Self { child, args, port, scheme, folder };
@@ -56,28 +56,28 @@ impl Redis {
         Some(server)
     }
 
-    /// Ends it, and waits for its end.
+    /// Kills the server and waits for its end.
     pub(super) fn stop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Starts it again with what it has on its disk.
-    pub(super) fn go_on(&mut self) {
-        self.child = spawn(&self.args, &self.folder).expect("it was there before");
+    /// Starts the server again with its data on disk.
+    pub(super) fn restart(&mut self) {
+        self.child = spawn(&self.args, &self.folder).expect("redis-server was started before");
         self.wait();
     }
 
-    /// Until it listens; a server tells nobody else.
+    /// Waits until the server listens, by trying to connect.
     fn wait(&self) {
-        let begun = Instant::now();
+        let started = Instant::now();
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "redis-server does not listen");
+            assert!(started.elapsed() < Duration::from_secs(20), "redis-server does not listen");
             std::thread::yield_now();
         }
     }
 
-    /// Its address, with `user:password@` or nothing before the host.
+    /// Returns the address; `user` is `user:password@` or empty.
     pub(super) fn address_of(&self, user: &str) -> String {
         format!("{}://{user}127.0.0.1:{}/", self.scheme, self.port)
     }
@@ -103,7 +103,7 @@ impl Drop for Redis {
     }
 }
 
-/// A certificate that is its own root, with its key.
+/// A self-signed certificate with its key.
 pub(super) struct Certificates {
     folder: Folder,
     pem: String,

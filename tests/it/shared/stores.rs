@@ -1,4 +1,4 @@
-//! Every store keeps one contract.
+//! Tests that every store fulfils the contract.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use tower_client_sessions::shared::{
 use super::folder;
 
 #[tokio::test(start_paused = true)]
-async fn the_store_in_memory_keeps_the_contract() {
+async fn the_memory_store_conforms() {
     test_conformance(&MemoryStore::new(), Notifications::Pushed).await.unwrap();
 }
 
 #[tokio::test]
-async fn the_store_in_a_folder_keeps_the_contract() {
+async fn the_file_store_conforms() {
     let folder = folder::Folder::new();
     test_conformance(&FileStore::open(folder.path()).unwrap(), Notifications::Polled).await.unwrap();
 }
@@ -26,7 +26,7 @@ async fn hazard_49_a_record_is_never_read_torn() {
     let folder = folder::Folder::new();
     let store = FileStore::open(folder.path()).unwrap();
     let owner = Owner::random();
-    // Each version is its number over and over, of a length of its own.
+    // Each payload repeats the number of its version, with a different length.
     let payload = |version: u64| Bytes::from(vec![version as u8; 40_000 + 7000 * (version % 5) as usize]);
     let writing = tokio::spawn({
         let store = store.clone();
@@ -42,8 +42,8 @@ async fn hazard_49_a_record_is_never_read_torn() {
     while !writing.is_finished() {
         let record = store.load("a").await.unwrap();
         let version = record.version.number;
-        assert!(version >= last, "it never goes back");
-        assert!(version == 0 || record.payload == payload(version), "version {version} is whole");
+        assert!(version >= last, "versions never decrease");
+        assert!(version == 0 || record.payload == payload(version), "version {version} is complete");
         last = version;
     }
     writing.await.unwrap();
@@ -57,14 +57,14 @@ mod redis {
     use super::{super::server::Redis, *};
 
     #[tokio::test]
-    async fn the_store_in_redis_keeps_the_contract() {
+    async fn the_redis_store_conforms() {
         let Some(server) = Redis::start(&[]) else { return };
         let store = server.store("check ").await;
         test_conformance(&store, Notifications::Pushed).await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_user_with_rights_on_its_prefix_alone_keeps_the_contract_over_tls() {
+    async fn the_redis_store_conforms_over_tls_with_access_to_its_prefix_only() {
         let tls = super::super::server::Certificates::new();
         let rights = "+@read +@write +@scripting +@pubsub +ping +client";
         let user = format!("--user fleet on >pa55 ~crawl:* &crawl:* {rights} --requirepass other");
@@ -74,20 +74,20 @@ mod redis {
         let store = RedisStore::connect_tls(&address, "crawl:", Some(tls.root()), None).await.unwrap();
         test_conformance(&store, Notifications::Pushed).await.unwrap();
 
-        // Whoever is not the one it says it is, is refused, and told so without what it was given.
+        // An untrusted certificate or a wrong password is an error that does not show the password.
         let untrusted = RedisStore::connect(&address, "crawl:").await.unwrap_err();
         assert_eq!(untrusted.kind(), StoreErrorKind::Unreachable);
         let wrong = server.address_of("fleet:secret@");
-        let refused = RedisStore::connect_tls(&wrong, "crawl:", Some(tls.root()), None).await.unwrap_err();
-        assert_eq!(refused.kind(), StoreErrorKind::Rejected);
-        let mut shown = format!("{refused:?} {refused}");
-        let mut source = std::error::Error::source(&refused);
+        let rejected = RedisStore::connect_tls(&wrong, "crawl:", Some(tls.root()), None).await.unwrap_err();
+        assert_eq!(rejected.kind(), StoreErrorKind::Rejected);
+        let mut shown = format!("{rejected:?} {rejected}");
+        let mut source = std::error::Error::source(&rejected);
         while let Some(cause) = source {
             shown += &format!(" {cause:?} {cause}");
             source = cause.source();
         }
         assert!(!shown.contains("secret"), "{shown}");
-        // And it reaches nothing else.
+        // The user has no access to other prefixes.
         let store = RedisStore::connect_tls(&address, "others:", Some(tls.root()), None).await.unwrap();
         assert_eq!(store.load("a").await.unwrap_err().kind(), StoreErrorKind::Rejected);
     }
@@ -97,45 +97,45 @@ mod redis {
     }
 
     #[tokio::test]
-    async fn a_server_that_is_full_refuses_and_keeps_what_it_has() {
+    async fn a_full_server_rejects_writes_and_keeps_its_records() {
         let settings = ["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"];
         let Some(server) = Redis::start(&settings) else { return };
         let store = server.store("full:").await;
         let mut number = 0;
-        let refused = loop {
+        let rejected = loop {
             number += 1;
-            assert!(number < 100, "it is full by now");
+            assert!(number < 100, "the server is full by now");
             let key = format!("session {number}");
             if let Err(error) = store.commit(&key, commit(1, vec![1; 200_000].into())).await {
                 break error;
             }
         };
-        assert_eq!(refused.kind(), StoreErrorKind::Rejected);
-        assert_eq!(store.load("session 1").await.unwrap().version.number, 1, "it is still read");
+        assert_eq!(rejected.kind(), StoreErrorKind::Rejected);
+        assert_eq!(store.load("session 1").await.unwrap().version.number, 1, "records are still readable");
     }
 
     #[tokio::test]
-    async fn a_server_that_was_restarted_is_found_again() {
+    async fn the_store_reconnects_after_a_restart_of_the_server() {
         let Some(mut server) = Redis::start(&["--appendonly", "yes"]) else { return };
         let store = server.store("again:").await;
         store.commit("a", commit(1, Bytes::from_static(b"one"))).await.unwrap();
-        let (sender, mut changes) = tokio::sync::mpsc::channel(8);
+        let (sender, mut events) = tokio::sync::mpsc::channel(8);
         let watching = tokio::spawn({
             let store = store.clone();
             async move { store.watch(sender).await }
         });
-        assert!(changes.recv().await.is_some(), "it watches");
+        assert!(events.recv().await.is_some(), "the watch has started");
         server.stop();
         let ended = tokio::time::timeout(Duration::from_secs(20), watching).await.unwrap().unwrap();
-        assert_eq!(ended.unwrap_err().kind(), StoreErrorKind::Unreachable, "and says that it does no more");
+        assert_eq!(ended.unwrap_err().kind(), StoreErrorKind::Unreachable, "the watch ends with an error");
         assert_eq!(store.load("a").await.unwrap_err().kind(), StoreErrorKind::Unreachable);
-        server.go_on();
-        // The first requests may still meet the connection that is gone, or a server that reads its disk.
-        let begun = std::time::Instant::now();
+        server.restart();
+        // The first requests may meet the lost connection, or a server that is loading its data.
+        let started = std::time::Instant::now();
         let loaded = loop {
             match store.load("a").await {
                 Ok(record) => break record,
-                Err(error) => assert!(begun.elapsed() < Duration::from_secs(20), "{error:?}"),
+                Err(error) => assert!(started.elapsed() < Duration::from_secs(20), "{error:?}"),
             }
         };
         assert_eq!(loaded.payload, "one");
