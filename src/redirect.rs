@@ -42,12 +42,15 @@ use crate::{
 ///     .service(service_fn(|request: http::Request<Empty<bytes::Bytes>>| async move {
 ///         let response = http::Response::builder();
 ///         match request.uri().host() {
-///             Some("a.example") => response.status(302).header("location", "https://b.example/").body(String::new()),
+///             Some("a.example") => {
+///                 response.status(302).header("location", "https://b.example/").body(String::new())
+///             }
 ///             _ => response.header("set-cookie", "b=2").body(String::from("from b")),
 ///         }
 ///     }));
 ///
-/// let request = http::Request::get("https://a.example/").extension(SessionId::from("alice")).body(Empty::new())?;
+/// let id = SessionId::from("alice");
+/// let request = http::Request::get("https://a.example/").extension(id).body(Empty::new())?;
 /// let response = client.oneshot(request).await?;
 /// assert_eq!(response.body(), "from b");
 /// assert_eq!(sessions.session("alice").cookies()[0].domain(), "b.example");

@@ -10,24 +10,29 @@
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_client_sessions::{Profile, ProfileLayer, Profiles, SessionId, SessionLayer, Sessions, profile::Proxy};
+//! use tower_client_sessions::{
+//!     Profile, ProfileLayer, Profiles, SessionId, SessionLayer, Sessions, profile::Proxy,
+//! };
 //!
-//! let profiles = Profiles::new([
-//!     Profile::builder().user_agent("first/1.0").proxy("http://user:secret@proxy.example:8080").build()?,
-//!     Profile::builder().user_agent("second/1.0").proxy(Proxy::direct()).build()?,
-//! ])?;
+//! let [first, second] = [
+//!     Profile::builder().user_agent("first/1.0").proxy("http://user:secret@proxy.example:8080"),
+//!     Profile::builder().user_agent("second/1.0").proxy(Proxy::direct()),
+//! ];
+//! let profiles = Profiles::new([first.build()?, second.build()?])?;
 //! let sessions = Sessions::builder().profiles(profiles).build().unwrap();
 //! let client = ServiceBuilder::new()
 //!     .layer(SessionLayer::new(&sessions))
 //!     .layer(ProfileLayer::new())
 //!     .service(service_fn(|request: http::Request<()>| async move {
 //!         // A client with proxy support reads this extension.
-//!         let proxy = request.extensions().get::<Proxy>().and_then(Proxy::server).map(|proxy| proxy.port());
+//!         let server = request.extensions().get::<Proxy>().and_then(Proxy::server);
+//!         let proxy = server.map(|server| server.port());
 //!         let agent = request.headers()["user-agent"].to_str().unwrap().to_owned();
 //!         Ok::<_, tower::BoxError>(http::Response::new((agent, proxy)))
 //!     }));
 //!
-//! let request = || http::Request::get("https://shop.example/").extension(SessionId::from("alice")).body(());
+//! let id = SessionId::from("alice");
+//! let request = || http::Request::get("https://shop.example/").extension(id.clone()).body(());
 //! let first = client.clone().oneshot(request()?).await?;
 //! assert_eq!(first.body(), &(String::from("first/1.0"), Some(8080)));
 //!

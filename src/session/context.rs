@@ -55,8 +55,8 @@ pub(crate) struct RegistryContext {
 }
 
 impl RegistryContext {
-    /// Notes that a part of the sessions' snapshot has changed. Call it after the change and outside of
-    /// locks.
+    /// Notes that a part of the sessions' snapshot has changed. Call it after the change and
+    /// outside of locks.
     pub(crate) fn changed(&self) {
         #[cfg(feature = "formats")]
         self.dirty.set();

@@ -23,7 +23,8 @@ pub enum SessionErrorKind {
     SessionMismatch,
     /// The request has a handle to a session of other `Sessions` than the layer's.
     WrongRegistry,
-    /// The session has no current identity, and the request bypassed the gate, which would have waited.
+    /// The session has no current identity, and the request bypassed the gate, which would have
+    /// waited.
     RenewalPending,
     /// Cookies cannot be matched with the request's URI. The source says why.
     BadUri,
@@ -32,8 +33,8 @@ pub enum SessionErrorKind {
     /// The profile layer got a request without an identity.
     NoIdentity,
     /// No profile was free, or became free within the duration of
-    /// [`OnExhausted::Wait`](crate::profile::OnExhausted::Wait). For a pinned session, the source names
-    /// the profile.
+    /// [`OnExhausted::Wait`](crate::profile::OnExhausted::Wait). For a pinned session, the source
+    /// names the profile.
     ProfilesExhausted,
     /// The identity ended before this hop was sent. The gate starts the request again.
     IdentityEnded,
@@ -94,8 +95,8 @@ impl Error for SessionError {
     }
 }
 
-/// Error of [`Session::fork`](super::Session::fork) and [`Session::rename`](super::Session::rename): a
-/// session with the requested id exists.
+/// Error of [`Session::fork`](super::Session::fork) and
+/// [`Session::rename`](super::Session::rename): a session with the requested id exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SessionIdTaken {
     id: SessionId,

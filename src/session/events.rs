@@ -19,8 +19,8 @@ use crate::gate::{RenewalErrorKind, RenewalReason};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Event {
-    /// The time since the [`Sessions`](super::Sessions) were built. It follows tokio's clock, also when
-    /// that is paused.
+    /// The time since the [`Sessions`](super::Sessions) were built. It follows tokio's clock, also
+    /// when that is paused.
     pub at: Duration,
     /// The session.
     pub session: SessionId,
@@ -50,12 +50,14 @@ pub enum EventKind {
     },
     /// The current identity ended: no request is sent under it any more.
     ///
-    /// An identity that is superseded by an early renewal does not end; another `Activated` follows.
+    /// An identity that is superseded by an early renewal does not end; another `Activated`
+    /// follows.
     Invalidated {
         /// The generation of the identity.
         generation: u64,
     },
-    /// A renewal started. If it is retried after a failure, each attempt has its own generation and events.
+    /// A renewal started. If it is retried after a failure, each attempt has its own generation and
+    /// events.
     RenewalStarted {
         /// The generation that becomes current if the renewal commits.
         generation: u64,
@@ -78,8 +80,8 @@ pub enum EventKind {
         /// How long the renewal took.
         took: Duration,
     },
-    /// The renewal was abandoned, because of a clear, a replacement or `renew_with`, or because the leading
-    /// request was dropped.
+    /// The renewal was abandoned, because of a clear, a replacement or `renew_with`, or because the
+    /// leading request was dropped.
     RenewalAbandoned {
         /// The generation, as in `RenewalStarted`. It never becomes current.
         generation: u64,
@@ -88,8 +90,8 @@ pub enum EventKind {
     },
     /// A request entered a new phase in a renewal layer.
     Request {
-        /// A number that identifies the request within its [`Sessions`](super::Sessions). A request that
-        /// started without a subscriber has no number and no events.
+        /// A number that identifies the request within its [`Sessions`](super::Sessions). A request
+        /// that started without a subscriber has no number and no events.
         number: u64,
         /// The new phase.
         phase: RequestPhase,
@@ -153,11 +155,11 @@ pub enum ReplayCause {
 /// A subscription to events, returned by [`Sessions::events`](super::Sessions::events).
 ///
 /// Slow subscribers never block senders. The last
-/// [`event_capacity`](super::SessionsBuilder::event_capacity) events are buffered. A subscriber that falls
-/// further behind misses the oldest ones, and [`lagged`](Self::lagged) counts them.
+/// [`event_capacity`](super::SessionsBuilder::event_capacity) events are buffered. A subscriber
+/// that falls further behind misses the oldest ones, and [`lagged`](Self::lagged) counts them.
 ///
-/// The events of one request are in order, and so are those of one renewal. Events of different requests
-/// that happen at nearly the same time on two threads may be received in either order.
+/// The events of one request are in order, and so are those of one renewal. Events of different
+/// requests that happen at nearly the same time on two threads may be received in either order.
 ///
 /// # Examples
 ///
@@ -193,8 +195,8 @@ impl Events {
 
     /// Receives the next event.
     ///
-    /// Returns `None` once the sessions and everything that uses them are dropped, and all buffered events
-    /// were received.
+    /// Returns `None` once the sessions and everything that uses them are dropped, and all buffered
+    /// events were received.
     ///
     /// # Cancel safety
     ///
@@ -240,8 +242,8 @@ impl fmt::Debug for Events {
     }
 }
 
-/// Sends events to the subscribers. Nothing may be sent under a lock of this crate, because sending wakes
-/// subscribers.
+/// Sends events to the subscribers. Nothing may be sent under a lock of this crate, because sending
+/// wakes subscribers.
 pub(crate) struct EventBus {
     /// Loaded before anything else is done for an event.
     subscribers: AtomicUsize,

@@ -22,7 +22,8 @@ use super::{IdentityInner, Session, SessionInner};
 /// ```
 /// use tower_client_sessions::SessionId;
 ///
-/// let request = http::Request::get("https://shop.example/").extension(SessionId::from("alice")).body(())?;
+/// let id = SessionId::from("alice");
+/// let request = http::Request::get("https://shop.example/").extension(id).body(())?;
 /// assert_eq!(SessionId::from(7_u32), SessionId::from("7"));
 /// assert_ne!(SessionId::from("07"), SessionId::from("7"));
 /// # drop(request);
@@ -31,8 +32,9 @@ use super::{IdentityInner, Session, SessionInner};
 #[derive(Clone)]
 pub struct SessionId {
     repr: IdRepr,
-    /// The identity of the request that has this id in its extensions, set by the session layer. The
-    /// extension exists anyway, so this allocates nothing. A kept copy does not keep the session in use.
+    /// The identity of the request that has this id in its extensions, set by the session layer.
+    /// The extension exists anyway, so this allocates nothing. A kept copy does not keep the
+    /// session in use.
     attached: (Weak<SessionInner>, Weak<IdentityInner>),
 }
 

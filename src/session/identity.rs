@@ -18,8 +18,8 @@ use crate::{
 /// One generation of a session, with a cookie jar and a profile of its own.
 ///
 /// A request keeps the identity under which it was sent, and its response stores cookies in that
-/// identity only. The renewal or session layer adds the identity to each request; lower layers read it
-/// with [`Identity::of`].
+/// identity only. The renewal or session layer adds the identity to each request; lower layers read
+/// it with [`Identity::of`].
 ///
 /// Not to be confused with `reqwest::Identity`, which is a TLS client certificate.
 ///
@@ -38,7 +38,8 @@ pub(crate) struct IdentityInner {
     pub(crate) jar: Mutex<Jar>,
     /// `None` if the sessions have no profiles.
     pub(crate) profile: Option<Arc<ProfileAssignment>>,
-    /// When to renew because a required cookie is about to expire, in milliseconds since the Unix epoch.
+    /// When to renew because a required cookie is about to expire, in milliseconds since the Unix
+    /// epoch.
     pub(crate) due: AtomicI64,
 }
 
@@ -87,12 +88,14 @@ impl Identity {
     }
 
     /// Puts this identity's profile into cooldown, like
-    /// [`Sessions::mark_profile_bad`](crate::Sessions::mark_profile_bad). Returns `false` if it has none.
+    /// [`Sessions::mark_profile_bad`](crate::Sessions::mark_profile_bad). Returns `false` if it has
+    /// none.
     pub fn mark_profile_bad(&self) -> bool {
         self.profile().is_some_and(|profile| self.session.0.context.mark_profile_bad(profile))
     }
 
-    /// The number of requests that a renewal layer has sent under this identity, not counting redirects.
+    /// The number of requests that a renewal layer has sent under this identity, not counting
+    /// redirects.
     pub fn uses(&self) -> u64 {
         self.inner.life.uses()
     }
@@ -102,7 +105,8 @@ impl Identity {
         self.session.now().saturating_sub(self.inner.life.created_at)
     }
 
-    /// Whether the identity was ended by an expired response, a clear, a replacement or a failed renewal.
+    /// Whether the identity was ended by an expired response, a clear, a replacement or a failed
+    /// renewal.
     ///
     /// An identity that was superseded by an early renewal has not ended.
     pub fn is_ended(&self) -> bool {

@@ -22,10 +22,11 @@ impl SessionLayer {
         Self { sessions: sessions.clone(), has_info: true }
     }
 
-    /// Does not add a [`SessionInfo`](super::SessionInfo) to responses. Default: every response has one.
+    /// Does not add a [`SessionInfo`](super::SessionInfo) to responses. Default: every response has
+    /// one.
     ///
-    /// The info is the only allocation that this layer makes for a request. A renewal layer above adds its
-    /// own info regardless.
+    /// The info is the only allocation that this layer makes for a request. A renewal layer above
+    /// adds its own info regardless.
     pub fn without_info(mut self) -> Self {
         self.has_info = false;
         self

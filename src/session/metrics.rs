@@ -1,7 +1,7 @@
 //! Metrics for the recorder of the `metrics` crate. Without the feature, they do nothing.
 //!
-//! Each metric is registered once, when the sessions are built. Afterwards it is a shared counter, or does
-//! nothing if no recorder was installed.
+//! Each metric is registered once, when the sessions are built. Afterwards it is a shared counter,
+//! or does nothing if no recorder was installed.
 
 use std::time::Duration;
 

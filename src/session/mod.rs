@@ -1,10 +1,10 @@
 //! Sessions: named series of identities, each with its own cookies and profile.
 //!
-//! A [`Session`] has an id and one current [`Identity`] at a time. An identity is one generation of the
-//! session: a cookie jar and a profile that are never mixed with those of another generation.
+//! A [`Session`] has an id and one current [`Identity`] at a time. An identity is one generation of
+//! the session: a cookie jar and a profile that are never mixed with those of another generation.
 //!
-//! A request takes the current identity when it is sent, and keeps it. Its response stores cookies in that
-//! identity only, so a late response cannot change the cookies of a renewed session.
+//! A request takes the current identity when it is sent, and keeps it. Its response stores cookies
+//! in that identity only, so a late response cannot change the cookies of a renewed session.
 //!
 //! # Selecting a session
 //!
@@ -16,19 +16,19 @@
 //! 4. the [default session](SessionsBuilder::default_session).
 //!
 //! A request that selects no session is not sent, and fails with
-//! [`NoSession`](SessionErrorKind::NoSession). A request whose extensions contradict each other fails with
-//! [`SessionMismatch`](SessionErrorKind::SessionMismatch).
+//! [`NoSession`](SessionErrorKind::NoSession). A request whose extensions contradict each other
+//! fails with [`SessionMismatch`](SessionErrorKind::SessionMismatch).
 //!
 //! Services below the layer get the request's identity from [`Identity::of`].
 //!
 //! # Sending and storing cookies
 //!
-//! The layer adds the cookies of the jar that match the request's URL to its `Cookie` header. If the request
-//! already has a `Cookie` header, its cookies take precedence by name. They are sent with this request only,
-//! and not stored.
+//! The layer adds the cookies of the jar that match the request's URL to its `Cookie` header. If
+//! the request already has a `Cookie` header, its cookies take precedence by name. They are sent
+//! with this request only, and not stored.
 //!
-//! The `Set-Cookie` headers of the response are stored. An invalid one is skipped, counted and traced, and
-//! the response is delivered. The response gets a [`SessionInfo`] extension.
+//! The `Set-Cookie` headers of the response are stored. An invalid one is skipped, counted and
+//! traced, and the response is delivered. The response gets a [`SessionInfo`] extension.
 //!
 //! Two extensions change this for one request: [`RequestCookies`] adds cookies to the session, and
 //! [`CookieMode`] turns off sending, storing or both.
@@ -64,16 +64,16 @@
 //!
 //! # Observability
 //!
-//! [`Stats`] are counters of one session or of all sessions. [`Events`] is a stream of everything that
-//! happens to sessions, renewals and requests; `examples/timeline.rs` draws it.
+//! [`Stats`] are counters of one session or of all sessions. [`Events`] is a stream of everything
+//! that happens to sessions, renewals and requests; `examples/timeline.rs` draws it.
 //!
-//! Without a subscriber or recorder, each instrumentation point costs one load and one branch, and does not
-//! allocate.
+//! Without a subscriber or recorder, each instrumentation point costs one load and one branch, and
+//! does not allocate.
 //!
 //! ## Tracing
 //!
-//! All spans and events have level `DEBUG`. They never contain the query of a URI, and contain values of
-//! cookies only with [`trace_cookie_values`](SessionsBuilder::trace_cookie_values).
+//! All spans and events have level `DEBUG`. They never contain the query of a URI, and contain
+//! values of cookies only with [`trace_cookie_values`](SessionsBuilder::trace_cookie_values).
 //!
 //! | target | span | meaning |
 //! |---|---|---|
@@ -84,8 +84,8 @@
 //! ## Metrics
 //!
 //! With the feature `metrics`, these metrics are sent to the recorder of the
-//! [`metrics`](https://docs.rs/metrics) crate. Install the recorder before building the sessions: each metric
-//! is registered then. No metric has the id of a session as a label.
+//! [`metrics`](https://docs.rs/metrics) crate. Install the recorder before building the sessions:
+//! each metric is registered then. No metric has the id of a session as a label.
 //!
 //! | name | kind | labels | meaning |
 //! |---|---|---|---|

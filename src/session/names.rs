@@ -15,8 +15,8 @@ impl Names {
         Self { first, renamed: OnceLock::new() }
     }
 
-    /// The current id. For a session that was never renamed, this is one load of memory that is never
-    /// written.
+    /// The current id. For a session that was never renamed, this is one load of memory that is
+    /// never written.
     pub(crate) fn last(&self) -> &SessionId {
         &self.last_entry().first
     }

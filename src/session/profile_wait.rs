@@ -1,5 +1,5 @@
-//! Requests that wait until their identity has a profile, and the response future of both layers that
-//! let requests wait for one.
+//! Requests that wait until their identity has a profile, and the response future of both layers
+//! that let requests wait for one.
 
 use std::{
     fmt,
@@ -21,7 +21,8 @@ use crate::{
 };
 
 pin_project! {
-    /// The response future of a service `S` that sends a request now, or once its identity has a profile.
+    /// The response future of a service `S` that sends a request now, or once its identity has a
+    /// profile.
     pub(crate) struct ProfileWaitFuture<S, B, F> {
         #[pin]
         state: State<S, B, F>,

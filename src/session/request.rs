@@ -114,8 +114,8 @@ impl SessionInfo {
         self.generation
     }
 
-    /// The cookies that the response set, in order, including those set by redirects before it. Deleted
-    /// cookies are not included.
+    /// The cookies that the response set, in order, including those set by redirects before it.
+    /// Deleted cookies are not included.
     pub fn cookies(&self) -> &[StoredCookie] {
         &self.cookies
     }
@@ -221,8 +221,8 @@ enum IdentitySource {
 }
 
 impl IdentitySource {
-    /// Makes the identity available to lower layers: attached to the extension that names the session, or
-    /// as an extension of its own.
+    /// Makes the identity available to lower layers: attached to the extension that names the
+    /// session, or as an extension of its own.
     fn attach(self, identity: &Identity, extensions: &mut Extensions) {
         let Identity { session, inner } = identity;
         match self {
@@ -263,7 +263,8 @@ impl Identity {
     /// # Examples
     ///
     /// ```
-    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # runtime.block_on(async {
     /// use tower::{ServiceBuilder, ServiceExt, service_fn};
     /// use tower_client_sessions::{Identity, SessionId, SessionLayer, Sessions};
     ///

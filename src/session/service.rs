@@ -21,8 +21,8 @@ use crate::{cookies::CookieUrl, gate::BoxError};
 
 /// Middleware that sends a session's cookies and stores those of the response.
 ///
-/// See the [module documentation](super) for how a request selects its session, and for what is sent and
-/// stored.
+/// See the [module documentation](super) for how a request selects its session, and for what is
+/// sent and stored.
 #[derive(Clone, Debug)]
 #[must_use = "a service does nothing until it is called"]
 pub struct SessionService<S> {
@@ -65,7 +65,8 @@ impl<S> SessionService<S> {
         let ResolvedRequest { identity, log, mode, cookies } =
             request::resolve(request.extensions_mut(), &self.sessions)?;
         if let Some(log) = &log {
-            // The identity ended between two hops: the gate starts the request again under the next one.
+            // The identity ended between two hops: the gate starts the request again under the next
+            // one.
             if identity.is_ended() && log.with(|log| log.ended_hop) == EndedHop::Reject {
                 return Err(SessionError::new(SessionErrorKind::IdentityEnded).into());
             }

@@ -34,13 +34,13 @@ use crate::{
 /// A handle to one session.
 ///
 /// Returned by [`Sessions::session`](super::Sessions::session). Put a handle into a request's
-/// extensions instead of a [`SessionId`] to save the lookup. A session is never evicted while a handle
-/// to it exists.
+/// extensions instead of a [`SessionId`] to save the lookup. A session is never evicted while a
+/// handle to it exists.
 ///
 /// Edits change the current identity. During an early renewal the current identity is still in use;
-/// edits made then are lost when it is replaced. While the session has no current identity, because it
-/// was cleared or has expired, reads and edits apply to the pending identity, and the renewal starts
-/// from it.
+/// edits made then are lost when it is replaced. While the session has no current identity, because
+/// it was cleared or has expired, reads and edits apply to the pending identity, and the renewal
+/// starts from it.
 ///
 /// # Clone
 ///
@@ -86,8 +86,8 @@ impl Session {
         Self(inner, Weak::new())
     }
 
-    /// Records the identity of the request that has this handle in its extensions. The extension exists
-    /// anyway, so this allocates nothing.
+    /// Records the identity of the request that has this handle in its extensions. The extension
+    /// exists anyway, so this allocates nothing.
     pub(super) fn attach(&mut self, inner: &Arc<IdentityInner>) {
         self.1 = Arc::downgrade(inner);
     }
@@ -113,8 +113,8 @@ impl Session {
 
     /// Creates the session of a pool member.
     ///
-    /// With a rule, it starts without a current identity: otherwise its first profile would be drawn for
-    /// an identity that no request uses.
+    /// With a rule, it starts without a current identity: otherwise its first profile would be
+    /// drawn for an identity that no request uses.
     pub(super) fn create_member(id: SessionId, context: Arc<RegistryContext>) -> Self {
         let is_pending = context.login_first || context.backend().is_some_and(|backend| backend.has_rule());
         let identity = InitialIdentity::current_if(!is_pending);
@@ -182,8 +182,9 @@ impl Session {
 
     /// Pins the session to the profile with this name, from its next identity on.
     ///
-    /// [`clear`](Self::clear) starts a new identity. If the profile is assigned to other sessions or in
-    /// cooldown, the session does what [`Profiles::on_exhausted`](crate::Profiles::on_exhausted) says.
+    /// [`clear`](Self::clear) starts a new identity. If the profile is assigned to other sessions
+    /// or in cooldown, the session does what
+    /// [`Profiles::on_exhausted`](crate::Profiles::on_exhausted) says.
     ///
     /// # Errors
     ///
@@ -247,7 +248,8 @@ impl Session {
         self.edit(|jar| jar.add(cookies.iter().cloned(), &url, now))
     }
 
-    /// Sets one cookie from the value of a `Set-Cookie` header, as if a response from `url` had set it.
+    /// Sets one cookie from the value of a `Set-Cookie` header, as if a response from `url` had set
+    /// it.
     ///
     /// # Errors
     ///
@@ -273,9 +275,10 @@ impl Session {
 
     /// Ends the current identity. Sends nothing.
     ///
-    /// The next identity has an empty jar and a different profile. With a renewal layer, the next request
-    /// starts the layer's rule; without a rule, it is sent alone and the other requests wait for its
-    /// response. Without a renewal layer, the new identity becomes current immediately.
+    /// The next identity has an empty jar and a different profile. With a renewal layer, the next
+    /// request starts the layer's rule; without a rule, it is sent alone and the other requests
+    /// wait for its response. Without a renewal layer, the new identity becomes current
+    /// immediately.
     ///
     /// No request that starts after this call carries anything of the ended identity.
     pub fn clear(&self) {
@@ -296,8 +299,8 @@ impl Session {
 
     /// Starts a renewal by the layer's rule, or joins the running one.
     ///
-    /// The renewal has started when this returns. The current identity stays in use until the renewal
-    /// commits. Dropping the handle does not cancel the renewal.
+    /// The renewal has started when this returns. The current identity stays in use until the
+    /// renewal commits. Dropping the handle does not cancel the renewal.
     ///
     /// # Errors
     ///
@@ -315,14 +318,15 @@ impl Session {
 
     /// Ends the current identity and renews it by sending `request`.
     ///
-    /// The request is sent through the service below the renewal layer, before this returns and whether
-    /// or not other requests arrive. All other requests of the session wait for its response. Dropping
-    /// the handle does not cancel the renewal.
+    /// The request is sent through the service below the renewal layer, before this returns and
+    /// whether or not other requests arrive. All other requests of the session wait for its
+    /// response. Dropping the handle does not cancel the renewal.
     ///
     /// # Errors
     ///
-    /// As for [`renew`](Self::renew), and if the body has [another type](RenewalErrorKind::BodyTypeMismatch)
-    /// than the service's. `()` is accepted as an empty body.
+    /// As for [`renew`](Self::renew), and if the body has [another
+    /// type](RenewalErrorKind::BodyTypeMismatch) than the service's. `()` is accepted as an empty
+    /// body.
     pub fn renew_with<B: Send + 'static>(&self, request: Request<B>) -> RenewalHandle {
         if self.gate().is_reentrant() {
             return RenewalHandle::rejected(RenewalError::new(RenewalErrorKind::Reentrant));
@@ -383,8 +387,9 @@ impl Session {
 
     /// Copies the session's cookies, profile and data to a new session.
     ///
-    /// Counters and running renewals are not copied. The copy has a current identity if this session has
-    /// one. With [exclusive](crate::Profiles::exclusive) profiles, the copy draws its own profile.
+    /// Counters and running renewals are not copied. The copy has a current identity if this
+    /// session has one. With [exclusive](crate::Profiles::exclusive) profiles, the copy draws its
+    /// own profile.
     ///
     /// # Errors
     ///
@@ -412,12 +417,12 @@ impl Session {
 
     /// Changes the session's id.
     ///
-    /// Requests in flight and waiting requests continue, and all handles show the new id. A later request
-    /// with the old id gets a new session.
+    /// Requests in flight and waiting requests continue, and all handles show the new id. A later
+    /// request with the old id gets a new session.
     ///
-    /// The session remembers its former ids, a few bytes each, until it is dropped. A session that is
-    /// shared between processes is shared under the new id from now on; processes that have it under the
-    /// old id keep it as a separate session.
+    /// The session remembers its former ids, a few bytes each, until it is dropped. A session that
+    /// is shared between processes is shared under the new id from now on; processes that have it
+    /// under the old id keep it as a separate session.
     ///
     /// # Errors
     ///
@@ -435,8 +440,8 @@ impl Session {
 
     /// The application's data for `key`.
     ///
-    /// Data belongs to the session, not to an identity: renewals do not change it. Forks and snapshots
-    /// include it.
+    /// Data belongs to the session, not to an identity: renewals do not change it. Forks and
+    /// snapshots include it.
     pub fn data(&self, key: &str) -> Option<String> {
         self.0.extras.lock().as_ref()?.data.get(key).cloned()
     }
@@ -514,8 +519,8 @@ impl fmt::Debug for Session {
 }
 
 impl SessionInner {
-    /// Adds the counters to those of departed sessions, because the session leaves its registry. What it
-    /// counts later is added when it is dropped.
+    /// Adds the counters to those of departed sessions, because the session leaves its registry.
+    /// What it counts later is added when it is dropped.
     pub(super) fn leave(&self, departed: &Counters) {
         let so_far = Counters::default();
         so_far.add_all(&self.counters);

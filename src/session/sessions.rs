@@ -72,8 +72,8 @@ pub(crate) struct Registry {
     pub(super) saving: Mutex<()>,
 }
 
-/// Sessions in the order of their last use. An entry is out of date if its session was used after it
-/// was pushed.
+/// Sessions in the order of their last use. An entry is out of date if its session was used after
+/// it was pushed.
 type EvictionQueue = BinaryHeap<Reverse<(u64, SessionId)>>;
 
 impl Sessions {
@@ -100,8 +100,8 @@ impl Sessions {
 
     /// Returns the session with this id, and creates it if there is none.
     ///
-    /// This never fails. If the number of sessions is limited and all of them are in use, the limit is
-    /// exceeded, and [`Stats::sessions_over_limit`] counts it.
+    /// This never fails. If the number of sessions is limited and all of them are in use, the limit
+    /// is exceeded, and [`Stats::sessions_over_limit`] counts it.
     pub fn session(&self, id: impl Into<SessionId>) -> Session {
         self.registry.session(&id.into())
     }
@@ -126,8 +126,8 @@ impl Sessions {
 
     /// Puts a profile, and all profiles equal to it, into cooldown.
     ///
-    /// The profile is not drawn for as long as [`Profiles::cooldown`] says, unless no other one is free.
-    /// Returns `false` if it is not one of these sessions' profiles.
+    /// The profile is not drawn for as long as [`Profiles::cooldown`] says, unless no other one is
+    /// free. Returns `false` if it is not one of these sessions' profiles.
     ///
     /// Sessions that have the profile keep it until they are [cleared](Session::clear) or renewed.
     ///
@@ -136,8 +136,9 @@ impl Sessions {
     /// ```
     /// use tower_client_sessions::{Profile, Profiles, Sessions};
     ///
-    /// let profile = |port| Profile::builder().proxy(format!("http://127.0.0.1:{port}").as_str()).build();
-    /// let profiles = Profiles::new([profile(8001)?, profile(8002)?])?;
+    /// let profile = |proxy| Profile::builder().proxy(proxy).build();
+    /// let proxies = [profile("http://127.0.0.1:8001")?, profile("http://127.0.0.1:8002")?];
+    /// let profiles = Profiles::new(proxies)?;
     /// let sessions = Sessions::builder().profiles(profiles).build()?;
     /// let alice = sessions.session("alice");
     ///
@@ -166,9 +167,9 @@ impl Sessions {
 
     /// Removes the session with this id and returns it.
     ///
-    /// Its handles, its requests in flight and its waiting requests keep working. The id is free: a later
-    /// request with it gets a new session. What the removed session counts from now on is added to
-    /// [`stats`](Self::stats) when its last request and handle are dropped.
+    /// Its handles, its requests in flight and its waiting requests keep working. The id is free: a
+    /// later request with it gets a new session. What the removed session counts from now on is
+    /// added to [`stats`](Self::stats) when its last request and handle are dropped.
     pub fn remove(&self, id: impl Into<SessionId>) -> Option<Session> {
         self.registry.remove(&id.into())
     }
@@ -255,11 +256,12 @@ pub struct SessionsBuilder {
 impl SessionsBuilder {
     /// Limits the number of sessions. Default: no limit.
     ///
-    /// When the limit is exceeded, the least recently used session is evicted. A session in use is never
-    /// evicted: one with a handle, with requests in flight or waiting, or with a running renewal.
+    /// When the limit is exceeded, the least recently used session is evicted. A session in use is
+    /// never evicted: one with a handle, with requests in flight or waiting, or with a running
+    /// renewal.
     ///
-    /// Use is measured in creations: of the sessions used since the last creation, any may be evicted
-    /// first.
+    /// Use is measured in creations: of the sessions used since the last creation, any may be
+    /// evicted first.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = Some(sessions);
         self
@@ -315,8 +317,8 @@ impl SessionsBuilder {
 
     /// Seeds the jitter of backoffs and limits. Default: a random seed.
     ///
-    /// With a seed, a test on one thread with a paused clock is reproducible. Do not use the same seed in
-    /// several processes: jitter keeps them from acting at the same time.
+    /// With a seed, a test on one thread with a paused clock is reproducible. Do not use the same
+    /// seed in several processes: jitter keeps them from acting at the same time.
     pub fn jitter_seed(mut self, seed: u64) -> Self {
         self.jitter = Jitter::seeded(seed);
         self
@@ -326,7 +328,8 @@ impl SessionsBuilder {
     ///
     /// # Errors
     ///
-    /// If `max_sessions` or `event_capacity` is zero, or if the configuration of sharing is invalid.
+    /// If `max_sessions` or `event_capacity` is zero, or if the configuration of sharing is
+    /// invalid.
     pub fn build(self) -> Result<Sessions, ConfigError> {
         ConfigError::unless(self.max_sessions != Some(0), "max_sessions")?;
         ConfigError::unless(self.event_capacity != 0, "event_capacity")?;
@@ -381,7 +384,8 @@ impl fmt::Debug for SessionsBuilder {
 }
 
 impl Registry {
-    /// Returns the session with this id, and creates it if there is none. Only then is the id copied.
+    /// Returns the session with this id, and creates it if there is none. Only then is the id
+    /// copied.
     pub(super) fn session(&self, id: &SessionId) -> Session {
         self.find(id).unwrap_or_else(|| {
             let make = |id, context: Arc<RegistryContext>| {
@@ -448,13 +452,14 @@ impl Registry {
     pub(crate) fn find(&self, id: &SessionId) -> Option<Session> {
         let session = Session::of(self.map.pin().get(id.repr())?.clone());
         if self.max_sessions.is_some() {
-            // Pairs with the fence in `evict_oldest`: either this sees the mark, or that sees this clone.
+            // Pairs with the fence in `evict_oldest`: either this sees the mark, or that sees this
+            // clone.
             fence(Ordering::SeqCst);
             if session.0.evicted.load(Ordering::Relaxed) {
                 return None;
             }
-            // Odd: used after the creation that set the epoch. Stored only if it differs, so that the
-            // cache line stays shared.
+            // Odd: used after the creation that set the epoch. Stored only if it differs, so that
+            // the cache line stays shared.
             let now = self.epoch.load(Ordering::Relaxed) | 1;
             if session.0.last_used.load(Ordering::Relaxed) != now {
                 session.0.last_used.store(now, Ordering::Relaxed);
@@ -504,7 +509,8 @@ impl Registry {
             self.context.publish(session.id(), EventKind::Activated { generation });
         }
         for session in evicted {
-            // The map may reclaim the session later. Closing it frees its profile and its cookies now.
+            // The map may reclaim the session later. Closing it frees its profile and its cookies
+            // now.
             session.gate().close();
             self.context.publish(session.id(), EventKind::Evicted);
         }
@@ -531,7 +537,8 @@ impl Registry {
             }
             let session = Session::of(self.map.remove(id.repr(), &guard)?.clone());
             session.0.leave(&self.context.departed);
-            // The map reclaims removed entries later, and other sessions may wait for this one's profile.
+            // The map reclaims removed entries later, and other sessions may wait for this one's
+            // profile.
             guard.flush();
             session
         };
@@ -541,8 +548,8 @@ impl Registry {
         Some(session)
     }
 
-    /// Changes the id of a registered session. Returns `false` if it is not registered, or if the new id
-    /// is taken.
+    /// Changes the id of a registered session. Returns `false` if it is not registered, or if the
+    /// new id is taken.
     pub(super) fn rename(&self, session: &Session, to: SessionId) -> bool {
         let mut queue = self.creation.lock();
         let guard = self.map.guard();

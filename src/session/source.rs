@@ -60,7 +60,8 @@ impl RenewalSource for SessionInner {
     ) -> Option<Arc<IdentityInner>> {
         let life = VersionState::new(PENDING, self.context.now(), self.gate.random());
         Some(match (candidate, failed) {
-            // The candidate will be current if its attempt commits. If not, the next attempt starts like it.
+            // The candidate will be current if its attempt commits. If not, the next attempt starts
+            // like it.
             (Some(candidate), _) => {
                 Arc::new(IdentityInner::new(life, self.context.jar(), candidate.profile.clone()))
             }

@@ -16,11 +16,13 @@ macro_rules! counters {
         pub struct Stats {
             $($(#[doc = $frequent_doc])* pub $frequent: u64,)*
             $($(#[doc = $doc])* pub $name: u64,)*
-            /// The largest number of requests that waited concurrently, over all sessions; 0 for a single session.
+            /// The largest number of requests that waited concurrently, over all sessions; 0 for a
+            /// single session.
             pub waiting_peak: u64,
             /// Sessions evicted because of `max_sessions`; 0 for a single session.
             pub sessions_evicted: u64,
-            /// Sessions created beyond `max_sessions`, because all others were in use; 0 for a single session.
+            /// Sessions created beyond `max_sessions`, because all others were in use; 0 for a
+            /// single session.
             pub sessions_over_limit: u64,
         }
 
@@ -81,7 +83,8 @@ counters! {
         replayed_stale,
         /// Replays because the identity ended between two hops of a redirect.
         replayed_ended_mid_redirect,
-        /// Renewals started, for any reason. A leading request, without a rule, counts as a renewal.
+        /// Renewals started, for any reason. A leading request, without a rule, counts as a
+        /// renewal.
         renewals_started,
         /// Renewals that committed a new identity.
         renewals_committed,

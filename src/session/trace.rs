@@ -18,7 +18,8 @@ pub(crate) const REQUEST: &str = "tower_client_sessions::request";
 /// The target of the spans and events of renewals.
 const RENEWAL: &str = "tower_client_sessions::renewal";
 
-/// A span in the size of a pointer, because waiting requests have several. Empty if the span is disabled.
+/// A span in the size of a pointer, because waiting requests have several. Empty if the span is
+/// disabled.
 pub(crate) struct Scope(Option<Box<Span>>);
 
 impl Scope {
@@ -127,8 +128,8 @@ fn shown_header(identity: &Identity, header: &HeaderValue) -> String {
     names.collect::<Vec<_>>().join("; ")
 }
 
-/// A `Set-Cookie` header as the names of its cookie and known attributes, or in full if the configuration
-/// shows values.
+/// A `Set-Cookie` header as the names of its cookie and known attributes, or in full if the
+/// configuration shows values.
 fn shown_set_cookie(identity: &Identity, header: &HeaderValue) -> String {
     const KNOWN: [&str; 8] =
         ["domain", "path", "expires", "max-age", "secure", "httponly", "samesite", "partitioned"];

@@ -1,4 +1,4 @@
-//! What subscribers are told of sessions, renewals and requests.
+//! Events of sessions, renewals and requests.
 
 use std::{
     future::Future,
@@ -18,12 +18,12 @@ use tower_client_sessions::{
 
 use crate::support::*;
 
-/// Everything that was told so far, with the session in front of it.
-fn told(events: &mut Events) -> Vec<(String, EventKind)> {
+/// All events so far, each with its session.
+fn received(events: &mut Events) -> Vec<(String, EventKind)> {
     std::iter::from_fn(|| events.try_recv()).map(|event| (event.session.to_string(), event.kind)).collect()
 }
 
-/// Without the times that renewals took.
+/// Removes the durations of renewals.
 fn timeless(kind: EventKind) -> EventKind {
     match kind {
         EventKind::RenewalCommitted { generation, .. } => {
@@ -33,25 +33,25 @@ fn timeless(kind: EventKind) -> EventKind {
     }
 }
 
-fn steps(events: &mut Events) -> Vec<(u64, RequestPhase)> {
+fn phases(events: &mut Events) -> Vec<(u64, RequestPhase)> {
     let request = |(_, kind)| match kind {
-        EventKind::Request { number, phase: step } => Some((number, step)),
+        EventKind::Request { number, phase } => Some((number, phase)),
         _ => None,
     };
-    told(events).into_iter().filter_map(request).collect()
+    received(events).into_iter().filter_map(request).collect()
 }
 
 const OK: StatusCode = StatusCode::OK;
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_told_from_its_beginning_to_its_answer_and_the_renewal_with_it() {
+async fn events_follow_a_request_from_start_to_response_including_its_renewal() {
     use EventKind::*;
     let (site, sessions) = (Site::new(), Sessions::new());
     let mut events = sessions.events();
     let client = client(&renewing(&sessions), &sessions, site);
     get(&client, "a", "/").await.unwrap();
-    let request = |step| Request { number: 0, phase: step };
-    let kinds: Vec<_> = told(&mut events).into_iter().map(|(_, kind)| timeless(kind)).collect();
+    let request = |phase| Request { number: 0, phase };
+    let kinds: Vec<_> = received(&mut events).into_iter().map(|(_, kind)| timeless(kind)).collect();
     assert_eq!(
         kinds,
         [
@@ -74,7 +74,7 @@ async fn a_request_is_told_from_its_beginning_to_its_answer_and_the_renewal_with
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_says_why_it_was_started() {
+async fn renewal_started_has_the_reason() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let mut events = sessions.events();
     let client = client(&renewing(&sessions).max_uses(2), &sessions, site);
@@ -83,14 +83,14 @@ async fn a_renewal_says_why_it_was_started() {
             EventKind::RenewalStarted { reason, .. } => Some(reason),
             _ => None,
         };
-        told(&mut events).into_iter().filter_map(reason).collect()
+        received(&mut events).into_iter().filter_map(reason).collect()
     };
     get(&client, "a", "/").await.unwrap();
     assert_eq!(reasons(), [RenewalReason::Expired]);
     for _ in 0..2 {
         get(&client, "a", "/").await.unwrap();
     }
-    assert_eq!(reasons(), [RenewalReason::LimitReached], "the third use of a login that is good for two");
+    assert_eq!(reasons(), [RenewalReason::LimitReached], "the third use of an identity with a limit of two");
     sessions.session("a").renew().await.unwrap();
     assert_eq!(reasons(), [RenewalReason::Requested]);
     sessions.session("a").clear();
@@ -99,38 +99,39 @@ async fn a_renewal_says_why_it_was_started() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn times_are_those_of_the_clock_and_never_go_back() {
+async fn event_times_follow_the_clock_and_never_go_back() {
     let (site, sessions) = (Site::held(), Sessions::new());
     let mut events = sessions.events();
     let client = client(&renewing(&sessions), &sessions, site.clone());
-    let mut asked = task::spawn(get(&client, "a", "/"));
+    let mut request = task::spawn(get(&client, "a", "/"));
     let second = Duration::from_secs(1);
-    assert_pending!(asked.poll());
+    assert_pending!(request.poll());
     tokio::time::advance(second).await;
     site.respond(2);
-    assert_pending!(asked.poll());
+    assert_pending!(request.poll());
     settle().await;
     tokio::time::advance(second).await;
     site.end_logins(1);
     settle().await;
-    assert!(assert_ready!(asked.poll()).is_ok());
+    assert!(assert_ready!(request.poll()).is_ok());
     let events: Vec<_> = std::iter::from_fn(|| events.try_recv()).collect();
     assert!(events.is_sorted_by_key(|event| event.at));
     let at =
         |wanted: &dyn Fn(&EventKind) -> bool| events.iter().find(|event| wanted(&event.kind)).unwrap().at;
-    let began = at(&|kind| matches!(kind, EventKind::Created));
+    let created = at(&|kind| matches!(kind, EventKind::Created));
     let started = at(&|kind| matches!(kind, EventKind::RenewalStarted { .. }));
     let committed = at(&|kind| matches!(kind, EventKind::RenewalCommitted { took, .. } if *took >= second));
-    assert!(started - began >= second && committed - started >= second, "{events:?}");
+    assert!(started - created >= second && committed - started >= second, "{events:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_an_older_generation_is_told_as_that_and_why_it_is_sent_again() {
+async fn a_stale_response_is_reported_as_the_cause_of_the_replay() {
     let (site, sessions) = (Site::held_pages(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
     session.renew().await.unwrap();
-    // The site refuses both. The answer of the first is news, and that of the second comes after the renewal.
+    // The site rejects both. The first response starts the renewal; the second one arrives after
+    // it.
     site.expire("a");
     let mut first = task::spawn(get(&client, "a", "/"));
     assert_pending!(first.poll());
@@ -145,12 +146,12 @@ async fn an_answer_of_an_older_generation_is_told_as_that_and_why_it_is_sent_aga
     site.respond(1);
     assert_pending!(late.poll());
     site.respond(2);
-    for asked in [&mut first, &mut late] {
-        assert_eq!(assert_ready!(asked.poll()).unwrap().status(), 200);
+    for request in [&mut first, &mut late] {
+        assert_eq!(assert_ready!(request.poll()).unwrap().status(), 200);
     }
-    // The first began before the subscription: it has no number and is not told of.
+    // The first request started before the subscription, so it has no number and no events.
     assert_eq!(
-        steps(&mut events),
+        phases(&mut events),
         [
             (0, RequestPhase::Started),
             (0, RequestPhase::Sent { generation: 2 }),
@@ -162,47 +163,47 @@ async fn an_answer_of_an_older_generation_is_told_as_that_and_why_it_is_sent_aga
 }
 
 #[tokio::test(start_paused = true)]
-async fn requests_that_are_dropped_refused_or_fail_are_told_as_that() {
+async fn dropped_rejected_and_failed_requests_are_reported() {
     let (site, sessions) = (Site::held_logins(), Sessions::builder().login_first().build().unwrap());
     let mut events = sessions.events();
     let layer = renewing(&sessions).gate_config(
         GateConfig::new().max_waiting(1).max_attempts(1).backoff(Duration::ZERO, Duration::ZERO),
     );
     let client = client(&layer, &sessions, site.clone());
-    let mut held = task::spawn(get(&client, "a", "/"));
-    assert_pending!(held.poll());
+    let mut waiting = task::spawn(get(&client, "a", "/"));
+    assert_pending!(waiting.poll());
     assert!(get(&client, "a", "/").await.is_err());
-    drop(held);
-    let answers = async {
+    drop(waiting);
+    let response = async {
         site.logins_go([Login::Good]);
         get(&client, "b", "/").await
     };
-    let mut answers = task::spawn(answers);
-    assert_pending!(answers.poll());
+    let mut response = task::spawn(response);
+    assert_pending!(response.poll());
     settle().await;
     sessions.session("b").clear();
     settle().await;
     site.end_logins(3);
     settle().await;
-    assert!(assert_ready!(answers.poll()).is_ok());
-    let told = told(&mut events);
+    assert!(assert_ready!(response.poll()).is_ok());
+    let all = received(&mut events);
     let of_a: Vec<_> =
-        told.iter().filter(|(session, _)| session == "a").map(|(_, kind)| kind.clone()).collect();
-    let request = |number, step| EventKind::Request { number, phase: step };
-    let refused = RequestPhase::Rejected { error: RenewalErrorKind::QueueFull };
+        all.iter().filter(|(session, _)| session == "a").map(|(_, kind)| kind.clone()).collect();
+    let request = |number, phase| EventKind::Request { number, phase };
+    let rejected = RequestPhase::Rejected { error: RenewalErrorKind::QueueFull };
     for expected in
-        [request(1, refused), request(0, RequestPhase::Waiting), request(0, RequestPhase::Dropped)]
+        [request(1, rejected), request(0, RequestPhase::Waiting), request(0, RequestPhase::Dropped)]
     {
         assert!(of_a.contains(&expected), "{expected:?} in {of_a:?}");
     }
     let abandoned = |(session, kind): &(String, EventKind)| {
         session == "b" && matches!(kind, EventKind::RenewalAbandoned { .. })
     };
-    assert!(told.iter().any(abandoned), "{told:?}");
+    assert!(all.iter().any(abandoned), "{all:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_fails_says_in_which_way() {
+async fn renewal_failed_has_the_kind_of_the_error() {
     let kinds = |login| async move {
         let (site, sessions) = (Site::new(), Sessions::builder().login_first().build().unwrap());
         site.logins_go([login; 9]);
@@ -214,7 +215,7 @@ async fn a_renewal_that_fails_says_in_which_way() {
             EventKind::RenewalFailed { generation, error, .. } => Some((generation, error)),
             _ => None,
         };
-        told(&mut events).into_iter().filter_map(failed).collect::<Vec<_>>()
+        received(&mut events).into_iter().filter_map(failed).collect::<Vec<_>>()
     };
     assert_eq!(kinds(Login::Error).await, [(2, RenewalErrorKind::Failed), (3, RenewalErrorKind::Failed)]);
     assert_eq!(kinds(Login::Never).await, [(2, RenewalErrorKind::TimedOut), (3, RenewalErrorKind::TimedOut)]);
@@ -224,14 +225,14 @@ async fn a_renewal_that_fails_says_in_which_way() {
     let client = client(&ruleless(&sessions), &sessions, site);
     sessions.session("a").clear();
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 403);
-    let refused = |(_, kind): &(String, EventKind)| {
+    let leader_failed = |(_, kind): &(String, EventKind)| {
         matches!(kind, EventKind::RenewalFailed { error: RenewalErrorKind::LeaderFailed, .. })
     };
-    assert!(told(&mut events).iter().any(refused));
+    assert!(received(&mut events).iter().any(leader_failed));
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_are_told_when_they_come_and_go() {
+async fn creation_renaming_eviction_and_removal_of_sessions_are_reported() {
     let sessions = Sessions::builder().max_sessions(1).build().unwrap();
     let mut events = sessions.events();
     drop(sessions.session("a"));
@@ -241,7 +242,7 @@ async fn sessions_are_told_when_they_come_and_go() {
     session.rename("c").unwrap();
     sessions.remove("c");
     let names: Vec<_> =
-        told(&mut events).into_iter().map(|(session, kind)| format!("{session} {kind:?}")).collect();
+        received(&mut events).into_iter().map(|(session, kind)| format!("{session} {kind:?}")).collect();
     assert_eq!(
         names,
         [
@@ -260,33 +261,33 @@ async fn sessions_are_told_when_they_come_and_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_subscriber_that_does_not_read_loses_the_oldest_events_and_is_told_how_many() {
+async fn a_subscriber_that_lags_misses_the_oldest_events_and_can_count_them() {
     let (site, sessions) = (Site::new(), Sessions::builder().event_capacity(8).build().unwrap());
     let client = client(&renewing(&sessions), &sessions, site);
     sessions.session("a").renew().await.unwrap();
     let (mut slow, mut quick) = (sessions.events(), sessions.events());
     let mut seen = 0;
     for _ in 0..1000 {
-        // Began, sent, answered.
+        // Started, sent, completed.
         get(&client, "a", "/").await.unwrap();
-        seen += told(&mut quick).len();
+        seen += received(&mut quick).len();
     }
-    assert_eq!((seen, quick.lagged()), (3000, 0), "one that reads does not suffer from one that does not");
-    let kept = steps(&mut slow);
-    assert_eq!(kept.len(), 8);
+    assert_eq!((seen, quick.lagged()), (3000, 0), "a slow subscriber does not affect others");
+    let buffered = phases(&mut slow);
+    assert_eq!(buffered.len(), 8);
     assert_eq!(slow.lagged(), 3000 - 8);
     assert_eq!(
-        kept[7],
+        buffered[7],
         (999, RequestPhase::Completed { generation: 2, status: OK }),
-        "those that are kept are the last"
+        "the newest events are buffered"
     );
     get(&client, "a", "/").await.unwrap();
-    assert_eq!(steps(&mut slow).len(), 3);
-    assert_eq!(slow.lagged(), 3000 - 8, "it goes on from there");
+    assert_eq!(phases(&mut slow).len(), 3);
+    assert_eq!(slow.lagged(), 3000 - 8, "it continues from there");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_began_unseen_stays_unseen_and_one_that_was_seen_does_not_mind() {
+async fn a_request_that_started_without_a_subscriber_is_never_reported() {
     let (site, sessions) = (Site::held_pages(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     sessions.session("a").renew().await.unwrap();
@@ -304,7 +305,7 @@ async fn a_request_that_began_unseen_stays_unseen_and_one_that_was_seen_does_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_event_is_told_after_the_sessions_are_gone_and_then_the_end() {
+async fn buffered_events_are_received_after_the_sessions_are_dropped_and_then_none() {
     let sessions = Sessions::new();
     let mut events = sessions.events();
     let mut next = task::spawn(events.recv());
@@ -318,16 +319,16 @@ async fn the_last_event_is_told_after_the_sessions_are_gone_and_then_the_end() {
     assert_eq!(events.recv().await, None);
 }
 
-/// Whoever wakes a subscriber runs its waker, which may do anything: it must not find a lock held.
+/// Waking a subscriber runs its waker, which may do anything, so no lock may be held.
 #[test]
-fn a_subscriber_may_use_the_sessions_while_it_is_woken() {
+fn a_woken_subscriber_may_use_the_sessions() {
     struct Meddler(OnceLock<Sessions>);
     impl Wake for Meddler {
         fn wake(self: Arc<Self>) {
             let sessions = self.0.get().unwrap();
             let all = sessions.all();
             all.iter().for_each(|session| session.add_cookies([("seen", "1")], "http://a/").unwrap());
-            sessions.get("nobody");
+            sessions.get("none");
             let _ = (sessions.stats(), all.iter().map(|session| session.waiting()).sum::<usize>());
         }
     }
@@ -342,15 +343,15 @@ fn a_subscriber_may_use_the_sessions_while_it_is_woken() {
             let client = client(&renewing(&sessions), &sessions, site);
             let mut woken = 0;
             for account in ["a", "b", "c"] {
-                let mut asked = task::spawn(client.clone().oneshot(page(account, "/")));
+                let mut request = task::spawn(client.clone().oneshot(page(account, "/")));
                 loop {
-                    // It waits while the request goes on, and is woken in the middle of whatever tells it.
+                    // It waits while the request continues, and is woken while an event is sent.
                     let mut next = Box::pin(events.recv());
                     if next.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
                         woken += 1;
                         continue;
                     }
-                    if asked.poll().is_ready() {
+                    if request.poll().is_ready() {
                         break;
                     }
                     tokio::task::yield_now().await;
@@ -365,7 +366,7 @@ fn a_subscriber_may_use_the_sessions_while_it_is_woken() {
 }
 
 #[test]
-fn no_room_for_events_is_an_error() {
+fn an_event_capacity_of_zero_is_an_error() {
     let error = Sessions::builder().event_capacity(0).build().unwrap_err();
     assert_eq!(error.setting(), "event_capacity");
 }

@@ -1,4 +1,4 @@
-//! Sessions in files: whole or not at all, whatever happens while they are written, and checked before anything changes.
+//! Sessions in files: saves are atomic, and a file is validated before anything is restored.
 
 use std::{
     fs,
@@ -39,7 +39,7 @@ fn ids(sessions: &Sessions) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn what_was_saved_is_loaded() {
+async fn a_saved_file_is_loaded() {
     let folder = folder();
     let path = folder.path().join("sessions.json");
     three().save(&path).await.unwrap();
@@ -47,7 +47,7 @@ async fn what_was_saved_is_loaded() {
     assert!(report.is_complete());
     assert_eq!((ids(&sessions), report.cookies()), (vec!["a".into(), "b".into(), "c".into()], 6));
 
-    // Over the old file, and nothing is left beside it.
+    // Replaces the old file, and leaves no other file.
     sessions.session("d");
     sessions.save(&path).await.unwrap();
     let (sessions, _) = Sessions::load(&path, Sessions::builder()).await.unwrap();
@@ -57,12 +57,12 @@ async fn what_was_saved_is_loaded() {
     {
         use std::os::unix::fs::PermissionsExt;
         let mode = fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o600, "it is as secret as a password");
+        assert_eq!(mode & 0o777, 0o600, "only the owner can read it");
     }
 }
 
 #[tokio::test]
-async fn a_save_that_fails_leaves_the_old_file_alone_and_names_the_place() {
+async fn a_failed_save_does_not_change_the_old_file_and_names_the_path() {
     let folder = folder();
     let taken = folder.path().join("taken");
     fs::create_dir(&taken).unwrap();
@@ -73,11 +73,11 @@ async fn a_save_that_fails_leaves_the_old_file_alone_and_names_the_place() {
         assert!(std::error::Error::source(&error).is_some());
     }
     assert!(taken.join("file").exists());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no part is left");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
+async fn an_invalid_file_changes_nothing_and_the_error_says_where() {
     use SnapshotErrorKind::{Invalid, NotASnapshot, NotJson, Read, Truncated, UnsupportedVersion};
     let folder = folder();
     let path = folder.path().join("sessions.json");
@@ -97,9 +97,9 @@ async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
         assert!(good.contains(from));
         good.replacen(from, to, 1)
     };
-    for (text, kind, place, told) in [
-        (String::new(), Truncated, None, "cut short"),
-        (good[..good.len() / 2].to_owned(), Truncated, Some("sessions["), "cut short"),
+    for (text, kind, json_path, message) in [
+        (String::new(), Truncated, None, "unexpected end"),
+        (good[..good.len() / 2].to_owned(), Truncated, Some("sessions["), "unexpected end"),
         (good.clone() + "x", NotJson, None, "trailing"),
         ("sid=top-secret; Path=/".into(), NotJson, None, "not JSON"),
         ("\u{0}\u{1}".into(), NotJson, None, "not JSON"),
@@ -107,7 +107,7 @@ async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
         (deep_inside, Invalid, Some("sessions[0].uses"), "expected u64"),
         ("[]".into(), NotASnapshot, None, "not a snapshot"),
         ("{\"cookies\": [], \"origins\": []}".into(), NotASnapshot, None, "not a snapshot"),
-        (changed("\"version\":1", "\"version\":2"), UnsupportedVersion, Some("version"), "newer"),
+        (changed("\"version\":1", "\"version\":2"), UnsupportedVersion, Some("version"), "unsupported"),
         (changed("\"top-secret\"", "17"), Invalid, Some("sessions[0].cookies[0].value"), "a string or"),
         (changed("\"tab\"", "\"__Host-tab\""), Invalid, Some("cookies[1]"), "its name"),
         (
@@ -117,22 +117,23 @@ async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
             "a boolean",
         ),
         (changed("\"created_at\":", "\"created_at\":1e400,\"x\":"), Invalid, Some("created_at"), ""),
-        (changed("\"id\":\"b\"", "\"id\":\"a\""), Invalid, Some("sessions"), "session 1 is there twice"),
+        (changed("\"id\":\"b\"", "\"id\":\"a\""), Invalid, Some("sessions"), "session 1 is a duplicate"),
     ] {
         fs::write(&path, &text).unwrap();
         let error = running.restore_from(&path).await.unwrap_err();
         let shown = error.to_string();
         let text: String = text.chars().take(99).collect();
-        // A number that is too large is no number to some parsers, and wrong content to others.
-        let kinds: &[_] = if place == Some("created_at") { &[Invalid, NotJson] } else { &[kind] };
+        // A number that is too large is a syntax error to some parsers, and invalid content to
+        // others.
+        let kinds: &[_] = if json_path == Some("created_at") { &[Invalid, NotJson] } else { &[kind] };
         assert!(kinds.contains(&error.kind()), "{text}: {shown}");
         assert_eq!(error.file(), Some(&*path));
         assert!(error.line().is_some() && error.column().is_some());
-        match place {
+        match json_path {
             None => assert_eq!(error.json_path(), None, "{shown}"),
-            Some(place) => assert!(error.json_path().unwrap_or("").contains(place), "{text}: {shown}"),
+            Some(path) => assert!(error.json_path().unwrap_or("").contains(path), "{text}: {shown}"),
         }
-        assert!(shown.contains(told), "{text}: {shown}");
+        assert!(shown.contains(message), "{text}: {shown}");
         assert!(!shown.contains("top-secret") && !format!("{error:?}").contains("top-secret"), "{shown}");
         unchanged(&running);
         assert!(Sessions::load(&path, Sessions::builder()).await.is_err());
@@ -147,14 +148,14 @@ async fn a_file_that_is_not_as_it_has_to_be_changes_nothing_and_says_where() {
 }
 
 #[tokio::test]
-async fn of_many_cookies_the_limits_let_in_what_they_allow() {
+async fn of_too_many_cookies_the_most_recently_used_are_restored() {
     const COOKIES: usize = 100_000;
     let folder = folder();
     let path = folder.path().join("sessions.json");
     let mut file = std::io::BufWriter::new(fs::File::create(&path).unwrap());
     write!(
         file,
-        r#"{{"format":"tower-client-sessions","version":1,"saved":0,"sessions":[{{"version":1,"id":"a","generation":1,"#
+        r#"{{"format":"tower-client-sessions","version":1,"saved_at":0,"sessions":[{{"version":1,"id":"a","generation":1,"#
     )
     .unwrap();
     write!(file, r#""current":true,"created_at":0,"uses":0,"cookies":["#).unwrap();
@@ -172,12 +173,13 @@ async fn of_many_cookies_the_limits_let_in_what_they_allow() {
     let (sessions, report) = Sessions::load(&path, Sessions::builder()).await.unwrap();
     assert_eq!(report.cookies(), 100 * 180);
     assert_eq!(report.skipped()[0].cookies(), COOKIES - 100 * 180);
-    let kept = sessions.session("a").cookies();
-    let oldest = kept.iter().map(|cookie| cookie.created().as_millis()).min();
-    assert_eq!(oldest, Some((COOKIES - 100 * 180) as i64), "those used last are kept");
+    let restored = sessions.session("a").cookies();
+    let oldest = restored.iter().map(|cookie| cookie.created().as_millis()).min();
+    assert_eq!(oldest, Some((COOKIES - 100 * 180) as i64), "the most recently used are restored");
 }
 
-/// Saves for ever, if it is told where to; a line for each save that is done.
+/// The child process: saves repeatedly to a path from the environment, and prints a line after each
+/// save.
 #[test]
 fn saving_child() {
     let Some(path) = std::env::var_os("SAVING_CHILD") else { return };
@@ -185,7 +187,7 @@ fn saving_child() {
     runtime.block_on(async {
         let sessions = Sessions::new();
         for number in 0_u64.. {
-            // Of another size each time.
+            // A different size each time.
             let session = sessions.session(number % 97);
             let value = "x".repeat((number * 37 % 4000) as usize);
             session.set_cookie(&format!("n={value}"), "https://shop.example/").unwrap();
@@ -197,7 +199,7 @@ fn saving_child() {
 }
 
 #[tokio::test]
-async fn a_program_that_is_killed_while_it_saves_leaves_a_file_that_loads() {
+async fn a_process_killed_during_a_save_leaves_a_file_that_loads() {
     let folder = folder();
     let path = folder.path().join("sessions.json");
     for round in 0..30_usize {
@@ -208,7 +210,7 @@ async fn a_program_that_is_killed_while_it_saves_leaves_a_file_that_loads() {
             .spawn()
             .unwrap();
         let saves = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        // At some point of the save after this one.
+        // Killed at some point of the next save.
         let last = saves.filter(|line| line.contains("saved ")).nth(round * 7 % 40).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
@@ -217,11 +219,11 @@ async fn a_program_that_is_killed_while_it_saves_leaves_a_file_that_loads() {
         assert!(report.is_complete());
         let newest =
             sessions.all().iter().filter_map(|session| session.data("number")?.parse::<u64>().ok()).max();
-        assert!(newest >= Some(last), "what was said to be saved is there: {newest:?} {last}");
+        assert!(newest >= Some(last), "a reported save is in the file: {newest:?} {last}");
     }
 }
 
-/// Sessions whose wall clock follows tokio's.
+/// Sessions whose wall clock follows tokio's clock.
 fn clocked() -> Sessions {
     let start = Instant::now();
     Sessions::builder()
@@ -237,9 +239,9 @@ fn saved(path: &Path) -> Option<(i64, usize)> {
     Some((snapshot.saved_at.as_secs() - 1_700_000_000, a.map_or(0, |session| session.cookies.len())))
 }
 
-/// Lets so many seconds pass, and what is due in them be done.
+/// Advances the clock by this many seconds and runs what becomes due.
 async fn pass(seconds: u64) {
-    // Writes are on another thread: while one runs, the paused clock does not go on by itself.
+    // Writes run on another thread. While one runs, the paused clock does not advance by itself.
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     settle().await;
 }
@@ -255,7 +257,7 @@ async fn autosave_saves_at_the_interval_and_when_it_is_shut_down() {
     assert_eq!(saved(&path), Some((10, 0)));
     sessions.session("a").set_cookie("x=1", "http://a/").unwrap();
     pass(5).await;
-    assert_eq!(saved(&path), Some((10, 0)), "changes alone save nothing unless asked for");
+    assert_eq!(saved(&path), Some((10, 0)), "changes are not saved without `debounce`");
     pass(5).await;
     assert_eq!(saved(&path), Some((20, 1)));
     sessions.session("a").set_cookie("y=1", "http://a/").unwrap();
@@ -272,14 +274,14 @@ async fn autosave_saves_at_the_interval_and_when_it_is_shut_down() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn autosave_saves_after_each_kind_of_change_once_it_has_rested() {
+async fn autosave_saves_after_each_kind_of_change_debounced() {
     let (folder, sessions, site) = (folder(), clocked(), Site::new());
     let path = folder.path().join("sessions.json");
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let hour = Duration::from_secs(3600);
     let autosave = sessions.autosave(&path).interval(hour).debounce(Duration::from_secs(2)).start();
     pass(10).await;
-    let mut last = saved(&path).expect("what was there at the start is a change").0;
+    let mut last = saved(&path).expect("the initial state counts as a change").0;
     let session = sessions.session("a");
     let mut quiet = true;
     for step in 0..12 {
@@ -298,7 +300,7 @@ async fn autosave_saves_after_each_kind_of_change_once_it_has_rested() {
             11 => drop(get(&client, "a", "/").await.unwrap()),
             _ => unreachable!(),
         }
-        // A second one while the first rests makes no second save.
+        // A second change during the delay causes no second save.
         advance(Duration::from_secs(1)).await;
         if step == 0 {
             session.set_cookie("x=2", "http://a/").unwrap();
@@ -314,31 +316,31 @@ async fn autosave_saves_after_each_kind_of_change_once_it_has_rested() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn autosave_tells_of_a_save_that_failed_and_tries_again() {
+async fn autosave_reports_a_failed_save_and_retries() {
     let (folder, sessions) = (folder(), clocked());
-    let place = folder.path().join("later");
-    let path = place.join("sessions.json");
-    let told = Arc::new(Mutex::new(Vec::new()));
+    let parent = folder.path().join("later");
+    let path = parent.join("sessions.json");
+    let errors = Arc::new(Mutex::new(Vec::new()));
     let autosave = sessions
         .autosave(&path)
         .interval(Duration::from_secs(10))
         .on_error({
-            let told = told.clone();
-            move |error| told.lock().unwrap().push(error.kind())
+            let errors = errors.clone();
+            move |error| errors.lock().unwrap().push(error.kind())
         })
         .start();
     pass(25).await;
-    assert_eq!(*told.lock().unwrap(), [SnapshotErrorKind::Write; 2]);
-    fs::create_dir(&place).unwrap();
+    assert_eq!(*errors.lock().unwrap(), [SnapshotErrorKind::Write; 2]);
+    fs::create_dir(&parent).unwrap();
     pass(10).await;
     assert_eq!(saved(&path).unwrap().0, 30);
-    fs::remove_dir_all(&place).unwrap();
+    fs::remove_dir_all(&parent).unwrap();
     assert_eq!(autosave.shutdown().await.unwrap_err().kind(), SnapshotErrorKind::Write);
-    assert_eq!(told.lock().unwrap().len(), 3);
+    assert_eq!(errors.lock().unwrap().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_saves_at_once_the_one_that_began_last_stays() {
+async fn of_concurrent_saves_the_last_started_remains() {
     let folder = folder();
     let path = folder.path().join("sessions.json");
     let sessions = Sessions::new();

@@ -1,4 +1,4 @@
-//! The figures for a recorder, by the names that the documentation gives.
+//! The metrics of the `metrics` crate, as documented.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,11 +11,11 @@ use tower_client_sessions::{SessionPool, Sessions, gate::GateConfig, session::Ev
 
 use crate::support::*;
 
-/// The figures by name and labels. Of a histogram, how many values it has.
+/// The metrics by name and labels; for a histogram, the number of its values.
 ///
-/// What was taken once is not taken again: those of two snapshots add up.
-fn figures(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
-    let figure = |(key, value): (CompositeKey, DebugValue)| {
+/// Reading resets the recorder: the values of two snapshots add up.
+fn values(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
+    let entry = |(key, value): (CompositeKey, DebugValue)| {
         let labels: Vec<_> =
             key.key().labels().map(|label| format!("{}={}", label.key(), label.value())).collect();
         let value = match value {
@@ -29,11 +29,11 @@ fn figures(snapshotter: &Snapshotter) -> BTreeMap<String, f64> {
         (format!("{} {}", key.key().name(), labels.join(",")).trim_end().to_owned(), value)
     };
     let snapshot = snapshotter.snapshot().into_vec();
-    snapshot.into_iter().map(|(key, _, _, value)| figure((key, value))).collect()
+    snapshot.into_iter().map(|(key, _, _, value)| entry((key, value))).collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_documented_figure_is_there_and_says_what_happened() {
+async fn every_documented_metric_exists_and_counts() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let sessions =
@@ -41,41 +41,42 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
     let site = Site::held();
     let gate = GateConfig::new().max_attempts(9).backoff(Duration::ZERO, Duration::ZERO);
     let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
-    // Two are refused and the one after them is held, one login fails, and the next is good.
+    // Two requests are rejected by the site and a third one waits. One login fails, the next
+    // succeeds.
     site.logins_go([Login::Error]);
     let tasks = spawn_pages(&client, "a", 2);
     settle().await;
     site.respond(2);
     settle().await;
-    let mut held = task::spawn(get(&client, "a", "/?set=a%3Db"));
-    assert_pending!(held.poll());
-    let meanwhile = figures(&snapshotter);
+    let mut waiting = task::spawn(get(&client, "a", "/?set=a%3Db"));
+    assert_pending!(waiting.poll());
+    let meanwhile = values(&snapshotter);
     assert_eq!(meanwhile["client_sessions_requests_waiting"], 3.0);
     site.end_logins(9);
     site.respond(99);
     assert_eq!(good(tasks).await, 2);
-    assert!(held.await.is_ok());
-    // The next is cleared away while it runs.
+    assert!(waiting.await.is_ok());
+    // The current identity is cleared.
     sessions.session("a").clear();
     for name in ["b", "c", "d"] {
         drop(sessions.session(name));
     }
-    let mut figures = figures(&snapshotter);
+    let mut metrics = values(&snapshotter);
     for (name, value) in meanwhile {
-        *figures.get_mut(&name).unwrap() += value;
+        *metrics.get_mut(&name).unwrap() += value;
     }
     let documented = include_str!("../../src/session/mod.rs");
-    for name in figures.keys().filter_map(|name| name.split(' ').next()) {
+    for name in metrics.keys().filter_map(|name| name.split(' ').next()) {
         assert!(documented.contains(&format!("| `{name}` |")), "{name} is not documented");
     }
-    let told = figures.len();
+    let count = metrics.len();
     let rows = documented.lines().filter(|line| line.starts_with("//! | `client_sessions_"));
     let variants = rows.map(|row| match row {
         row if row.contains("`cause`") | row.contains("`outcome`") => 3,
         row if row.contains("`reason`") => 5,
         _ => 1,
     });
-    assert_eq!(told, variants.sum::<usize>(), "{figures:?}");
+    assert_eq!(count, variants.sum::<usize>(), "{metrics:?}");
     for (name, expected) in [
         ("client_sessions_created_total", 4.0),
         ("client_sessions_evicted_total", 1.0),
@@ -89,7 +90,7 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
         ("client_sessions_requests_replayed_total cause=expired", 1.0),
         ("client_sessions_requests_replayed_total cause=stale", 1.0),
     ] {
-        assert_eq!(figures[name], expected, "{name} in {figures:?}");
+        assert_eq!(metrics[name], expected, "{name} in {metrics:?}");
     }
     let stats = sessions.stats();
     for (name, counted) in [
@@ -99,16 +100,16 @@ async fn every_documented_figure_is_there_and_says_what_happened() {
         ("client_sessions_cookies_stored_total", stats.cookies_stored),
         ("client_sessions_cookies_rejected_total", stats.cookies_rejected),
     ] {
-        assert_eq!(figures[name], counted as f64, "{name}");
+        assert_eq!(metrics[name], counted as f64, "{name}");
     }
     assert!(stats.waited >= 3 && stats.cookies_stored > 0);
     drop((client, sessions));
-    let gone: BTreeMap<_, _> = self::figures(&snapshotter);
-    assert_eq!(figures["client_sessions_live"] + gone["client_sessions_live"], 0.0);
+    let gone: BTreeMap<_, _> = self::values(&snapshotter);
+    assert_eq!(metrics["client_sessions_live"] + gone["client_sessions_live"], 0.0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_member_that_its_pool_forgets_is_told_as_removed_and_leaves_the_figures() {
+async fn a_retired_member_is_reported_as_removed_and_no_longer_counted_as_live() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let sessions = metrics::with_local_recorder(&recorder, Sessions::new);
@@ -121,6 +122,6 @@ async fn a_member_that_its_pool_forgets_is_told_as_removed_and_leaves_the_figure
     let removed = std::iter::from_fn(|| events.try_recv()).filter(|event| event.kind == EventKind::Removed);
     let removed: Vec<_> = removed.map(|event| event.session.to_string()).collect();
     assert_eq!(removed, ["pool-1"]);
-    let live = figures(&snapshotter)["client_sessions_live"];
-    assert_eq!((live, sessions.len()), (1.0, 1), "its successor's");
+    let live = values(&snapshotter)["client_sessions_live"];
+    assert_eq!((live, sessions.len()), (1.0, 1), "the session of its successor");
 }

@@ -22,14 +22,14 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3600);
 
-/// A service that answers with the cookies it was sent and sets those in the query.
+/// A service that responds with the cookies that it received, and sets those in the query.
 async fn echo(request: Request<Body>) -> SiteResult {
     let cookie = request.headers().get(header::COOKIE).cloned();
-    let mut answer = Response::builder();
+    let mut response = Response::builder();
     for set in request.uri().query().unwrap_or("").split('&').filter_map(|pair| pair.strip_prefix("set=")) {
-        answer = answer.header(header::SET_COOKIE, set);
+        response = response.header(header::SET_COOKIE, set);
     }
-    Ok(answer
+    Ok(response
         .body(Body::from(cookie.map_or(Bytes::new(), |cookie| Bytes::copy_from_slice(cookie.as_bytes()))))?)
 }
 
@@ -54,7 +54,7 @@ fn session_error(error: &BoxError) -> SessionErrorKind {
 }
 
 #[tokio::test]
-async fn a_request_that_names_no_session_is_an_error_unless_there_is_a_default() {
+async fn a_request_without_a_session_fails_unless_there_is_a_default_session() {
     let bare = || Request::get("http://a/?set=x=1").body(Body::default()).unwrap();
     let error = send(&Sessions::new(), bare()).await.unwrap_err();
     assert_eq!(session_error(&error), SessionErrorKind::NoSession);
@@ -65,7 +65,7 @@ async fn a_request_that_names_no_session_is_an_error_unless_there_is_a_default()
 }
 
 #[tokio::test]
-async fn a_handle_names_a_session_and_an_identity_of_another_is_an_error() {
+async fn a_handle_selects_a_session_and_an_identity_of_another_session_is_an_error() {
     let sessions = Sessions::new();
     let mut by_handle = Request::get("http://a/?set=x=1").body(Body::default()).unwrap();
     by_handle.extensions_mut().insert(sessions.session("b"));
@@ -88,24 +88,24 @@ async fn two_sessions_never_see_each_others_cookies() {
 }
 
 #[tokio::test]
-async fn switches_hold_for_one_request() {
+async fn a_cookie_mode_applies_to_one_request() {
     let sessions = Sessions::new();
-    let switched = |url, switch| {
+    let with_mode = |url, mode| {
         let mut request = request(url);
-        request.extensions_mut().insert::<CookieMode>(switch);
+        request.extensions_mut().insert::<CookieMode>(mode);
         request
     };
     sent(&sessions, request("http://a/?set=x=1")).await;
-    assert_eq!(sent(&sessions, switched("http://a/?set=y=1", CookieMode::StoreOnly)).await, "");
-    assert_eq!(sent(&sessions, switched("http://a/?set=z=1", CookieMode::SendOnly)).await, "x=1; y=1");
-    let mut own = switched("http://a/?set=w=1", CookieMode::Disabled);
+    assert_eq!(sent(&sessions, with_mode("http://a/?set=y=1", CookieMode::StoreOnly)).await, "");
+    assert_eq!(sent(&sessions, with_mode("http://a/?set=z=1", CookieMode::SendOnly)).await, "x=1; y=1");
+    let mut own = with_mode("http://a/?set=w=1", CookieMode::Disabled);
     own.headers_mut().insert("cookie", "own=1".parse().unwrap());
     assert_eq!(sent(&sessions, own).await, "own=1");
     assert_eq!(sent(&sessions, request("http://a/")).await, "x=1; y=1");
 }
 
 #[tokio::test]
-async fn the_requests_own_cookie_wins_by_name_for_that_request() {
+async fn a_cookie_of_the_request_takes_precedence_by_name_for_that_request() {
     let sessions = Sessions::new();
     sent(&sessions, request("http://a/?set=x=1&set=y=1")).await;
     let mut own = request("http://a/");
@@ -116,11 +116,11 @@ async fn the_requests_own_cookie_wins_by_name_for_that_request() {
 }
 
 #[tokio::test]
-async fn cookies_that_a_request_brings_along_are_stored() {
+async fn request_cookies_are_stored_and_sent() {
     let sessions = Sessions::new();
-    let mut bringing = request("http://a/");
-    bringing.extensions_mut().insert(RequestCookies::new([("lang", "en"), ("token", "abc==")]));
-    assert_eq!(sent(&sessions, bringing).await, "lang=en; token=abc==");
+    let mut with_cookies = request("http://a/");
+    with_cookies.extensions_mut().insert(RequestCookies::new([("lang", "en"), ("token", "abc==")]));
+    assert_eq!(sent(&sessions, with_cookies).await, "lang=en; token=abc==");
     assert_eq!(sent(&sessions, request("http://a/")).await, "lang=en; token=abc==");
     let mut bad = request("http://a/");
     bad.extensions_mut().insert(RequestCookies::new([("good", "1"), ("bad", "a\nb")]));
@@ -130,7 +130,7 @@ async fn cookies_that_a_request_brings_along_are_stored() {
 }
 
 #[tokio::test]
-async fn a_bad_set_cookie_is_skipped_and_counted_and_the_response_delivered() {
+async fn an_invalid_set_cookie_is_skipped_and_counted_and_the_response_is_delivered() {
     let sessions = Sessions::new();
     let (response, _) =
         send(&sessions, request("http://a.example/?set=x=1;Domain=other.example&set=y=1")).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_bad_set_cookie_is_skipped_and_counted_and_the_response_delivered() {
 }
 
 #[tokio::test]
-async fn without_a_renewal_layer_a_cleared_session_starts_anew_at_once() {
+async fn without_a_renewal_layer_a_cleared_session_has_a_new_identity_immediately() {
     let sessions = Sessions::new();
     sent(&sessions, request("http://a/?set=x=1")).await;
     sessions.session("a").clear();
@@ -150,7 +150,7 @@ async fn without_a_renewal_layer_a_cleared_session_starts_anew_at_once() {
 }
 
 #[tokio::test]
-async fn a_session_that_waits_for_a_login_is_adopted_where_nobody_renews() {
+async fn without_a_renewal_layer_a_pending_identity_becomes_current() {
     let sessions = Sessions::builder().login_first().build().unwrap();
     sessions.session("a").add_cookies([("x", "1")], "http://a/").unwrap();
     assert_eq!(sessions.session("a").generation(), None);
@@ -158,7 +158,7 @@ async fn a_session_that_waits_for_a_login_is_adopted_where_nobody_renews() {
 }
 
 #[tokio::test]
-async fn a_stack_without_a_gate_does_not_go_around_another_stacks_gate() {
+async fn a_stack_without_a_gate_does_not_bypass_the_gate_of_another_stack() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let gated = client(&renewing(&sessions), &sessions, site.clone());
     sessions.session("a").clear();
@@ -188,7 +188,7 @@ async fn reads_and_edits_cover_every_domain_and_path() {
 }
 
 #[tokio::test]
-async fn a_fork_has_the_cookies_and_a_name_of_its_own() {
+async fn a_fork_has_the_cookies_and_data_under_a_new_id() {
     let sessions = Sessions::new();
     let alice = sessions.session("alice");
     alice.add_cookies([("x", "1")], "http://a/").unwrap();
@@ -198,34 +198,34 @@ async fn a_fork_has_the_cookies_and_a_name_of_its_own() {
     alice.set_data("csrf", "1");
     assert_eq!(alice.fork("alice-3").unwrap().data("csrf").as_deref(), Some("1"));
     assert_eq!(fork.data("csrf"), None);
-    assert_eq!(alice.fork("alice-2").unwrap_err().to_string(), "there is already a session named alice-2");
+    assert_eq!(alice.fork("alice-2").unwrap_err().to_string(), "the session id alice-2 is taken");
 }
 
 #[tokio::test]
-async fn hazard_10_a_bounded_registry_drops_the_one_used_longest_ago_and_none_in_use() {
+async fn hazard_10_a_limited_registry_evicts_the_least_recently_used_session_and_none_in_use() {
     let sessions = Sessions::builder().max_sessions(3).build().unwrap();
-    let held = sessions.session("held");
+    let handle = sessions.session("held");
     for name in ["b", "c"] {
         sessions.session(name);
     }
     sessions.session("d");
-    assert!(sessions.get("b").is_none(), "it was used longest ago");
+    assert!(sessions.get("b").is_none(), "it is the least recently used one");
     assert!(sessions.get("held").is_some() && sessions.get("c").is_some() && sessions.get("d").is_some());
     sessions.session("e");
     assert_eq!(sessions.len(), 3);
     assert_eq!(sessions.stats().sessions_evicted, 2);
-    let all_held: Vec<_> = sessions.all();
+    let all_handles: Vec<_> = sessions.all();
     let over = sessions.session("f");
-    assert_eq!(sessions.len(), 4, "the bound is soft when all are in use");
+    assert_eq!(sessions.len(), 4, "the limit is exceeded if all sessions are in use");
     assert_eq!(sessions.stats().sessions_over_limit, 1);
-    drop((held, all_held, over));
+    drop((handle, all_handles, over));
     sessions.session("g");
     assert_eq!(sessions.len(), 3);
     assert!(Sessions::builder().max_sessions(0).build().unwrap_err().to_string().contains("max_sessions"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropped() {
+async fn hazard_10_a_session_with_a_request_in_flight_or_a_renewal_is_not_evicted() {
     let (site, sessions) = (Site::held(), Sessions::builder().max_sessions(1).build().unwrap());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let task = tokio::spawn(client.clone().oneshot(page("a", "/")));
@@ -251,12 +251,12 @@ async fn hazard_10_a_session_with_a_request_on_its_way_or_a_renewal_is_not_dropp
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_10_a_session_whose_renewal_failed_with_nobody_waiting_can_be_dropped() {
+async fn hazard_10_a_session_whose_renewal_failed_without_waiters_can_be_evicted() {
     let (site, sessions) = (Site::new(), Sessions::builder().max_sessions(1).login_first().build().unwrap());
     site.logins_go([Login::Status(500)]);
     let layer = renewing(&sessions).gate_config(GateConfig::new().backoff(HOUR, HOUR));
     let client = client(&layer, &sessions, site.clone());
-    // The only one who waits gives up while the gate backs off.
+    // The only waiter gives up during the backoff.
     let given_up = tokio::time::timeout(Duration::from_millis(1), get(&client, "a", "/")).await;
     assert!(given_up.is_err());
     assert_eq!(sessions.stats().renewals_failed, 1);
@@ -267,7 +267,7 @@ async fn hazard_10_a_session_whose_renewal_failed_with_nobody_waiting_can_be_dro
 }
 
 #[test]
-fn hazard_10_two_threads_that_create_and_evict_never_have_two_sessions_of_one_name() {
+fn hazard_10_two_threads_that_create_and_evict_never_have_two_sessions_with_one_id() {
     let sessions = Sessions::builder().max_sessions(2).build().unwrap();
     let barrier = Arc::new(std::sync::Barrier::new(2));
     let threads: Vec<_> = (0..2)
@@ -279,7 +279,7 @@ fn hazard_10_two_threads_that_create_and_evict_never_have_two_sessions_of_one_na
                     let one = sessions.session(round % 5);
                     let other = sessions.session(round % 5);
                     one.add_cookies([("x", round.to_string())], "http://a/").unwrap();
-                    // If they were two, the second would not have what the first was given.
+                    // With two sessions, the second would not have the cookie of the first.
                     assert_eq!(other.cookies().len(), 1, "thread {thread}, round {round}");
                 }
             })
@@ -303,9 +303,9 @@ fn profiles() -> Profiles {
 async fn a_replay_carries_nothing_of_the_profile_before_the_renewal() {
     let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let site = Site::new();
-    type Worn = (String, String, bool);
-    let worn: Arc<std::sync::Mutex<Vec<Worn>>> = Arc::default();
-    let seen = worn.clone();
+    type Applied = (String, String, bool);
+    let applied: Arc<std::sync::Mutex<Vec<Applied>>> = Arc::default();
+    let seen = applied.clone();
     let service = service_fn(move |request: Request<Body>| {
         let text = |name: &str| request.headers()[name].to_str().unwrap().to_owned();
         let proxied = request.extensions().get::<Proxy>().is_some_and(|proxy| proxy.server().is_some());
@@ -321,7 +321,7 @@ async fn a_replay_carries_nothing_of_the_profile_before_the_renewal() {
     assert_eq!(client.oneshot(page("a", "/")).await.unwrap().status(), 200);
     let first = (String::from("first"), String::from("first"), true);
     let second = (String::from("second"), String::from("second"), false);
-    assert_eq!(*worn.lock().unwrap(), [first, second.clone(), second]);
+    assert_eq!(*applied.lock().unwrap(), [first, second.clone(), second]);
     assert_eq!(sessions.session("a").profile().unwrap().name(), Some("second"));
 }
 
@@ -329,9 +329,9 @@ async fn a_replay_carries_nothing_of_the_profile_before_the_renewal() {
 async fn hazard_41_an_attempt_after_a_failed_one_tries_another_profile() {
     let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let names: Arc<std::sync::Mutex<Vec<String>>> = Arc::default();
-    let tell = names.clone();
+    let drawn = names.clone();
     let layer = ruleless(&sessions).renew_with(move |renewal| {
-        let mut names = tell.lock().unwrap();
+        let mut names = drawn.lock().unwrap();
         names.push(renewal.profile().unwrap().name().unwrap().to_owned());
         let fails = names.len() == 1;
         async move {
@@ -345,24 +345,24 @@ async fn hazard_41_an_attempt_after_a_failed_one_tries_another_profile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_41_cookies_profile_and_generation_are_read_as_one() {
+async fn hazard_41_cookies_profile_and_generation_are_read_together() {
     let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let site = Site::new().budget(7);
     type Snapshot = (Option<String>, String, String);
     let seen: Arc<std::sync::Mutex<BTreeMap<u64, Snapshot>>> = Arc::default();
-    let (told, below) = (seen.clone(), site.clone());
+    let (recorded, inner) = (seen.clone(), site.clone());
     let service = service_fn(move |request: Request<Body>| {
         let identity = Identity::of(request.extensions()).unwrap();
         let text = |name: &str| request.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
-        let (worn, agent) = (identity.profile().unwrap().name().unwrap(), text("user-agent").unwrap());
-        assert_eq!(worn, agent);
+        let (profile, agent) = (identity.profile().unwrap().name().unwrap(), text("user-agent").unwrap());
+        assert_eq!(profile, agent);
         if request.uri().path() != "/login" {
-            let snapshot = (text("cookie"), worn.to_owned(), agent);
-            let mut seen = told.lock().unwrap();
+            let snapshot = (text("cookie"), profile.to_owned(), agent);
+            let mut seen = recorded.lock().unwrap();
             let first = seen.entry(identity.generation()).or_insert_with(|| snapshot.clone());
             assert_eq!(*first, snapshot, "one generation, one snapshot");
         }
-        below.clone().oneshot(request)
+        inner.clone().oneshot(request)
     });
     let gate = GateConfig::new().renewal_rate_limit(1000, HOUR);
     let client = ServiceBuilder::new()
@@ -374,14 +374,14 @@ async fn hazard_41_cookies_profile_and_generation_are_read_as_one() {
     assert_eq!(good(spawn_pages(&client, "a", 100)).await, 100);
     let seen = seen.lock().unwrap();
     assert!(seen.len() >= 100 / 7, "{seen:?}");
-    // A renewed session wears another profile and another cookie than the one before.
+    // A renewed session has a different profile and cookie than before.
     for (one, next) in seen.values().zip(seen.values().skip(1)) {
         assert!(one.0 != next.0 && one.1 != next.1, "{one:?} {next:?}");
     }
 }
 
 #[tokio::test]
-async fn a_profile_layer_alone_finds_the_session_and_below_nothing_says_so() {
+async fn a_profile_layer_resolves_the_session_itself_or_fails_without_an_identity() {
     let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let agent = service_fn(|request: Request<Body>| async move {
         Ok::<_, BoxError>(Response::new(request.headers()["user-agent"].clone()))
@@ -402,7 +402,7 @@ async fn two_sites() -> (embedded::Site, embedded::Site) {
 async fn a_redirect_to_another_origin_and_back_keeps_the_session_and_each_hops_cookies() {
     let (a, b) = two_sites().await;
     let b_port = b.addr().port();
-    // Another name of this machine, so that the two origins are two hosts as well.
+    // Another name of the loopback address, so that the two origins have different hosts.
     let at_b = |path: &str| format!("http://localhost:{b_port}{path}");
     let sessions = Sessions::new();
     let hyper =
@@ -435,11 +435,11 @@ async fn a_redirect_to_another_origin_and_back_keeps_the_session_and_each_hops_c
     assert!(echoed.contains("a=1") && !echoed.contains("b=2"), "{echoed}");
     let alice = sessions.session("alice");
     assert_eq!(alice.cookies_for(&at_b("/")).unwrap()[0].name(), Some("b"));
-    assert_eq!(sessions.len(), 1, "no session took its place on the way");
+    assert_eq!(sessions.len(), 1, "no other session was created");
 }
 
 #[tokio::test]
-async fn a_redirect_to_the_login_page_means_expired_though_it_was_followed() {
+async fn a_followed_redirect_to_the_login_page_means_expired() {
     let config = SiteConfig { refusal: embedded::Refusal::Redirect, ..SiteConfig::default() };
     let site = embedded::Site::start(config).await.unwrap();
     let sessions = Sessions::new();
@@ -449,9 +449,9 @@ async fn a_redirect_to_the_login_page_means_expired_though_it_was_followed() {
     let layer = ruleless(&sessions).expired_when(Expired::redirect_to("/login")).renew_with(move |renewal| {
         let login = login.clone();
         async move {
-            let answer = renewal.send(Request::get(login).body(Body::default())?).await?;
+            let response = renewal.send(Request::get(login).body(Body::default())?).await?;
             renewal.ensure(
-                answer.status().is_success() && renewal.has_cookie("sid"),
+                response.status().is_success() && renewal.has_cookie("sid"),
                 "the login was not accepted",
             )
         }
@@ -485,21 +485,21 @@ async fn a_redirect_to_the_login_page_means_expired_though_it_was_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_early_renewal_does_not_bring_the_worn_profile_back() {
+async fn a_failed_early_renewal_does_not_reuse_the_current_profile() {
     let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let site = Site::new();
     let client = client(&renewing(&sessions), &sessions, site.clone());
     get(&client, "a", "/").await.unwrap();
     let session = sessions.session("a");
-    let worn = session.profile().unwrap();
+    let current = session.profile().unwrap();
     site.logins_go([Login::Error]);
     session.renew().await.unwrap_err();
     session.renew().await.unwrap();
-    assert_ne!(session.profile().unwrap(), worn);
+    assert_ne!(session.profile().unwrap(), current);
 }
 
 #[tokio::test]
-async fn a_fork_wears_the_same_profile_and_its_successor_another() {
+async fn a_fork_has_the_same_profile_and_its_next_identity_another() {
     let sessions = Sessions::builder().profiles(profiles()).build().unwrap();
     let alice = sessions.session("alice");
     let fork = alice.fork("fork").unwrap();
@@ -509,15 +509,15 @@ async fn a_fork_wears_the_same_profile_and_its_successor_another() {
 }
 
 #[tokio::test]
-async fn a_handle_of_other_sessions_is_refused() {
+async fn a_handle_of_other_sessions_is_rejected() {
     let (one, other) = (Sessions::new(), Sessions::new());
-    let mut foreign = Request::get("http://a/").body(Body::default()).unwrap();
-    foreign.extensions_mut().insert(other.session("a"));
-    let error = send(&one, foreign).await.unwrap_err();
+    let mut request = Request::get("http://a/").body(Body::default()).unwrap();
+    request.extensions_mut().insert(other.session("a"));
+    let error = send(&one, request).await.unwrap_err();
     assert_eq!(session_error(&error), SessionErrorKind::WrongRegistry);
 }
 
-/// Collects what is traced about cookies.
+/// Collects the events about cookies.
 #[derive(Clone, Default)]
 struct Traced(Arc<std::sync::Mutex<String>>);
 
@@ -544,7 +544,7 @@ impl tracing::Subscriber for Traced {
 }
 
 #[tokio::test]
-async fn cookies_are_traced_without_their_values_unless_asked_for() {
+async fn cookies_are_traced_without_their_values_by_default() {
     async fn traced(sessions: Sessions) -> String {
         let traced = Traced::default();
         let _guard = listen(traced.clone());
@@ -563,8 +563,8 @@ async fn cookies_are_traced_without_their_values_unless_asked_for() {
         traced.0.lock().unwrap().clone()
     }
     let quiet = traced(Sessions::new()).await;
-    for told in ["cookie received", "cookie refused", "cookies sent", "sid=…"] {
-        assert!(quiet.contains(told), "{told}: {quiet}");
+    for message in ["cookie received", "cookie rejected", "cookies sent", "sid=…"] {
+        assert!(quiet.contains(message), "{message}: {quiet}");
     }
     assert!(!quiet.contains("hidden"), "{quiet}");
     let loud = traced(Sessions::builder().trace_cookie_values().build().unwrap()).await;

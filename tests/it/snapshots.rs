@@ -1,4 +1,4 @@
-//! Sessions come back as they were: from data, in another program as in this one.
+//! Snapshots: sessions are restored from data, in the same process or another.
 
 use std::{
     sync::{
@@ -27,7 +27,7 @@ use crate::support::*;
 
 const START: u64 = 1_700_000_000;
 
-/// Sessions whose wall clock is at `START` and these seconds.
+/// Sessions whose wall clock shows `START` plus these seconds.
 fn at(seconds: &Arc<AtomicU64>) -> SessionsBuilder {
     let seconds = seconds.clone();
     Sessions::builder().clock(move || UNIX_EPOCH + Duration::from_secs(START + seconds.load(Relaxed)))
@@ -51,9 +51,9 @@ fn reasons(report: &RestoreReport) -> Vec<(String, usize, SkipReason)> {
     entries.map(|entry| (entry.session().to_string(), entry.cookies(), entry.reason())).collect()
 }
 
-// The clocks stand still, so that the moments do.
+// The clocks are stopped, so that all times are equal.
 #[tokio::test(start_paused = true)]
-async fn every_session_comes_back_with_cookies_and_data() {
+async fn every_session_is_restored_with_cookies_and_data() {
     let sessions = now().build().unwrap();
     let alice = sessions.session("alice");
     for cookie in [
@@ -76,11 +76,11 @@ async fn every_session_comes_back_with_cookies_and_data() {
     let alice = back.session("alice");
     assert_eq!(alice.data("csrf").as_deref(), Some("4711"));
     assert_eq!(alice.cookies_for("https://www.shop.example/a/b").unwrap().len(), 3);
-    assert!(back.get(7).is_some(), "a number is a name as its digits are");
+    assert!(back.get(7).is_some(), "a number equals its decimal digits");
 }
 
 #[tokio::test(start_paused = true)]
-async fn generation_age_and_uses_go_on_where_they_were() {
+async fn a_restored_session_keeps_its_generation_age_and_uses() {
     let (site, seconds) = (Site::new(), Arc::default());
     let first = at(&seconds).build().unwrap();
     let old = client(&renewing(&first), &first, site.clone());
@@ -93,7 +93,7 @@ async fn generation_age_and_uses_go_on_where_they_were() {
     assert_eq!((identity.generation(), identity.uses(), identity.age().as_secs()), (2, 3, 100));
     let text = written(&first);
 
-    // A minute without any program.
+    // A minute without any process.
     seconds.fetch_add(60, Relaxed);
     let second = at(&seconds).build().unwrap();
     assert!(second.restore_all(&read(&text)).is_complete());
@@ -107,11 +107,11 @@ async fn generation_age_and_uses_go_on_where_they_were() {
     assert_eq!(site.logins(), 1, "no second login");
     let response = get(&client, "a", "/").await.unwrap();
     assert_eq!(response.extensions().get::<SessionInfo>().unwrap().generation(), 3);
-    assert_eq!(site.logins(), 2, "five uses in both programs together");
+    assert_eq!(site.logins(), 2, "five uses in both processes together");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_session_that_waits_for_its_renewal_comes_back_waiting() {
+async fn a_session_that_waits_for_its_renewal_is_restored_as_waiting() {
     let (site, sessions) = (Site::new(), now().login_first().build().unwrap());
     sessions.session("a").set_cookie("edit=1; Path=/", "http://a/").unwrap();
     let text = written(&sessions);
@@ -125,14 +125,14 @@ async fn a_session_that_waits_for_its_renewal_comes_back_waiting() {
         let client = client(&renewing(&back), &back, site.clone());
         assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
         assert_eq!((session.generation(), session.cookies().len()), (Some(2), 2));
-        // Into a session that runs, likewise.
+        // The same for a session that is in use.
         session.restore(&read(&text).sessions[0]).unwrap();
         assert_eq!((session.generation(), session.cookies().len()), (None, 1));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restored_session_needs_no_login_though_sessions_begin_with_one() {
+async fn a_restored_session_needs_no_login_even_with_login_first() {
     let (site, sessions) = (Site::new(), now().login_first().build().unwrap());
     let old = client(&renewing(&sessions), &sessions, site.clone());
     get(&old, "a", "/").await.unwrap();
@@ -144,24 +144,24 @@ async fn a_restored_session_needs_no_login_though_sessions_begin_with_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn restoring_a_session_that_is_held_lets_its_requests_go() {
+async fn restoring_a_session_releases_its_waiting_requests() {
     let (site, sessions) = (Site::new(), now().build().unwrap());
     let old = client(&renewing(&sessions), &sessions, site.clone());
     get(&old, "a", "/").await.unwrap();
     let snapshot = sessions.session("a").snapshot();
 
-    let held = Sessions::builder().login_first().build().unwrap();
+    let waiting_sessions = Sessions::builder().login_first().build().unwrap();
     site.logins_go([Login::Never]);
-    let client = client(&renewing(&held), &held, site.clone());
+    let client = client(&renewing(&waiting_sessions), &waiting_sessions, site.clone());
     let mut waiting = task::spawn(client.clone().oneshot(page("a", "/")));
     assert_pending!(waiting.poll());
     settle().await;
-    held.restore(&snapshot).unwrap();
+    waiting_sessions.restore(&snapshot).unwrap();
     settle().await;
     assert!(waiting.is_woken());
     assert_eq!(assert_ready!(waiting.poll()).unwrap().status(), 200);
-    // The snapshot's generation was given to the login that hangs; none is given out twice.
-    assert_eq!((snapshot.generation, held.session("a").generation()), (2, Some(3)));
+    // The snapshot's generation is used by the login that hangs, and no generation is used twice.
+    assert_eq!((snapshot.generation, waiting_sessions.session("a").generation()), (2, Some(3)));
     let fresh = Sessions::new();
     for generation in [2, 3] {
         fresh.restore(&snapshot).unwrap();
@@ -170,14 +170,14 @@ async fn restoring_a_session_that_is_held_lets_its_requests_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_answer_goes_to_the_identity_of_its_request_not_to_the_restored_one() {
-    let (answer, answered) = tokio::sync::oneshot::channel::<()>();
-    let answered = Arc::new(tokio::sync::Mutex::new(Some(answered)));
+async fn a_late_response_stores_cookies_in_the_identity_of_its_request_not_in_the_restored_one() {
+    let (respond, response) = tokio::sync::oneshot::channel::<()>();
+    let response = Arc::new(tokio::sync::Mutex::new(Some(response)));
     let sessions = now().build().unwrap();
     let service = SessionLayer::new(&sessions).layer(service_fn(move |_: Request<Body>| {
-        let answered = answered.clone();
+        let response = response.clone();
         async move {
-            answered.lock().await.take().expect("one request").await.unwrap();
+            response.lock().await.take().expect("one request").await.unwrap();
             Ok::<_, BoxError>(Response::builder().header("set-cookie", "late=1").body(Body::default())?)
         }
     }));
@@ -186,7 +186,7 @@ async fn a_late_answer_goes_to_the_identity_of_its_request_not_to_the_restored_o
     let mut request = task::spawn(service.oneshot(page("a", "/")));
     assert_pending!(request.poll());
     session.restore(&snapshot).unwrap();
-    answer.send(()).unwrap();
+    respond.send(()).unwrap();
     assert!(assert_ready!(request.poll()).is_ok());
     assert!(session.cookies().is_empty());
 }
@@ -207,7 +207,7 @@ fn secret_profile(name: Option<&str>, password: &str) -> Profile {
 }
 
 #[test]
-fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
+fn a_session_is_restored_with_its_own_profile_or_not_at_all() {
     use ProfileDetail::{Full, NameOnly, Redacted};
     let named = secret_profile(Some("de-1"), "hidden");
     let nameless = secret_profile(None, "hidden");
@@ -215,8 +215,8 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
     let plain = Profile::builder().user_agent("plain/1.0").build().unwrap();
     let lists: [&[&Profile]; 5] = [&[], &[&named], &[&plain, &nameless], &[&nameless, &other], &[&other]];
     let (made, missing) = (Some(true), Some(false));
-    // Under each of the lists: by the list's own, made anew, or left out.
-    for (profile, keep, expected) in [
+    // For each list: the list's own profile, one made from the snapshot, or skipped.
+    for (profile, detail, expected) in [
         (&named, NameOnly, [missing, None, missing, missing, missing]),
         (&named, Redacted, [missing, None, missing, missing, missing]),
         (&named, Full, [made, None, made, made, made]),
@@ -226,10 +226,10 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
         (&plain, Redacted, [made, made, None, made, made]),
     ] {
         let sessions = now().profiles(Profiles::new([profile.clone()]).unwrap()).build().unwrap();
-        let options = SnapshotOptions::new().profiles(keep);
+        let options = SnapshotOptions::new().profiles(detail);
         let snapshot = sessions.session("a").snapshot_with(&options);
         let text = serde_json::to_string(&snapshot).unwrap();
-        assert_eq!(text.contains("hidden"), keep == Full && profile != &plain, "{text}");
+        assert_eq!(text.contains("hidden"), detail == Full && profile != &plain, "{text}");
         assert!(!format!("{snapshot:?}").contains("hidden"));
         for (list, expected) in lists.iter().zip(expected) {
             let mut builder = now();
@@ -241,16 +241,16 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
             let restored = back.restore(&serde_json::from_str::<SessionSnapshot>(&text).unwrap());
             match restored {
                 Err(error) => {
-                    assert_eq!(expected, missing, "{keep:?} {text}");
+                    assert_eq!(expected, missing, "{detail:?} {text}");
                     assert_eq!(error.reason(), SkipReason::ProfileMissing);
-                    assert!(back.get("a").is_none(), "nothing was touched");
+                    assert!(back.get("a").is_none(), "no session was created");
                 }
                 Ok(session) => {
-                    assert_ne!(expected, missing, "{keep:?} {text}");
-                    let worn = session.profile().unwrap();
-                    assert_eq!(expected == made, !list.iter().any(|own| own.ptr_eq(&worn)));
-                    if keep == Full {
-                        assert_eq!(&worn, profile);
+                    assert_ne!(expected, missing, "{detail:?} {text}");
+                    let restored = session.profile().unwrap();
+                    assert_eq!(expected == made, !list.iter().any(|own| own.ptr_eq(&restored)));
+                    if detail == Full {
+                        assert_eq!(&restored, profile);
                     }
                 }
             }
@@ -259,7 +259,7 @@ fn a_session_comes_back_under_its_own_profile_or_not_at_all() {
 }
 
 #[test]
-fn limits_hold_and_the_report_says_what_was_left_out() {
+fn limits_apply_and_the_report_lists_what_was_skipped() {
     let seconds = Arc::default();
     let sessions = at(&seconds).max_sessions(10).build().unwrap();
     for name in 0..5 {
@@ -269,7 +269,7 @@ fn limits_hold_and_the_report_says_what_was_left_out() {
             session.set_cookie(&cookie, "http://a.example/").unwrap();
         }
     }
-    // Used again, so that it is not the first to go.
+    // Used again, so that it is not the first to be skipped.
     sessions.session(0);
     let text = written(&sessions);
     seconds.fetch_add(20, Relaxed);
@@ -286,7 +286,7 @@ fn limits_hold_and_the_report_says_what_was_left_out() {
 }
 
 #[test]
-fn session_cookies_are_left_out_only_if_asked_for() {
+fn session_cookies_are_excluded_only_by_the_option() {
     let sessions = now().build().unwrap();
     let session = sessions.session("a");
     session.set_cookie("stays=1; Max-Age=10", "http://a/").unwrap();
@@ -298,7 +298,7 @@ fn session_cookies_are_left_out_only_if_asked_for() {
 }
 
 #[test]
-fn what_is_no_snapshot_is_refused_without_a_value_in_the_error() {
+fn an_invalid_snapshot_is_rejected_without_a_value_in_the_error() {
     let sessions =
         now().profiles(Profiles::new([secret_profile(None, "pass-word")]).unwrap()).build().unwrap();
     let session = sessions.session("a");
@@ -309,8 +309,8 @@ fn what_is_no_snapshot_is_refused_without_a_value_in_the_error() {
     read(&good);
     let one = &good[good.find(r#"{"version":1,"id""#).unwrap()..good.len() - 2];
     let cookie = &good[good.find(r#"{"name":"sid""#).unwrap()..good.find(r#"],"data""#).unwrap()];
-    for (from, to, told) in [
-        (r#""version":1,"saved""#, r#""version":2,"saved""#, "version 2 is not 1"),
+    for (from, to, expected) in [
+        (r#""version":1,"saved_at""#, r#""version":2,"saved_at""#, "version 2 is not 1"),
         (r#""version":1,"id""#, r#""version":0,"id""#, "version 0 is not 1"),
         ("tower-client-sessions", "something", "format"),
         (r#""uses":0"#, r#""uses":0,"more":1"#, "unknown field `more`"),
@@ -318,13 +318,13 @@ fn what_is_no_snapshot_is_refused_without_a_value_in_the_error() {
         (r#""uses":0"#, r#""uses":-1"#, "expected u64"),
         (r#""uses":0"#, r#""uses":9007199254740992"#, "2^53"),
         (r#""uses":0,"#, "", "missing field `uses`"),
-        (r#"{"k":"top-secret"}"#, r#"{"k":"1","k":"2"}"#, "a key is there twice"),
-        (cookie, &format!("{cookie},{cookie}"), "cookie 1 is there twice"),
-        (one, &format!("{one},{one}"), "session 1 is there twice"),
+        (r#"{"k":"top-secret"}"#, r#"{"k":"1","k":"2"}"#, "duplicate key"),
+        (cookie, &format!("{cookie},{cookie}"), "cookie 1 is a duplicate"),
+        (one, &format!("{one},{one}"), "session 1 is a duplicate"),
     ] {
         assert!(good.contains(from), "{from}");
         let error = serde_json::from_str::<SessionsSnapshot>(&good.replacen(from, to, 1)).unwrap_err();
-        assert!(error.to_string().contains(told), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
         for secret in ["top-secret", "pass-word", "hidden"] {
             assert!(!error.to_string().contains(secret), "{error}");
         }

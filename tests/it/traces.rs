@@ -1,4 +1,4 @@
-//! What is traced: spans that follow a request, and never a secret.
+//! Spans and events of `tracing`: they follow a request and never contain secrets.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use tracing_subscriber::{Layer, fmt::format::FmtSpan, layer, layer::SubscriberEx
 
 use crate::support::*;
 
-/// Everything that a subscriber has written.
+/// The output of a subscriber.
 #[derive(Clone, Default)]
 struct Written(Arc<Mutex<Vec<u8>>>);
 
@@ -31,7 +31,7 @@ impl Written {
             .finish()
     }
 
-    /// The lines of this crate.
+    /// The lines of this crate's events and spans.
     fn lines(&self) -> Vec<String> {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().filter(|line| line.contains("tower_client_sessions::")).map(str::to_owned).collect()
@@ -61,12 +61,12 @@ async fn spans_follow_a_request_through_wait_replay_and_renewal_without_any_secr
         .header("cookie", "own=hidden-4")
         .body(Full::default())
         .unwrap();
-    let mut asked = task::spawn(client.oneshot(request));
-    assert_pending!(asked.poll());
+    let mut request = task::spawn(client.oneshot(request));
+    assert_pending!(request.poll());
     settle().await;
     site.end_logins(1);
     settle().await;
-    assert_eq!(asked.await.unwrap().status(), 200);
+    assert_eq!(request.await.unwrap().status(), 200);
     let lines = written.lines();
     let expected = [
         "}: tower_client_sessions::request: new",
@@ -90,14 +90,14 @@ async fn spans_follow_a_request_through_wait_replay_and_renewal_without_any_secr
         of_request.clone().count() == 2 && of_request.clone().all(|line| line.contains(own)),
         "{lines:#?}"
     );
-    // The values of the site's cookies are a-1, and so on.
+    // The values of the site's cookies are a-1 and so on.
     for secret in ["hidden", "a-1"] {
         assert!(lines.iter().all(|line| !line.contains(secret)), "{secret} in {lines:#?}");
     }
-    assert!(lines.iter().any(|line| line.contains("sid=…")), "cookies are shown by name");
+    assert!(lines.iter().any(|line| line.contains("sid=…")), "the names of cookies are shown");
 }
 
-/// Notes which spans follow from which.
+/// Records which spans follow from which.
 #[derive(Clone, Default)]
 struct Follows(Arc<Mutex<Vec<(&'static str, &'static str)>>>);
 
@@ -112,7 +112,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_follows_from_the_request_that_has_started_it() {
+async fn a_renewal_span_follows_from_the_request_that_started_it() {
     let follows = Follows::default();
     let _default = listen(tracing_subscriber::registry().with(follows.clone()));
     let (site, sessions) = (Site::new(), Sessions::new());

@@ -1,4 +1,4 @@
-//! Saving by itself.
+//! Periodic saving of all sessions.
 
 use std::{
     fmt,
@@ -18,10 +18,13 @@ use tokio::{
 use super::{SnapshotError, SnapshotOptions};
 use crate::session::Sessions;
 
-/// Saves all sessions to one file: at an interval, after changes if wanted, and at last when it is shut down or dropped.
+/// Saves all sessions to a file periodically, optionally after changes, and a last time when it is
+/// shut down or dropped.
 ///
-/// [`Sessions::autosave`] starts from the defaults. There is never more than one write at a time. A save that fails is told, and
-/// tried again at the next interval.
+/// Built by [`Sessions::autosave`]. Writes never overlap. A failed save is reported, and retried at
+/// the next interval.
+///
+/// # Examples
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build()?.block_on(async {
@@ -31,7 +34,11 @@ use crate::session::Sessions;
 /// use tower_client_sessions::Sessions;
 ///
 /// let sessions = Sessions::new();
-/// let autosave = sessions.autosave(&path).every(Duration::from_secs(30)).on_change(Duration::from_secs(1)).start();
+/// let autosave = sessions
+///     .autosave(&path)
+///     .interval(Duration::from_secs(30))
+///     .debounce(Duration::from_secs(1))
+///     .start();
 /// sessions.session("alice").set_cookie("sid=abc; Path=/", "https://shop.example/")?;
 /// autosave.shutdown().await?;
 ///
@@ -41,27 +48,27 @@ use crate::session::Sessions;
 /// # }).unwrap();
 /// # Ok::<_, std::io::Error>(())
 /// ```
-#[must_use = "dropped, it saves once more and ends"]
+#[must_use = "dropping it saves a last time and ends the task"]
 pub struct Autosave {
-    /// Ends the task when it is dropped.
+    /// Dropping it ends the task.
     _running: oneshot::Sender<()>,
     task: JoinHandle<Result<(), SnapshotError>>,
 }
 
 impl Autosave {
-    /// Saves once more and ends.
+    /// Saves a last time and ends the task.
     ///
     /// # Errors
     ///
-    /// That of the last save.
+    /// If the last save failed.
     ///
     /// # Panics
     ///
-    /// If the function given to [`AutosaveBuilder::on_error`] did.
+    /// If the function given to [`AutosaveBuilder::on_error`] panicked.
     ///
     /// # Cancel safety
     ///
-    /// The last save is made though nobody waits for it, as long as the runtime lives.
+    /// If the future is dropped, the last save is still made, unless the runtime shuts down.
     pub async fn shutdown(self) -> Result<(), SnapshotError> {
         let Self { _running, task } = self;
         drop(_running);
@@ -84,64 +91,65 @@ impl fmt::Debug for Autosave {
     }
 }
 
-/// Settings of [`Autosave`].
-#[must_use = "nothing is saved before `start`"]
+/// Builder of [`Autosave`].
+#[must_use = "nothing is saved before `start` is called"]
 pub struct AutosaveBuilder {
     sessions: Sessions,
     path: PathBuf,
     options: SnapshotOptions,
     interval: Duration,
-    rest: Option<Duration>,
-    told: Box<dyn FnMut(&SnapshotError) + Send>,
+    debounce: Option<Duration>,
+    on_error: Box<dyn FnMut(&SnapshotError) + Send>,
 }
 
 impl Sessions {
-    /// Saves all sessions to `path` from time to time; the settings begin with their defaults.
+    /// Returns a builder for periodic saving of all sessions to `path`.
     pub fn autosave(&self, path: impl Into<PathBuf>) -> AutosaveBuilder {
         AutosaveBuilder {
             sessions: self.clone(),
             path: path.into(),
             options: SnapshotOptions::new(),
             interval: Duration::from_secs(60),
-            rest: None,
-            told: Box::new(|error| tracing::warn!(%error, "sessions were not saved")),
+            debounce: None,
+            on_error: Box::new(|error| tracing::warn!(%error, "the sessions were not saved")),
         }
     }
 }
 
 impl AutosaveBuilder {
-    /// Saves at least so often, whether or not anything has changed. Default: every minute.
+    /// Sets the interval between saves. Default: one minute.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// Saves also so long after a change, with all that has changed until then. Default: at the interval alone.
+    /// Also saves this long after a change. Further changes in the meantime do not restart the
+    /// delay. Default: saves at the interval only.
     ///
-    /// A change is a cookie, an identity, a session or its data that came, went or is another; how often an identity was used
-    /// and when, is none.
-    pub fn debounce(mut self, rest: Duration) -> Self {
-        self.rest = Some(rest);
+    /// Changes are additions, removals and updates of cookies, identities, sessions and their data.
+    /// Uses of an identity are not changes.
+    pub fn debounce(mut self, delay: Duration) -> Self {
+        self.debounce = Some(delay);
         self
     }
 
-    /// Sets what is kept. Default: everything but the secrets of profiles.
+    /// Sets what is saved. Default: everything except the secrets of profiles.
     pub fn options(mut self, options: SnapshotOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Sets who is told of a save that failed. Default: a warning by `tracing`.
-    pub fn on_error(mut self, told: impl FnMut(&SnapshotError) + Send + 'static) -> Self {
-        self.told = Box::new(told);
+    /// Sets the function that is called when a save fails. Default: log a warning with `tracing`.
+    pub fn on_error(mut self, on_error: impl FnMut(&SnapshotError) + Send + 'static) -> Self {
+        self.on_error = Box::new(on_error);
         self
     }
 
-    /// Starts saving.
+    /// Starts the task that saves.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime with its clock enabled.
+    /// If called outside a tokio runtime with time enabled.
     pub fn start(self) -> Autosave {
         let (running, stopped) = oneshot::channel();
         let dirty = self.sessions.registry.context.dirty.watch();
@@ -158,16 +166,16 @@ impl AutosaveBuilder {
             let due = Instant::now().checked_add(self.interval);
             let stop = match due {
                 Some(due) => {
-                    timeout_at(due, until_wanted(self.rest, &mut stopped, &mut dirty)).await.unwrap_or(false)
+                    timeout_at(due, until_due(self.debounce, &mut stopped, &mut dirty)).await.unwrap_or(false)
                 }
-                None => until_wanted(self.rest, &mut stopped, &mut dirty).await,
+                None => until_due(self.debounce, &mut stopped, &mut dirty).await,
             };
-            // Marked before the snapshot is taken: what changes after it is told again.
+            // Before the snapshot is taken, so that a change after it is notified.
             dirty.mark_unchanged();
             self.sessions.registry.context.dirty.clear();
             let saved = self.sessions.save_with(&self.path, &self.options).await;
             if let Err(error) = &saved {
-                (self.told)(error);
+                (self.on_error)(error);
             }
             if stop {
                 return saved;
@@ -176,16 +184,16 @@ impl AutosaveBuilder {
     }
 }
 
-/// Waits until it is shut down, which is `true`, or something has changed and rested.
-async fn until_wanted(
-    rest: Option<Duration>,
+/// Waits for the shutdown, which is `true`, or until a change was debounced.
+async fn until_due(
+    debounce: Option<Duration>,
     stopped: &mut oneshot::Receiver<()>,
     dirty: &mut watch::Receiver<()>,
 ) -> bool {
     let mut changed = pin!(async {
-        match rest {
-            // Their sender lives as long as the sessions, which are held meanwhile.
-            Some(rest) if dirty.changed().await.is_ok() => sleep(rest).await,
+        match debounce {
+            // The sender lives as long as the sessions, and the task owns a handle to them.
+            Some(delay) if dirty.changed().await.is_ok() => sleep(delay).await,
             _ => std::future::pending().await,
         }
     });
@@ -204,7 +212,7 @@ impl fmt::Debug for AutosaveBuilder {
             .field("path", &self.path)
             .field("options", &self.options)
             .field("interval", &self.interval)
-            .field("on_change", &self.rest)
+            .field("debounce", &self.debounce)
             .finish_non_exhaustive()
     }
 }

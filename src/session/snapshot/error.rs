@@ -1,4 +1,4 @@
-//! Why a snapshot could not be read or written.
+//! Errors of reading and writing snapshots.
 
 use std::{
     error::Error,
@@ -12,7 +12,8 @@ use serde_json::{Value, error::Category};
 use super::model::{SnapshotFormat, Version};
 use crate::gate::{BoxError, ConfigError};
 
-/// Why a snapshot could not be read or written: what, and where. Never a value that was written.
+/// Error of reading or writing a snapshot: what is wrong, and where. Never contains a value of the
+/// snapshot.
 #[derive(Debug)]
 pub struct SnapshotError(Box<Inner>);
 
@@ -20,13 +21,13 @@ pub struct SnapshotError(Box<Inner>);
 struct Inner {
     kind: SnapshotErrorKind,
     file: Option<PathBuf>,
-    place: Option<String>,
+    json_path: Option<String>,
     line_and_column: Option<(usize, usize)>,
     detail: String,
     source: Option<BoxError>,
 }
 
-/// What a [`SnapshotError`] is about.
+/// The kind of a [`SnapshotError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SnapshotErrorKind {
@@ -34,19 +35,20 @@ pub enum SnapshotErrorKind {
     Read,
     /// The file cannot be written.
     Write,
-    /// The file is larger than a gibibyte.
+    /// The file is larger than 1 GiB.
     TooLarge,
-    /// The text ends too early.
+    /// The text ends unexpectedly.
     Truncated,
     /// The text is not JSON.
     NotJson,
-    /// The text is JSON of something else.
+    /// The text is JSON, but not a snapshot.
     NotASnapshot,
-    /// The text is of a version that this crate does not know.
+    /// The snapshot has a version that this crate does not support.
     UnsupportedVersion,
-    /// Something in it is not as it has to be.
+    /// The snapshot has invalid content.
     Invalid,
-    /// The settings of the [`SessionsBuilder`](crate::session::SessionsBuilder) are invalid; the source names the setting.
+    /// The [`SessionsBuilder`](crate::session::SessionsBuilder) has an invalid setting. The source
+    /// names it.
     Config,
 }
 
@@ -55,7 +57,7 @@ impl SnapshotError {
         Self(Box::new(Inner {
             kind,
             file: None,
-            place: None,
+            json_path: None,
             line_and_column: None,
             detail: String::new(),
             source: None,
@@ -79,8 +81,8 @@ impl SnapshotError {
         self
     }
 
-    /// Why `bytes` could not be read.
-    pub(super) fn read(place: &str, cause: &serde_json::Error, bytes: &[u8]) -> Self {
+    /// The error for `bytes` that could not be read.
+    pub(super) fn read(json_path: &str, cause: &serde_json::Error, bytes: &[u8]) -> Self {
         let kind = match cause.classify() {
             Category::Io => SnapshotErrorKind::Read,
             Category::Eof => SnapshotErrorKind::Truncated,
@@ -89,42 +91,42 @@ impl SnapshotError {
         };
         let mut error = Self::new(kind);
         error.0.line_and_column = Some((cause.line(), cause.column()));
-        // Of something else the place says nothing.
-        let placed = place != "." && kind != SnapshotErrorKind::NotASnapshot;
-        error.0.place = placed.then(|| shortened(place));
+        // If the text is no snapshot at all, a path in it is no help.
+        let is_useful = json_path != "." && kind != SnapshotErrorKind::NotASnapshot;
+        error.0.json_path = is_useful.then(|| shortened(json_path));
         if matches!(kind, SnapshotErrorKind::Invalid | SnapshotErrorKind::NotJson) {
             error.0.detail = without_values(&cause.to_string());
         }
         error
     }
 
-    /// What the error is about.
+    /// The kind of the error.
     pub fn kind(&self) -> SnapshotErrorKind {
         self.0.kind
     }
 
-    /// The file, as it was named.
+    /// The path of the file, as it was given.
     pub fn file(&self) -> Option<&Path> {
         self.0.file.as_deref()
     }
 
-    /// The place in the data, such as `sessions[3].cookies[0].expires`.
+    /// The path of the invalid value, such as `sessions[3].cookies[0].expires`.
     pub fn json_path(&self) -> Option<&str> {
-        self.0.place.as_deref()
+        self.0.json_path.as_deref()
     }
 
-    /// The line in the text, counted from 1.
+    /// The line, counted from 1.
     pub fn line(&self) -> Option<usize> {
         self.0.line_and_column.map(|(line, _)| line)
     }
 
-    /// The column in the line, counted from 1.
+    /// The column, counted from 1.
     pub fn column(&self) -> Option<usize> {
         self.0.line_and_column.map(|(_, column)| column)
     }
 }
 
-/// Tells something else, and another version, from a mistake in what is ours.
+/// Distinguishes other JSON and other versions from invalid content.
 fn kind_of_content(bytes: &[u8]) -> SnapshotErrorKind {
     #[derive(Deserialize)]
     struct Head {
@@ -143,18 +145,18 @@ fn kind_of_content(bytes: &[u8]) -> SnapshotErrorKind {
     }
 }
 
-/// serde quotes what it did not expect, which may be a secret: only the expectation is shown.
+/// serde quotes an unexpected value, which may be a secret. Only what it expected is shown.
 fn without_values(message: &str) -> String {
     let message = message.rfind(" at line ").map_or(message, |end| &message[..end]);
     let quotes = ["invalid ", "unknown variant"].iter().any(|start| message.starts_with(start));
     match message.rfind(", expected ") {
         Some(at) if quotes => message[at + 2..].to_owned(),
-        None if quotes => String::from("not what it has to be"),
+        None if quotes => String::from("invalid value"),
         _ => shortened(message),
     }
 }
 
-/// Keys come from the file and may be of any length.
+/// Bounds keys of the file, which may have any length.
 fn shortened(text: &str) -> String {
     const SHOWN: usize = 200;
     let shown: String = text.chars().take(SHOWN).flat_map(char::escape_debug).collect();
@@ -163,28 +165,28 @@ fn shortened(text: &str) -> String {
 
 impl fmt::Display for SnapshotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Inner { kind, file, place, line_and_column, detail, .. } = &*self.0;
+        let Inner { kind, file, json_path, line_and_column, detail, .. } = &*self.0;
         if let Some(file) = file {
             write!(f, "{}: ", file.display())?;
         }
         f.write_str(match kind {
             SnapshotErrorKind::Read => "the snapshot cannot be read",
             SnapshotErrorKind::Write => "the snapshot cannot be written",
-            SnapshotErrorKind::TooLarge => "larger than a snapshot may be, a gibibyte",
-            SnapshotErrorKind::Truncated => "ends in the middle; it was cut short, or is still being written",
+            SnapshotErrorKind::TooLarge => "larger than 1 GiB",
+            SnapshotErrorKind::Truncated => "unexpected end of file",
             SnapshotErrorKind::NotJson => "not JSON",
-            SnapshotErrorKind::NotASnapshot => "not a snapshot of sessions",
+            SnapshotErrorKind::NotASnapshot => "not a snapshot",
             SnapshotErrorKind::UnsupportedVersion => {
-                "of a later version than this crate reads; read it with a newer one"
+                "unsupported snapshot version; upgrade tower-client-sessions"
             }
-            SnapshotErrorKind::Invalid => "not a snapshot that this crate has written",
-            SnapshotErrorKind::Config => "the settings of the sessions are invalid",
+            SnapshotErrorKind::Invalid => "invalid snapshot",
+            SnapshotErrorKind::Config => "invalid setting of the sessions",
         })?;
         if !detail.is_empty() {
             write!(f, ": {detail}")?;
         }
-        if let Some(place) = place {
-            write!(f, ", at {place}")?;
+        if let Some(json_path) = json_path {
+            write!(f, ", at {json_path}")?;
         }
         if let Some((line, column)) = line_and_column {
             write!(f, " (line {line}, column {column})")?;

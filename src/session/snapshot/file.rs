@@ -1,4 +1,4 @@
-//! Snapshots in files: written whole or not at all, checked whole before anything is changed.
+//! Snapshots in files: written atomically, and validated before anything is restored.
 
 use std::{
     ffi::OsString,
@@ -19,68 +19,69 @@ use crate::{
     session::{Sessions, SessionsBuilder},
 };
 
-/// No file of more bytes than this is read: one gibibyte.
-const MOST: u64 = 1 << 30;
+/// Larger files are not read: 1 GiB.
+const MAX_BYTES: u64 = 1 << 30;
 
 impl SessionSnapshot {
-    /// Reads one session from JSON.
+    /// Parses the snapshot of one session from JSON.
     ///
     /// # Errors
     ///
-    /// What is wrong, and where; never a value.
+    /// If the JSON is not a valid snapshot. The error says where, and never contains a value.
     pub fn from_json(json: &[u8]) -> Result<Self, SnapshotError> {
         read(json)
     }
 
-    /// Writes the session as JSON.
+    /// Returns the snapshot as JSON.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a snapshot has only texts as keys")
+        serde_json::to_vec(self).expect("the keys of a snapshot are strings")
     }
 }
 
 impl SessionsSnapshot {
-    /// Reads all sessions from JSON.
+    /// Parses the snapshot of all sessions from JSON.
     ///
     /// # Errors
     ///
-    /// What is wrong, and where; never a value.
+    /// If the JSON is not a valid snapshot. The error says where, and never contains a value.
     pub fn from_json(json: &[u8]) -> Result<Self, SnapshotError> {
         read(json)
     }
 
-    /// Writes the sessions as JSON.
+    /// Returns the snapshot as JSON.
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a snapshot has only texts as keys")
+        serde_json::to_vec(self).expect("the keys of a snapshot are strings")
     }
 }
 
 impl Sessions {
-    /// Saves all sessions: everything but the secrets of their profiles.
+    /// Saves all sessions to a file, without the secrets of their profiles.
     ///
-    /// The file is written beside its place, synced and then moved there, so that at any moment, whatever happens to the program
-    /// or the machine, there is the old file or the new one and both are whole. Only its owner may read it. Requests go on
-    /// meanwhile; of two saves at once, the one that began last is the one that stays.
+    /// The save is atomic: a temporary file in the same directory is written, synced and renamed.
+    /// After a crash or a power failure, the path has the complete old file or the complete new
+    /// one. Only its owner may read the file. Requests are not blocked. Of concurrent saves, the
+    /// one that started last remains.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written; then the old one is as it was.
+    /// If the file cannot be written. The old file is not changed.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// If called outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Once begun, the save goes on to its end though nobody waits for it.
+    /// Once polled, the save completes even if the future is dropped.
     pub async fn save(&self, path: impl AsRef<Path>) -> Result<(), SnapshotError> {
         self.save_with(path, &SnapshotOptions::new()).await
     }
 
-    /// As [`save`](Self::save), as far as `options` say.
+    /// Like [`save`](Self::save), with options.
     ///
     /// # Errors
     ///
-    /// As [`save`](Self::save).
+    /// As for [`save`](Self::save).
     pub async fn save_with(
         &self,
         path: impl AsRef<Path>,
@@ -88,7 +89,7 @@ impl Sessions {
     ) -> Result<(), SnapshotError> {
         let (sessions, path, options) = (self.clone(), path.as_ref().to_owned(), options.clone());
         let save = move || {
-            // Whoever comes later has the newer snapshot.
+            // The snapshot is taken under the lock, so that a later save has a newer one.
             let _saving = sessions.registry.saving.lock();
             let written = write(&path, &sessions.snapshot_with(&options));
             written.map_err(|error| SnapshotError::io(SnapshotErrorKind::Write, error).in_file(&path))
@@ -96,15 +97,16 @@ impl Sessions {
         blocking(save, cancelled).await
     }
 
-    /// Makes sessions out of a file, with the settings of `builder`, and says what was left out.
+    /// Builds sessions and restores the sessions of a file. The report says what was skipped.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, or anything in it is not as it has to be.
+    /// If the file cannot be read, if any part of it is invalid, or if `builder` has an invalid
+    /// setting.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// If called outside a tokio runtime.
     ///
     /// # Examples
     ///
@@ -118,7 +120,8 @@ impl Sessions {
     /// sessions.session("alice").set_cookie("sid=abc; Path=/", "https://shop.example/")?;
     /// sessions.save(&path).await?;
     ///
-    /// let (sessions, report) = Sessions::load(&path, Sessions::builder().max_sessions(10_000)).await?;
+    /// let builder = Sessions::builder().max_sessions(10_000);
+    /// let (sessions, report) = Sessions::load(&path, builder).await?;
     /// assert!(report.is_complete());
     /// assert_eq!(sessions.get("alice").unwrap().cookies()[0].value(), Some("abc"));
     /// # Ok::<_, Box<dyn std::error::Error>>(())
@@ -134,19 +137,20 @@ impl Sessions {
         Ok((sessions, report))
     }
 
-    /// Makes sessions what a file says, as [`restore_all`](Self::restore_all) does; others stay as they are.
+    /// Restores the sessions of a file, like [`restore_all`](Self::restore_all). Other sessions are
+    /// not changed.
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load); then all sessions are as they were.
+    /// If the file cannot be read, or if any part of it is invalid. No session is changed.
     ///
     /// # Panics
     ///
-    /// Outside a tokio runtime.
+    /// If called outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Once begun, it goes on to its end though nobody waits for it.
+    /// Once polled, the restore completes even if the future is dropped.
     pub async fn restore_from(&self, path: impl AsRef<Path>) -> Result<RestoreReport, SnapshotError> {
         let (sessions, path) = (self.clone(), path.as_ref().to_owned());
         let load = move || {
@@ -161,7 +165,7 @@ fn cancelled(error: JoinError) -> SnapshotError {
     SnapshotError::io(SnapshotErrorKind::Write, io::Error::other(error))
 }
 
-/// What temporary files end in.
+/// The suffix of temporary files.
 const PART: &str = ".part";
 
 fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
@@ -170,7 +174,7 @@ fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
     let mut prefix = OsString::from(".");
     prefix.push(name);
     prefix.push(".");
-    // Deleted if the write fails.
+    // Dropping it deletes the file, if the write fails.
     let part = tempfile::Builder::new().prefix(&prefix).suffix(PART).tempfile_in(folder)?.into_temp_path();
     replace(&part, path, Durability::PowerLoss, |file| {
         let mut writer = BufWriter::with_capacity(1 << 16, file);
@@ -178,13 +182,13 @@ fn write(path: &Path, value: &impl Serialize) -> io::Result<()> {
         writer.write_all(b"\n")?;
         writer.flush()
     })?;
-    // It has been moved: there is nothing left to delete.
+    // It was renamed, so there is nothing to delete.
     let _ = part.keep();
     sweep(folder, &prefix);
     Ok(())
 }
 
-/// Removes what programs that were killed while they saved have left behind; nobody writes for an hour.
+/// Removes temporary files of processes that were killed during a save. No save takes an hour.
 fn sweep(folder: &Path, prefix: &OsString) {
     let old = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().as_encoded_bytes();
@@ -195,7 +199,7 @@ fn sweep(folder: &Path, prefix: &OsString) {
     };
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     for path in entries.filter(old) {
-        // The next save tries again.
+        // If this fails, the next save tries again.
         let _ = fs::remove_file(path);
     }
 }
@@ -204,9 +208,9 @@ fn load<T: DeserializeOwned>(path: &Path) -> Result<T, SnapshotError> {
     let unreadable = |error| SnapshotError::io(SnapshotErrorKind::Read, error);
     let file = File::open(path).map_err(unreadable)?;
     let mut bytes = Vec::new();
-    // One more, so that what is too large shows, whatever its metadata say.
-    file.take(MOST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MOST {
+    // One byte more, to detect a larger file whatever its metadata says.
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(SnapshotError::new(SnapshotErrorKind::TooLarge));
     }
     read(&bytes)

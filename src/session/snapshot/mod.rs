@@ -1,27 +1,37 @@
-//! Sessions as data: what outlives the program.
+//! Snapshots: sessions as data, to store them or move them to another process.
 //!
-//! [`Session::snapshot`](crate::Session::snapshot) says what a session is at one moment, and [`Session::restore`](crate::Session::restore) makes a session that again, here or in
-//! another program. [`Sessions::snapshot`](crate::Sessions::snapshot) and
-//! [`Sessions::restore_all`](crate::Sessions::restore_all) do the same for all of them.
+//! [`Session::snapshot`](crate::Session::snapshot) copies the state of a session at one moment.
+//! [`Session::restore`](crate::Session::restore) applies it to a session, in the same process or
+//! another. [`Sessions::snapshot`](crate::Sessions::snapshot) and
+//! [`Sessions::restore_all`](crate::Sessions::restore_all) do the same for all sessions.
 //!
-//! # What is kept
+//! # Contents
 //!
-//! Name, generation, whether the identity was current, when it was made and how often it was used, its profile, every cookie with
-//! every attribute and moment, session cookies included, and the [data](crate::Session::data) that the program keeps with the session.
-//! What is under way is not: requests, renewals, counters. [`SnapshotOptions`] leaves out session cookies, or says how profiles
-//! are kept; credentials of proxies and sensitive headers are written only if asked for.
+//! A snapshot of a session contains:
 //!
-//! # The form
+//! - its id, its generation, and whether that identity was current,
+//! - when the identity was created and how often it was used,
+//! - the profile, without the credentials of its proxy and without sensitive headers,
+//! - all cookies with all attributes and timestamps, including session cookies,
+//! - the session's [data](crate::Session::data).
 //!
-//! Snapshots implement serde's traits. As JSON, one session is
+//! Requests, running renewals and counters are not included. [`SnapshotOptions`] excludes session
+//! cookies, or changes how much of a profile is included.
+//!
+//! # Format
+//!
+//! Snapshots implement serde's traits. As JSON, a session looks like this:
 //!
 //! ```
-//! # tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?.block_on(async {
+//! # let mut runtime = tokio::runtime::Builder::new_current_thread();
+//! # runtime.enable_time().start_paused(true).build()?.block_on(async {
 //! # use std::time::{Duration, UNIX_EPOCH};
 //! # use tower_client_sessions::{Sessions, session::snapshot::SessionSnapshot};
-//! let sessions = Sessions::builder().clock(|| UNIX_EPOCH + Duration::from_millis(1_700_000_000_123)).build().unwrap();
+//! let now = || UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+//! let sessions = Sessions::builder().clock(now).build()?;
 //! let alice = sessions.session("alice");
-//! alice.set_cookie("sid=abc; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600", "https://shop.example/")?;
+//! let cookie = "sid=abc; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=600";
+//! alice.set_cookie(cookie, "https://shop.example/")?;
 //! alice.set_data("csrf", "4711");
 //!
 //! let written = serde_json::to_string_pretty(&alice.snapshot())?;
@@ -30,7 +40,7 @@
 //!   "id": "alice",
 //!   "generation": 1,
 //!   "current": true,
-//!   "born": 1700000000123,
+//!   "created_at": 1700000000123,
 //!   "uses": 0,
 //!   "cookies": [
 //!     {
@@ -61,31 +71,43 @@
 //! # Ok::<_, std::io::Error>(())
 //! ```
 //!
-//! - `version` is 1. It grows whenever a field comes in or changes its meaning; a reader refuses one that it does not know.
-//! - Moments are milliseconds since the Unix epoch. Age goes on while nobody has the session: it is counted from `born`.
-//! - `current` is `false` for a session without a current identity, which waits for its renewal; `generation` is then the last.
-//! - Of a cookie, `expires`, `same_site` and `partition_key` may be missing, and so may `secure`, `http_only`, `partitioned` and
-//!   `given` where they are `false`. `given` is said of a cookie that the program set, not a response. Cookies come in the
-//!   order in which they were created. A name, value or path that is not UTF-8 is written as `{"base64": "…"}`.
-//! - `profile`, if the identity has one, is `{"name": …, "proxy": {"url": …, "username": …, "password": …}, "user_agent": …,
-//!   "headers": [[name, value], …], "local_address": …, "withheld": true}`, all of them optional; `proxy` may be `"direct"`.
-//!   `redacted` says that there is more to the profile: it has secrets that were not written, or only its name was.
-//! - `data` may be missing where it is empty.
+//! - `version` is 1. It changes whenever a field is added or changes its meaning. A reader rejects
+//!   a version that it does not know.
+//! - Times are milliseconds since the Unix epoch. An identity's age is counted from `created_at`,
+//!   so it also grows while the snapshot is stored.
+//! - `current` is `false` for a session without a current identity, which waits for its renewal.
+//!   `generation` is then the last one.
+//! - In a cookie, `expires`, `same_site` and `partition_key` may be missing, and so may `secure`,
+//!   `http_only`, `partitioned` and `user_set` if they are `false`. `user_set` marks cookies that
+//!   were set by the application and not by a response. Cookies are in the order of their creation.
+//!   A name, value or path that is not UTF-8 is written as `{"base64": "…"}`.
+//! - `profile` is present if the identity has one. Its fields are `name`, `proxy`, `user_agent`,
+//!   `headers` (a list of `[name, value]`), `local_address` and `redacted`, all optional. `proxy`
+//!   is `"direct"`, or has the fields `url`, `username` and `password`. `redacted` says that the
+//!   profile has more than what is written: secrets, or all but its name.
+//! - `data` may be missing if it is empty.
 //!
-//! All sessions are `{"format": "tower-client-sessions", "version": 1, "saved": …, "sessions": […]}`, those that were used last
-//! at the end.
+//! A snapshot of all sessions is `{"format": "tower-client-sessions", "version": 1, "saved_at": …,
+//! "sessions": […]}`. The most recently used sessions are at the end.
 //!
 //! # Files
 //!
-//! With the feature `formats`, `Sessions::save` writes all sessions into one file, and `Sessions::load` reads it: an error says
-//! what is wrong and where, and changes nothing. `Sessions::autosave` saves from time to time. Saves are whole or not made at all.
+//! With the feature `formats`, `Sessions::save` writes all sessions to a file, and `Sessions::load`
+//! reads it. A save replaces the whole file or does not change it. A load that fails says what is
+//! wrong and where, and changes no session. `Sessions::autosave` saves periodically.
 //!
 //! # Profiles
 //!
-//! A session comes back under the profile that it had, or not at all: its cookies never go out by another way. Of the profiles
-//! that the sessions were built with, that is the one of the same name, or, for one without a name, the one that says the same.
-//! Where there is none, it is made from what was written, unless something of it was withheld. Of an
-//! [exclusive](crate::Profiles::exclusive) list, a session whose profile another one wears waits for it. A session that had none gets the next, if there are profiles now.
+//! A session is restored with the profile that it had, or not at all: its cookies are never sent
+//! through another proxy. Its profile is, in this order:
+//!
+//! 1. the configured profile with the same name; for a profile without a name, the one with the
+//!    same content,
+//! 2. a profile made from the snapshot, unless the snapshot is redacted.
+//!
+//! With [exclusive](crate::Profiles::exclusive) profiles, a session whose profile is assigned to
+//! another one waits for it. A session that had no profile gets the next one, if there are profiles
+//! now.
 
 #[cfg(feature = "formats")]
 mod autosave;

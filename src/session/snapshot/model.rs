@@ -1,4 +1,4 @@
-//! The form of a snapshot.
+//! The data of snapshots, and their serde format.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -18,87 +18,88 @@ use crate::{
     session::SessionId,
 };
 
-/// What one session is at one moment.
+/// The state of one session at one moment.
 ///
-/// `Debug` shows no value of a cookie, no credentials and no data.
+/// `Debug` shows no values of cookies, no credentials and no data.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename = "session", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SessionSnapshot {
     pub(super) version: Version,
-    /// The session's name.
+    /// The session's id.
     pub id: SessionId,
-    /// The generation of the identity or, of a session without a current one, the newest that it had.
+    /// The generation of the identity; without a current one, the last that the session had.
     #[serde(deserialize_with = "countable")]
     pub generation: u64,
-    /// Whether the session had a current identity. If not, it waits for its renewal.
+    /// Whether the session had a current identity. Otherwise it waits for its renewal.
     pub current: bool,
-    /// When the identity was made.
+    /// When the identity was created.
     pub created_at: Timestamp,
-    /// How often a request was sent under the identity.
+    /// The number of requests sent under the identity.
     #[serde(deserialize_with = "countable")]
     pub uses: u64,
     /// The identity's profile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<ProfileSnapshot>,
-    /// The cookies, the one that was created first in front.
+    /// The cookies, in the order of their creation.
     #[serde(deserialize_with = "distinct_cookies")]
     pub cookies: Vec<StoredCookie>,
-    /// What the program keeps with the session.
+    /// The session's data.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "distinct_keys")]
     pub data: BTreeMap<String, String>,
 }
 
-/// What all sessions are, each at a moment of its own.
+/// The states of all sessions, each at its own moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename = "sessions", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct SessionsSnapshot {
     pub(super) format: SnapshotFormat,
     pub(super) version: Version,
-    /// When the snapshot was begun.
+    /// When the snapshot was started.
     pub saved_at: Timestamp,
-    /// The sessions, each under another name; where sessions are bounded in number, those used last are at the end.
+    /// The sessions, with distinct ids. If their number is limited, the most recently used are at
+    /// the end.
     #[serde(deserialize_with = "distinct_sessions")]
     pub sessions: Vec<SessionSnapshot>,
 }
 
-/// What is kept of a profile: see the [module docs](super).
+/// The profile in a snapshot: see the [module documentation](super).
 #[derive(Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename = "profile", deny_unknown_fields)]
 #[non_exhaustive]
 pub struct ProfileSnapshot {
-    /// The name, by which it is found again.
+    /// The name, by which it is found when it is restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The way out.
+    /// The proxy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<ProxySnapshot>,
     /// The value of `User-Agent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_agent: Option<String>,
-    /// The further headers, in order.
+    /// The other headers, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
     /// The address to connect from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local_address: Option<IpAddr>,
-    /// Whether there is more to the profile than is written here.
+    /// Whether parts of the profile were omitted.
     #[serde(default, skip_serializing_if = "is_off")]
     pub redacted: bool,
 }
 
-/// What is kept of a proxy.
+/// The proxy in a snapshot.
 #[derive(Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProxySnapshot {
-    /// Straight to the origin.
+    /// A direct connection to the origin.
     Direct,
-    /// By a server.
+    /// A proxy server.
     Server {
         /// Scheme, host and port, without credentials.
         url: String,
-        /// User name and password, if it has some and they were not withheld.
+        /// User name and password, if the proxy has them and they were not omitted.
         credentials: Option<(String, String)>,
     },
 }
@@ -113,7 +114,7 @@ impl fmt::Debug for SessionSnapshot {
             .field("id", &self.id)
             .field("generation", &self.generation)
             .field("current", &self.current)
-            .field("born", &self.created_at)
+            .field("created_at", &self.created_at)
             .field("uses", &self.uses)
             .field("profile", &self.profile)
             .field("cookies", &self.cookies)
@@ -131,7 +132,7 @@ impl fmt::Debug for ProfileSnapshot {
             .field("user_agent", &self.user_agent)
             .field("headers", &headers)
             .field("local_address", &self.local_address)
-            .field("withheld", &self.redacted)
+            .field("redacted", &self.redacted)
             .finish()
     }
 }
@@ -145,7 +146,7 @@ impl fmt::Debug for ProxySnapshot {
     }
 }
 
-/// The version that is written and read.
+/// The only version that is written and read.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Version;
 
@@ -168,7 +169,7 @@ impl<'de> Deserialize<'de> for Version {
     }
 }
 
-/// The mark of our own files.
+/// Identifies files of this crate.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SnapshotFormat;
 
@@ -186,12 +187,12 @@ impl<'de> Deserialize<'de> for SnapshotFormat {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
             Self::NAME => Ok(Self),
-            _ => Err(D::Error::custom(format_args!("the format is not {}", Self::NAME))),
+            _ => Err(D::Error::custom(format_args!("format is not {}", Self::NAME))),
         }
     }
 }
 
-/// A name is text, also where it is a number.
+/// Serialized as a string, even if it is a number.
 impl Serialize for SessionId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -206,7 +207,7 @@ impl<'de> Deserialize<'de> for SessionId {
 
 const DIRECT: &str = "direct";
 
-/// A proxy server as it is written.
+/// A proxy server as it is serialized.
 #[derive(Serialize, Deserialize)]
 #[serde(rename = "proxy", deny_unknown_fields)]
 struct Server {
@@ -236,7 +237,7 @@ impl<'de> Deserialize<'de> for ProxySnapshot {
             type Value = ProxySnapshot;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"direct\" or a server with its url")
+                f.write_str("\"direct\" or a map with a url")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
@@ -258,13 +259,13 @@ impl<'de> Deserialize<'de> for ProxySnapshot {
     }
 }
 
-/// A count that leaves room to go on counting, and that every reader of JSON can hold.
+/// A number that every JSON parser can represent, and that can still be incremented.
 fn countable<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let count = u64::deserialize(deserializer)?;
     if count < 1 << 53 { Ok(count) } else { Err(D::Error::custom("a count of 2^53 or more")) }
 }
 
-/// Reads a list no two entries of which have one key.
+/// Reads a list of entries with distinct keys.
 struct Distinct<T, K, F> {
     key: F,
     what: &'static str,
@@ -289,7 +290,7 @@ impl<'de, T: Deserialize<'de>, K: Eq + Hash, F: Fn(&T) -> K> Visitor<'de> for Di
         while let Some(entry) = list.next_element::<T>()? {
             if !keys.insert((self.key)(&entry)) {
                 let place = entries.len();
-                return Err(A::Error::custom(format_args!("{} {place} is there twice", self.what)));
+                return Err(A::Error::custom(format_args!("{} {place} is a duplicate", self.what)));
             }
             entries.push(entry);
         }
@@ -298,7 +299,7 @@ impl<'de, T: Deserialize<'de>, K: Eq + Hash, F: Fn(&T) -> K> Visitor<'de> for Di
 }
 
 fn distinct_cookies<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<StoredCookie>, D::Error> {
-    // A cookie's key as bytes: those that cannot be in a part of it part them.
+    // A cookie's key as bytes. The separators cannot be in any of its parts.
     let key = |cookie: &StoredCookie| {
         let one_host: &[u8] = if cookie.host_only() { b"=" } else { b"." };
         [cookie.domain().as_bytes(), one_host, cookie.path_bytes(), b"\n", cookie.name_bytes()].concat()
@@ -316,14 +317,14 @@ fn distinct_keys<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
         type Value = BTreeMap<String, String>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a map of texts")
+            f.write_str("a map of strings")
         }
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut data = BTreeMap::new();
             while let Some((key, value)) = map.next_entry::<String, String>()? {
                 if data.insert(key, value).is_some() {
-                    return Err(A::Error::custom("a key is there twice"));
+                    return Err(A::Error::custom("duplicate key"));
                 }
             }
             Ok(data)

@@ -1,4 +1,4 @@
-//! From snapshots to sessions.
+//! Restoring sessions from snapshots.
 
 use std::{collections::HashMap, error::Error, fmt};
 
@@ -13,14 +13,16 @@ use crate::{
 };
 
 impl Session {
-    /// Makes this session what the snapshot says, whatever name that has: cookies, profile, age and uses, and data.
+    /// Restores the cookies, profile, age, uses and data of a snapshot. The id of the snapshot is
+    /// ignored.
     ///
-    /// What was under way is ended, as by [`replace`](Session::replace); requests that wait go on. The new identity has the
-    /// snapshot's generation, or a higher number if this session has given that one out already.
+    /// A running renewal is abandoned, and waiting requests are released, as by
+    /// [`replace`](Session::replace). The new identity has the snapshot's generation, or a higher
+    /// one if this session has already used that.
     ///
     /// # Errors
     ///
-    /// If the profile cannot be had; then nothing was touched.
+    /// If the profile is not available. The session is not changed.
     pub fn restore(&self, snapshot: &SessionSnapshot) -> Result<(), RestoreError> {
         let mut matcher = ProfileMatcher::new(self.0.context.profiles());
         let (initial, _) = self.0.context.initial(snapshot, &mut matcher)?;
@@ -30,44 +32,45 @@ impl Session {
 }
 
 impl Sessions {
-    /// Makes a session what the snapshot says, under the snapshot's name; creates it if it is new.
+    /// Restores a snapshot to the session with the snapshot's id, and creates it if there is none.
     ///
     /// # Errors
     ///
-    /// As [`Session::restore`].
+    /// As for [`Session::restore`].
     pub fn restore(&self, snapshot: &SessionSnapshot) -> Result<Session, RestoreError> {
         let context = &self.registry.context;
         let (initial, _) = context.initial(snapshot, &mut ProfileMatcher::new(context.profiles()))?;
         Ok(self.registry.restart(snapshot.id.clone(), initial))
     }
 
-    /// Makes sessions what the snapshots say; others stay as they are.
+    /// Restores all sessions of a snapshot. Other sessions are not changed.
     ///
-    /// The limits of these sessions hold: of more sessions than their bound those used last come in, and of more cookies than a
-    /// jar holds those used last. That, and sessions whose profile cannot be had, are left out, and the report says so.
+    /// The limits of these sessions apply: if the snapshot has too many sessions or cookies, the
+    /// most recently used ones are restored. The others are skipped, and so are sessions whose
+    /// profile is not available. The report lists what was skipped.
     pub fn restore_all(&self, snapshot: &SessionsSnapshot) -> RestoreReport {
         let context = &self.registry.context;
         let mut matcher = ProfileMatcher::new(context.profiles());
         let mut report = RestoreReport::default();
-        let bound = self.registry.max_sessions().unwrap_or(usize::MAX);
-        let (over, taken) = snapshot.sessions.split_at(snapshot.sessions.len().saturating_sub(bound));
+        let max = self.registry.max_sessions().unwrap_or(usize::MAX);
+        let (over, taken) = snapshot.sessions.split_at(snapshot.sessions.len().saturating_sub(max));
         for session in over {
-            report.leave_out(&session.id, session.cookies.len(), SkipReason::SessionLimit);
+            report.skip(&session.id, session.cookies.len(), SkipReason::SessionLimit);
         }
         for session in taken {
             match context.initial(session, &mut matcher) {
                 Ok((initial, expired)) => {
-                    let kept = initial.jar.len(context.timestamp());
-                    let evicted = session.cookies.len().saturating_sub(expired + kept);
+                    let stored = initial.jar.len(context.timestamp());
+                    let evicted = session.cookies.len().saturating_sub(expired + stored);
                     report.restored += 1;
-                    report.cookies += kept;
+                    report.cookies += stored;
                     report.expired += expired;
                     if evicted > 0 {
-                        report.leave_out(&session.id, evicted, SkipReason::CookieLimit);
+                        report.skip(&session.id, evicted, SkipReason::CookieLimit);
                     }
                     self.registry.restart(session.id.clone(), initial);
                 }
-                Err(error) => report.leave_out(&session.id, session.cookies.len(), error.reason),
+                Err(error) => report.skip(&session.id, session.cookies.len(), error.reason),
             }
         }
         report
@@ -75,23 +78,23 @@ impl Sessions {
 }
 
 impl RegistryContext {
-    /// What one session begins with that was saved.
+    /// The initial state of a session with this snapshot.
     #[cfg(feature = "shared")]
     pub(crate) fn restored(&self, snapshot: &SessionSnapshot) -> Result<InitialState, RestoreError> {
         self.initial(snapshot, &mut ProfileMatcher::new(self.profiles())).map(|(initial, _)| initial)
     }
 
-    /// What a session begins with that was saved, and how many of its cookies have expired.
+    /// The initial state of a session with this snapshot, and the number of its expired cookies.
     fn initial(
         &self,
         snapshot: &SessionSnapshot,
         matcher: &mut ProfileMatcher<'_>,
     ) -> Result<(InitialState, usize), RestoreError> {
         let profile = match &snapshot.profile {
-            Some(kept) => {
-                let refused =
+            Some(saved) => {
+                let rejected =
                     |(reason, source)| RestoreError { session: snapshot.id.clone(), reason, source };
-                matcher.find(kept).map_err(refused)?
+                matcher.find(saved).map_err(rejected)?
             }
             None => ProfileChoice::Next,
         };
@@ -111,12 +114,12 @@ impl RegistryContext {
     }
 }
 
-/// The profiles that identities may come back under, by their places in the list.
+/// Finds the profiles of restored identities, by their indexes in the list.
 struct ProfileMatcher<'p> {
     named: HashMap<&'p str, usize>,
-    /// Those without a name by what a snapshot keeps of them; `None` where that fits several.
+    /// Profiles without a name, by their snapshot. `None` if it matches several different ones.
     nameless: HashMap<ProfileSnapshot, Option<usize>>,
-    /// Those that had to be made, each a list of its own.
+    /// Profiles that were made from a snapshot, each in a list of its own.
     made: HashMap<ProfileSnapshot, Profiles>,
 }
 
@@ -124,39 +127,39 @@ impl<'p> ProfileMatcher<'p> {
     fn new(profiles: Option<&'p Profiles>) -> Self {
         let list: Vec<&Profile> = profiles.into_iter().flat_map(Profiles::iter).collect();
         let mut matcher = Self { named: HashMap::new(), nameless: HashMap::new(), made: HashMap::new() };
-        for (place, profile) in list.iter().enumerate() {
+        for (index, profile) in list.iter().enumerate() {
             if let Some(name) = profile.name() {
-                matcher.named.insert(name, place);
+                matcher.named.insert(name, index);
                 continue;
             }
-            for keep in [ProfileDetail::Full, ProfileDetail::Redacted] {
+            for detail in [ProfileDetail::Full, ProfileDetail::Redacted] {
                 matcher
                     .nameless
-                    .entry(ProfileSnapshot::of(profile, keep))
+                    .entry(ProfileSnapshot::of(profile, detail))
                     .and_modify(|known| *known = known.filter(|&known| list[known] == *profile))
-                    .or_insert(Some(place));
+                    .or_insert(Some(index));
             }
         }
         matcher
     }
 
-    fn find(&mut self, kept: &ProfileSnapshot) -> Result<ProfileChoice, (SkipReason, Option<ProfileError>)> {
-        let configured = match &kept.name {
+    fn find(&mut self, saved: &ProfileSnapshot) -> Result<ProfileChoice, (SkipReason, Option<ProfileError>)> {
+        let configured = match &saved.name {
             Some(name) => self.named.get(name.as_str()).copied(),
-            None => self.nameless.get(kept).copied().flatten(),
+            None => self.nameless.get(saved).copied().flatten(),
         };
-        if let Some(place) = configured {
-            return Ok(ProfileChoice::Index(place));
+        if let Some(index) = configured {
+            return Ok(ProfileChoice::Index(index));
         }
-        if let Some(made) = self.made.get(kept) {
+        if let Some(made) = self.made.get(saved) {
             return Ok(ProfileChoice::Other(made.clone()));
         }
-        if kept.redacted {
+        if saved.redacted {
             return Err((SkipReason::ProfileMissing, None));
         }
-        let made = kept.make().and_then(|profile| Profiles::new([profile]));
+        let made = saved.make().and_then(|profile| Profiles::new([profile]));
         let made = made.map_err(|error| (SkipReason::ProfileInvalid, Some(error)))?;
-        self.made.insert(kept.clone(), made.clone());
+        self.made.insert(saved.clone(), made.clone());
         Ok(ProfileChoice::Other(made))
     }
 }
@@ -188,7 +191,7 @@ impl ProfileSnapshot {
     }
 }
 
-/// Why a session could not be restored.
+/// Error of restoring a session.
 #[derive(Debug)]
 pub struct RestoreError {
     session: SessionId,
@@ -197,12 +200,12 @@ pub struct RestoreError {
 }
 
 impl RestoreError {
-    /// The name of the session in its snapshot.
+    /// The id of the session in its snapshot.
     pub fn session(&self) -> &SessionId {
         &self.session
     }
 
-    /// What is wrong.
+    /// The reason.
     pub fn reason(&self) -> SkipReason {
         self.reason
     }
@@ -220,9 +223,9 @@ impl Error for RestoreError {
     }
 }
 
-/// What was restored, and what was not.
+/// What was restored, and what was skipped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[must_use = "it tells what was left out"]
+#[must_use = "it lists what was skipped"]
 pub struct RestoreReport {
     restored: usize,
     cookies: usize,
@@ -231,37 +234,37 @@ pub struct RestoreReport {
 }
 
 impl RestoreReport {
-    /// The number of sessions that were restored.
+    /// The number of restored sessions.
     pub fn restored(&self) -> usize {
         self.restored
     }
 
-    /// The number of cookies that were restored.
+    /// The number of restored cookies.
     pub fn cookies(&self) -> usize {
         self.cookies
     }
 
-    /// The number of cookies that had expired since they were saved; they are no loss.
+    /// The number of cookies that have expired since the snapshot. They do not count as skipped.
     pub fn expired(&self) -> usize {
         self.expired
     }
 
-    /// What was left out, by session.
+    /// What was skipped, by session.
     pub fn skipped(&self) -> &[Skipped] {
         &self.skipped
     }
 
-    /// Whether nothing was left out.
+    /// Whether nothing was skipped.
     pub fn is_complete(&self) -> bool {
         self.skipped.is_empty()
     }
 
-    fn leave_out(&mut self, session: &SessionId, cookies: usize, reason: SkipReason) {
+    fn skip(&mut self, session: &SessionId, cookies: usize, reason: SkipReason) {
         self.skipped.push(Skipped { session: session.clone(), cookies, reason });
     }
 }
 
-/// A session that was left out, or some of its cookies.
+/// A skipped session, or skipped cookies of a restored session.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     session: SessionId,
@@ -270,17 +273,17 @@ pub struct Skipped {
 }
 
 impl Skipped {
-    /// The session.
+    /// The id of the session.
     pub fn session(&self) -> &SessionId {
         &self.session
     }
 
-    /// The number of its cookies that were left out.
+    /// The number of skipped cookies.
     pub fn cookies(&self) -> usize {
         self.cookies
     }
 
-    /// Why; all but [`SkipReason::CookieLimit`] concern the whole session.
+    /// The reason. All but [`SkipReason::CookieLimit`] apply to the whole session.
     pub fn reason(&self) -> SkipReason {
         self.reason
     }
@@ -291,36 +294,36 @@ impl fmt::Display for Skipped {
         let Self { session, cookies, reason } = self;
         match reason {
             SkipReason::CookieLimit => {
-                write!(f, "session {session}: {cookies} cookies left out, {reason}")
+                write!(f, "session {session}: {cookies} cookies skipped: {reason}")
             }
-            _ => write!(f, "session {session}: left out, {reason}"),
+            _ => write!(f, "session {session} skipped: {reason}"),
         }
     }
 }
 
-/// Why something was left out.
+/// The reason why something was skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SkipReason {
-    /// There are more sessions than `max_sessions`, and others were used later.
+    /// The session exceeds `max_sessions`, and others were used more recently.
     SessionLimit,
-    /// There are more cookies than the jar's limits allow, and others were used later.
+    /// The cookies exceed the limits of the jar, and others were used more recently.
     CookieLimit,
-    /// The profile is not among those configured, and not all of it was saved.
+    /// The profile is not configured, and the snapshot does not have all of it.
     ProfileMissing,
-    /// The profile as it was saved cannot be one.
+    /// The profile in the snapshot is invalid.
     ProfileInvalid,
 }
 
 impl fmt::Display for SkipReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::SessionLimit => "there are more than max_sessions",
-            Self::CookieLimit => "there are more than the limits of a jar allow",
+            Self::SessionLimit => "max_sessions exceeded",
+            Self::CookieLimit => "the limits of the jar are exceeded",
             Self::ProfileMissing => {
-                "its profile is not among those configured, and not all of it was saved; configure it, or save with secrets"
+                "its profile is not configured and was not saved in full; configure it, or save with ProfileDetail::Full"
             }
-            Self::ProfileInvalid => "its profile as it was saved cannot be one",
+            Self::ProfileInvalid => "its profile in the snapshot is invalid",
         })
     }
 }

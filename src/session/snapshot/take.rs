@@ -1,4 +1,4 @@
-//! From sessions to snapshots.
+//! Taking snapshots of sessions, and importing and exporting cookies.
 
 use http::HeaderValue;
 
@@ -15,7 +15,7 @@ use crate::{
     session::{IdentityInner, Session, Sessions},
 };
 
-/// What a snapshot keeps.
+/// What a snapshot contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "options do nothing until a snapshot is taken with them"]
 pub struct SnapshotOptions {
@@ -23,32 +23,32 @@ pub struct SnapshotOptions {
     profiles: ProfileDetail,
 }
 
-/// How much of a profile a snapshot keeps.
+/// How much of a profile a snapshot contains.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProfileDetail {
-    /// The name. Of a profile without one, all but the secrets.
+    /// The name. For a profile without a name, everything except secrets.
     NameOnly,
-    /// All but the credentials of the proxy and the values of sensitive headers.
+    /// Everything except the credentials of the proxy and the values of sensitive headers.
     #[default]
     Redacted,
-    /// All of it.
+    /// Everything.
     Full,
 }
 
 impl SnapshotOptions {
-    /// Keeps everything but the secrets of profiles.
-    pub fn new() -> Self {
-        Self { session_cookies: true, profiles: ProfileDetail::default() }
+    /// Creates options for everything except the secrets of profiles.
+    pub const fn new() -> Self {
+        Self { session_cookies: true, profiles: ProfileDetail::Redacted }
     }
 
-    /// Leaves out cookies without an end. Default: they are kept.
+    /// Excludes session cookies, which do not expire. Default: they are included.
     pub fn without_session_cookies(mut self) -> Self {
         self.session_cookies = false;
         self
     }
 
-    /// Sets how much of profiles is kept. Default: [`ProfileDetail::Redacted`].
+    /// Sets how much of each profile is included. Default: [`ProfileDetail::Redacted`].
     pub fn profiles(mut self, profiles: ProfileDetail) -> Self {
         self.profiles = profiles;
         self
@@ -62,18 +62,19 @@ impl Default for SnapshotOptions {
 }
 
 impl Session {
-    /// What this session is at this moment, everything but the secrets of its profile. Holds nobody up.
+    /// Takes a snapshot of this session, without the secrets of its profile. Does not block
+    /// requests.
     pub fn snapshot(&self) -> SessionSnapshot {
         self.snapshot_with(&SnapshotOptions::new())
     }
 
-    /// As [`snapshot`](Self::snapshot), as far as `options` say.
+    /// Like [`snapshot`](Self::snapshot), with options.
     pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionSnapshot {
         let GateSnapshot { last, is_current, value } = self.gate().snapshot();
         self.snapshot_of(value.as_deref(), last, is_current, options)
     }
 
-    /// What this session is, or would be, under an identity of its own.
+    /// Takes a snapshot of this session as if `inner` were its identity.
     pub(crate) fn snapshot_of(
         &self,
         inner: Option<&IdentityInner>,
@@ -104,39 +105,41 @@ impl Session {
 
 #[cfg(feature = "formats")]
 impl Session {
-    /// Writes all cookies, session cookies included, and reports what the format cannot hold. The text has their values.
+    /// Exports all cookies, including session cookies. The text contains their values.
+    ///
+    /// The report lists what the format cannot represent.
     pub fn export(&self, format: cookies::CookieFormat) -> (String, ConversionReport) {
         format.write(&self.snapshot().cookies)
     }
 
-    /// Adds the cookies of a text, as given by the user: all of them or none. Returns how many there were, without those that
-    /// have ended.
+    /// Imports the cookies of a text: all of them, or none on an error. Returns the number of
+    /// unexpired ones.
     ///
-    /// To make them all that the session has, under a new identity, [`replace`](Self::replace) it with
-    /// [`ImportedCookies`].
+    /// To discard the session's other cookies, pass [`ImportedCookies`] to
+    /// [`replace`](Self::replace), which starts a new identity.
     ///
     /// # Errors
     ///
-    /// The first mistake, with its line or entry; then nothing was added.
+    /// If the text is invalid. The error has the line or entry. No cookie was added.
     pub fn import(&self, format: cookies::CookieFormat, text: &str) -> Result<usize, FormatError> {
         let now = self.0.context.timestamp();
-        Ok(self.take_in(ImportedCookies::read(format, text, now)?))
+        Ok(self.insert_imported(ImportedCookies::read(format, text, now)?))
     }
 
-    /// As [`import`](Self::import), in whichever format the text is.
+    /// Like [`import`](Self::import), with the format detected from the text.
     ///
     /// # Errors
     ///
-    /// If it is in none, or as [`import`](Self::import).
+    /// If no format is recognised, and as for [`import`](Self::import).
     pub fn import_detect(&self, text: &str) -> Result<usize, FormatError> {
         let now = self.0.context.timestamp();
-        Ok(self.take_in(ImportedCookies::detect(text, now)?))
+        Ok(self.insert_imported(ImportedCookies::detect(text, now)?))
     }
 
-    fn take_in(&self, cookies: ImportedCookies) -> usize {
+    fn insert_imported(&self, cookies: ImportedCookies) -> usize {
         let now = self.0.context.timestamp();
         let alive = cookies.as_slice().iter().filter(|cookie| !cookie.is_expired(now)).count();
-        // What was read is within the rules, and nothing is refused.
+        // Imported cookies are valid, so this cannot fail.
         let _ = self.edit(|jar| {
             cookies.clone().insert_into(jar, now);
             Ok(())
@@ -146,12 +149,12 @@ impl Session {
 }
 
 impl Sessions {
-    /// What all sessions are, each at the moment at which its turn comes. Holds nobody up.
+    /// Takes a snapshot of all sessions, one after the other. Does not block requests.
     pub fn snapshot(&self) -> SessionsSnapshot {
         self.snapshot_with(&SnapshotOptions::new())
     }
 
-    /// As [`snapshot`](Self::snapshot), as far as `options` say.
+    /// Like [`snapshot`](Self::snapshot), with options.
     pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionsSnapshot {
         let saved_at = self.registry.context.timestamp();
         let sessions = self.registry.by_use().iter().map(|session| session.snapshot_with(options)).collect();
@@ -160,14 +163,14 @@ impl Sessions {
 }
 
 impl ProfileSnapshot {
-    pub(super) fn of(profile: &Profile, keep: ProfileDetail) -> Self {
+    pub(super) fn of(profile: &Profile, detail: ProfileDetail) -> Self {
         let name = profile.name().map(str::to_owned);
-        if keep == ProfileDetail::NameOnly && name.is_some() {
+        if detail == ProfileDetail::NameOnly && name.is_some() {
             return Self { name, redacted: true, ..Self::default() };
         }
         let mut redacted = false;
         let mut text = |value: &HeaderValue| {
-            let secret = value.is_sensitive() && keep != ProfileDetail::Full;
+            let secret = value.is_sensitive() && detail != ProfileDetail::Full;
             let text = if secret { None } else { String::from_utf8(value.as_bytes().to_vec()).ok() };
             redacted |= text.is_none();
             text
@@ -177,7 +180,7 @@ impl ProfileSnapshot {
         let headers =
             headers.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect();
         let proxy = profile.proxy().map(|proxy| {
-            let (proxy, whole) = ProxySnapshot::of(proxy, keep);
+            let (proxy, whole) = ProxySnapshot::of(proxy, detail);
             redacted |= !whole;
             proxy
         });
@@ -186,14 +189,14 @@ impl ProfileSnapshot {
 }
 
 impl ProxySnapshot {
-    /// The proxy, and whether that is all of it.
-    fn of(proxy: &Proxy, keep: ProfileDetail) -> (Self, bool) {
+    /// The proxy, and whether nothing was omitted.
+    fn of(proxy: &Proxy, detail: ProfileDetail) -> (Self, bool) {
         let Some(server) = proxy.server() else {
             return (Self::Direct, true);
         };
         let credentials = server
             .credentials()
-            .filter(|_| keep == ProfileDetail::Full)
+            .filter(|_| detail == ProfileDetail::Full)
             .map(|credentials| (credentials.username().to_owned(), credentials.password().to_owned()));
         let whole = credentials.is_some() || server.credentials().is_none();
         (Self::Server { url: url(server), credentials }, whole)
