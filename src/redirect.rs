@@ -43,7 +43,8 @@ use crate::{
 ///         let response = http::Response::builder();
 ///         match request.uri().host() {
 ///             Some("a.example") => {
-///                 response.status(302).header("location", "https://b.example/").body(String::new())
+///                 let response = response.status(302).header("location", "https://b.example/");
+///                 response.body(String::new())
 ///             }
 ///             _ => response.header("set-cookie", "b=2").body(String::from("from b")),
 ///         }
