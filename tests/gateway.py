@@ -1,6 +1,6 @@
-"""Tries the gateway as its users do: with curl, with requests, with Scrapy, against the site of `crawl --serve`.
+"""Tests the gateway with its usual clients (curl, requests, Scrapy) against the site of `crawl --serve`.
 
-Takes the folder of the built examples. What is not installed is passed by with a line that says so.
+Argument: the directory of the built examples. Clients that are not installed are skipped with a message.
 """
 
 import functools
@@ -22,7 +22,7 @@ DEADLINE = 120
 
 
 class Process:
-    """A program that says in its first line where it serves."""
+    """A server that prints its address in its first line."""
 
     def __init__(self, name, *options):
         self.process = subprocess.Popen([EXAMPLES / name, *options], stdout=subprocess.PIPE, text=True)
@@ -52,8 +52,8 @@ def login(site):
     return "--expired", "403", "--login-url", site.url + "/login?acct={session}", "--login-cookie", "sid"
 
 
-def ask(gateway, target, headers=(), method="GET", body=None):
-    """One request with exactly this target, by the plainest client there is."""
+def send(gateway, target, headers=(), method="GET", body=None):
+    """Sends one request with exactly this target; other clients would normalise it."""
     connection = http.client.HTTPConnection(gateway.url.removeprefix("http://"), timeout=DEADLINE)
     connection.putrequest(method, target, skip_host="Host" in dict(headers), skip_accept_encoding=True)
     for name, value in headers:
@@ -61,10 +61,10 @@ def ask(gateway, target, headers=(), method="GET", body=None):
     if body is not None:
         connection.putheader("Content-Length", str(len(body)))
     connection.endheaders(body)
-    answer = connection.getresponse()
-    text = answer.read().decode()
+    response = connection.getresponse()
+    text = response.read().decode()
     connection.close()
-    return answer, text
+    return response, text
 
 
 def session(name):
@@ -73,16 +73,16 @@ def session(name):
 
 def check_forwarding(site, gateway):
     for target in f"{site.url}/page/1?acct=a", f"/{site.url}/page/1?acct=a", "/http:/" + site.url[7:] + "/page/1?acct=a":
-        answer, text = ask(gateway, target, [session("a")])
-        assert (answer.status, text) == (200, "page 1 of a by s1\n"), (target, answer.status, text)
-        assert answer.headers["x-session"] == "a"
-        assert (answer.headers["x-session-generation"], answer.headers["x-session-replays"]) == ("2", "0")
-        assert "Set-Cookie" not in answer.headers
-    answer, text = ask(gateway, f"{site.url}/page/1?acct=b", [session("b")])
-    assert text == "page 1 of b by s2\n", "a session of its own"
+        response, text = send(gateway, target, [session("a")])
+        assert (response.status, text) == (200, "page 1 of a by s1\n"), (target, response.status, text)
+        assert response.headers["x-session"] == "a"
+        assert (response.headers["x-session-generation"], response.headers["x-session-replays"]) == ("2", "0")
+        assert "Set-Cookie" not in response.headers
+    response, text = send(gateway, f"{site.url}/page/1?acct=b", [session("b")])
+    assert text == "page 1 of b by s2\n", "each session has its own login"
 
 
-def check_refusals(site, gateway):
+def check_rejections(site, gateway):
     page = site.url + "/page/1"
     port = gateway.url.rsplit(":", 1)[1]
     named = [session("a")]
@@ -99,13 +99,13 @@ def check_refusals(site, gateway):
         ("GET", f"/http://[::ffff:127.0.0.1]:{port}/", named, 508, "for ever"),
         ("GET", "/" + page, named + [("Sec-Fetch-Site", "cross-site")], 403, "web page"),
         ("GET", "/" + page, named + [("Host", "stranger.example")], 421, "localhost"),
-        ("GET", "http://127.0.0.1:1/", [session("nobody")], 502, "cannot be reached"),
+        ("GET", "http://127.0.0.1:1/", [session("unreachable")], 502, "cannot be reached"),
     ]:
-        answer, text = ask(gateway, target, headers, method)
-        assert answer.status == status and word in text, (method, target, answer.status, text)
-        assert answer.headers["x-session-error"] == "gateway" and "secret" not in text
-    answer, text = ask(gateway, page, named, "POST", b"x" * (2 << 20))
-    assert answer.status == 413, (answer.status, text)
+        response, text = send(gateway, target, headers, method)
+        assert response.status == status and word in text, (method, target, response.status, text)
+        assert response.headers["x-session-error"] == "gateway" and "secret" not in text
+    response, text = send(gateway, page, named, "POST", b"x" * (2 << 20))
+    assert response.status == 413, (response.status, text)
 
 
 def check_headers(site, gateway):
@@ -119,41 +119,41 @@ def check_headers(site, gateway):
         ("X-Kept", "1"),
         ("Cookie", "own=1"),
     ]
-    answer, text = ask(gateway, site.url + "/echo", [session("h"), *sent])
+    response, text = send(gateway, site.url + "/echo", [session("h"), *sent])
     seen = {name.lower(): value for name, value in json.loads(text)["headers"]}
-    assert answer.status == 200 and seen.pop("host") == site.url[7:]
+    assert response.status == 200 and seen.pop("host") == site.url[7:]
     cookie = seen.pop("cookie")
     assert seen == {"x-kept": "1"}, seen
     assert cookie.startswith("sid=s") and cookie.endswith("own=1") or cookie.startswith("own=1; sid=s"), cookie
-    answer, text = ask(gateway, site.url + "/page/1?acct=h&set_cookie=lang%3Den%3B%20Path%3D/", [session("h")])
-    assert answer.status == 200 and "Set-Cookie" not in answer.headers
-    _, text = ask(gateway, site.url + "/echo", [session("h")])
+    response, text = send(gateway, site.url + "/page/1?acct=h&set_cookie=lang%3Den%3B%20Path%3D/", [session("h")])
+    assert response.status == 200 and "Set-Cookie" not in response.headers
+    _, text = send(gateway, site.url + "/echo", [session("h")])
     seen = dict(json.loads(text)["headers"])["cookie"]
     assert "lang=en" in seen and "own=1" not in seen, seen
     hop = site.url + "/hop?to=/echo"
-    assert ask(gateway, hop, [session("h")])[0].headers["Location"] == "/echo"
+    assert send(gateway, hop, [session("h")])[0].headers["Location"] == "/echo"
     for to, location in [("/echo", f"/{site.url}/echo"), ("https://a.example/b", "/https://a.example/b")]:
-        answer, _ = ask(gateway, f"/{site.url}/hop?to={to}", [session("h")])
-        assert answer.headers["Location"] == location, answer.headers["Location"]
+        response, _ = send(gateway, f"/{site.url}/hop?to={to}", [session("h")])
+        assert response.headers["Location"] == location, response.headers["Location"]
 
 
 def check_names(site, gateway):
-    """A session's name is a stranger's word: it must not break out of the login's URL."""
+    """The name of a session comes from the client and must not change the structure of the login URL."""
     name = "a&acct=b/../?#"
-    answer, text = ask(gateway, site.url + "/page/1?acct=" + "a%26acct%3Db%2F..%2F%3F%23", [session(name)])
-    assert answer.status == 200 and f"of {name} by" in text, (answer.status, text)
+    response, text = send(gateway, site.url + "/page/1?acct=" + "a%26acct%3Db%2F..%2F%3F%23", [session(name)])
+    assert response.status == 200 and f"of {name} by" in text, (response.status, text)
 
 
 def check_bind():
-    refused = subprocess.run([EXAMPLES / "gateway", "--listen", "0.0.0.0:0"], capture_output=True, text=True, timeout=DEADLINE)
-    assert refused.returncode == 2 and "--allow-remote" in refused.stderr, refused
+    rejected = subprocess.run([EXAMPLES / "gateway", "--listen", "0.0.0.0:0"], capture_output=True, text=True, timeout=DEADLINE)
+    assert rejected.returncode == 2 and "--allow-remote" in rejected.stderr, rejected
 
 
 def check_curl(site, gateway):
     curl = ["curl", "--silent", "--show-error", "--max-time", str(DEADLINE), "--header", "x-session: curl"]
     run = functools.partial(subprocess.run, capture_output=True, text=True)
-    for how in [["--proxy", gateway.url, site.url + "/page/7?acct=curl"], [f"{gateway.url}/{site.url}/page/7?acct=curl"]]:
-        done = run([*curl, *how])
+    for target in [["--proxy", gateway.url, site.url + "/page/7?acct=curl"], [f"{gateway.url}/{site.url}/page/7?acct=curl"]]:
+        done = run([*curl, *target])
         assert done.returncode == 0 and done.stdout.startswith("page 7 of curl by s"), done
     done = run([*curl, "--proxy", gateway.url, "https://shop.example/"])
     assert done.returncode == 56 and "501" in done.stderr, done
@@ -168,30 +168,31 @@ def check_requests(site, gateway):
     client.trust_env = False
     client.headers["x-session"] = "requests"
     client.proxies = {"http": gateway.url}
-    answer = client.get(site.url + "/page/3?acct=requests", timeout=DEADLINE)
-    assert answer.status_code == 200 and not client.cookies, (answer.text, client.cookies)
+    response = client.get(site.url + "/page/3?acct=requests", timeout=DEADLINE)
+    assert response.status_code == 200 and not client.cookies, (response.text, client.cookies)
     client.proxies = {}
-    answer = client.get(f"{gateway.url}/{site.url}/hop?to=/page/4%3Facct=requests", timeout=DEADLINE)
-    assert answer.text.startswith("page 4 of requests by s"), answer.text
-    assert len(answer.history) == 1 and answer.url.startswith(gateway.url)
-    answer = client.post(f"{gateway.url}/{site.url}/echo", data={"a": "b"}, timeout=DEADLINE)
-    assert json.loads(answer.text)["method"] == "POST"
+    response = client.get(f"{gateway.url}/{site.url}/hop?to=/page/4%3Facct=requests", timeout=DEADLINE)
+    assert response.text.startswith("page 4 of requests by s"), response.text
+    assert len(response.history) == 1 and response.url.startswith(gateway.url)
+    response = client.post(f"{gateway.url}/{site.url}/echo", data={"a": "b"}, timeout=DEADLINE)
+    assert json.loads(response.text)["method"] == "POST"
 
 
 def check_tls(folder):
-    """An https origin, which logs in by a form."""
+    """The gateway logs in to an https origin with a form."""
 
     class Origin(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
-            good = "sid=good" in self.headers.get("Cookie", "")
-            self.reply(200 if good else 302, b"secret page", [] if good else [("Location", "/login")])
+            valid = "sid=good" in self.headers.get("Cookie", "")
+            self.reply(200 if valid else 302, b"secret page", [] if valid else [("Location", "/login")])
 
         def do_POST(self):
             form = self.rfile.read(int(self.headers["Content-Length"]))
-            good = (self.path, form) == ("/login", b"user=tls&password=p")
-            self.reply(303 if good else 403, b"", [("Set-Cookie", "sid=good; Secure; Path=/"), ("Location", "/")] if good else [])
+            valid = (self.path, form) == ("/login", b"user=tls&password=p")
+            headers = [("Set-Cookie", "sid=good; Secure; Path=/"), ("Location", "/")]
+            self.reply(303 if valid else 403, b"", headers if valid else [])
 
         def reply(self, status, body, headers):
             self.send_response(status)
@@ -218,13 +219,13 @@ def check_tls(folder):
     url = f"https://127.0.0.1:{server.server_port}"
     options = ["--extra-root", pem, "--expired-redirect", "/login", "--login-url", url + "/login", "--login-form", "user={session}&password=p"]
     with gateway(*options) as through:
-        answer, text = ask(through, f"/{url}/", [session("tls")])
-        assert (answer.status, text) == (200, "secret page"), (answer.status, text)
-        answer, text = ask(through, f"/{url}/", [session("stranger")])
-        assert answer.status == 502 and "403" in text, (answer.status, text)
+        response, text = send(through, f"/{url}/", [session("tls")])
+        assert (response.status, text) == (200, "secret page"), (response.status, text)
+        response, text = send(through, f"/{url}/", [session("stranger")])
+        assert response.status == 502 and "403" in text, (response.status, text)
     with gateway() as untrusting:
-        answer, text = ask(untrusting, f"/{url}/", [session("tls")])
-        assert answer.status == 502 and "TLS" in text, (answer.status, text)
+        response, text = send(untrusting, f"/{url}/", [session("tls")])
+        assert response.status == 502 and "TLS" in text, (response.status, text)
     server.shutdown()
 
 
@@ -270,7 +271,7 @@ print(json.dumps({"pages": len(good), "logins": sorted(logins)}))
 
 
 def check_scrapy(folder):
-    """2000 pages at 64 at once, where a login is good for 500: four logins, and every page."""
+    """2000 pages with 64 requests in flight; a login is valid for 500 pages, so there are four logins."""
     spider = pathlib.Path(folder, "spider.py")
     spider.write_text(SPIDER)
     with site() as fresh, gateway(*login(fresh)) as through:
@@ -290,23 +291,23 @@ def main():
         check_bind()
         with site() as fresh, gateway(*login(fresh)) as through:
             check_forwarding(fresh, through)
-            check_refusals(fresh, through)
+            check_rejections(fresh, through)
             check_headers(fresh, through)
             check_names(fresh, through)
-            for name, check, there in [
+            for name, check, installed in [
                 ("curl", check_curl, shutil.which("curl")),
                 ("requests", check_requests, importlib.util.find_spec("requests")),
             ]:
-                if there:
+                if installed:
                     check(fresh, through)
-                print(f"{name}: {'good' if there else 'skipped, not installed'}")
-        for name, check, there in [
+                print(f"{name}: {'passed' if installed else 'skipped, not installed'}")
+        for name, check, installed in [
             ("https", check_tls, shutil.which("openssl")),
             ("scrapy", check_scrapy, importlib.util.find_spec("scrapy")),
         ]:
-            if there:
+            if installed:
                 check(folder)
-            print(f"{name}: {'good' if there else 'skipped, not installed'}")
+            print(f"{name}: {'passed' if installed else 'skipped, not installed'}")
     finally:
         shutil.rmtree(folder)
 
