@@ -9,7 +9,6 @@ use std::{
 };
 
 use tokio::{
-    runtime::Handle,
     sync::oneshot,
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
 };
@@ -23,6 +22,7 @@ use super::{
 use crate::{
     cookies::StoredCookie,
     gate::{AttemptContext, Failure, RenewalError, RenewalErrorKind, RenewalReason, failure},
+    rt,
     session::{
         IdentityInner, Session, SessionInner,
         renewal_backend::RenewalBackend,
@@ -550,9 +550,8 @@ impl Drop for Lease {
             return;
         }
         // Outside a runtime the lease expires by itself.
-        let Ok(runtime) = Handle::try_current() else { return };
         let (fleet, key, token) = (self.fleet.clone(), std::mem::take(&mut self.key), self.token);
-        runtime.spawn(async move {
+        rt::try_spawn(async move {
             let _ = fleet.ask(fleet.config.store.release(&key, fleet.owner, token)).await;
         });
     }

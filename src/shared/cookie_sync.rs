@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{runtime::Handle, time::sleep};
+use tokio::time::sleep;
 
 use super::{
     CommitOutcome, CookieSync, StoreError,
@@ -10,7 +10,7 @@ use super::{
     merge,
     payload::{self, Payload},
 };
-use crate::session::Session;
+use crate::{rt, session::Session};
 
 /// How often a batch is tried while other processes write. The rest goes with the next batch.
 const TRIES: usize = 4;
@@ -33,9 +33,8 @@ impl Fleet {
             return;
         }
         // Outside a runtime, the next comparison with the store finds the session dirty.
-        let Ok(runtime) = Handle::try_current() else { return };
         let (fleet, session) = (self.clone(), session.downgrade());
-        runtime.spawn(async move {
+        rt::try_spawn(async move {
             sleep(delay).await;
             if let Some(session) = session.upgrade() {
                 fleet.sync_cookies_now(&session).await;

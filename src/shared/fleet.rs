@@ -27,6 +27,7 @@ use super::{
 use crate::{
     gate::{AttemptContext, RenewalFuture},
     jitter::Jitter,
+    rt,
     session::{
         IdentityInner, Session, SessionId, SessionInner, Sessions, SessionsBuilder,
         renewal_backend::RenewalBackend,
@@ -289,9 +290,8 @@ impl SharingBackend for Fleet {
     }
 
     fn on_allowance_low(self: Arc<Self>, session: Session, identity: &Arc<IdentityInner>) {
-        let Ok(runtime) = Handle::try_current() else { return };
         let identity = Arc::downgrade(identity);
-        runtime.spawn(async move {
+        rt::try_spawn(async move {
             // Before any attempt, which can then continue the version with the new batch.
             let _guard = session.share_state().lock().await;
             if let Some(identity) = identity.upgrade() {
