@@ -1,4 +1,5 @@
-//! What a session costs: the memory of each of many, and a request of one picked at random, by how many there are.
+//! The memory of a session, and the time of a request of a random session, by the number of
+//! sessions.
 //!
 //! The baseline is the bare service with the same requests.
 
@@ -26,22 +27,22 @@ fn random_session(criterion: &mut Criterion<ThreadTime>) {
         let sessions = Sessions::new();
         drop(memory::fill(&sessions, count));
         let mut stack = support::session_stack(&sessions, Sets::Nothing);
-        let mut send = |name: usize| {
+        let mut send = |id: usize| {
             let mut request = support::request(&page);
-            request.extensions_mut().insert(SessionId::from(name));
+            request.extensions_mut().insert(SessionId::from(id));
             stack(request)
         };
-        // Each writes its header once, as in a program that has run for a while.
-        (0..count).for_each(|name| drop(send(name)));
+        // Each session builds its header once, as in a process that has run for a while.
+        (0..count).for_each(|id| drop(send(id)));
         if let (Some(before), Some(after)) = (before, memory::resident()) {
             println!(
                 "{count} sessions of 3 cookies: {} bytes each",
                 after.saturating_sub(before) / count as u64
             );
         }
-        let mut names = memory::scattered(count);
+        let mut ids = memory::scattered(count);
         group.bench_function(BenchmarkId::new("session", count), |bencher| {
-            bencher.iter(|| send(names.next().expect("it never ends")));
+            bencher.iter(|| send(ids.next().expect("the iterator is infinite")));
         });
     }
     group.finish();

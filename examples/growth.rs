@@ -35,7 +35,7 @@ fn main() -> Drawn {
         Ok((median(&folder, &[group, name])? - median(&folder, &[group, "bare"])?).max(1.0))
     };
     let stacks = ["session", "whole", "reqwest", "cookie_store"];
-    let grown = |xs: &[u32], group: &dyn Fn(u32) -> String| -> Result<Vec<Line>, Box<dyn Error>> {
+    let growth = |xs: &[u32], group: &dyn Fn(u32) -> String| -> Result<Vec<Line>, Box<dyn Error>> {
         let line = |name: &&str| {
             let points = xs.iter().map(|&x| Ok((f64::from(x), added(&group(x), name)?)));
             Ok(((*name).to_owned(), points.collect::<Result<_, Box<dyn Error>>>()?))
@@ -46,13 +46,13 @@ fn main() -> Drawn {
         &panels[0],
         "Domains in the jar (5 cookies match)",
         "ns added to a request",
-        grown(&[1, 100, 10_000], &|domains| format!("growth_D{domains}_k5"))?,
+        growth(&[1, 100, 10_000], &|domains| format!("growth_D{domains}_k5"))?,
     )?;
     lines(
         &panels[1],
         "Cookies that match (1 domain)",
         "ns added to a request",
-        grown(&[1, 5, 20], &|cookies| format!("growth_D1_k{cookies}"))?,
+        growth(&[1, 5, 20], &|cookies| format!("growth_D1_k{cookies}"))?,
     )?;
 
     let of_values = |group: &str, names: &[&str], xs: &[u32], each: &dyn Fn(f64, f64) -> f64| {
@@ -112,16 +112,16 @@ fn median(folder: &Path, place: &[&str]) -> Result<f64, Box<dyn Error>> {
 /// Both axes are logarithmic.
 fn lines(panel: &Panel<'_>, title: &str, unit: &str, lines: Vec<Line>) -> Drawn {
     let points = || lines.iter().flat_map(|(_, points)| points);
-    let most = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MIN, f64::max);
-    let least = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MAX, f64::min);
+    let max = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MIN, f64::max);
+    let min = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(f64::MAX, f64::min);
     let mut chart = ChartBuilder::on(panel)
         .caption(title, ("sans-serif", 20))
         .margin(16)
         .x_label_area_size(36)
         .y_label_area_size(76)
         .build_cartesian_2d(
-            (least(|point| point.0) * 0.9..most(|point| point.0) * 1.1).log_scale(),
-            (least(|point| point.1) * 0.6..most(|point| point.1) * 3.0).log_scale(),
+            (min(|point| point.0) * 0.9..max(|point| point.0) * 1.1).log_scale(),
+            (min(|point| point.1) * 0.6..max(|point| point.1) * 3.0).log_scale(),
         )?;
     let label = |value: &f64| match *value {
         value if value >= 1e6 => format!("{} M", value / 1e6),
@@ -153,13 +153,13 @@ fn lines(panel: &Panel<'_>, title: &str, unit: &str, lines: Vec<Line>) -> Drawn 
 }
 
 fn bars(panel: &Panel<'_>, title: &str, unit: &str, bars: Vec<(String, f64)>) -> Drawn {
-    let most = bars.iter().map(|bar| bar.1).fold(0.0, f64::max);
+    let max = bars.iter().map(|bar| bar.1).fold(0.0, f64::max);
     let mut chart = ChartBuilder::on(panel)
         .caption(title, ("sans-serif", 20))
         .margin(16)
         .x_label_area_size(36)
         .y_label_area_size(76)
-        .build_cartesian_2d(0.0..bars.len() as f64, -most * 0.12..most * 1.15)?;
+        .build_cartesian_2d(0.0..bars.len() as f64, -max * 0.12..max * 1.15)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
@@ -173,10 +173,10 @@ fn bars(panel: &Panel<'_>, title: &str, unit: &str, bars: Vec<(String, f64)>) ->
         let at = at as f64;
         let bar = Rectangle::new([(at + 0.15, 0.0), (at + 0.85, *height)], COLOURS[0].filled());
         chart.draw_series([bar])?;
-        let value = Text::new(format!("{height:.0}"), (at + 0.3, height + most * 0.06), ("sans-serif", 14));
+        let value = Text::new(format!("{height:.0}"), (at + 0.3, height + max * 0.06), ("sans-serif", 14));
         chart.draw_series([value])?;
         // Below the bar, in the space that the range reserves for it.
-        chart.draw_series([Text::new(name.clone(), (at + 0.1, -most * 0.03), ("sans-serif", 11))])?;
+        chart.draw_series([Text::new(name.clone(), (at + 0.1, -max * 0.03), ("sans-serif", 11))])?;
     }
     Ok(())
 }

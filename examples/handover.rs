@@ -25,12 +25,12 @@ async fn main() -> Result<(), BoxError> {
     }
     let site = Site::start(SiteConfig::default()).await?;
     let folder = tempfile::tempdir()?;
-    let (theirs, ours) = (folder.path().join("theirs.txt"), folder.path().join("ours.txt"));
-    curl(&site.url("/login?acct=a"), "--cookie-jar", &theirs).await?;
+    let (imported, exported) = (folder.path().join("imported.txt"), folder.path().join("exported.txt"));
+    curl(&site.url("/login?acct=a"), "--cookie-jar", &imported).await?;
 
     let sessions = Sessions::new();
     let session = sessions.session("a");
-    let cookies = session.import(CookieFormat::Netscape, &std::fs::read_to_string(&theirs)?)?;
+    let cookies = session.import(CookieFormat::Netscape, &std::fs::read_to_string(&imported)?)?;
     println!("curl has logged in and exported {cookies} cookie");
 
     let client = ServiceBuilder::new()
@@ -47,11 +47,11 @@ async fn main() -> Result<(), BoxError> {
 
     let (text, report) = session.export(CookieFormat::Netscape);
     assert!(report.is_lossless(), "{report:?}");
-    std::fs::write(&ours, text)?;
-    println!("{PAGES} pages fetched; {} cookies are handed back", report.converted());
+    std::fs::write(&exported, text)?;
+    println!("{PAGES} pages fetched; {} cookies exported", report.converted());
 
-    let page = curl(&site.url("/page/last?acct=a"), "--cookie", &ours).await?;
-    let echo = curl(&site.url("/echo"), "--cookie", &ours).await?;
+    let page = curl(&site.url("/page/last?acct=a"), "--cookie", &exported).await?;
+    let echo = curl(&site.url("/echo"), "--cookie", &exported).await?;
     assert!(page.starts_with("page last of a by s1"), "{page}");
     assert!(echo.contains(&format!("seen={}", PAGES - 1)), "{echo}");
     let seen = site.shutdown().await;

@@ -61,17 +61,17 @@ async fn supervise() -> Result<(), BoxError> {
     println!("killed after {killed_at} pages and {logins} logins");
 
     let (mut second, lines) = start(&site, &file)?;
-    let (status, said) = tokio::task::spawn_blocking(move || {
-        let said: Vec<String> = lines.filter(|line| !line.starts_with("page")).collect();
-        second.wait().map(|status| (status, said))
+    let (status, output) = tokio::task::spawn_blocking(move || {
+        let output: Vec<String> = lines.filter(|line| !line.starts_with("page")).collect();
+        second.wait().map(|status| (status, output))
     })
     .await??;
-    println!("{}", said.join("\n"));
+    println!("{}", output.join("\n"));
     let seen = site.shutdown().await;
     assert!(status.success(), "the second crawl failed: {status}");
-    assert_eq!(seen.logins(), ACCOUNTS as u32, "one login for each session, in both crawls together");
-    assert!(said.iter().any(|line| line.starts_with("went on")), "the second crawl did not begin anew");
-    println!("{} pages served in all, {} logins", seen.pages_ok, seen.logins());
+    assert_eq!(seen.logins(), ACCOUNTS as u32, "one login per session, in both crawls together");
+    assert!(output.iter().any(|line| line.starts_with("continued")), "the second crawl started from scratch");
+    println!("{} pages served in total, {} logins", seen.pages_ok, seen.logins());
     Ok(())
 }
 
@@ -82,8 +82,8 @@ fn start(site: &Site, file: &Path) -> Result<(Child, impl Iterator<Item = String
         .arg(file)
         .stdout(Stdio::piped())
         .spawn()?;
-    let said = child.stdout.take().ok_or("the crawl says nothing")?;
-    Ok((child, BufReader::new(said).lines().map_while(Result::ok)))
+    let output = child.stdout.take().ok_or("the crawl has no output")?;
+    Ok((child, BufReader::new(output).lines().map_while(Result::ok)))
 }
 
 /// Fetches all pages of all accounts, starting with the state of the file.
@@ -91,7 +91,7 @@ async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
     let builder = || Sessions::builder().login_first();
     let sessions = match Sessions::load(file, builder()).await {
         Ok((sessions, report)) => {
-            println!("went on with {} sessions", report.restored());
+            println!("continued with {} sessions", report.restored());
             sessions
         }
         // This is the first crawl. Any other error is returned.

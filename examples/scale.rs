@@ -71,7 +71,7 @@ async fn main() -> Result<(), BoxError> {
     while sessions.session(0_u32).waiting() < crowd {
         tokio::task::yield_now().await;
     }
-    println!("{crowd} requests held: {:.0?}{}", start.elapsed(), each(before, resident(), crowd));
+    println!("{crowd} requests waiting: {:.0?}{}", start.elapsed(), each(before, resident(), crowd));
 
     let start = Instant::now();
     logins.0.add_permits(1);

@@ -25,14 +25,15 @@ use tower_client_sessions::{
 };
 
 const PAGES: usize = 40;
-const AT_ONCE: usize = 10;
+const IN_FLIGHT: usize = 10;
 /// The number of pages per login. At least three logins are necessary.
-const BUDGET: u32 = 16;
+const PAGES_PER_LOGIN: u32 = 16;
 const LOGINS: u32 = 3;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
-    let config = SiteConfig { budget: BUDGET, login_ms: 30, latency_ms: 12, ..SiteConfig::default() };
+    let config =
+        SiteConfig { budget: PAGES_PER_LOGIN, login_ms: 30, latency_ms: 12, ..SiteConfig::default() };
     let site = Site::start(config).await?;
     let sessions = Sessions::builder().login_first().build()?;
     let mut events = sessions.events();
@@ -42,9 +43,9 @@ async fn main() -> Result<(), BoxError> {
             move |renewal: Renewal<Empty<Bytes>>| {
                 let login = login.clone();
                 async move {
-                    let answer = renewal.send(Request::get(login).body(Empty::new())?).await?;
+                    let response = renewal.send(Request::get(login).body(Empty::new())?).await?;
                     renewal.ensure(
-                        answer.status().is_success() && renewal.has_cookie("sid"),
+                        response.status().is_success() && renewal.has_cookie("sid"),
                         "the login was rejected",
                     )
                 }
@@ -55,7 +56,7 @@ async fn main() -> Result<(), BoxError> {
 
     let mut running = JoinSet::new();
     for page in 0..PAGES {
-        if running.len() == AT_ONCE {
+        if running.len() == IN_FLIGHT {
             read(running.join_next().await.ok_or("a page")???).await?;
         }
         let request = Request::get(site.url(&format!("/page/{page}?acct=alice&late_ms={}", page * 7 % 10)))
@@ -66,31 +67,31 @@ async fn main() -> Result<(), BoxError> {
     while let Some(done) = running.join_next().await {
         read(done??).await?;
     }
-    let told: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
+    let recorded: Vec<Event> = std::iter::from_fn(|| events.try_recv()).collect();
     let seen = site.shutdown().await;
     assert_eq!((seen.logins(), events.lagged()), (LOGINS, 0));
-    let timeline = Timeline::read(&told);
-    assert_eq!(timeline.lanes.len(), PAGES);
+    let timeline = Timeline::read(&recorded);
+    assert_eq!(timeline.rows.len(), PAGES);
     eprintln!(
-        "{PAGES} pages, {AT_ONCE} at once, {LOGINS} logins, {} pages sent again, in {:.0?}",
+        "{PAGES} pages, {IN_FLIGHT} in flight, {LOGINS} logins, {} pages replayed, in {:.0?}",
         seen.pages_refused, timeline.end
     );
     print!("{timeline}");
     Ok(())
 }
 
-async fn read(answer: Response<Incoming>) -> Result<(), BoxError> {
-    assert_eq!(answer.status(), 200);
-    answer.into_body().collect().await?;
+async fn read(response: Response<Incoming>) -> Result<(), BoxError> {
+    assert_eq!(response.status(), 200);
+    response.into_body().collect().await?;
     Ok(())
 }
 
 /// The meaning of a segment of a bar.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
-    Held,
+    Waiting,
     Sent(u64),
-    Refused(u64),
+    Rejected(u64),
 }
 
 /// A segment with its start and end.
@@ -98,7 +99,7 @@ type Bar = (Part, Duration, Duration);
 
 #[derive(Default)]
 struct Timeline {
-    lanes: BTreeMap<u64, Vec<Bar>>,
+    rows: BTreeMap<u64, Vec<Bar>>,
     renewals: Vec<Bar>,
     generations: Vec<Bar>,
     end: Duration,
@@ -129,21 +130,21 @@ impl Timeline {
                         last.2 = at;
                     }
                 }
-                EventKind::Request { number, phase: step } => {
-                    let lane = timeline.lanes.entry(number).or_default();
-                    match step {
+                EventKind::Request { number, phase } => {
+                    let row = timeline.rows.entry(number).or_default();
+                    match phase {
                         RequestPhase::Waiting => {
-                            open.insert(number, (Part::Held, at));
+                            open.insert(number, (Part::Waiting, at));
                         }
                         RequestPhase::Sent { generation } => {
                             open.insert(number, (Part::Sent(generation), at));
                         }
                         RequestPhase::Replayed { generation, .. } => {
-                            let begun = open.remove(&number);
-                            lane.extend(begun.map(|(_, since)| (Part::Refused(generation), since, at)));
+                            let sent = open.remove(&number);
+                            row.extend(sent.map(|(_, since)| (Part::Rejected(generation), since, at)));
                         }
                         RequestPhase::Released | RequestPhase::Completed { .. } => {
-                            lane.extend(open.remove(&number).map(|(part, since)| (part, since, at)));
+                            row.extend(open.remove(&number).map(|(part, since)| (part, since, at)));
                         }
                         _ => {}
                     }
@@ -161,12 +162,12 @@ impl Timeline {
 const WIDTH: f64 = 1000.0;
 const LEFT: f64 = 108.0;
 const RIGHT: f64 = 24.0;
-const LANE: f64 = 13.0;
-/// Where the lanes begin, below the title, the legend, the renewals and the generations.
+const ROW_HEIGHT: f64 = 13.0;
+/// Where the rows begin, below the title, the legend, the renewals and the generations.
 const TOP: f64 = 148.0;
 /// Distinguishable with colour vision deficiency.
 const COLOURS: [&str; 4] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7"];
-const HELD: &str = "#d3d8de";
+const WAITING: &str = "#d3d8de";
 const RENEWAL: &str = "#2f3640";
 
 fn colour(generation: u64) -> &'static str {
@@ -196,13 +197,13 @@ impl Timeline {
         let swatch = |fill: &str| format!("<rect width=\"22\" height=\"10\" rx=\"2\" {fill}/>");
         let solid = |colour: &str| swatch(&format!("fill=\"{colour}\""));
         item(f, LEFT, &solid(RENEWAL), "renewal (login)")?;
-        item(f, LEFT + 150.0, &solid(HELD), "held")?;
+        item(f, LEFT + 150.0, &solid(WAITING), "waiting")?;
         item(f, LEFT + 232.0, &solid(colour(2)), "in flight, coloured by generation")?;
-        let refused = format!(
+        let rejected = format!(
             "{}<path d=\"M14 1l8 8m0 -8l-8 8\" class=\"cross\"/>",
             swatch(&format!("fill=\"{}\" fill-opacity=\"0.35\"", colour(2)))
         );
-        item(f, LEFT + 538.0, &refused, "rejected: the session had expired, replayed")
+        item(f, LEFT + 538.0, &rejected, "rejected: the session had expired, replayed")
     }
 
     fn axis(&self, f: &mut impl Write, bottom: f64) -> fmt::Result {
@@ -226,22 +227,22 @@ impl Timeline {
 /// Formats the timeline as an SVG with a background, so that it is readable on all pages.
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bottom = TOP + LANE * self.lanes.len() as f64 + 4.0;
+        let bottom = TOP + ROW_HEIGHT * self.rows.len() as f64 + 4.0;
         let height = bottom + 32.0;
         writeln!(
             f,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" \
              font-family=\"system-ui, 'DejaVu Sans', sans-serif\" font-size=\"12\" fill=\"#2f3640\" role=\"img\">\n\
-             <title>{} requests of one session, whose logins are good for {BUDGET} pages each</title>\n\
+             <title>{} requests of one session, with logins that are valid for {PAGES_PER_LOGIN} pages each</title>\n\
              <style>.grid {{ stroke: #e4e7eb }} .cross {{ stroke: #b00020; stroke-width: 1.8; fill: none }} \
              .small {{ font-size: 10px; fill: #66707c }}</style>\n\
              <rect x=\"0.5\" y=\"0.5\" width=\"{}\" height=\"{}\" rx=\"8\" fill=\"#ffffff\" stroke=\"#c9d1d9\"/>\n\
-             <text x=\"{LEFT}\" y=\"34\" font-size=\"16\" font-weight=\"600\">{} requests of one session, {AT_ONCE} at once; \
-             a login is good for {BUDGET} pages</text>",
-            self.lanes.len(),
+             <text x=\"{LEFT}\" y=\"34\" font-size=\"16\" font-weight=\"600\">{} requests of one session, {IN_FLIGHT} in flight; \
+             a login is valid for {PAGES_PER_LOGIN} pages</text>",
+            self.rows.len(),
             WIDTH - 1.0,
             height - 1.0,
-            self.lanes.len(),
+            self.rows.len(),
         )?;
         self.legend(f)?;
         self.axis(f, bottom)?;
@@ -261,8 +262,8 @@ impl fmt::Display for Timeline {
             )?;
         }
         let mut crosses = Vec::new();
-        for (lane, (number, bars)) in self.lanes.iter().enumerate() {
-            let top = TOP + LANE * lane as f64;
+        for (row, (number, bars)) in self.rows.iter().enumerate() {
+            let top = TOP + ROW_HEIGHT * row as f64;
             writeln!(
                 f,
                 "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" class=\"small\">request {}</text>",
@@ -272,13 +273,15 @@ impl fmt::Display for Timeline {
             )?;
             for bar in bars {
                 match bar.0 {
-                    Part::Held => self.bar(f, bar, top, LANE - 3.0, &format!("fill=\"{HELD}\""))?,
-                    Part::Sent(generation) => {
-                        self.bar(f, bar, top, LANE - 3.0, &format!("fill=\"{}\"", colour(generation)))?;
+                    Part::Waiting => {
+                        self.bar(f, bar, top, ROW_HEIGHT - 3.0, &format!("fill=\"{WAITING}\""))?
                     }
-                    Part::Refused(generation) => {
+                    Part::Sent(generation) => {
+                        self.bar(f, bar, top, ROW_HEIGHT - 3.0, &format!("fill=\"{}\"", colour(generation)))?;
+                    }
+                    Part::Rejected(generation) => {
                         let fill = format!("fill=\"{}\" fill-opacity=\"0.35\"", colour(generation));
-                        self.bar(f, bar, top, LANE - 3.0, &fill)?;
+                        self.bar(f, bar, top, ROW_HEIGHT - 3.0, &fill)?;
                         crosses.push((self.x(bar.2) - 4.0, top + 1.0));
                     }
                 }
