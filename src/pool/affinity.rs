@@ -1,4 +1,6 @@
-//! From a request to what the pool is asked for. Code that is not ours runs here, under no lock.
+//! How a request is mapped to a preference of the pool.
+//!
+//! The user's pickers and key functions are called here, and never under the lock.
 
 use std::sync::Arc;
 
@@ -11,7 +13,7 @@ use super::{
 };
 use crate::{hash::Fnv1a, jitter::spread};
 
-/// What the settings of the pool make of a request.
+/// Returns the preference of a request, according to the settings of the pool.
 pub(crate) fn preference(pool: &Pool, request: &RequestView<'_>) -> Preference {
     if let Some(sticky) = &pool.settings.sticky
         && let Some(key) = sticky(request)
@@ -40,20 +42,20 @@ pub(crate) fn preference(pool: &Pool, request: &RequestView<'_>) -> Preference {
     chosen.map_or(Preference::Any, |number| Preference::Prefer(*number))
 }
 
-/// What a request got at once.
+/// The immediate result of a request for a lease.
 pub(crate) enum Acquisition {
     Leased(Lease),
     Wait(Wait),
 }
 
-pub(crate) fn ask(pool: &Arc<Pool>, ask: &LeaseRequest) -> Result<Acquisition, PoolError> {
-    match pool.ask(ask)? {
+pub(crate) fn ask(pool: &Arc<Pool>, request: &LeaseRequest) -> Result<Acquisition, PoolError> {
+    match pool.ask(request)? {
         AskResult::Leased(key, session) => Ok(Acquisition::Leased(Lease::new(pool.clone(), key, session))),
-        AskResult::Wait(place) => wait::wait(pool, place).map(Acquisition::Wait),
+        AskResult::Wait(waiter) => wait::wait(pool, waiter).map(Acquisition::Wait),
     }
 }
 
-/// The key of a text: the same in every run, so that what stuck to a session does so after a restart.
+/// Hashes a sticky key. The hash is stable, so that keys map to the same slots after a restart.
 pub(crate) fn key_of(text: &str) -> u64 {
     let hash = Fnv1a::new().with(text.bytes().map(|byte| byte.to_ascii_lowercase()));
     spread(hash.finish())

@@ -1,4 +1,4 @@
-//! The body of a response, which ends its request's lease.
+//! The body of a response, which ends the lease of its request.
 
 use std::{
     fmt,
@@ -12,14 +12,14 @@ use pin_project_lite::pin_project;
 use super::{Lease, classify::Outcome};
 
 pin_project! {
-    /// The body of a response that came through a [`PoolService`](super::PoolService): as it came, and with it the lease of its
-    /// session.
+    /// The body of a response from a [`PoolService`](super::PoolService), which carries the lease
+    /// of its session.
     ///
-    /// The lease ends when the body has been read, has failed, or is dropped.
+    /// The lease ends when the body is read to the end, fails or is dropped.
     pub struct LeasedBody<R> {
         #[pin]
         inner: R,
-        // After the body, so that what the body holds is given back first.
+        // Declared after the body, so that the body's resources are released before the lease ends.
         lease: Option<Lease>,
     }
 }
@@ -33,12 +33,14 @@ impl<R> LeasedBody<R> {
         Self { inner, lease }
     }
 
-    /// The wrapped body.
+    /// Returns a reference to the wrapped body.
     pub fn get_ref(&self) -> &R {
         &self.inner
     }
 
-    /// The body without its lease, which ends now: another request may go out under the session while this body is read.
+    /// Returns the wrapped body and ends the lease.
+    ///
+    /// Another request may use the session while this body is read.
     pub fn into_inner(self) -> R {
         self.inner
     }
@@ -56,7 +58,7 @@ impl<R: Body> Body for LeasedBody<R> {
         let frame = ready!(this.inner.as_mut().poll_frame(context));
         match &frame {
             Some(Ok(_)) if !this.inner.is_end_stream() => {}
-            // Whoever knows the length does not ask for more than this.
+            // A reader that knows the length may not poll again after the last frame.
             Some(Ok(_)) | None => drop(this.lease.take()),
             Some(Err(_)) => {
                 if let Some(lease) = this.lease.take() {

@@ -1,4 +1,4 @@
-//! What answers and errors say about the session that got them.
+//! What responses and errors say about the health of a session.
 
 use std::{error::Error, fmt, time::Duration};
 
@@ -6,40 +6,43 @@ use http::{Extensions, HeaderMap, StatusCode, header};
 
 use crate::cookies::{Timestamp, parse_date};
 
-/// What an outcome means for the session that it came to.
+/// What an outcome means for the session of the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Nothing.
+    /// The outcome says nothing about the session.
     #[default]
     Neutral,
-    /// The session works: its score heals.
+    /// The session works: its score is reduced.
     Good,
     /// The session may be blocked: its score rises, and at `max_error_score` it is retired.
     Bad,
-    /// The session is to rest for so long and then goes on; this is no bad mark. `max_cooldown` bounds it.
+    /// The session is not used for this duration, and serves again afterwards.
+    ///
+    /// This is not a bad mark. The duration is limited by `max_cooldown`.
     CoolDown(Duration),
-    /// The session is blocked: it is retired at once.
+    /// The session is blocked: it is retired immediately.
     Retire,
 }
 
 impl Verdict {
-    /// How a pool judges unless [`judge`](super::SessionPoolBuilder::judge) says otherwise.
+    /// Returns the default verdict, which
+    /// [`classify_with`](super::SessionPoolBuilder::classify_with) replaces.
     ///
     /// | outcome | verdict |
     /// |---|---|
-    /// | status 429 or 503 with a `Retry-After` | rest for so long |
-    /// | status 429 without | rest for a second |
+    /// | status 429 or 503 with a `Retry-After` | cool down for that duration |
+    /// | status 429 without `Retry-After` | cool down for one second |
     /// | status 401, 403, 407 | bad |
     /// | any other status below 400 | good |
     /// | any other status | neutral |
-    /// | no answer, or one whose body broke off | bad |
+    /// | no response, or a body error | bad |
     pub fn standard(outcome: &Outcome<'_>) -> Self {
         let Some(status) = outcome.status() else {
             return Self::Bad;
         };
         match (status.as_u16(), outcome.retry_after()) {
-            (429 | 503, Some(rest)) => Self::CoolDown(rest),
+            (429 | 503, Some(cooldown)) => Self::CoolDown(cooldown),
             (429, None) => Self::CoolDown(Duration::from_secs(1)),
             (401 | 403 | 407, _) => Self::Bad,
             (0..=399, _) => Self::Good,
@@ -48,7 +51,7 @@ impl Verdict {
     }
 }
 
-/// How a request of a pool's session ended.
+/// How a request under a member of a pool ended.
 pub struct Outcome<'a> {
     kind: Kind<'a>,
     now: &'a dyn Fn() -> Timestamp,
@@ -81,7 +84,7 @@ impl<'a> Outcome<'a> {
         Self { kind: Kind::BodyError, now }
     }
 
-    /// The status of the answer, if there was one.
+    /// Returns the status of the response, if there was one.
     pub fn status(&self) -> Option<StatusCode> {
         match self.kind {
             Kind::Response { status, .. } => Some(status),
@@ -89,7 +92,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The headers of the answer, if there was one.
+    /// Returns the headers of the response, if there was one.
     pub fn headers(&self) -> Option<&'a HeaderMap> {
         match self.kind {
             Kind::Response { headers, .. } => Some(headers),
@@ -97,7 +100,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The extensions of the answer, if there was one.
+    /// Returns the extensions of the response, if there was one.
     pub fn extensions(&self) -> Option<&'a Extensions> {
         match self.kind {
             Kind::Response { extensions, .. } => Some(extensions),
@@ -105,7 +108,7 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// The error, if there was no answer.
+    /// Returns the error, if there was no response.
     pub fn error(&self) -> Option<&'a (dyn Error + Send + Sync + 'static)> {
         match self.kind {
             Kind::Failed(error) => Some(error),
@@ -113,17 +116,21 @@ impl<'a> Outcome<'a> {
         }
     }
 
-    /// Whether the body of an answer broke off. Its head was judged before.
+    /// Returns whether reading the response body failed.
+    ///
+    /// The head of that response was classified before.
     pub fn is_body_error(&self) -> bool {
         matches!(self.kind, Kind::BodyError)
     }
 
-    /// How long the answer asks to be left alone, by a `Retry-After` in seconds or as a date; a date that has passed is zero.
+    /// Returns the duration of the response's `Retry-After`, given in seconds or as a date.
+    ///
+    /// A date in the past is a duration of zero.
     pub fn retry_after(&self) -> Option<Duration> {
         let value = self.headers()?.get(header::RETRY_AFTER)?;
         let text = value.to_str().ok()?.trim();
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
-            // More seconds than a number holds are as good as for ever.
+            // A number of seconds that overflows is treated as the maximum.
             return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
         }
         let until = parse_date(text.as_bytes())?;
@@ -159,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_that_says_when_is_a_rest_and_no_ban() {
+    fn a_rate_limit_causes_a_cooldown_and_no_bad_mark() {
         check(429, Some("120"), Verdict::CoolDown(Duration::from_secs(120)));
         check(503, Some(" 0 "), Verdict::CoolDown(Duration::ZERO));
         check(429, Some("Sun, 06 Nov 1994 08:50:37 GMT"), Verdict::CoolDown(Duration::from_secs(60)));
@@ -170,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn other_answers_are_good_bad_or_nothing() {
+    fn other_responses_are_good_bad_or_neutral() {
         for (status, verdict) in [
             (200, Verdict::Good),
             (302, Verdict::Good),

@@ -1,10 +1,10 @@
-//! Why a request got no session, and what is wrong with a pool's settings.
+//! The errors of requests to a pool, and of its settings.
 
 use std::{error::Error, fmt, sync::Arc};
 
 use crate::gate::{ConfigError, RenewalError};
 
-/// Why the pool gave a request no session.
+/// The error of a request that got no session from the pool.
 #[derive(Clone, Debug)]
 pub struct PoolError {
     kind: PoolErrorKind,
@@ -16,14 +16,15 @@ pub struct PoolError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PoolErrorKind {
-    /// No session became free within the time that a request may wait.
+    /// No session became free within `max_wait`.
     TimedOut,
-    /// As many requests wait as may.
+    /// The number of waiting requests is at `max_waiting`.
     TooManyWaiting,
-    /// Too many sessions in a row could not be warmed up, and none is left that could serve; the source says how the last one
-    /// failed. A request that comes after a rest makes the pool try again.
+    /// Too many warm-ups in a row have failed, and no member that could serve is left.
+    ///
+    /// The source is the last failure. A request after the backoff starts another warm-up.
     Unavailable,
-    /// There was no tokio runtime to wait in, or to warm a session up on.
+    /// There is no tokio runtime in which the request could wait or a session be warmed up.
     NoRuntime,
 }
 
@@ -36,12 +37,12 @@ impl PoolError {
         Self { kind: PoolErrorKind::Unavailable, pool: pool.clone(), source: Some(cause) }
     }
 
-    /// What the error is about.
+    /// Returns what the error is about.
     pub fn kind(&self) -> PoolErrorKind {
         self.kind
     }
 
-    /// The name of the pool.
+    /// Returns the name of the pool.
     pub fn pool(&self) -> &str {
         &self.pool
     }
@@ -51,15 +52,13 @@ impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.kind {
             PoolErrorKind::TimedOut => {
-                "no session became free in time; more sessions, a higher cap or a longer `max_wait` would help"
+                "timed out waiting for a session; increase `size`, `max_in_flight` or `max_wait`"
             }
             PoolErrorKind::TooManyWaiting => {
-                "too many requests wait for a session; admit fewer above the pool, or raise `max_waiting`"
+                "too many requests are waiting for a session; limit the concurrency above the pool or increase `max_waiting`"
             }
-            PoolErrorKind::Unavailable => "too many sessions in a row could not be warmed up",
-            PoolErrorKind::NoRuntime => {
-                "no tokio runtime to wait in, or to warm a session up on; call from within one"
-            }
+            PoolErrorKind::Unavailable => "unavailable: too many warm-ups failed in a row",
+            PoolErrorKind::NoRuntime => "no tokio runtime is available; send the request from within one",
         };
         write!(f, "pool {}: {what}", self.pool)
     }

@@ -1,3 +1,5 @@
+//! The response future of a pool service.
+
 use std::{
     fmt,
     future::Future,
@@ -23,11 +25,12 @@ use super::{
 use crate::gate::BoxError;
 
 pin_project! {
-    /// Response future of [`PoolService`](super::PoolService).
+    /// The response future of [`PoolService`](super::PoolService).
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops this request alone: its place in the line goes, or its session is free for another.
+    /// Dropping the future cancels this request only: it leaves the queue, or its session becomes
+    /// free.
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<B>>,
@@ -35,29 +38,30 @@ pin_project! {
         #[pin]
         state: State<S::Future>,
         call: Option<Call<S, B>>,
-        // After the state, so that the request is gone before another one goes out under its session.
+        // Declared after the state, so that the request is dropped before its session becomes free.
         lease: Option<Lease>,
     }
 }
 
 pin_project! {
-    /// A state is left by overwriting it, so that what it held, a permit of a limiter or a connection, is given back first.
+    /// Overwriting a state drops its resources first, such as the permit of a limiter or a
+    /// connection.
     #[project = StateProjection]
     enum State<F> {
-        // Nothing is held; the pool is asked next.
+        // Holds nothing; asks the pool for a session next.
         Ask { pool: Arc<Pool> },
-        // In the pool's line.
+        // Waits in a queue of the pool.
         Wait { #[pin] wait: Wait },
-        // With a session, or without need of one; the service below is being made ready.
+        // Has a session, or needs none; waits for the readiness of the inner service.
         Ready,
-        // On its way.
+        // In flight.
         Sent { #[pin] future: F },
-        // Answered.
+        // Completed.
         Done,
     }
 }
 
-/// The caller's request and whom it goes to, until it is sent.
+/// The request and the service for it, until it is sent.
 struct Call<S, B> {
     service: S,
     request: Request<B>,
@@ -89,7 +93,7 @@ where
         loop {
             let next = match this.state.as_mut().project() {
                 StateProjection::Ask { pool } => {
-                    let request = &this.call.as_ref().expect("it is there until it is sent").request;
+                    let request = &this.call.as_ref().expect("the request was not sent yet").request;
                     match ask_for(pool, request) {
                         Ok(Acquisition::Leased(lease)) => {
                             *this.lease = Some(lease);
@@ -113,15 +117,14 @@ where
                     }
                 },
                 StateProjection::Ready => {
-                    let call = this.call.as_mut().expect("it is there until it is sent");
+                    let call = this.call.as_mut().expect("the request was not sent yet");
                     if let Err(error) = ready!(call.service.poll_ready(context)) {
-                        // Nothing was sent: the lease counts for nothing.
+                        // Nothing was sent: the lease does not count as a use.
                         this.state.set(State::Done);
                         *this.lease = None;
                         return Poll::Ready(Err(error.into()));
                     }
-                    let Call { mut service, mut request } =
-                        this.call.take().expect("it was there a line ago");
+                    let Call { mut service, mut request } = this.call.take().expect("checked above");
                     if let Some(lease) = this.lease {
                         let number = lease.member().key.number;
                         if let Some(tried) = request.extensions().get::<TriedSessions>() {
@@ -132,18 +135,20 @@ where
                     State::Sent { future: service.call(request) }
                 }
                 StateProjection::Sent { future } => {
-                    let answer = ready!(future.poll(context)).map_err(Into::into);
-                    // The finished future goes first: it may hold what the next request under this session needs.
+                    let result = ready!(future.poll(context)).map_err(Into::into);
+                    // The completed future is dropped first: it may hold resources that the next
+                    // request under this session needs.
                     this.state.set(State::Done);
                     let Some(lease) = this.lease else {
                         return Poll::Ready(
-                            answer.map(|response| response.map(|body| LeasedBody::new(body, None))),
+                            result.map(|response| response.map(|body| LeasedBody::new(body, None))),
                         );
                     };
-                    // Taken only when it was judged by code that may panic; until then the future ends it.
-                    classify(lease, &answer);
+                    // The user's classifier may panic; until it returns, dropping this future ends
+                    // the lease.
+                    classify(lease, &result);
                     let lease = this.lease.take();
-                    return Poll::Ready(answer.map(|mut response| {
+                    return Poll::Ready(result.map(|mut response| {
                         if let Some(lease) = &lease {
                             response.extensions_mut().insert(lease.member().clone());
                         }
@@ -157,7 +162,7 @@ where
     }
 }
 
-/// Asks the pool for what this request needs.
+/// Asks the pool for a session that suits this request.
 fn ask_for<B>(pool: &Arc<Pool>, request: &Request<B>) -> Result<Acquisition, PoolError> {
     let extensions = request.extensions();
     let avoid = extensions.get::<TriedSessions>().map(TriedSessions::numbers).unwrap_or_default();
@@ -168,11 +173,11 @@ fn ask_for<B>(pool: &Arc<Pool>, request: &Request<B>) -> Result<Acquisition, Poo
     affinity::ask(pool, &LeaseRequest { preference, avoid })
 }
 
-/// Tells the pool what an answer, or none, says about the session.
-fn classify<R>(lease: &Lease, answer: &Result<Response<R>, BoxError>) {
+/// Classifies the result of a request and applies the verdict.
+fn classify<R>(lease: &Lease, result: &Result<Response<R>, BoxError>) {
     let pool = &lease.member().pool;
     let now = || pool.sessions.registry.context.timestamp();
-    let outcome = match answer {
+    let outcome = match result {
         Ok(response) => Outcome::response(response, &now),
         Err(error) => Outcome::failed(&**error, &now),
     };

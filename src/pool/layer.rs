@@ -1,14 +1,17 @@
+//! The layer that applies a pool service.
+
 use tower_layer::Layer;
 
 use super::{PoolService, SessionPool};
 
-/// [`Layer`] that applies [`PoolService`]: a session of the pool for each request that names none.
+/// [`Layer`] that applies [`PoolService`], which selects a session for each request that names
+/// none.
 ///
-/// It belongs above the renewal layer and below retries.
+/// It wraps the renewal layer, and retry layers wrap it.
 ///
 /// # Clone
 ///
-/// Clones and the services they make share the pool.
+/// Clones, and the services that they create, share the pool.
 #[derive(Clone, Debug)]
 #[must_use = "layers do nothing unless applied to a service"]
 pub struct PoolLayer {
@@ -16,7 +19,7 @@ pub struct PoolLayer {
 }
 
 impl PoolLayer {
-    /// Creates a layer whose services take their sessions from `pool`.
+    /// Creates a layer whose services take sessions from `pool`.
     pub fn new(pool: &SessionPool) -> Self {
         Self { pool: pool.clone() }
     }

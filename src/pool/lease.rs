@@ -9,13 +9,13 @@ use super::{
 };
 use crate::session::{Session, SessionId};
 
-/// One use of a pool's session, until it is dropped.
+/// A lease of one session of a pool, which ends when it is dropped.
 ///
-/// [`SessionPool::lease`](super::SessionPool::lease) gives it out, for work that takes more than one request: put its
-/// [`session`](Self::session) into the extensions of each. Requests through a [`PoolLayer`](super::PoolLayer) are leased by
-/// themselves.
+/// [`SessionPool::lease`](super::SessionPool::lease) returns it, for work that takes more than one
+/// request: put its [`session`](Self::session) into the extensions of each. A
+/// [`PoolLayer`](super::PoolLayer) leases sessions without it.
 pub struct Lease {
-    /// There until the lease ends.
+    /// `Some` until the lease ends.
     member: Option<Member>,
     end: LeaseEnd,
 }
@@ -25,17 +25,17 @@ impl Lease {
         Self { member: Some(Member { pool, key, session }), end: LeaseEnd::Unused }
     }
 
-    /// The leased session.
+    /// Returns the leased session and marks the lease as used.
     ///
-    /// To ask for it is to use it: a lease that is dropped before counts for nothing.
+    /// A lease that is dropped before this call does not count as a use.
     pub fn session(&mut self) -> &Session {
         self.end = LeaseEnd::Used;
         &self.member().session
     }
 
-    /// A handle to the leased session as a member of its pool.
+    /// Returns a handle to the leased session as a member of its pool.
     pub fn member(&self) -> &Member {
-        self.member.as_ref().expect("it is taken when the lease is dropped")
+        self.member.as_ref().expect("a lease has its member until it is dropped")
     }
 }
 
@@ -44,7 +44,7 @@ impl Drop for Lease {
         let Some(Member { pool, key, session }) = self.member.take() else {
             return;
         };
-        // First, so that a session that was retired can be forgotten with its last lease.
+        // Dropped first, so that a retired session can be removed with its last lease.
         drop(session);
         pool.end(key, self.end);
     }
@@ -56,14 +56,14 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// A handle to one session of a pool, to say how it fares.
+/// A handle to one member of a pool, by which the caller reports on its session.
 ///
-/// Every response that came through a [`PoolLayer`](super::PoolLayer) under a session of its pool has it in its extensions. It
-/// does not keep the session leased. What is said about a session that is gone from the pool changes nothing.
+/// Each response from a [`PoolLayer`](super::PoolLayer) under a member has it in its extensions. It
+/// is not a lease. Reports on a member that has left the pool are ignored.
 ///
 /// # Clone
 ///
-/// Clones are the same member.
+/// Clones refer to the same member.
 #[derive(Clone)]
 pub struct Member {
     pub(crate) pool: Arc<Pool>,
@@ -72,37 +72,42 @@ pub struct Member {
 }
 
 impl Member {
-    /// The session's name.
+    /// Returns the name of the session.
     pub fn id(&self) -> &SessionId {
         self.session.id()
     }
 
-    /// The session.
+    /// Returns the session.
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Says that the session works: its score heals.
+    /// Reports that the session works: its score is reduced.
     pub fn mark_good(&self) {
         self.mark(Verdict::Good);
     }
 
-    /// Says that the session may be blocked: its score rises by one, and at `max_error_score` it is retired.
+    /// Reports that the session may be blocked: its score rises by one, and at `max_error_score` it
+    /// is retired.
     pub fn mark_bad(&self) {
         self.mark(Verdict::Bad);
     }
 
-    /// Lets the session rest for so long, at most `max_cooldown`; this is no bad mark.
+    /// Does not use the session for this duration, which is limited by `max_cooldown`.
+    ///
+    /// This is not a bad mark.
     pub fn cool_down(&self, cooldown: Duration) {
         self.mark(Verdict::CoolDown(cooldown));
     }
 
-    /// Takes the session out of the pool. Requests on their way under it end as they would; another one takes its place.
+    /// Retires the session.
+    ///
+    /// Its requests in flight complete, and another session takes its place.
     pub fn retire(&self) {
         self.mark(Verdict::Retire);
     }
 
-    /// Says what a verdict says.
+    /// Applies a verdict.
     pub fn mark(&self, verdict: Verdict) {
         self.pool.mark(self.key, verdict);
     }

@@ -1,28 +1,31 @@
-//! Pools: many sessions that work as one.
+//! Pools: groups of sessions that serve requests without a session name.
 //!
-//! A [`SessionPool`] has up to [`size`](SessionPoolBuilder::size) sessions, its *members*. [`PoolLayer`], above the renewal
-//! layer, gives one to each request that names no session. The members are made when requests need them, under names of the
-//! pool's own (`pool-1`, `pool-2` and so on), and warmed up by the renewal rule before they serve; where there is no rule, they
-//! serve as they are. A request that names a session passes the pool by.
+//! A [`SessionPool`] has up to [`size`](SessionPoolBuilder::size) sessions, its *members*.
+//! [`PoolLayer`] wraps the renewal layer and selects a member for each request that names no
+//! session. Members are created when requests need them. They are named `pool-1`, `pool-2` and so
+//! on, and are warmed up by the renewal rule before they serve; without a rule, they serve as they
+//! are. Requests that name a session bypass the pool.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! use bytes::Bytes;
 //! use http::{Request, Response};
 //! use http_body_util::{BodyExt, Full};
-//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 //! use tower_client_sessions::{PoolLayer, SessionLayer, SessionPool, Sessions, pool::Member};
 //!
 //! let sessions = Sessions::new();
-//! let pool = SessionPool::builder(&sessions).size(8).exclusive().max_error_score(3.0).build().unwrap();
+//! let pool = SessionPool::builder(&sessions).size(8).exclusive().max_error_score(3.0).build()?;
 //! let client = ServiceBuilder::new()
 //!     .layer(PoolLayer::new(&pool))
-//!     // Here stands the `RenewalLayer`, if sessions have to log in.
+//!     // Add the `RenewalLayer` here if sessions have to log in.
 //!     .layer(SessionLayer::new(&sessions))
-//!     .service(service_fn(|_: Request<()>| async { Ok::<_, tower::BoxError>(Response::new(Full::new(Bytes::from("hello")))) }));
+//!     .service(service_fn(|_: Request<()>| async {
+//!         Ok::<_, BoxError>(Response::new(Full::new(Bytes::from("hello"))))
+//!     }));
 //!
 //! let response = client.oneshot(Request::get("https://shop.example/").body(())?).await?;
-//! let member = response.extensions().get::<Member>().expect("every answer under a member has it").clone();
+//! let member = response.extensions().get::<Member>().expect("a member served the request").clone();
 //! assert_eq!(member.id().to_string(), "pool-1");
 //! assert_eq!(pool.snapshot().members[0].in_use, 1);
 //!
@@ -31,58 +34,74 @@
 //!     member.retire();
 //! }
 //! assert_eq!(pool.snapshot().members[0].in_use, 0, "the body was read");
-//! # Ok::<_, tower::BoxError>(())
+//! # Ok::<_, BoxError>(())
 //! # }).unwrap();
 //! ```
 //!
 //! # Leases
 //!
-//! A request leases its session from the moment it gets it until the body of its answer has been read, has failed, or is
-//! dropped; or until the request fails or is given up. [`exclusive`](SessionPoolBuilder::exclusive) and
-//! [`max_in_flight`](SessionPoolBuilder::max_in_flight) bound the leases of a session at one moment, and
-//! [`min_delay`](SessionPoolBuilder::min_delay) spaces them. [`SessionPool::lease`] leases a session for more than one request.
+//! A request leases a member until its response body is read to the end, fails or is dropped, or
+//! until the request itself fails or is cancelled. [`exclusive`](SessionPoolBuilder::exclusive) and
+//! [`max_in_flight`](SessionPoolBuilder::max_in_flight) limit the concurrent leases of a member,
+//! and [`min_delay`](SessionPoolBuilder::min_delay) spaces them. [`SessionPool::lease`] leases a
+//! member for more than one request.
 //!
-//! A request that finds no session free waits, and holds nothing meanwhile. Those who wait are served first come, first
-//! served: whenever a session becomes free, it is given to the one who has waited longest among those whom it can serve. One
-//! that is dropped gives its place up. How long one waits and how many do is
-//! [bounded](SessionPoolBuilder::max_wait).
+//! A request waits if no member is free. It reserves nothing in the services below while it waits.
+//! A member that becomes free goes to the request that has waited longest, among those that it can
+//! serve. A dropped request leaves the queue. [`max_wait`](SessionPoolBuilder::max_wait) and
+//! [`max_waiting`](SessionPoolBuilder::max_waiting) limit the duration of a wait and the number of
+//! waiters.
 //!
 //! # Health
 //!
-//! Each answer, error and broken body is [judged](SessionPoolBuilder::judge), and so is whatever is said by the [`Member`] in
-//! the response's extensions. A bad mark adds one to the session's score, a good one heals; at
-//! [`max_error_score`](SessionPoolBuilder::max_error_score) the session is retired. A 429 makes it rest and is no bad mark. A retired
-//! session serves no new request; those on their way end as they would, and then it is forgotten. Its successor is warmed up
-//! at once, and in the last tenth of [`max_uses`](SessionPoolBuilder::max_uses) and [`max_age`](SessionPoolBuilder::max_age)
-//! even before, so that it takes over without a pause.
+//! The pool [classifies](SessionPoolBuilder::classify_with) each response, error and body error,
+//! and applies the resulting [`Verdict`]. The [`Member`] in the extensions of a response accepts
+//! verdicts as well. A bad mark adds one to the score of a member, and a good mark reduces it; at
+//! [`max_error_score`](SessionPoolBuilder::max_error_score) the member is retired. A 429 makes the
+//! member cool down and is not a bad mark.
 //!
-//! A session that is being renewed is passed over for others; if all are, requests wait for the first that is done.
+//! A retired member serves no new requests. Its requests in flight complete, and then its session
+//! is removed. The successor is warmed up immediately, or already in the last tenth of
+//! [`max_uses`](SessionPoolBuilder::max_uses) or [`max_age`](SessionPoolBuilder::max_age), so that
+//! it takes over without a pause.
 //!
-//! When [too many](SessionPoolBuilder::max_failed_warm_ups) sessions in a row could not be warmed up or renewed, the pool is
-//! [broken](SessionPool::broken): members that still work serve on, and requests that none of them can serve get an error
-//! with the cause. A request that comes after a [rest](SessionPoolBuilder::unavailable_backoff) makes it try once more, and one success
-//! mends it.
+//! Members under renewal are skipped. If every member is under renewal, requests wait for the first
+//! renewal to finish.
 //!
-//! # Which one
+//! The pool has a circuit breaker: it becomes [unavailable](SessionPool::unavailable) when [too
+//! many](SessionPoolBuilder::max_failed_warm_ups) warm-ups or renewals fail in a row. Working
+//! members continue to serve, and requests that none of them can serve fail with the cause. After a
+//! [backoff](SessionPoolBuilder::unavailable_backoff), the next request starts one warm-up; the
+//! pool is available again if that succeeds.
 //!
-//! [`Strategy`] says which of those that can serve does, or [`Picker`] does. [`sticky_by_host`](SessionPoolBuilder::sticky_by_host)
-//! and [`sticky_by`](SessionPoolBuilder::sticky_by) keep related requests on one session. A [`UnusedSession`] in a request's
-//! extensions asks for one that nobody has used. A [`TriedSessionsLayer`] above a retry layer makes each try use another session.
+//! # Selection
+//!
+//! A [`Strategy`] selects among the members that are ready, or a custom [`Picker`] does.
+//! [`sticky_by_host`](SessionPoolBuilder::sticky_by_host) and
+//! [`sticky_by`](SessionPoolBuilder::sticky_by) keep related requests on one member.
+//! [`UnusedSession`] in the extensions of a request requires a member that was not used before. A
+//! [`TriedSessionsLayer`] around a retry layer makes each attempt use a different member.
 //!
 //! # Shared with other processes
 //!
-//! Of sessions that are [shared](crate::session::SessionsBuilder), each member belongs to one process at a time, and with it its
-//! leases: `exclusive` holds for the whole fleet. Pools of one name take their members from the same numbered *seats*, as many as
-//! [`seats`](SessionPoolBuilder::seats) says. A process holds a seat by a lease of the store, which it extends, so a request asks
-//! nobody; the seats of a process that is gone are free when their leases have run out, and whoever takes one has its session with
-//! it. A seat that nobody used for a while is given back, and while another process wants for one, each process gives one back
-//! from time to time, as soon as its requests have ended. A session that is retired is ended for all. A store that forgets its
-//! leases may let two processes have one seat, until the first of them notices after a third of its lease.
+//! If sessions are [shared](crate::session::SessionsBuilder), each member belongs to one process at
+//! a time, and so do its leases: `exclusive` holds for all processes together. Pools with the same
+//! name take their members from the same numbered *slots*, whose number is set by
+//! [`slots`](SessionPoolBuilder::slots).
+//!
+//! A process holds a slot by a lease of the store and extends that lease in the background, so that
+//! requests do not access the store. The slots of a crashed process are free once its leases
+//! expire; the process that acquires such a slot continues its session. Idle slots are released.
+//! While another process is short of slots, each process periodically releases one of its own, once
+//! the requests of that slot have ended. A retired session ends for all processes.
+//!
+//! If the store loses its leases, two processes may use the same slot until the first of them
+//! extends its lease, which is after a third of the lease's duration.
 //!
 //! # Saving and loading
 //!
-//! Members are sessions like any other and are saved with them. A pool that is built on loaded sessions finds its members by
-//! their names, up to its size; their scores and uses start anew.
+//! Members are ordinary sessions and are saved with them. A pool that is built from loaded sessions
+//! finds its members by name, up to its size. Scores and use counts are not saved.
 
 mod affinity;
 mod body;

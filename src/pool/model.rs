@@ -1,11 +1,14 @@
-//! The core driven through small worlds: every sequence of a few events, and long random walks.
+//! Model checking of the state machine: every short sequence of events, and long random walks.
 //!
-//! A world has a pool of two or three slots, a few requests, and whatever can happen to them. Beside the core it keeps books of
-//! its own, simple enough to be right by reading: who has a lease, who waits, what each member has done. Every event is judged
-//! against them. Waiters look only when they were woken, and time passes only to where the core asked for it, so that at the end
-//! of each walk, when everything is let go, a lost wake-up or alarm is a request that never ends.
+//! A world has a pool of one to three slots, a few requests, and the events that can happen to
+//! them. Beside the state machine it keeps books of its own, simple enough to be verified by
+//! reading: the leases, the waiters, and the history of each member. Every event is checked against
+//! the books. Waiters are polled only after they were woken, and time advances only to the times
+//! that the state machine asked for. Therefore a lost wake-up or timer shows at the end of a walk
+//! as a request that never completes.
 //!
-//! Each flaw leaves out one thing that the pool's shell has to do, or takes one rule from the core; the walks have to find it.
+//! Each flaw omits one duty of the pool's shell or removes one rule of the state machine; the walks
+//! must find it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -80,17 +83,17 @@ impl EffectSink for Effects {
     }
 }
 
-/// How a request stands.
+/// The state of a request.
 #[derive(Clone, Debug, PartialEq)]
 enum At {
-    Waiting { place: WaiterRef, ask: LeaseRequest, arrival: u64, woken: bool },
+    Waiting { waiter: WaiterRef, ask: LeaseRequest, arrival: u64, woken: bool },
     Leased(Key),
     Over,
 }
 
-/// What the books say about a member.
+/// The books about a member.
 #[derive(Clone, Debug, Default)]
-struct Book {
+struct Record {
     leases: BTreeSet<usize>,
     uses: u64,
     last: Option<Duration>,
@@ -107,15 +110,15 @@ struct World {
     flaw: Option<Flaw>,
     now: Duration,
     requests: Vec<At>,
-    books: BTreeMap<MemberNumber, Book>,
+    books: BTreeMap<MemberNumber, Record>,
     failures: u32,
     causes: u64,
     arrivals: u64,
-    /// When each request that ever waited began to, by its number.
+    /// When each request began to wait, by its number.
     waited: BTreeMap<usize, u64>,
 }
 
-/// What can happen. Numbers choose among those to whom it can happen.
+/// An event. Its number selects among the requests or members to which it can happen.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Ask(Preference, bool),
@@ -128,12 +131,12 @@ enum Event {
     Shut(usize),
     Open(usize, bool),
     Pass(u32),
-    /// Time passes, and the alarm is late.
+    /// Time advances, and the timer is late.
     Late(u32),
     Runtime(bool),
 }
 
-type Judged = Result<(), String>;
+type Checked = Result<(), String>;
 
 impl World {
     fn new(size: u32, order: SelectionOrder, flaw: Option<Flaw>) -> Self {
@@ -200,8 +203,8 @@ impl World {
             .collect()
     }
 
-    /// Applies an event, if it can happen now, and judges what came of it.
-    fn apply(&mut self, event: Event) -> Judged {
+    /// Applies an event if it is possible now, and checks the result.
+    fn apply(&mut self, event: Event) -> Checked {
         let pick = |from: Vec<usize>, which: usize| (!from.is_empty()).then(|| from[which % from.len()]);
         match event {
             Event::Ask(preference, avoids) => self.ask(preference, avoids)?,
@@ -213,13 +216,13 @@ impl World {
             }
             Event::Leave(which) => {
                 if let Some(index) = pick(self.all(|at| matches!(at, At::Waiting { .. })), which) {
-                    let At::Waiting { place, .. } = std::mem::replace(&mut self.requests[index], At::Over)
+                    let At::Waiting { waiter, .. } = std::mem::replace(&mut self.requests[index], At::Over)
                     else {
                         unreachable!()
                     };
-                    let granted = self.core.queue(place.queue).has_outcome(place.ticket);
+                    let granted = self.core.queue(waiter.queue).has_outcome(waiter.ticket);
                     if !(granted && self.has(Flaw::LeaseLostInLeave)) {
-                        self.step(|core, step| core.leave(step, place));
+                        self.step(|core, step| core.leave(step, waiter));
                     }
                 }
             }
@@ -273,39 +276,39 @@ impl World {
             Event::Late(ms) => self.now += ms * MS,
             Event::Runtime(there) => self.effects.cannot_start_warm_up = !there,
         }
-        self.judge()
+        self.check()
     }
 
-    fn ask(&mut self, preference: Preference, avoids: bool) -> Judged {
+    fn ask(&mut self, preference: Preference, avoids: bool) -> Checked {
         if self.requests.iter().filter(|at| **at != At::Over).count() >= 6 {
             return Ok(());
         }
         let used = self.core.members().find(|(_, member)| member.uses > 0).map(|(key, _)| key.number);
         let avoid: Vec<_> = used.filter(|_| avoids).into_iter().collect();
         let ask = LeaseRequest { preference, avoid };
-        let told = if self.has(Flaw::AvoidIgnored) {
+        let reported = if self.has(Flaw::AvoidIgnored) {
             LeaseRequest { preference, avoid: Vec::new() }
         } else {
             ask.clone()
         };
-        let hopeless = self.core.unavailable.is_some() && self.core.serving == 0;
+        let is_unavailable = self.core.unavailable.is_some() && self.core.serving == 0;
         let avoided = self.avoids(&ask);
-        let answer = self.step(|core, step| core.ask(step, &told));
-        match answer {
+        let decision = self.step(|core, step| core.ask(step, &reported));
+        match decision {
             LeaseDecision::Leased(key) => {
                 self.requests.push(At::Leased(key));
                 if avoided.contains(&key.number) {
-                    return Err(format!("avoids: {key:?} was given to one that avoids it"));
+                    return Err(format!("avoids: {key:?} was leased to a request that avoids it"));
                 }
             }
-            LeaseDecision::Wait(place) => {
+            LeaseDecision::Wait(waiter) => {
                 self.arrivals += 1;
                 self.waited.insert(self.requests.len(), self.arrivals);
                 let ask = LeaseRequest { preference, avoid: avoided };
-                self.requests.push(At::Waiting { place, ask, arrival: self.arrivals, woken: true });
+                self.requests.push(At::Waiting { waiter, ask, arrival: self.arrivals, woken: true });
                 let waiting = self.core.waiting();
                 if waiting > WAITING {
-                    return Err(format!("bound: {waiting} wait"));
+                    return Err(format!("bound: {waiting} requests wait"));
                 }
                 if self.has(Flaw::OldestSentBack) {
                     self.send_oldest_back();
@@ -313,10 +316,10 @@ impl World {
             }
             LeaseDecision::Refuse(Refusal::Unavailable(_)) => {
                 if self.core.serving > 0 && preference == Preference::Any {
-                    return Err(String::from("broken: refused though somebody serves"));
+                    return Err(String::from("broken: refused though a member is in service"));
                 }
-                if !hopeless && preference == Preference::Any {
-                    return Err(String::from("broken: refused though the pool is not"));
+                if !is_unavailable && preference == Preference::Any {
+                    return Err(String::from("broken: refused though the pool is available"));
                 }
             }
             LeaseDecision::Refuse(Refusal::QueueFull) => {}
@@ -324,7 +327,7 @@ impl World {
         Ok(())
     }
 
-    /// Whom this request must not get.
+    /// Returns the members that this request must not get.
     fn avoids(&self, ask: &LeaseRequest) -> Vec<MemberNumber> {
         let serving: Vec<_> =
             self.core.slots.iter().map(|slot| slot.serving.map(|index| self.core.at(index).number)).collect();
@@ -344,33 +347,33 @@ impl World {
         let ticket = self.core.any.push_with(note);
         *self.core.any.waker_mut(ticket) = role;
         for request in &mut self.requests {
-            if let At::Waiting { place, .. } = request
-                && place.queue == QueueKey::Any
-                && place.ticket == oldest
+            if let At::Waiting { waiter, .. } = request
+                && waiter.queue == QueueKey::Any
+                && waiter.ticket == oldest
             {
-                place.ticket = ticket;
+                waiter.ticket = ticket;
             }
         }
     }
 
-    fn look(&mut self, index: usize) -> Judged {
-        let At::Waiting { place, ask, .. } = self.requests[index].clone() else { unreachable!() };
-        let outcome = self.step(|core, step| core.poll(step, place));
+    fn look(&mut self, index: usize) -> Checked {
+        let At::Waiting { waiter, ask, .. } = self.requests[index].clone() else { unreachable!() };
+        let outcome = self.step(|core, step| core.poll(step, waiter));
         match outcome {
             None if self.effects.cannot_start_warm_up && self.core.needs_runtime() => {
-                // Outside a runtime, with something to do that needs one.
-                self.step(|core, step| core.leave(step, place));
+                // Outside a runtime, with work left that needs one.
+                self.step(|core, step| core.leave(step, waiter));
                 self.requests[index] = At::Over;
             }
             None => {
-                *self.core.waker(place) = Some(index);
+                *self.core.waker(waiter) = Some(index);
                 let At::Waiting { woken, .. } = &mut self.requests[index] else { unreachable!() };
                 *woken = false;
             }
             Some(Ok(key)) => {
                 self.requests[index] = At::Leased(key);
                 if ask.avoid.contains(&key.number) {
-                    return Err(format!("avoids: {key:?} was given to a waiter that avoids it"));
+                    return Err(format!("avoids: {key:?} was leased to a waiter that avoids it"));
                 }
             }
             Some(Err(_)) => self.requests[index] = At::Over,
@@ -389,7 +392,7 @@ impl World {
         }
         self.step(|core, step| core.end(step, key, end));
         if self.has(Flaw::LeaseEndsEarly) {
-            // The server still has the request. It is taken off the books at the next look at them.
+            // The server still processes the request; the books are corrected by the next check.
             let book = self.books.entry(key.number).or_default();
             book.leases.insert(usize::MAX - index);
             self.requests[index] = At::Over;
@@ -402,9 +405,9 @@ impl World {
         if well {
             self.books.entry(key.number).or_default().born = Some(self.now);
         }
-        let told = if well || self.has(Flaw::ColdServes) { Ok(()) } else { Err(cause) };
+        let reported = if well || self.has(Flaw::ColdServes) { Ok(()) } else { Err(cause) };
         self.failures = if well { 0 } else { self.failures + 1 };
-        self.step(|core, step| core.warmed(step, key, told));
+        self.step(|core, step| core.warmed(step, key, reported));
     }
 
     fn open(&mut self, key: Key, well: bool) {
@@ -418,13 +421,13 @@ impl World {
         self.step(|core, step| core.renewed(step, key, if well { Ok(()) } else { Err(cause) }));
     }
 
-    /// Time passes; on its way the alarm goes off.
-    fn pass(&mut self, to: Duration) -> Judged {
+    /// Advances the time and fires the timers on the path.
+    fn pass(&mut self, to: Duration) -> Checked {
         while let Some(at) = self.core.next_timer().filter(|at| *at <= to && !self.has(Flaw::TimerLost)) {
             self.now = self.now.max(at);
             let before = self.core.next_timer();
             self.step(|core, step| core.tick(step));
-            self.judge()?;
+            self.check()?;
             if self.core.next_timer() == before {
                 break;
             }
@@ -433,15 +436,16 @@ impl World {
         Ok(())
     }
 
-    /// Judges the core by the books.
-    fn judge(&mut self) -> Judged {
+    /// Checks the state machine against the books.
+    fn check(&mut self) -> Checked {
         let is_heard = !self.has(Flaw::WakeLost);
         for index in std::mem::take(&mut self.effects.woken) {
             if let At::Waiting { woken, .. } = &mut self.requests[index] {
                 *woken = is_heard;
             }
         }
-        // Who has a lease now: those who took it, and those to whom it was given.
+        // The current leases: those taken by a request, and those given to a waiter that was not
+        // polled yet.
         let mut now: BTreeMap<MemberNumber, BTreeSet<usize>> = BTreeMap::new();
         let mut in_queue = Vec::new();
         for index in 0..self.requests.len() {
@@ -449,15 +453,15 @@ impl World {
                 At::Leased(key) => {
                     now.entry(key.number).or_default().insert(index);
                 }
-                At::Waiting { place, ask, arrival, .. } => {
-                    let queue = self.core.queue(place.queue);
-                    if !queue.has_outcome(place.ticket) {
-                        in_queue.push((arrival, ask, place));
+                At::Waiting { waiter, ask, arrival, .. } => {
+                    let queue = self.core.queue(waiter.queue);
+                    if !queue.has_outcome(waiter.ticket) {
+                        in_queue.push((arrival, ask, waiter));
                         continue;
                     }
-                    // Looked at without taking it.
+                    // Read without removing the waiter.
                     let mut copy = queue.clone();
-                    if let (_, Some(Ok(key))) = copy.remove(place.ticket) {
+                    if let (_, Some(Ok(key))) = copy.remove(waiter.ticket) {
                         now.entry(key.number).or_default().insert(index);
                     }
                 }
@@ -467,8 +471,8 @@ impl World {
         for (number, leases) in &now {
             let delay = DELAY;
             let book = self.books.entry(*number).or_default();
-            let fresh: Vec<_> = leases.difference(&book.leases).copied().collect();
-            for index in fresh {
+            let new: Vec<_> = leases.difference(&book.leases).copied().collect();
+            for index in new {
                 book.uses += 1;
                 if book.born.is_none() {
                     return Err(format!("cold: {number} was leased before it was warm"));
@@ -476,25 +480,25 @@ impl World {
                 if self.effects.shut.contains(number) && !matches!(self.requests[index], At::Over) {
                     let was_open = self.core.members().any(|(key, _)| key.number == *number);
                     if was_open && self.flaw == Some(Flaw::ShutIgnored) {
-                        return Err(format!("shut: {number} was leased while it was shut"));
+                        return Err(format!("shut: {number} was leased while its gate was shut"));
                     }
                 }
                 if book.last.is_some_and(|last| self.now < last + delay) {
                     return Err(format!("delay: {number} was leased again too soon"));
                 }
                 if self.now < book.rest {
-                    return Err(format!("rest: {number} was leased while it rests"));
+                    return Err(format!("rest: {number} was leased during its cooldown"));
                 }
                 if book.born.is_some_and(|born| self.now >= born + MAX_AGE) {
                     return Err(format!("age: {number} was leased though it is too old"));
                 }
                 book.last = Some(self.now);
-                // One who came later was served; nobody older who could have been is in queue.
+                // A later request was served: no earlier waiter in a queue could have been.
                 let arrival = self.waited.get(&index).copied().unwrap_or(u64::MAX);
-                if let Some((older, ..)) = in_queue.iter().find(|(older, ask, place)| {
-                    *older < arrival && place.queue == QueueKey::Any && !ask.avoid.contains(number)
+                if let Some((older, ..)) = in_queue.iter().find(|(older, ask, waiter)| {
+                    *older < arrival && waiter.queue == QueueKey::Any && !ask.avoid.contains(number)
                 }) {
-                    return Err(format!("order: {older} was passed over for {arrival}"));
+                    return Err(format!("order: {older} was skipped for {arrival}"));
                 }
             }
             let ghosts: Vec<_> =
@@ -519,31 +523,32 @@ impl World {
                 return Err(format!("gone: {key:?} with {:?}", book.leases));
             }
         }
-        self.judge_pairs(&in_queue)?;
+        self.check_waiters(&in_queue)?;
         let core = &self.core;
         if core.waiting != in_queue.len() && self.flaw.is_none() {
-            return Err(format!("waiting: {} by the core, {} by the books", core.waiting, in_queue.len()));
+            return Err(format!("waiting: {} in the state, {} in the books", core.waiting, in_queue.len()));
         }
         if self.failures >= FAILURES && core.unavailable.is_none() && !self.has(Flaw::ColdServes) {
             return Err(format!("broken: not after {} failures", self.failures));
         }
-        self.judge_slots()
+        self.check_slots()
     }
 
-    /// Nobody waits who could be served.
-    fn judge_pairs(&self, in_queue: &[(u64, LeaseRequest, WaiterRef)]) -> Judged {
+    /// Checks that no waiter could be served by a ready member.
+    fn check_waiters(&self, in_queue: &[(u64, LeaseRequest, WaiterRef)]) -> Checked {
         for (key, member) in self.core.members() {
             let can_serve = member.phase == Phase::Serving
                 && member.in_use < self.limits.max_in_flight
                 && member.ready_at <= self.now
                 && !self.has(Flaw::TimerLost);
-            for (arrival, ask, place) in in_queue {
-                let fits = match place.queue {
+            for (arrival, ask, waiter) in in_queue {
+                let fits = match waiter.queue {
                     QueueKey::Any => !ask.avoid.contains(&key.number),
                     QueueKey::Slot(slot) => slot == member.slot,
                     QueueKey::Unused => member.uses == 0 && member.in_use == 0,
                 };
-                // A rest that ends at this moment is noticed by the alarm, or by the next event.
+                // A cooldown that ends at this moment is processed by the timer or by the next
+                // event.
                 let noticed = !matches!(member.readiness, Readiness::CoolingDown(_))
                     || self.core.next_timer().is_none_or(|alarm| alarm > member.ready_at);
                 if can_serve && fits && noticed && !self.has(Flaw::AvoidIgnored) {
@@ -554,7 +559,7 @@ impl World {
         Ok(())
     }
 
-    fn judge_slots(&self) -> Judged {
+    fn check_slots(&self) -> Checked {
         let core = &self.core;
         let count = |is: &dyn Fn(&Member) -> bool| core.members().filter(|(_, member)| is(member)).count();
         let serving = count(&|member| matches!(member.phase, Phase::Serving | Phase::Renewing));
@@ -574,23 +579,23 @@ impl World {
         }
         let idle = count(&|member| member.phase == Phase::Draining && member.in_use == 0);
         if idle > 0 {
-            return Err(String::from("gone: a drained member is kept"));
+            return Err(String::from("gone: a drained member was not removed"));
         }
         let leased: usize = core.members().map(|(_, member)| member.in_use).sum();
         let booked: usize = self.books.values().map(|book| book.leases.len()).sum();
         if leased != booked && self.flaw.is_none() {
-            return Err(format!("leases: {leased} by the core, {booked} by the books"));
+            return Err(format!("leases: {leased} in the state, {booked} in the books"));
         }
         Ok(())
     }
 
-    /// Everything goes well from here on: everybody has to be served, in bounded time.
-    fn finish(&mut self) -> Judged {
+    /// Lets everything succeed from now on: all requests must complete within a bounded time.
+    fn finish(&mut self) -> Checked {
         self.apply(Event::Runtime(true))?;
         for _ in 0..200 {
             for index in self.all(|at| matches!(at, At::Waiting { woken: true, .. })) {
                 self.look(index)?;
-                self.judge()?;
+                self.check()?;
             }
             while !self.effects.warm_ups.is_empty() {
                 self.apply(Event::Warmed(0, true))?;
@@ -601,19 +606,19 @@ impl World {
             self.effects.shut.clear();
             for index in self.all(|at| matches!(at, At::Leased(_))) {
                 self.end(index, LeaseEnd::Used);
-                self.judge()?;
+                self.check()?;
             }
-            // Only as far as somebody asked for.
+            // Only to the time that the state machine asked for.
             match self.core.next_timer() {
                 Some(at) => self.pass(at.max(self.now))?,
                 None if self.all(|at| matches!(at, At::Waiting { .. })).is_empty() => break,
                 None => {}
             }
-            self.judge()?;
+            self.check()?;
         }
         let left = self.all(|at| matches!(at, At::Waiting { .. }));
         if !left.is_empty() {
-            return Err(format!("stuck: {left:?} wait for ever"));
+            return Err(format!("stuck: {left:?} are never served"));
         }
         let kept: Vec<_> = self.core.members().filter(|(_, member)| member.in_use > 0).collect();
         if !kept.is_empty() {
@@ -674,25 +679,25 @@ const ORDERS: [SelectionOrder; 4] = [
     SelectionOrder::Random,
 ];
 
-/// Walks at random; the first thing that is wrong, with the way to it.
-fn walks(seeds: std::ops::Range<u64>, flaw: Option<Flaw>) -> Judged {
+/// Walks at random; returns the first violation and the events that led to it.
+fn walks(seeds: std::ops::Range<u64>, flaw: Option<Flaw>) -> Checked {
     for seed in seeds {
         let mut rng = Rng(seed);
         let order = ORDERS[rng.below(4) as usize];
         let mut world = World::new(1 + rng.below(3) as u32, order, flaw);
-        let mut way = Vec::new();
+        let mut path = Vec::new();
         let steps = 5 + rng.below(60);
         for _ in 0..steps {
             let event = rng.event();
-            way.push(event);
-            world.apply(event).map_err(|why| format!("{why} (seed {seed}, {way:?})"))?;
+            path.push(event);
+            world.apply(event).map_err(|why| format!("{why} (seed {seed}, {path:?})"))?;
         }
-        world.finish().map_err(|why| format!("{why} (seed {seed}, at the end of {way:?})"))?;
+        world.finish().map_err(|why| format!("{why} (seed {seed}, at the end of {path:?})"))?;
     }
     Ok(())
 }
 
-/// What may come next on a short way.
+/// The events of the exhaustive search.
 const EVENTS: [Event; 14] = [
     Event::Ask(Preference::Any, false),
     Event::Ask(Preference::Any, true),
@@ -710,9 +715,9 @@ const EVENTS: [Event; 14] = [
     Event::Pass(3),
 ];
 
-/// Every sequence of a few events, each ended well.
-fn search(world: &World, depth: u32, ways: &mut u64) -> Judged {
-    *ways += 1;
+/// Searches every sequence of a few events, and finishes each.
+fn search(world: &World, depth: u32, paths: &mut u64) -> Checked {
+    *paths += 1;
     world.clone().finish()?;
     if depth == 0 {
         return Ok(());
@@ -720,36 +725,36 @@ fn search(world: &World, depth: u32, ways: &mut u64) -> Judged {
     for event in EVENTS {
         let mut next = world.clone();
         next.apply(event).map_err(|why| format!("{why} <= {event:?}"))?;
-        search(&next, depth - 1, ways).map_err(|why| format!("{why} <= {event:?}"))?;
+        search(&next, depth - 1, paths).map_err(|why| format!("{why} <= {event:?}"))?;
     }
     Ok(())
 }
 
 #[test]
-fn every_short_way_holds() {
+fn every_short_sequence_of_events_is_correct() {
     for order in [SelectionOrder::RoundRobin, SelectionOrder::FillFirst] {
-        let mut ways = 0;
+        let mut paths = 0;
         let mut world = World::new(2, order, None);
-        // One serves, so that short ways lead somewhere.
+        // One member is in service at the start, so that short sequences reach interesting states.
         world.apply(Event::Ask(Preference::Any, false)).unwrap();
         world.apply(Event::Warmed(0, true)).unwrap();
-        search(&world, 4, &mut ways).unwrap_or_else(|why| panic!("{order:?}: {why}"));
-        assert_eq!(ways, (0..=4).map(|depth| (EVENTS.len() as u64).pow(depth)).sum::<u64>());
+        search(&world, 4, &mut paths).unwrap_or_else(|why| panic!("{order:?}: {why}"));
+        assert_eq!(paths, (0..=4).map(|depth| (EVENTS.len() as u64).pow(depth)).sum::<u64>());
     }
 }
 
 #[test]
-fn every_long_way_holds() {
+fn long_random_walks_are_correct() {
     walks(0..30_000, None).unwrap_or_else(|why| panic!("{why}"));
 }
 
 #[track_caller]
-fn is_caught(flaw: Flaw, judgements: &[&str]) {
+fn is_caught(flaw: Flaw, expected: &[&str]) {
     let Err(why) = walks(0..20_000, Some(flaw)) else {
         panic!("{flaw:?} was missed");
     };
-    let is_meant = judgements.iter().any(|judgement| why.starts_with(judgement));
-    assert!(is_meant, "{flaw:?} broke something else: {why}");
+    let is_meant = expected.iter().any(|prefix| why.starts_with(prefix));
+    assert!(is_meant, "{flaw:?} violated another rule: {why}");
 }
 
 #[test]
@@ -764,7 +769,7 @@ fn broken_variants_of_the_limits_are_caught() {
 }
 
 #[test]
-fn broken_variants_of_the_lines_are_caught() {
+fn broken_variants_of_the_queues_are_caught() {
     is_caught(Flaw::OldestSentBack, &["order"]);
     is_caught(Flaw::AvoidIgnored, &["avoids"]);
     is_caught(Flaw::WakeLost, &["stuck"]);

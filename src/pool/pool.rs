@@ -1,4 +1,4 @@
-//! A pool, as its users hold it, and its settings.
+//! The handle to a pool, and its builder.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -16,19 +16,19 @@ use crate::{
     session::{Session, SessionId, Sessions},
 };
 
-/// Many sessions that work as one: each request that names no session is given one of them.
+/// A group of sessions, of which each request that names no session gets one.
 ///
-/// [`builder`](Self::builder) makes one, and [`PoolLayer`](super::PoolLayer) puts it into a stack. See the
-/// [module](super) for the whole story.
+/// Create it by [`builder`](Self::builder) and add it to a stack by
+/// [`PoolLayer`](super::PoolLayer). See the [module documentation](super).
 ///
 /// # Clone
 ///
-/// Clones are the same pool.
+/// Clones refer to the same pool.
 #[derive(Clone)]
 pub struct SessionPool(pub(crate) Arc<Pool>);
 
 impl SessionPool {
-    /// Starts from the defaults that each setter names. The pool's sessions are among `sessions`.
+    /// Creates a builder with the default settings. The sessions of the pool belong to `sessions`.
     pub fn builder(sessions: &Sessions) -> SessionPoolBuilder {
         SessionPoolBuilder {
             sessions: sessions.clone(),
@@ -54,20 +54,20 @@ impl SessionPool {
         }
     }
 
-    /// The pool's name.
+    /// Returns the name of the pool.
     pub fn name(&self) -> &str {
         &self.0.settings.name
     }
 
-    /// Leases a session, waiting for one if none is free.
+    /// Leases a session, and waits if none is free.
     ///
     /// # Errors
     ///
-    /// [`PoolError`], if there is none in time or at all.
+    /// Returns a [`PoolError`] if no session becomes free in time, or if the pool is unavailable.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future gives its place up and nothing else.
+    /// Dropping the future leaves the queue and has no other effect.
     pub async fn lease(&self) -> Result<Lease, PoolError> {
         let preference = affinity::preference(&self.0, &RequestView::none());
         match affinity::ask(&self.0, &LeaseRequest { preference, avoid: Vec::new() })? {
@@ -76,7 +76,9 @@ impl SessionPool {
         }
     }
 
-    /// Handles to the members that serve, the oldest first; those that rest or are being renewed are among them.
+    /// Returns handles to the members in service, the oldest first.
+    ///
+    /// Members that are cooling down or under renewal are included.
     pub fn members(&self) -> Vec<Member> {
         let mut members: Vec<(Key, Session)> = self.0.inspect(|state, session| {
             let serving = state
@@ -89,29 +91,31 @@ impl SessionPool {
         members.into_iter().map(handle).collect()
     }
 
-    /// A handle to the member of this name, if it serves.
+    /// Returns a handle to the member with this name, if it is in service.
     pub fn member(&self, id: impl Into<SessionId>) -> Option<Member> {
         let id = id.into();
         self.members().into_iter().find(|member| *member.id() == id)
     }
 
-    /// How many requests wait at this moment.
+    /// Returns the number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.0.inspect(|state, _| state.waiting())
     }
 
-    /// Why the pool is broken, or `None` if it is not: too many sessions in a row could not be warmed up. It recovers when one
-    /// can; one is tried when a request comes after a rest.
+    /// Returns why the pool is unavailable, or `None` if it is available.
+    ///
+    /// A pool is unavailable after too many failed warm-ups in a row. A request after the backoff
+    /// starts another warm-up, and the pool is available again if that succeeds.
     pub fn unavailable(&self) -> Option<RenewalError> {
         self.0.inspect(|state, _| state.unavailable().cloned())
     }
 
-    /// What happened so far.
+    /// Returns the statistics of the pool.
     pub fn stats(&self) -> PoolStats {
         self.0.inspect(|state, _| PoolStats::from(state.counters()))
     }
 
-    /// The pool with all its members as it is now, to look at or to print.
+    /// Returns the state of the pool and its members, for inspection or printing.
     pub fn snapshot(&self) -> PoolSnapshot {
         let now = self.0.now();
         self.0.inspect(|state, session| {
@@ -136,7 +140,7 @@ impl fmt::Debug for SessionPool {
     }
 }
 
-/// Settings of a [`SessionPool`].
+/// The settings of a [`SessionPool`].
 #[must_use = "a builder does nothing until `build`"]
 pub struct SessionPoolBuilder {
     sessions: Sessions,
@@ -162,137 +166,151 @@ pub struct SessionPoolBuilder {
 }
 
 impl SessionPoolBuilder {
-    /// Names the pool; its sessions are called `NAME-1`, `NAME-2` and so on, and no name is used twice. Default: `pool`.
+    /// Sets the name of the pool. Default: `pool`.
     ///
-    /// Pools on the same sessions need names of their own. Sessions of such names that are there already, because they were
-    /// loaded, are the pool's first members and serve as they are.
+    /// The sessions of the pool are named `NAME-1`, `NAME-2` and so on; no name is used twice. Each
+    /// pool of the same sessions needs a different name. Existing sessions with such names, for
+    /// example loaded ones, become the first members and serve without a warm-up.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
     }
 
-    /// Sets how many sessions serve at most. Default: 8.
+    /// Sets the maximum number of members in service. Default: 8.
     ///
-    /// They are made when requests need them. One that was retired is replaced at once, and drains beside its successor.
+    /// Members are created when requests need them. A retired member is replaced immediately and
+    /// drains beside its successor.
     pub fn size(mut self, size: u32) -> Self {
         self.size = size;
         self
     }
 
-    /// Bounds how many requests of one session are on their way at once. Default: no bound.
+    /// Sets the maximum number of requests in flight per session. Default: unlimited.
     pub fn max_in_flight(mut self, requests: usize) -> Self {
         self.max_in_flight = Some(requests);
         self
     }
 
-    /// Lets one request of a session be on its way at a time: `max_in_flight(1)`.
+    /// Limits each session to one request in flight; the same as `max_in_flight(1)`.
     pub fn exclusive(self) -> Self {
         self.max_in_flight(1)
     }
 
-    /// Sets the least time from one use of a session to the next, counted between their beginnings. Default: none.
+    /// Sets the minimum time from the start of one use of a session to the start of the next.
+    /// Default: none.
     ///
-    /// Each time, up to [`delay_jitter`](Self::delay_jitter) of it is added.
+    /// A random part, up to [`delay_jitter`](Self::delay_jitter) of the delay, is added each time.
     pub fn min_delay(mut self, delay: Duration) -> Self {
         self.min_delay = delay;
         self
     }
 
-    /// Sets by how much of itself `min_delay` is longer at most; 0 for not at all. Default: 0.5.
-    pub fn delay_jitter(mut self, share: f64) -> Self {
-        self.delay_jitter = share;
+    /// Sets the maximum random increase of `min_delay`, as a fraction of it; 0 disables jitter.
+    /// Default: 0.5.
+    pub fn delay_jitter(mut self, fraction: f64) -> Self {
+        self.delay_jitter = fraction;
         self
     }
 
-    /// Sets the score at which a session is retired: a bad mark adds one, a good one takes [`error_score_decrement`](Self::error_score_decrement) off.
-    /// Default: 3.
+    /// Sets the score at which a session is retired. Default: 3.
+    ///
+    /// A bad mark adds one to the score, and a good one takes off
+    /// [`error_score_decrement`](Self::error_score_decrement).
     pub fn max_error_score(mut self, score: f64) -> Self {
         self.max_error_score = score;
         self
     }
 
-    /// Sets what a good mark takes off a session's score, which never falls below zero. Default: 0.5.
+    /// Sets what a good mark takes off the score, which is never negative. Default: 0.5.
     pub fn error_score_decrement(mut self, decrement: f64) -> Self {
         self.error_score_decrement = decrement;
         self
     }
 
-    /// Lets a session serve so many requests. Default: no limit.
+    /// Sets the maximum number of uses of a session. Default: unlimited.
     ///
-    /// Counted when a session is leased, and exact however many requests there are at once. In the last tenth of it, its
-    /// successor is warmed up.
+    /// A use is counted when a session is leased, so the limit is exact at any concurrency. In the
+    /// last tenth of the limit, the successor is warmed up.
     pub fn max_uses(mut self, uses: u64) -> Self {
         self.max_uses = Some(uses);
         self
     }
 
-    /// Lets a session serve for so long after it was warmed up. Default: no limit.
+    /// Sets the maximum age of a session, counted from its warm-up. Default: unlimited.
     ///
-    /// Counted when a session is leased. In the last tenth of it, its successor is warmed up.
+    /// The age is checked when a session is leased. In the last tenth of the limit, the successor
+    /// is warmed up.
     pub fn max_age(mut self, age: Duration) -> Self {
         self.max_age = Some(age);
         self
     }
 
-    /// Bounds how long a request waits for a session. Default: two minutes.
+    /// Sets how long a request may wait for a session. Default: two minutes.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
-    /// Bounds how many requests wait at once. Default: 131,072.
+    /// Sets how many requests may wait at the same time. Default: 131,072.
     pub fn max_waiting(mut self, requests: usize) -> Self {
         self.max_waiting = requests;
         self
     }
 
-    /// Bounds how long an answer can make a session rest. Default: an hour.
-    pub fn max_cooldown(mut self, rest: Duration) -> Self {
-        self.max_cooldown = rest;
+    /// Sets the longest cooldown that a verdict can cause. Default: one hour.
+    pub fn max_cooldown(mut self, cooldown: Duration) -> Self {
+        self.max_cooldown = cooldown;
         self
     }
 
-    /// Bounds how many sessions the pools of this name have in all processes together, where sessions are shared. Default: each
-    /// process has up to its pool's `size`, and their sum is not bounded.
+    /// Sets the number of sessions of all pools with this name, in all processes that share them.
+    /// Default: unlimited.
+    ///
+    /// By default, each process has up to `size` sessions.
     pub fn slots(mut self, sessions: u32) -> Self {
         self.slots = Some(sessions);
         self
     }
 
-    /// Sets how many sessions in a row may fail to be warmed up or renewed before the pool is broken. Default: 8.
+    /// Sets how many warm-ups or renewals may fail in a row before the pool is unavailable.
+    /// Default: 8.
     pub fn max_failed_warm_ups(mut self, failures: u32) -> Self {
         self.max_failed_warm_ups = failures;
         self
     }
 
-    /// Sets how long a broken pool rests before it tries again, and what doubling that each time stops at. Default: one second
-    /// and one minute.
+    /// Sets the backoff of an unavailable pool before its next warm-up. Default: one second, up to
+    /// one minute.
+    ///
+    /// It starts at `initial` and doubles each time up to `max`.
     pub fn unavailable_backoff(mut self, initial: Duration, max: Duration) -> Self {
         self.unavailable_backoff = (initial, max.max(initial));
         self
     }
 
-    /// Sets which of those that can serve does. Default: [`Strategy::RoundRobin`].
+    /// Sets which of the ready members is selected. Default: [`Strategy::RoundRobin`].
     pub fn strategy(mut self, strategy: Strategy) -> Self {
         self.strategy = strategy;
         self
     }
 
-    /// Chooses by a strategy of your own. Default: by [`strategy`](Self::strategy).
+    /// Selects members by a custom picker. Default: by [`strategy`](Self::strategy).
     pub fn pick_with(mut self, picker: impl Picker) -> Self {
         self.picker = Some(Arc::new(picker));
         self
     }
 
-    /// Serves requests to one host by one session, until that is retired. Default: not.
+    /// Serves all requests to one host by the same session until that is retired. Default: off.
     ///
-    /// Such a request waits for its session also while others are free.
+    /// Such a request waits for its session even while others are free.
     pub fn sticky_by_host(self) -> Self {
         self.sticky_by(|request| request.host().map(str::to_owned))
     }
 
-    /// Serves requests of one key by one session, until that is retired; requests without a key go by the strategy. Default:
-    /// no request has one.
+    /// Serves all requests with the same key by the same session until that is retired. Default:
+    /// off.
+    ///
+    /// Requests without a key are subject to the strategy.
     pub fn sticky_by<K: AsRef<str>>(
         mut self,
         key: impl Fn(&RequestView<'_>) -> Option<K> + Send + Sync + 'static,
@@ -301,9 +319,9 @@ impl SessionPoolBuilder {
         self
     }
 
-    /// Sets what answers and errors say about the session. Default: [`Verdict::standard`].
+    /// Sets how responses and errors are classified. Default: [`Verdict::standard`].
     ///
-    /// It runs in the task of the request and under no lock.
+    /// The function is called in the task of the request, and not under a lock.
     pub fn classify_with(
         mut self,
         classify: impl Fn(&Outcome<'_>) -> Verdict + Send + Sync + 'static,
@@ -316,7 +334,8 @@ impl SessionPoolBuilder {
     ///
     /// # Errors
     ///
-    /// If a bound is zero that lets nothing through then, or another pool on these sessions has the name.
+    /// Returns an error if a limit is zero that would let no request pass, or if another pool of
+    /// the same sessions has this name.
     pub fn build(self) -> Result<SessionPool, PoolConfigError> {
         ConfigError::unless(self.size > 0, "size")?;
         ConfigError::unless(self.max_in_flight != Some(0), "max_in_flight")?;
@@ -332,11 +351,11 @@ impl SessionPoolBuilder {
             return Err(PoolConfigError::name_taken(self.name));
         }
         let (members, first) = match self.sessions.registry.context.share {
-            // Whose they are is to be seen.
+            // The store decides which members this process gets.
             Some(_) => (Vec::new(), MemberNumber::FIRST),
             None => members_before(&self.sessions, &self.name, self.size as usize),
         };
-        let thousandths = |share: f64| (share.max(0.0) * BAD_MARK_MILLIS as f64) as u64;
+        let thousandths = |value: f64| (value.max(0.0) * BAD_MARK_MILLIS as f64) as u64;
         let settings = Settings {
             name: self.name.into(),
             limits: Limits {
@@ -365,7 +384,8 @@ impl SessionPoolBuilder {
     }
 }
 
-/// The sessions that bear the name of a member, the first ones by number, and a number that none of them has.
+/// Returns the sessions that are named like members, the lowest numbers first, and an unused
+/// number.
 fn members_before(sessions: &Sessions, name: &str, size: usize) -> (Vec<Session>, MemberNumber) {
     let number = |session: &Session| {
         let id = session.id().to_string();

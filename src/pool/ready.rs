@@ -1,29 +1,31 @@
-//! The members that can serve at this moment, in the order in which they are to be taken.
+//! The members that are ready, in the order in which they are leased.
 
 use std::collections::BTreeSet;
 
-/// By what those who can serve are ordered.
+/// The order of the ready members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SelectionOrder {
-    /// The one that was leased longest ago comes first.
+    /// The member that was leased longest ago comes first.
     RoundRobin,
-    /// The one with the fewest requests on their way comes first, and among equals the one leased longest ago.
+    /// The member with the fewest requests in flight comes first; among equals, the one leased
+    /// longest ago.
     LeastLoaded,
-    /// The first place of the pool comes first, whoever has it.
+    /// The member of the first slot comes first.
     FillFirst,
-    /// Any of them.
+    /// A random member comes first.
     Random,
 }
 
-/// Where a member stands among those who can serve; the least comes first.
+/// The rank of a ready member; the smallest comes first.
 pub(crate) type Rank = (u64, u64);
 
-/// The members that can serve. One is taken, entered or removed in logarithmic time, or in constant time if the order is random.
+/// The ready members. Lookup, insertion and removal take logarithmic time; for `Random` constant
+/// time.
 #[derive(Clone, Debug)]
 pub(crate) struct Ready {
     by: SelectionOrder,
     ranked: BTreeSet<(Rank, u32)>,
-    /// In the place of `ranked` if the order is random, with the position of each.
+    /// Used instead of `ranked` for `Random`, together with the position of each member.
     listed: Vec<u32>,
     positions: Vec<u32>,
 }
@@ -44,7 +46,7 @@ impl Ready {
         self.listed.push(index);
     }
 
-    /// Removes one that is there, entered with this rank.
+    /// Removes a member that was inserted with this rank.
     pub(crate) fn remove(&mut self, index: u32, rank: Rank) {
         if self.by != SelectionOrder::Random {
             self.ranked.remove(&(rank, index));
@@ -57,7 +59,7 @@ impl Ready {
         }
     }
 
-    /// The first that is accepted. `random` is used if the order is.
+    /// Returns the first accepted member; `random` is used for `Random` only.
     pub(crate) fn first(&self, random: u64, accepts: impl Fn(u32) -> bool) -> Option<u32> {
         if self.by != SelectionOrder::Random {
             return self.ranked.iter().map(|(_, index)| *index).find(|index| accepts(*index));
@@ -70,7 +72,7 @@ impl Ready {
         after.iter().chain(before).copied().find(|index| accepts(*index))
     }
 
-    /// All of them.
+    /// Returns all ready members.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranked.iter().map(|(_, index)| *index).chain(self.listed.iter().copied())
     }
@@ -81,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_rank_comes_first() {
+    fn the_smallest_rank_comes_first() {
         let mut ready = Ready::new(SelectionOrder::RoundRobin);
         for (index, rank) in [(0, (0, 5)), (1, (0, 3)), (2, (0, 4))] {
             ready.insert(index, rank);
@@ -93,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_order_takes_all_evenly_whoever_comes_and_goes() {
+    fn a_random_order_selects_all_members_evenly_after_removals() {
         let mut ready = Ready::new(SelectionOrder::Random);
         (0..6).for_each(|index| ready.insert(index, (0, 0)));
         ready.remove(0, (0, 0));

@@ -1,3 +1,5 @@
+//! The middleware that selects a session of a pool.
+
 use std::task::{Context, Poll};
 
 use http::{Extensions, Request, Response};
@@ -10,12 +12,13 @@ use crate::{
     session::{Identity, Session, SessionId},
 };
 
-/// Middleware that gives each request that names no session one from a pool.
+/// Middleware that selects a session of a pool for each request that names none.
 ///
-/// It is always ready: a request that waits for a session must not hold a place in the service below. A request that names a
-/// session, by a [`SessionId`] or a [`Session`] in its extensions, passes the pool by.
+/// It is always ready, because a request that waits for a session must not hold a reservation of
+/// the inner service. Requests that name a session, by a [`SessionId`] or a [`Session`] in their
+/// extensions, bypass the pool.
 ///
-/// See the [module](super) for the whole story.
+/// See the [module documentation](super).
 ///
 /// # Clone
 ///
@@ -64,7 +67,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        // Made ready in the future, once there is a session.
+        // The future waits for its readiness once it has a session.
         let service = self.inner.clone();
         if names_session(request.extensions()) {
             return ResponseFuture::bypass(service, request);

@@ -1,14 +1,16 @@
-//! The decisions of a pool, as plain data: which member a request leases, which requests wait, and when members are
-//! warmed up, cooled down and retired.
+//! The decisions of a pool, as plain data: which member a request leases, which requests wait, and
+//! when members are warmed up, cooled down and retired.
 //!
-//! Nothing here waits, reads a clock or uses a runtime. Each event carries the time as a [`Duration`] since an origin of the
-//! caller's choice, and is applied in one step. What has to be done about wakers and sessions goes to an [`EffectSink`], which
-//! may only record it, because it is called in the middle of a step.
+//! Nothing here waits, reads a clock or uses a runtime. Each event carries the time as a
+//! [`Duration`] since an origin of the caller's choice, and is applied in one step. What has to be
+//! done about wakers and sessions goes to an [`EffectSink`], which may only record it, because it
+//! is called in the middle of a step.
 //!
-//! A pool has a fixed number of *slots*. A slot is empty, or has a *member* in service, or a member that is being warmed up, or
-//! both; then the second takes over from the first. A retired member leaves its slot immediately and *drains*: it is removed
-//! with the end of its last lease. Members are numbered, and no number is used twice, so that a report about a member is never
-//! attributed to its successor.
+//! A pool has a fixed number of *slots*. A slot is empty, or has a *member* in service, or a member
+//! that is being warmed up, or both; then the second takes over from the first. A retired member
+//! leaves its slot immediately and *drains*: it is removed with the end of its last lease. Members
+//! are numbered, and no number is used twice, so that a report about a member is never attributed
+//! to its successor.
 //!
 //! The invariant after each event: no waiter is in a queue for which a member is ready.
 
@@ -64,32 +66,32 @@ pub(crate) struct PoolState<H: EffectSink> {
     members: Vec<Option<Member>>,
     free: Vec<u32>,
     slots: Vec<Slot>,
-    /// Slots with nobody and nobody on the way.
+    /// The slots without a member in service and without a warm-up.
     empty: BTreeSet<u32>,
     ready: Ready,
     cooling: BTreeSet<(Duration, u32)>,
     any: Queue<H::Waker, H::Cause>,
     /// One queue for each slot.
     keyed: Vec<Queue<H::Waker, H::Cause>>,
-    /// Slots in whose lines somebody stands.
+    /// The slots whose queues are not empty.
     keyed_slots: BTreeSet<u32>,
     unused: Queue<H::Waker, H::Cause>,
     waiting: usize,
     arrivals: u64,
     leases: u64,
     next_number: MemberNumber,
-    /// Members in the phase `Ordered`, and those of them whose slot nobody serves.
+    /// The number of warm-ups, and of those whose slot has no member in service.
     warming: usize,
     filling: usize,
     serving: usize,
     consecutive_failures: u32,
     unavailable: Option<H::Cause>,
     retry_at: Duration,
-    /// How often the pool has cooled since a warm-up went well.
+    /// The number of backoffs since a warm-up last succeeded.
     backoffs: u32,
-    /// A member was to be ordered where orders cannot be carried out.
+    /// Whether a warm-up was needed where none could be started.
     needs_runtime: bool,
-    /// Members that can serve since this step, to be offered to those who wait.
+    /// Members that became ready in this step, to be offered to the waiters.
     offers: Vec<u32>,
     counters: Counters,
 }
@@ -128,7 +130,7 @@ impl<H: EffectSink> PoolState<H> {
         &self.counters
     }
 
-    /// One of those who leave does so because its time is over.
+    /// Counts a waiter that leaves because its time is over.
     pub(crate) fn count_time_out(&mut self) {
         self.counters.timed_out += 1;
     }
@@ -145,24 +147,24 @@ impl<H: EffectSink> PoolState<H> {
         self.members.get(key.index as usize)?.as_ref().filter(|member| member.number == key.number)
     }
 
-    /// All members, those on their way and those that drain included.
+    /// Returns all members, including those that are warming up or draining.
     pub(crate) fn members(&self) -> impl Iterator<Item = (Key, &Member)> {
         (0..).zip(&self.members).filter_map(|(index, member)| {
             member.as_ref().map(|member| (Key { index, number: member.number }, member))
         })
     }
 
-    /// The members that can be leased at once, in order.
+    /// Returns the members that can be leased immediately, in order.
     pub(crate) fn candidates(&self) -> impl Iterator<Item = (Key, &Member)> {
         self.ready.iter().map(|index| (self.key(index), self.at(index)))
     }
 
-    /// Whether somebody waits for a member that could not be ordered where this event happened.
+    /// Returns whether waiters need a member whose warm-up could not be started by this event.
     pub(crate) fn needs_runtime(&self) -> bool {
         self.needs_runtime && self.waiting > 0
     }
 
-    /// When a tick is due that nobody else will notice in time.
+    /// Returns when a tick is due that no other event would replace.
     pub(crate) fn next_timer(&self) -> Option<Duration> {
         if self.waiting == 0 {
             return None;
@@ -174,11 +176,11 @@ impl<H: EffectSink> PoolState<H> {
     }
 
     fn at(&self, index: u32) -> &Member {
-        self.members[index as usize].as_ref().expect("the index of a member")
+        self.members[index as usize].as_ref().expect("the index is that of a member")
     }
 
     fn at_mut(&mut self, index: u32) -> &mut Member {
-        self.members[index as usize].as_mut().expect("the index of a member")
+        self.members[index as usize].as_mut().expect("the index is that of a member")
     }
 
     fn key(&self, index: u32) -> Key {
@@ -194,15 +196,16 @@ impl<H: EffectSink> PoolState<H> {
     }
 }
 
-/// Requests: coming, waiting, leaving, ending.
+/// The life of a request: asking, waiting, leaving, ending.
 impl<H: EffectSink> PoolState<H> {
-    /// A request asks for a member.
-    pub(crate) fn ask(&mut self, step: &mut Step<'_, H>, ask: &LeaseRequest) -> LeaseDecision<H::Cause> {
-        // Whoever has cooled by now is for those who wait: the alarm may be late, and nobody overtakes.
+    /// Leases a member to a request, or adds it to a queue.
+    pub(crate) fn ask(&mut self, step: &mut Step<'_, H>, request: &LeaseRequest) -> LeaseDecision<H::Cause> {
+        // Members whose cooldown has ended go to the waiters first: the timer may be late, and no
+        // request may overtake them.
         self.end_cooldowns(step);
         self.serve_waiters(step);
-        let avoid = self.effective_avoid(&ask.avoid);
-        let (queue, taken) = match ask.preference {
+        let avoid = self.effective_avoid(&request.avoid);
+        let (queue, leased) = match request.preference {
             Preference::Any => (QueueKey::Any, self.lease_any(step, None, avoid)),
             Preference::Prefer(number) => (QueueKey::Any, self.lease_any(step, Some(number), avoid)),
             Preference::Key(key) => {
@@ -211,18 +214,19 @@ impl<H: EffectSink> PoolState<H> {
             }
             Preference::Unused => (QueueKey::Unused, self.lease_unused(step)),
         };
-        let answer = match taken {
+        let decision = match leased {
             Some(key) => LeaseDecision::Leased(key),
             None => self.wait(step, queue, avoid),
         };
         self.serve_waiters(step);
         self.grow(step);
-        answer
+        decision
     }
 
-    /// A waiter looks. `None` means that it has to wait on, and its waker should be stored.
+    /// Checks whether a waiter was served. `None` means that it continues to wait, and its waker
+    /// should be stored.
     ///
-    /// Any other answer gives the waiter back: it must not be used again.
+    /// Any other result removes the waiter: it must not be used again.
     pub(crate) fn poll(
         &mut self,
         step: &mut Step<'_, H>,
@@ -244,7 +248,7 @@ impl<H: EffectSink> PoolState<H> {
         self.queue(waiter.queue).waker_mut(waiter.ticket)
     }
 
-    /// A waiter gives up. What it was given and has not taken up goes to the next.
+    /// Removes a waiter. A member that it was given goes to the next waiter.
     pub(crate) fn leave(&mut self, step: &mut Step<'_, H>, waiter: WaiterRef) {
         let queue = self.queue(waiter.queue);
         let in_queue = !queue.has_outcome(waiter.ticket);
@@ -263,10 +267,10 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// A lease has ended; one under which nothing was sent counts for nothing.
+    /// Ends a lease; an unused one does not count as a use.
     pub(crate) fn end(&mut self, step: &mut Step<'_, H>, key: Key, end: LeaseEnd) {
         let member = self.at_mut(key.index);
-        debug_assert_eq!(member.number, key.number, "a member is kept while it is leased");
+        debug_assert_eq!(member.number, key.number, "a leased member is not removed");
         member.in_use -= 1;
         if end == LeaseEnd::Unused {
             member.uses -= 1;
@@ -278,7 +282,7 @@ impl<H: EffectSink> PoolState<H> {
         } else {
             self.update_readiness(step, key.index);
             if end == LeaseEnd::Unused {
-                // It may be unused again, though it stands where it stood.
+                // The member may be unused again although its readiness did not change.
                 self.offers.push(key.index);
             }
         }
@@ -293,7 +297,7 @@ impl<H: EffectSink> PoolState<H> {
         self.grow(step);
     }
 
-    /// Wakes everybody, so that somebody who can carry out orders does.
+    /// Wakes all waiters, so that one that is polled inside a runtime starts the warm-ups.
     pub(crate) fn wake_all(&mut self, step: &mut Step<'_, H>) {
         self.any.wake_all(|waker| step.effects.wake(waker));
         self.unused.wake_all(|waker| step.effects.wake(waker));
@@ -302,7 +306,8 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// Whom a request does not get; with everybody to be avoided, nobody is.
+    /// Returns the members that a request must not get: none if all slots are served by such
+    /// members.
     fn effective_avoid<'a>(&self, avoid: &'a [MemberNumber]) -> &'a [MemberNumber] {
         let is_avoided = |index| avoid.contains(&self.at(index).number);
         if avoid.is_empty() || self.slots.iter().all(|slot| slot.serving.is_some_and(is_avoided)) {
@@ -331,8 +336,9 @@ impl<H: EffectSink> PoolState<H> {
                 break;
             }
         }
-        // A pool that is not full grows: by each request if all members are to share the work, and otherwise by one that finds
-        // nobody idle, unless one member is to be used until it fails.
+        // A pool that is not full grows: with each request if all members share the work, with a
+        // request that finds no idle member under `LeastLoaded`, and only when no member is free
+        // under `FillFirst`.
         let busy = taken.is_some_and(|key| self.at(key.index).in_use > 1);
         if step.limits.spreads() || (busy && step.limits.order == SelectionOrder::LeastLoaded) {
             self.warm_up_anywhere(step);
@@ -343,7 +349,7 @@ impl<H: EffectSink> PoolState<H> {
     fn lease_slot(&mut self, step: &mut Step<'_, H>, slot: u32) -> Option<Key> {
         let index = self.slots[slot as usize].serving?;
         let taken = if self.is_ready(index) { self.lease(step, index) } else { None };
-        // Its age may have been the reason why not; then another serves by now.
+        // The member may have been retired because of its age; then its successor may serve.
         taken.or_else(|| {
             let other = self.slots[slot as usize].serving.filter(|other| *other != index)?;
             if self.is_ready(other) { self.lease(step, other) } else { None }
@@ -357,7 +363,7 @@ impl<H: EffectSink> PoolState<H> {
             }
         }
         if self.waiting > 0 {
-            // One that stands by is for those who came before, once it serves.
+            // A standby member goes to earlier waiters once it serves.
             return None;
         }
         let slot = self.standby_slot()?;
@@ -366,21 +372,21 @@ impl<H: EffectSink> PoolState<H> {
         if self.is_ready(index) { self.lease(step, index) } else { None }
     }
 
-    /// A slot where a member stands by to take over.
+    /// Returns a slot with a standby member.
     fn standby_slot(&self) -> Option<u32> {
-        let stands_by = |index: u32| self.at(index).phase == Phase::Standby;
-        (0..).zip(&self.slots).find(|(_, slot)| slot.next.is_some_and(stands_by)).map(|(slot, _)| slot)
+        let is_standby = |index: u32| self.at(index).phase == Phase::Standby;
+        (0..).zip(&self.slots).find(|(_, slot)| slot.next.is_some_and(is_standby)).map(|(slot, _)| slot)
     }
 
-    /// The first slot of the key whose member is not to be avoided.
+    /// Returns the first slot for the key whose member is not to be avoided.
     fn slot_of(&self, key: u64, avoid: &[MemberNumber]) -> u32 {
         let size = self.slots.len() as u64;
         let slots = (0..size).map(|turn| ((key % size + turn) % size) as u32);
-        let is_good = |slot: &u32| {
+        let suits = |slot: &u32| {
             let serving = self.slots[*slot as usize].serving;
             !serving.is_some_and(|index| avoid.contains(&self.at(index).number))
         };
-        slots.clone().find(is_good).unwrap_or((key % size) as u32)
+        slots.clone().find(suits).unwrap_or((key % size) as u32)
     }
 
     fn wait(
@@ -409,7 +415,8 @@ impl<H: EffectSink> PoolState<H> {
         LeaseDecision::Wait(WaiterRef { queue, ticket })
     }
 
-    /// Why nobody needs to wait in this queue: the pool is broken, and no member is left that could serve it.
+    /// Returns why this queue cannot be served: the pool is unavailable, and no member in service
+    /// matches.
     fn cannot_be_served(&self, step: &Step<'_, H>, queue: QueueKey) -> Option<H::Cause> {
         let cause = self.unavailable.as_ref()?;
         let is_served = match queue {
@@ -417,11 +424,11 @@ impl<H: EffectSink> PoolState<H> {
             QueueKey::Slot(slot) => self.slots[slot as usize].serving.is_some(),
             QueueKey::Unused => false,
         };
-        let is_tried = self.warming > 0 || step.now >= self.retry_at;
-        (!is_served && !is_tried).then(|| cause.clone())
+        let may_recover = self.warming > 0 || step.now >= self.retry_at;
+        (!is_served && !may_recover).then(|| cause.clone())
     }
 
-    /// One has left its queue, served or not.
+    /// Counts a waiter that left its queue, served or not.
     fn left_queue(&mut self, queue: QueueKey) {
         self.waiting -= 1;
         if let QueueKey::Slot(slot) = queue
@@ -432,7 +439,7 @@ impl<H: EffectSink> PoolState<H> {
     }
 }
 
-/// Members: leased, entered where they can be found, offered.
+/// Members: leasing, readiness, offers to waiters.
 impl<H: EffectSink> PoolState<H> {
     fn is_ready(&self, index: u32) -> bool {
         matches!(self.at(index).readiness, Readiness::Ready(_))
@@ -442,7 +449,7 @@ impl<H: EffectSink> PoolState<H> {
         self.at(index).is_unused()
     }
 
-    /// Leases a member that is ready, unless it turns out that it cannot serve; then it is not ready any more.
+    /// Leases a ready member. `None` if it cannot serve after all; then it is no longer ready.
     fn lease(&mut self, step: &mut Step<'_, H>, index: u32) -> Option<Key> {
         let key = self.key(index);
         if step.limits.is_aged(self.at(index), step.now) {
@@ -483,7 +490,7 @@ impl<H: EffectSink> PoolState<H> {
         delay.saturating_add(delay.mul_f64(thousandths as f64 / 1000.0))
     }
 
-    /// Enters a member where it is to be found now.
+    /// Enters a member in the index where it belongs now.
     fn update_readiness(&mut self, step: &Step<'_, H>, index: u32) {
         let member = self.at(index);
         let readiness = if member.phase != Phase::Serving || member.in_use >= step.limits.max_in_flight {
@@ -523,14 +530,14 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// Those whose rest is over can serve.
+    /// Makes the members whose cooldown has ended ready.
     fn end_cooldowns(&mut self, step: &mut Step<'_, H>) {
         while let Some((_, index)) = self.cooling.first().copied().filter(|(at, _)| *at <= step.now) {
             self.update_readiness(step, index);
         }
     }
 
-    /// Offers whoever can serve since this step to those who wait.
+    /// Offers the members that became ready in this step to the waiters.
     fn serve_waiters(&mut self, step: &mut Step<'_, H>) {
         while let Some(index) = self.offers.pop() {
             while self.waiting > 0
@@ -549,7 +556,8 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// Ends an event that may have happened anywhere: if it left something that only somebody in a runtime can do, all look.
+    /// Ends an event that may have occurred outside a runtime: if it left work that needs a
+    /// runtime, all waiters are woken.
     fn finish_event(&mut self, step: &mut Step<'_, H>) {
         self.serve_waiters(step);
         if self.needs_runtime() {
@@ -557,7 +565,7 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// The one that has waited longest among those whom this member can serve.
+    /// Returns the waiter that has waited longest among those that this member can serve.
     fn next_for(&self, index: u32) -> Option<WaiterRef> {
         let member = self.at(index);
         let any = self.any.iter().find(|ticket| !self.any.note(*ticket).avoid.contains(&member.number));
@@ -581,9 +589,9 @@ impl<H: EffectSink> PoolState<H> {
     }
 }
 
-/// Slots: filled, handed over, emptied.
+/// Slots: filling, succession, removal.
 impl<H: EffectSink> PoolState<H> {
-    /// A session that was there before takes a slot.
+    /// Adds an existing session as the member of an empty slot.
     pub(crate) fn join(&mut self, step: &mut Step<'_, H>) -> Option<Key> {
         let slot = self.empty.pop_first()?;
         let index = self.enter(slot, Phase::Standby);
@@ -593,7 +601,7 @@ impl<H: EffectSink> PoolState<H> {
         Some(self.key(index))
     }
 
-    /// An order was carried out, or could not be.
+    /// Ends a warm-up.
     pub(crate) fn warmed(&mut self, step: &mut Step<'_, H>, key: Key, result: Result<(), H::Cause>) {
         debug_assert_eq!(self.member(key).map(|member| member.phase), Some(Phase::Warming));
         match result {
@@ -619,14 +627,14 @@ impl<H: EffectSink> PoolState<H> {
         self.finish_event(step);
     }
 
-    /// An order was warm_up_lost: nothing is known about whether it could have been carried out.
+    /// Ends a warm-up without a result: it is unknown whether it would have succeeded.
     pub(crate) fn warm_up_lost(&mut self, step: &mut Step<'_, H>, key: Key) {
         self.abandon_warm_up(step, key.index);
         self.wake_all(step);
         self.serve_waiters(step);
     }
 
-    /// The session of a member that was shut can be sent under again, or could not be renewed.
+    /// Ends the renewal of a member's session.
     pub(crate) fn renewed(&mut self, step: &mut Step<'_, H>, key: Key, result: Result<(), H::Cause>) {
         if self.member(key).is_none_or(|member| member.phase != Phase::Renewing) {
             if let Err(cause) = result {
@@ -651,7 +659,7 @@ impl<H: EffectSink> PoolState<H> {
         self.finish_event(step);
     }
 
-    /// Something has happened to the session of a member that was shut.
+    /// Checks again whether a member under renewal is open.
     pub(crate) fn recheck(&mut self, step: &mut Step<'_, H>, key: Key) {
         let is_shut = self.member(key).is_some_and(|member| member.phase == Phase::Renewing);
         if is_shut && step.effects.is_open(key) {
@@ -662,7 +670,7 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// News about a member; news about one that is gone is none.
+    /// Applies feedback about a member; feedback about a removed member is ignored.
     pub(crate) fn apply_feedback(&mut self, step: &mut Step<'_, H>, key: Key, feedback: Feedback) {
         let Some(member) = self.member(key) else {
             return;
@@ -698,7 +706,7 @@ impl<H: EffectSink> PoolState<H> {
         self.finish_event(step);
     }
 
-    /// Makes members on their way as many as those need whom nobody could serve, as far as there is room.
+    /// Starts as many warm-ups as the unserved waiters need, as far as there are slots.
     fn grow(&mut self, step: &mut Step<'_, H>) {
         self.needs_runtime = false;
         if self.waiting == 0 {
@@ -726,7 +734,7 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// Whether somebody waits for whom a member would be made, if it could be.
+    /// Returns whether a waiter needs a warm-up that could be started after the backoff.
     fn would_grow(&self) -> bool {
         let has_room = !self.empty.is_empty();
         (!self.any.is_empty() && has_room)
@@ -734,13 +742,14 @@ impl<H: EffectSink> PoolState<H> {
             || (!self.unused.is_empty() && (has_room || self.slots.iter().any(|slot| slot.next.is_none())))
     }
 
-    /// Orders a member for the first empty slot. `false`: there is none, or it cannot be done now.
+    /// Starts a warm-up in the first empty slot. `false` if there is none, or if it cannot start
+    /// now.
     fn warm_up_anywhere(&mut self, step: &mut Step<'_, H>) -> bool {
         let slot = self.empty.first().copied();
         slot.is_some_and(|slot| self.warm_up_slot(step, slot))
     }
 
-    /// Orders a successor for the member that is worth least: by its score, then by its uses.
+    /// Starts the warm-up of a successor for the worst member, by its score, then by its uses.
     fn warm_up_successor(&mut self, step: &mut Step<'_, H>) -> bool {
         let without = (0..).zip(&self.slots).filter(|(_, slot)| slot.next.is_none());
         let serving = without.filter_map(|(slot, entry)| Some((slot, self.at(entry.serving?))));
@@ -748,10 +757,10 @@ impl<H: EffectSink> PoolState<H> {
         least.is_some_and(|slot| self.warm_up_slot(step, slot))
     }
 
-    /// Orders the next member of a slot, unless one is on its way.
+    /// Starts the warm-up of the next member of a slot, unless there is one already.
     fn warm_up_slot(&mut self, step: &mut Step<'_, H>, slot: u32) -> bool {
-        let may_try = self.unavailable.is_none() || (self.warming == 0 && step.now >= self.retry_at);
-        if self.slots[slot as usize].next.is_some() || !may_try {
+        let may_start = self.unavailable.is_none() || (self.warming == 0 && step.now >= self.retry_at);
+        if self.slots[slot as usize].next.is_some() || !may_start {
             return false;
         }
         if !step.effects.can_start_warm_up() {
@@ -786,7 +795,7 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// A member is no longer on its way; gives back its slot.
+    /// Ends the warm-up of a member and returns its slot.
     fn end_warm_up(&mut self, index: u32, phase: Phase) -> u32 {
         let member = self.at_mut(index);
         member.phase = phase;
@@ -798,7 +807,7 @@ impl<H: EffectSink> PoolState<H> {
         slot
     }
 
-    /// Gives up a member that was on its way.
+    /// Removes a member whose warm-up did not succeed.
     fn abandon_warm_up(&mut self, step: &mut Step<'_, H>, index: u32) {
         let slot = self.end_warm_up(index, Phase::Draining);
         self.slots[slot as usize].next = None;
@@ -806,23 +815,23 @@ impl<H: EffectSink> PoolState<H> {
         self.remove(step, index);
     }
 
-    /// The member that stands by takes over an unserved slot.
+    /// Puts the standby member of an unserved slot into service.
     fn promote(&mut self, step: &mut Step<'_, H>, slot: u32) {
         let entry = &mut self.slots[slot as usize];
-        let index = entry.next.take().expect("one stands by");
+        let index = entry.next.take().expect("the slot has a standby member");
         entry.serving = Some(index);
         self.serving += 1;
         self.at_mut(index).phase = Phase::Serving;
         self.update_readiness(step, index);
     }
 
-    /// The member that stands by takes over from the one that serves.
+    /// Replaces the member in service by the standby member.
     fn replace(&mut self, step: &mut Step<'_, H>, slot: u32) {
-        let old = self.slots[slot as usize].serving.expect("one serves");
+        let old = self.slots[slot as usize].serving.expect("the slot has a member in service");
         self.retire_at(step, old, RetireReason::Replaced);
     }
 
-    /// Retires the member that serves a slot; its successor takes over, or is ordered at once.
+    /// Retires a member in service. Its successor takes over, or its warm-up starts.
     fn retire_at(&mut self, step: &mut Step<'_, H>, index: u32, reason: RetireReason) {
         let counters = &mut self.counters;
         let count = match reason {
@@ -847,7 +856,7 @@ impl<H: EffectSink> PoolState<H> {
             Some(_) => self.filling += 1,
             None => {
                 self.note_empty(slot);
-                // Whoever gives one back has no need of another.
+                // A process that releases a slot does not need another one.
                 if reason != RetireReason::Released {
                     self.warm_up_slot(step, slot);
                 }
@@ -872,7 +881,7 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// A session came to life: the pool is not broken.
+    /// A warm-up or renewal has succeeded: the pool is available.
     fn warm(&mut self, step: &mut Step<'_, H>) {
         self.consecutive_failures = 0;
         self.backoffs = 0;
@@ -881,7 +890,8 @@ impl<H: EffectSink> PoolState<H> {
         }
     }
 
-    /// A session could not be brought to life. After too many in a row, those whom no member can serve are told.
+    /// A warm-up or renewal has failed. After too many in a row, the waiters that no member can
+    /// serve get the cause.
     fn fail(&mut self, step: &mut Step<'_, H>, cause: H::Cause) {
         self.counters.warm_ups_failed += 1;
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);

@@ -1,4 +1,4 @@
-//! What happened to a pool and its members, and a picture of both to print.
+//! Statistics of a pool, and a printable snapshot of it.
 
 use std::{fmt, time::Duration};
 
@@ -8,56 +8,56 @@ use super::{
 };
 use crate::{gate::RenewalError, session::SessionId};
 
-/// What happened to a pool so far: a snapshot.
+/// The counters of a pool since it was built.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PoolStats {
-    /// Leases given out, those included under which nothing was sent.
+    /// Leases, including unused ones.
     pub leases: u64,
     /// Leases under which nothing was sent; they do not count as uses.
     pub leases_unused: u64,
     /// Requests that had to wait.
     pub waited: u64,
-    /// The most requests that waited at one moment.
+    /// The highest number of requests that waited at the same time.
     pub waiting_peak: u64,
-    /// Requests that gave up waiting, those included whose time was over.
+    /// Requests that stopped waiting without a session, including those that timed out.
     pub abandoned: u64,
-    /// Requests that waited for longer than they may.
+    /// Requests that waited for `max_wait`.
     pub timed_out: u64,
-    /// Requests refused because too many waited.
+    /// Requests rejected because `max_waiting` was reached.
     pub rejected_queue_full: u64,
-    /// Requests refused because the pool was broken.
+    /// Requests rejected because the pool was unavailable.
     pub rejected_unavailable: u64,
-    /// Members whose making was started.
+    /// Members whose warm-up was started.
     pub created: u64,
-    /// Members that became ready to serve.
+    /// Members whose warm-up succeeded.
     pub warmed: u64,
-    /// Sessions that could not be warmed up or renewed.
+    /// Warm-ups and renewals that failed.
     pub warm_ups_failed: u64,
     /// Good marks.
     pub good: u64,
     /// Bad marks.
     pub bad: u64,
-    /// Rests.
+    /// Cooldowns caused by verdicts.
     pub cooldowns: u64,
     /// Members retired because of their score.
     pub retired_errors: u64,
-    /// Members retired because they had been used often enough.
+    /// Members retired because they reached `max_uses`.
     pub retired_uses: u64,
-    /// Members retired because they were too old.
+    /// Members retired because they reached `max_age`.
     pub retired_age: u64,
-    /// Members retired by hand, or by a verdict that said so.
+    /// Members retired explicitly or by a verdict.
     pub retired_manually: u64,
-    /// Members that made room for one that nobody had used.
+    /// Members replaced by an unused one.
     pub retired_replaced: u64,
     /// Members retired because their session could not be renewed.
     pub retired_failed: u64,
-    /// Members that were given back to be another process's, or were lost to it; where sessions are shared.
+    /// Members released to other processes, or lost to them, if sessions are shared.
     pub released: u64,
 }
 
 impl PoolStats {
-    /// Members retired for any reason.
+    /// Returns the number of members retired for any reason.
     pub fn retired(&self) -> u64 {
         self.retired_errors
             + self.retired_uses
@@ -96,21 +96,21 @@ impl From<&Counters> for PoolStats {
     }
 }
 
-/// What a member of a pool does at a moment.
+/// What a member of a pool does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MemberState {
     /// Its session is being warmed up.
     Warming,
-    /// It is warm and waits to take over from the one before it.
+    /// It is warm and waits to take over from its predecessor.
     Standby,
-    /// It serves, or can.
+    /// It is in service.
     Serving,
-    /// It rests until it may be used again: by a `Retry-After`, by hand, or by the least delay between uses.
+    /// It is in service, but not used until a cooldown or the minimum delay ends.
     CoolingDown,
     /// Its session is being renewed.
     Renewing,
-    /// It was retired, and its last requests are on their way.
+    /// It was retired, and its last requests are in flight.
     Draining,
 }
 
@@ -118,59 +118,59 @@ impl fmt::Display for MemberState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Warming => "warming",
-            Self::Standby => "standing by",
+            Self::Standby => "standby",
             Self::Serving => "serving",
-            Self::CoolingDown => "resting",
+            Self::CoolingDown => "cooling down",
             Self::Renewing => "renewing",
             Self::Draining => "draining",
         })
     }
 }
 
-/// One member of a pool at one moment.
+/// The state of one member of a pool.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MemberSnapshot {
-    /// Its session's name.
+    /// The name of its session.
     pub id: SessionId,
     /// What it does.
     pub state: MemberState,
-    /// Its requests on their way.
+    /// Its requests in flight.
     pub in_use: usize,
-    /// How often it was used.
+    /// The number of its uses.
     pub uses: u64,
-    /// Its score: what bad marks have added and good ones have healed.
+    /// Its score: raised by bad marks, reduced by good ones.
     pub score: f64,
-    /// Its good marks.
+    /// The number of its good marks.
     pub good: u64,
-    /// Its bad marks.
+    /// The number of its bad marks.
     pub bad: u64,
-    /// How often it was sent to rest.
+    /// The number of its cooldowns.
     pub cooldowns: u64,
-    /// For how long it has been warm.
+    /// The time since its warm-up.
     pub age: Duration,
 }
 
-/// A pool at one moment, to look at or to print.
+/// The state of a pool, for inspection or printing.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PoolSnapshot {
-    /// The pool's name.
+    /// The name of the pool.
     pub name: String,
-    /// How many members it has at most, those that drain not counted.
+    /// The maximum number of members, not counting those that drain.
     pub size: usize,
-    /// How many requests wait.
+    /// The number of waiting requests.
     pub waiting: usize,
-    /// Why the pool is broken, if it is.
+    /// Why the pool is unavailable, if it is.
     pub unavailable: Option<RenewalError>,
-    /// What happened so far.
+    /// The counters of the pool.
     pub stats: PoolStats,
     /// The members, the oldest first.
     pub members: Vec<MemberSnapshot>,
 }
 
 impl MemberSnapshot {
-    /// All members of a pool but for their names, by number.
+    /// Returns the state of all members, by number.
     pub(crate) fn of<E: EffectSink>(
         state: &PoolState<E>,
         now: Duration,
@@ -204,7 +204,7 @@ impl MemberSnapshot {
     }
 }
 
-/// The pool in a line, and each member in another.
+/// One line for the pool, and one for each member.
 impl fmt::Display for PoolSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, size, waiting, unavailable, stats, members } = self;

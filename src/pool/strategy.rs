@@ -1,4 +1,4 @@
-//! Who of those that can serve is to serve a request.
+//! Which of the ready members serves a request.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use http::{Extensions, HeaderMap, Method, Request, Uri};
 use super::ready::SelectionOrder;
 use crate::session::SessionId;
 
-/// How a pool chooses among the sessions that can serve at once.
+/// How a pool selects among the members that are ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The one that was used longest ago. The pool is filled by its first requests. The default.
+    /// The member that was used longest ago. The first requests fill the pool.
     #[default]
     RoundRobin,
-    /// Any of them. The pool is filled by its first requests.
+    /// A random member. The first requests fill the pool.
     Random,
-    /// The one with the fewest requests on their way. The pool grows by a request that finds nobody idle.
+    /// The member with the fewest requests in flight. The pool grows when no member is idle.
     LeastLoaded,
-    /// The same one until it is retired or cannot take more. The pool grows by a request that finds nobody free.
+    /// The same member until it is retired or at its limit. The pool grows when no member is free.
     FillFirst,
 }
 
@@ -33,32 +33,37 @@ impl From<Strategy> for SelectionOrder {
     }
 }
 
-/// A strategy of your own, for [`pick_with`](super::SessionPoolBuilder::pick_with).
+/// A custom strategy, for [`pick_with`](super::SessionPoolBuilder::pick_with).
 ///
-/// It runs in the task of the request and under no lock. When the session that it chose has been given to another in the
-/// meantime, or cannot serve after all, the pool takes another one; a request that waits gets whichever becomes free first.
+/// It is called in the task of the request, and not under a lock. If the picked member cannot serve
+/// by then, the pool selects another one; a request that has to wait gets the first member that
+/// becomes free.
+///
+/// # Examples
 ///
 /// ```
-/// use tower_client_sessions::pool::{RequestView, MemberView, Picker};
+/// use tower_client_sessions::pool::{MemberView, Picker, RequestView};
 ///
-/// /// The one with the cleanest record.
-/// struct Cleanest;
+/// /// Picks the member with the lowest score.
+/// struct LowestScore;
 ///
-/// impl Picker for Cleanest {
+/// impl Picker for LowestScore {
 ///     fn pick(&self, _request: &RequestView<'_>, candidates: &[MemberView]) -> Option<usize> {
-///         let record = |index: &usize| candidates[*index].score();
-///         (0..candidates.len()).min_by(|one, other| record(one).total_cmp(&record(other)))
+///         let score = |index: &usize| candidates[*index].score();
+///         (0..candidates.len()).min_by(|one, other| score(one).total_cmp(&score(other)))
 ///     }
 /// }
 /// ```
 pub trait Picker: Send + Sync + 'static {
-    /// The position of the candidate to use. `None`, or one that is out of range, leaves it to the pool.
+    /// Returns the index of the candidate to use. `None`, or an index out of range, leaves the
+    /// selection to the pool.
     ///
-    /// There are at least two candidates, the one that was used longest ago first.
+    /// There are at least two candidates; the first is the one that was used longest ago.
     fn pick(&self, request: &RequestView<'_>, candidates: &[MemberView]) -> Option<usize>;
 }
 
-/// The request that a session is chosen for. A lease that was asked for by [`lease`](super::SessionPool::lease) has none.
+/// The request for which a member is selected. All fields are `None` for
+/// [`SessionPool::lease`](super::SessionPool::lease).
 #[derive(Clone, Copy)]
 pub struct RequestView<'a>(Option<Parts<'a>>);
 
@@ -84,43 +89,43 @@ impl<'a> RequestView<'a> {
         }))
     }
 
-    /// The request's method.
+    /// Returns the method of the request.
     pub fn method(&self) -> Option<&'a Method> {
         self.0.map(|parts| parts.method)
     }
 
-    /// The request's URI.
+    /// Returns the URI of the request.
     pub fn uri(&self) -> Option<&'a Uri> {
         self.0.map(|parts| parts.uri)
     }
 
-    /// The request's headers.
+    /// Returns the headers of the request.
     pub fn headers(&self) -> Option<&'a HeaderMap> {
         self.0.map(|parts| parts.headers)
     }
 
-    /// The request's extensions.
+    /// Returns the extensions of the request.
     pub fn extensions(&self) -> Option<&'a Extensions> {
         self.0.map(|parts| parts.extensions)
     }
 
-    /// The host that the request goes to.
+    /// Returns the host of the request's URI.
     pub fn host(&self) -> Option<&'a str> {
         self.uri()?.host()
     }
 }
 
-/// Without the query of the URI and without headers, which may hold secrets.
+/// Omits the query of the URI and the headers, which may contain secrets.
 impl fmt::Debug for RequestView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asking")
+        f.debug_struct("RequestView")
             .field("method", &self.method())
             .field("host", &self.host())
             .finish_non_exhaustive()
     }
 }
 
-/// A session that can serve at once, as [`Picker`] sees it.
+/// A member that is ready, as seen by a [`Picker`].
 #[derive(Clone, Debug)]
 pub struct MemberView {
     pub(crate) id: SessionId,
@@ -130,22 +135,22 @@ pub struct MemberView {
 }
 
 impl MemberView {
-    /// The session's name.
+    /// Returns the name of its session.
     pub fn id(&self) -> &SessionId {
         &self.id
     }
 
-    /// Its requests on their way.
+    /// Returns the number of its requests in flight.
     pub fn in_use(&self) -> usize {
         self.in_use
     }
 
-    /// How often it was leased.
+    /// Returns how often it was leased.
     pub fn uses(&self) -> u64 {
         self.uses
     }
 
-    /// Its score: what bad marks have added and good ones have healed.
+    /// Returns its score: raised by bad marks, reduced by good ones.
     pub fn score(&self) -> f64 {
         self.score
     }

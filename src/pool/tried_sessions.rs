@@ -1,4 +1,4 @@
-//! What keeps a retry from the sessions that its request has been tried under.
+//! Requests that need an unused session, or one under which they were not tried before.
 
 use std::{
     sync::Arc,
@@ -12,22 +12,26 @@ use tower_service::Service;
 
 use super::types::MemberNumber;
 
-/// Asks for a session that nobody has used, set in a request's extensions.
+/// Requires a session that was not used before, by an entry in the extensions of a request.
 ///
-/// Where the pool is full, the new one takes the place of the one that is worth least: by its score, then by its uses.
+/// If the pool is full, the new session replaces the worst one: by its score, then by its uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct UnusedSession;
 
-/// The sessions that a request was tried under, in its extensions: the pool gives it another one each time, until it has tried
-/// all.
+/// The sessions under which a request was tried, as an entry in its extensions.
 ///
-/// [`TriedSessionsLayer`] above a retry layer puts one into each request. Clones share what they have tried, so that the copies that a
-/// retry layer makes know of each other.
+/// The pool selects a different session for each attempt, until all were tried. A
+/// [`TriedSessionsLayer`] around a retry layer adds it to each request.
+///
+/// # Clone
+///
+/// Clones share their contents, so that the copies of a request that a retry layer makes avoid each
+/// other's sessions.
 #[derive(Clone, Debug, Default)]
 pub struct TriedSessions(Arc<Mutex<Vec<MemberNumber>>>);
 
 impl TriedSessions {
-    /// Creates the memory of a request that has not been tried.
+    /// Creates an empty list, for a request that was not tried yet.
     pub fn new() -> Self {
         Self::default()
     }
@@ -44,7 +48,9 @@ impl TriedSessions {
     }
 }
 
-/// [`Layer`] that lets a retry layer below it get another session each time.
+/// [`Layer`] around a retry layer that makes each attempt use a different session.
+///
+/// # Examples
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -53,8 +59,12 @@ impl TriedSessions {
 /// # struct Twice;
 /// # impl<B: Clone, R, E> tower::retry::Policy<http::Request<B>, R, E> for Twice {
 /// #     type Future = std::future::Ready<()>;
-/// #     fn retry(&mut self, _: &mut http::Request<B>, _: &mut Result<R, E>) -> Option<Self::Future> { None }
-/// #     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> { Some(request.clone()) }
+/// #     fn retry(&mut self, _: &mut http::Request<B>, _: &mut Result<R, E>) -> Option<Self::Future> {
+/// #         None
+/// #     }
+/// #     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> {
+/// #         Some(request.clone())
+/// #     }
 /// # }
 ///
 /// let pool = SessionPool::builder(&Sessions::new()).size(8).build().unwrap();
@@ -84,7 +94,7 @@ impl<S> Layer<S> for TriedSessionsLayer {
     }
 }
 
-/// Middleware that puts a [`TriedSessions`] into each request that has none.
+/// Middleware that adds [`TriedSessions`] to each request that has none.
 #[derive(Clone, Debug)]
 #[must_use = "services do nothing unless called"]
 pub struct TriedSessionsService<S> {

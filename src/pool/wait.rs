@@ -1,4 +1,4 @@
-//! The place of a waiting request in the queue of a pool.
+//! The position of a waiting request in a queue of a pool.
 
 use std::{
     sync::Arc,
@@ -13,10 +13,11 @@ use super::{
 };
 use crate::wait::{self, Place};
 
-/// Resolves to a lease, or to the reason why there is none.
+/// Resolves to a lease, or to the error that ends the wait.
 pub(crate) type Wait = wait::Wait<PoolPlace>;
 
-/// A place in a pool's queue. Dropping it gives up the place, with a session given to it.
+/// A position in a queue of a pool. Dropping it leaves the queue and returns a member that it was
+/// given.
 pub(crate) struct PoolPlace {
     pool: Arc<Pool>,
     waiter: Option<WaiterRef>,
@@ -30,11 +31,12 @@ impl Drop for PoolPlace {
     }
 }
 
-/// Waits for a lease for at most the pool's `max_wait`.
+/// Waits for a lease, at most for the pool's `max_wait`.
 ///
 /// # Errors
 ///
-/// [`NoRuntime`](PoolErrorKind::NoRuntime), outside a runtime.
+/// Returns [`NoRuntime`](PoolErrorKind::NoRuntime) outside a runtime, where nothing would bound the
+/// wait.
 pub(crate) fn wait(pool: &Arc<Pool>, waiter: WaiterRef) -> Result<Wait, PoolError> {
     let place = PoolPlace { pool: pool.clone(), waiter: Some(waiter) };
     Wait::new(place, pool.settings.max_wait, None)

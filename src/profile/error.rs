@@ -1,3 +1,5 @@
+//! The errors of profiles.
+
 use std::{
     borrow::Cow,
     convert::Infallible,
@@ -6,10 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is wrong with profiles: every mistake that was found, in order.
+/// All issues that were found in profiles, in order.
 ///
-/// `Display` has one line for each. [`kind`](Self::kind), [`file`](Self::file), [`entry`](Self::entry) and
-/// [`field`](Self::field) are those of the first; [`issues`](Self::issues) has them all.
+/// `Display` prints one line for each. [`kind`](Self::kind), [`file`](Self::file),
+/// [`entry`](Self::entry) and [`field`](Self::field) are those of the first issue;
+/// [`issues`](Self::issues) returns all of them.
 ///
 /// # Examples
 ///
@@ -27,7 +30,7 @@ use std::{
 /// assert_eq!(
 ///     error.to_string(),
 ///     "proxy: unknown scheme \"ftp\"; use http, https or socks5\n\
-///      headers.host: not for a profile: it comes from the request's URI",
+///      headers.host: not allowed in a profile: it is derived from the request URI",
 /// );
 /// ```
 #[derive(Debug)]
@@ -38,9 +41,9 @@ pub struct ProfileError {
 }
 
 impl ProfileError {
-    /// Wraps what was collected; `issues` must hold at least one.
+    /// Wraps the collected issues; there must be at least one.
     pub(super) fn new(issues: Vec<ProfileIssue>) -> Self {
-        debug_assert!(!issues.is_empty(), "an error without a mistake");
+        debug_assert!(!issues.is_empty(), "an error has at least one issue");
         Self { issues, source: None }
     }
 
@@ -62,33 +65,33 @@ impl ProfileError {
         self.issues
     }
 
-    /// Every mistake, in the order in which they were met.
+    /// Returns all issues, in the order in which they were found.
     pub fn issues(&self) -> &[ProfileIssue] {
         &self.issues
     }
 
-    /// The kind of the first mistake.
+    /// Returns the kind of the first issue.
     pub fn kind(&self) -> ProfileErrorKind {
         self.first().kind
     }
 
-    /// The file, as it was named to `Profiles::from_path`.
+    /// Returns the file, as it was passed to `Profiles::from_path`.
     pub fn file(&self) -> Option<&Path> {
         self.first().file()
     }
 
-    /// The entry of the first mistake, counted from 1.
+    /// Returns the entry of the first issue, counted from 1.
     pub fn entry(&self) -> Option<usize> {
         self.first().entry
     }
 
-    /// The field of the first mistake, such as `proxy.url`.
+    /// Returns the field of the first issue, such as `proxy.url`.
     pub fn field(&self) -> Option<&str> {
         self.first().field()
     }
 
     fn first(&self) -> &ProfileIssue {
-        self.issues.first().expect("an error holds at least one mistake")
+        self.issues.first().expect("an error has at least one issue")
     }
 }
 
@@ -122,7 +125,7 @@ impl From<Infallible> for ProfileError {
     }
 }
 
-/// One mistake in a profile.
+/// One issue of a profile.
 #[derive(Clone, Debug)]
 pub struct ProfileIssue {
     kind: ProfileErrorKind,
@@ -130,7 +133,7 @@ pub struct ProfileIssue {
     entry: Option<usize>,
     field: Option<Cow<'static, str>>,
     line: Option<usize>,
-    /// What is wrong. Holds nothing of a credential or a header's value.
+    /// The message, which contains no part of a credential or header value.
     text: Cow<'static, str>,
 }
 
@@ -149,34 +152,36 @@ impl ProfileIssue {
         self
     }
 
-    /// Sets the line, unless a nearer one is known.
+    /// Sets the line, unless a more precise one is known.
     #[cfg(feature = "profile-files")]
     pub(super) fn at_line(mut self, line: Option<usize>) -> Self {
         self.line = self.line.or(line);
         self
     }
 
-    /// What sort of mistake it is.
+    /// Returns the kind of the issue.
     pub fn kind(&self) -> ProfileErrorKind {
         self.kind
     }
 
-    /// The file, as it was named to `Profiles::from_path`.
+    /// Returns the file, as it was passed to `Profiles::from_path`.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
-    /// The place of the profile in its list, counted from 1.
+    /// Returns the position of the profile in its list, counted from 1.
     pub fn entry(&self) -> Option<usize> {
         self.entry
     }
 
-    /// The field, such as `proxy.url` or `headers.accept-language`.
+    /// Returns the field, such as `proxy.url` or `headers.accept-language`.
     pub fn field(&self) -> Option<&str> {
         self.field.as_deref()
     }
 
-    /// The line, counted from 1, where the parser can tell: everywhere in TOML, for errors of syntax in JSON.
+    /// Returns the line, counted from 1, if the parser provides it.
+    ///
+    /// TOML provides it for all issues, JSON for syntax errors.
     pub fn line(&self) -> Option<usize> {
         self.line
     }
@@ -201,11 +206,11 @@ impl fmt::Display for ProfileIssue {
     }
 }
 
-/// The sorts of mistakes in profiles.
+/// What a [`ProfileIssue`] is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProfileErrorKind {
-    /// The file cannot be read; the error's `source` says why.
+    /// The file cannot be read; the `source` of the error is the reason.
     Read,
     /// The file's extension is neither `toml` nor `json`.
     UnknownFormat,
@@ -215,30 +220,30 @@ pub enum ProfileErrorKind {
     NoProfiles,
     /// The profile sets nothing.
     NothingSet,
-    /// A field that profiles do not have.
+    /// The field is unknown.
     UnknownField,
-    /// A field, a header or a name that is given twice.
+    /// A field, a header or a name occurs twice.
     Duplicate,
-    /// A table where text belongs, and the like.
+    /// The value has the wrong type, such as a table instead of text.
     WrongType,
-    /// A field that another one needs.
+    /// A field is missing that another field requires.
     Missing,
-    /// The name of the profile cannot be used.
+    /// The name of the profile is invalid.
     Name,
-    /// The proxy cannot be used: its scheme, host, port or credentials.
+    /// The scheme, host, port or credentials of the proxy are invalid.
     Proxy,
-    /// A header's name or value that HTTP does not allow; the user agent included.
+    /// The name or value of a header, including the user agent, is not valid in HTTP.
     Header,
-    /// A header that belongs to the session, the connection or the body.
+    /// The header belongs to the session, the connection or the body.
     RefusedHeader,
-    /// Not an IP address.
+    /// The value is not an IP address.
     LocalAddress,
 }
 
-/// There is no profile of this name for a session to be pinned to.
+/// The error of pinning a session to a profile that does not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnknownProfile {
-    /// As it may be shown.
+    /// In the form in which it may be shown.
     name: String,
 }
 
@@ -250,18 +255,14 @@ impl UnknownProfile {
 
 impl fmt::Display for UnknownProfile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "the sessions have no profile named {}; give one that name and build them with it",
-            self.name
-        )
+        write!(f, "no profile is named {}; add one to the profiles of the sessions", self.name)
     }
 }
 
 impl Error for UnknownProfile {}
 
-/// A name from outside as it may be shown: plain names as they are, anything that could be a misplaced URL or
-/// credential not at all.
+/// Returns a foreign name in a form that may be shown: plain names as they are, and a placeholder
+/// for anything that could be a URL or a credential.
 pub(super) fn shown(name: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if !name.is_empty() && name.len() <= 40 && name.chars().all(plain) {
@@ -276,7 +277,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_mistake_names_file_entry_field_and_line() {
+    fn an_issue_shows_its_file_entry_field_and_line() {
         let mut issue =
             ProfileIssue::new(ProfileErrorKind::Proxy, "no host").at_field("proxy.url").at_entry(3);
         assert_eq!(issue.to_string(), "profile 3: proxy.url: no host");

@@ -1,7 +1,7 @@
 //! Profiles from TOML and JSON.
 //!
-//! Both formats become one tree of [`Node`]s, which keeps the order of fields and, from TOML, their lines; one reader
-//! then turns the tree into profiles and collects every mistake on the way.
+//! Both formats are parsed into one tree of [`Node`]s, which keeps the order of fields and, for
+//! TOML, their lines. One reader converts the tree into profiles and collects all issues.
 
 use std::{fmt, fs, io, net::IpAddr, path::Path};
 
@@ -19,13 +19,15 @@ use super::{
 };
 
 impl Profiles {
-    /// Loads a file, TOML or JSON by its extension; the [module docs](super) have the form.
+    /// Loads a file, as TOML or JSON according to its extension; see the [module
+    /// documentation](super).
     ///
-    /// Reads the whole file at once and blocks while it does.
+    /// The file is read with blocking I/O.
     ///
     /// # Errors
     ///
-    /// If the file cannot be read, has another extension, or has mistakes: all of them, each with its entry and field.
+    /// Returns an error if the file cannot be read, has another extension, or has issues: all of
+    /// them, each with its entry and field.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, ProfileError> {
         let path = path.as_ref();
         let read = match path.extension().and_then(|extension| extension.to_str()) {
@@ -46,11 +48,11 @@ impl Profiles {
             .map_err(|error| error.in_file(path))
     }
 
-    /// Reads profiles from TOML; the [module docs](super) have the form.
+    /// Reads profiles from TOML; see the [module documentation](super).
     ///
     /// # Errors
     ///
-    /// Every mistake in the text, each with its entry, field and line.
+    /// Returns all issues of the text, each with its entry, field and line.
     ///
     /// # Examples
     ///
@@ -68,14 +70,14 @@ impl Profiles {
     /// assert_eq!(
     ///     error.to_string(),
     ///     "profile 2: proxy.url: unknown scheme \"ftp\"; use http, https or socks5 (line 5)\n\
-    ///      profile 2: agent: unknown field; there are name, proxy, user-agent, headers and local-address (line 6)",
+    ///      profile 2: agent: unknown field; the fields are name, proxy, user-agent, headers and local-address (line 6)",
     /// );
     /// ```
     pub fn from_toml(text: &str) -> Result<Self, ProfileError> {
         let text = without_mark(text);
         let (root, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
-            // Their `Display` quotes the line, which may hold a password; the message does not.
+            // Their `Display` quotes the line, which may contain a password; the message does not.
             let syntax = |error: &toml::de::Error| {
                 ProfileIssue::new(ProfileErrorKind::Syntax, format!("not TOML: {}", error.message()))
                     .at_line(error.span().map(|span| line(text, span.start)))
@@ -85,11 +87,11 @@ impl Profiles {
         read(Node { line: None, value: Value::from_toml_table(text, root.into_inner()) })
     }
 
-    /// Reads profiles from JSON; the [module docs](super) have the form.
+    /// Reads profiles from JSON; see the [module documentation](super).
     ///
     /// # Errors
     ///
-    /// Every mistake in the text, each with its entry and field.
+    /// Returns all issues of the text, each with its entry and field.
     ///
     /// # Examples
     ///
@@ -121,9 +123,9 @@ struct Node {
 enum Value {
     Text(String),
     List(Vec<Node>),
-    /// In the order of the file. JSON may give a name twice.
+    /// In the order of the file. In JSON, a name may occur twice.
     Table(Vec<(String, Node)>),
-    /// No field takes it; the name is for the error.
+    /// A type that no field accepts; its name is for the error.
     Other(&'static str),
 }
 
@@ -150,7 +152,7 @@ impl Value {
         }
     }
 
-    /// The parser sorts fields by name; their places in the text give the order back.
+    /// The parser sorts fields by name; their positions in the text restore the order.
     fn from_toml_table(text: &str, table: DeTable<'_>) -> Self {
         let mut fields: Vec<_> = table.into_iter().collect();
         fields.sort_by_key(|(name, _)| name.span().start);
@@ -174,7 +176,7 @@ impl<'de> Deserialize<'de> for Node {
     }
 }
 
-/// Takes any JSON, so that serde has no message of its own to write, and keeps the order of fields.
+/// Accepts any JSON value, so that serde produces no error messages, and keeps the order of fields.
 struct ValueVisitor;
 
 impl<'de> Visitor<'de> for ValueVisitor {
@@ -249,7 +251,7 @@ fn read(root: Node) -> Result<Profiles, ProfileError> {
                     }
                     _ => ProfileIssue::new(
                         ProfileErrorKind::UnknownField,
-                        "unknown field; there is profile, the list of profiles",
+                        "unknown field; the only field is profile, the list of profiles",
                     ),
                 };
                 issues.push(issue.at_field(shown(&name).into_owned()).at_line(node.line));
@@ -273,7 +275,7 @@ fn read(root: Node) -> Result<Profiles, ProfileError> {
     if issues.is_empty() { Profiles::new(profiles) } else { Err(ProfileError::new(issues)) }
 }
 
-/// Reads one entry. A mistake gets the line of the innermost value that it is in.
+/// Reads one entry. An issue gets the line of the innermost value that contains it.
 fn read_profile(node: Node, names: &mut Names) -> Result<Profile, ProfileError> {
     let mut builder = Profile::builder();
     match node.value {
@@ -321,27 +323,27 @@ fn read_field(mut builder: ProfileBuilder, name: &str, value: Value, names: &mut
         }
         ("local-address", Value::Text(address)) => match address.parse::<IpAddr>() {
             Ok(address) => builder.local_address(address),
-            Err(_) => builder.but(
+            Err(_) => builder.with_issue(
                 ProfileIssue::new(ProfileErrorKind::LocalAddress, "is not an IP address")
                     .at_field("local-address"),
             ),
         },
         ("name" | "user-agent" | "local-address", other) => {
-            builder.but(wrong_type(&other, "text").at_field(name.to_owned()))
+            builder.with_issue(wrong_type(&other, "text").at_field(name.to_owned()))
         }
-        ("proxy", other) => builder.but(wrong_type(&other, "text or a table").at_field("proxy")),
-        ("headers", other) => builder.but(wrong_type(&other, "a table").at_field("headers")),
-        _ => builder.but(
+        ("proxy", other) => builder.with_issue(wrong_type(&other, "text or a table").at_field("proxy")),
+        ("headers", other) => builder.with_issue(wrong_type(&other, "a table").at_field("headers")),
+        _ => builder.with_issue(
             ProfileIssue::new(
                 ProfileErrorKind::UnknownField,
-                "unknown field; there are name, proxy, user-agent, headers and local-address",
+                "unknown field; the fields are name, proxy, user-agent, headers and local-address",
             )
             .at_field(shown(name).into_owned()),
         ),
     }
 }
 
-/// Reads `{ url, username, password }`, the last two as written, without decoding.
+/// Reads `{ url, username, password }`; the last two are used as written and not decoded.
 fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Option<Proxy> {
     let has = |field: &str| fields.iter().any(|(name, _)| name == field);
     let missing = |field| ProfileIssue::new(ProfileErrorKind::Missing, "is missing").at_field(field);
@@ -371,7 +373,7 @@ fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Opti
             _ => builder.issue(
                 ProfileIssue::new(
                     ProfileErrorKind::UnknownField,
-                    "unknown field; there are url, username and password",
+                    "unknown field; the fields are url, username and password",
                 )
                 .at_field(format!("proxy.{}", shown(&name))),
             ),
@@ -384,7 +386,7 @@ fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Opti
         return Some(proxy);
     };
     if proxy.server().is_some_and(|server| server.credentials().is_some()) {
-        let text = "the URL has credentials too";
+        let text = "the URL contains credentials as well";
         let issue = ProfileIssue::new(ProfileErrorKind::Duplicate, text).at_field("proxy.username");
         builder.issue(issue.at_line(line));
         return None;
@@ -398,13 +400,13 @@ fn read_proxy(builder: &mut ProfileBuilder, fields: Vec<(String, Node)>) -> Opti
     }
 }
 
-/// The fields without repetitions, which are mistakes. In TOML they are errors of syntax already.
+/// Returns the fields without duplicates, which are issues. TOML rejects them as syntax errors.
 fn once_each(builder: &mut ProfileBuilder, prefix: &str, fields: Vec<(String, Node)>) -> Vec<(String, Node)> {
     let mut once: Vec<(String, Node)> = Vec::with_capacity(fields.len());
     for (name, field) in fields {
-        if once.iter().any(|(given, _)| *given == name) {
+        if once.iter().any(|(known, _)| *known == name) {
             let field = format!("{prefix}{}", shown(&name));
-            builder.issue(ProfileIssue::new(ProfileErrorKind::Duplicate, "is given twice").at_field(field));
+            builder.issue(ProfileIssue::new(ProfileErrorKind::Duplicate, "occurs twice").at_field(field));
         } else {
             once.push((name, field));
         }
@@ -416,12 +418,12 @@ fn wrong_type(found: &Value, expected: &str) -> ProfileIssue {
     ProfileIssue::new(ProfileErrorKind::WrongType, format!("is {}, not {expected}", found.kind()))
 }
 
-/// The line of a place in the text, counted from 1.
+/// Returns the line of a position in the text, counted from 1.
 fn line(text: &str, place: usize) -> usize {
     1 + text.bytes().take(place).filter(|&byte| byte == b'\n').count()
 }
 
-/// Editors on Windows begin files with a byte order mark.
+/// Removes the byte order mark that editors on Windows write.
 fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
@@ -435,19 +437,19 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn toml_refused(text: &str, expected: &[&str]) {
+    fn toml_rejected(text: &str, expected: &[&str]) {
         let error = Profiles::from_toml(text).unwrap_err().to_string();
         assert_eq!(error.lines().collect::<Vec<_>>(), expected);
     }
 
     #[track_caller]
-    fn json_refused(text: &str, expected: &[&str]) {
+    fn json_rejected(text: &str, expected: &[&str]) {
         let error = Profiles::from_json(text).unwrap_err().to_string();
         assert_eq!(error.lines().collect::<Vec<_>>(), expected);
     }
 
     #[test]
-    fn toml_and_json_say_the_same() {
+    fn toml_and_json_are_equivalent() {
         let toml = r#"
             [[profile]]
             name = "de-1"
@@ -497,8 +499,8 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_in_toml_is_reported_with_its_line() {
-        toml_refused(
+    fn every_issue_in_toml_is_reported_with_its_line() {
+        toml_rejected(
             r#"colour = "red"
 [[profile]]
 name = "a"
@@ -526,28 +528,28 @@ proxy = { username = "u" }
 proxy = { url = "direct", username = "u" }
 "#,
             &[
-                "colour: unknown field; there is profile, the list of profiles (line 1)",
+                "colour: unknown field; the only field is profile, the list of profiles (line 1)",
                 "profile 1: proxy.username: is missing (line 4)",
                 "profile 1: proxy.url: unknown scheme \"ftp\"; use http, https or socks5 (line 4)",
-                "profile 1: proxy.usrname: unknown field; there are url, username and password (line 4)",
+                "profile 1: proxy.usrname: unknown field; the fields are url, username and password (line 4)",
                 "profile 1: user-agent: is a number, not text (line 5)",
                 "profile 2: sets nothing; give it a proxy, a user agent, headers or a local address (line 7)",
                 "profile 3: name: another profile has this name (line 10)",
-                "profile 3: proxy.username: the URL has credentials too (line 11)",
+                "profile 3: proxy.username: the URL contains credentials as well (line 11)",
                 "profile 3: local-address: is not an IP address (line 12)",
-                "profile 3: headers.host: not for a profile: it comes from the request's URI (line 14)",
+                "profile 3: headers.host: not allowed in a profile: it is derived from the request URI (line 14)",
                 "profile 3: headers.x-list: is a list, not text (line 15)",
                 "profile 4: proxy: is a boolean, not text or a table (line 18)",
                 "profile 4: headers: is text, not a table (line 19)",
                 "profile 5: proxy.url: is missing (line 22)",
-                "profile 6: proxy.username: direct has no credentials (line 25)",
+                "profile 6: proxy.username: direct takes no credentials (line 25)",
             ],
         );
     }
 
     #[test]
-    fn every_mistake_in_json_is_reported() {
-        json_refused(
+    fn every_issue_in_json_is_reported() {
+        json_rejected(
             r#"{"profile": [
                 {"proxy": "http://h", "proxy": "direct", "user_agent": null},
                 "direct",
@@ -556,12 +558,12 @@ proxy = { url = "direct", username = "u" }
             ], "profiles": []}"#,
             &[
                 "profiles: a second list of profiles",
-                "profile 1: proxy: is given twice",
-                "profile 1: user_agent: unknown field; there are name, proxy, user-agent, headers and local-address",
+                "profile 1: proxy: occurs twice",
+                "profile 1: user_agent: unknown field; the fields are name, proxy, user-agent, headers and local-address",
                 "profile 2: is text, not a table of fields",
-                "profile 3: proxy.url: is given twice",
-                "profile 3: proxy.port: unknown field; there are url, username and password",
-                "profile 3: headers.a: is given twice",
+                "profile 3: proxy.url: occurs twice",
+                "profile 3: proxy.port: unknown field; the fields are url, username and password",
+                "profile 3: headers.a: occurs twice",
                 "profile 3: headers.b: is null, not text",
                 "profile 4: name: is a table, not text",
                 "profile 4: user-agent: is a list, not text",
@@ -571,22 +573,22 @@ proxy = { url = "direct", username = "u" }
     }
 
     #[test]
-    fn files_without_profiles_are_refused() {
+    fn files_without_profiles_are_rejected() {
         for text in ["", "# nothing", "profile = []"] {
-            toml_refused(text, &["no profiles"]);
+            toml_rejected(text, &["no profiles"]);
         }
         for text in ["[]", "{}", "{\"profiles\": []}"] {
-            json_refused(text, &["no profiles"]);
+            json_rejected(text, &["no profiles"]);
         }
-        json_refused("7", &["is a number, not a list of profiles"]);
-        toml_refused(
+        json_rejected("7", &["is a number, not a list of profiles"]);
+        toml_rejected(
             "[profile]\nproxy = 'direct'",
             &["profile: is a table, not a list of profiles; in TOML, write [[profile]] (line 1)"],
         );
     }
 
     #[test]
-    fn errors_of_syntax_have_a_line_and_quote_nothing() {
+    fn syntax_errors_have_a_line_and_quote_nothing() {
         let toml = "[[profile]]\nproxy = 'http://u:hunter2@h\n[[profile]]\nproxy = hunter2\n";
         let json = "[\n{\"proxy\": \"http://u:hunter2@h\" hunter2}]";
         for (error, lines) in [
@@ -598,11 +600,11 @@ proxy = { url = "direct", username = "u" }
             assert_eq!(found, lines, "{error}");
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
         }
-        toml_refused("[[profile]]\nname = 'a'\nname = 'b'", &["not TOML: duplicate key (line 3)"]);
+        toml_rejected("[[profile]]\nname = 'a'\nname = 'b'", &["not TOML: duplicate key (line 3)"]);
     }
 
     #[test]
-    fn the_extension_tells_the_format() {
+    fn the_extension_selects_the_format() {
         let folder = std::env::temp_dir().join(format!("profiles-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         for (name, text) in

@@ -1,13 +1,15 @@
-//! Profiles: who a session looks like, and by which way it goes out.
+//! Profiles: the client that a session presents, and its network route.
 //!
-//! A [`Profile`] is data: a proxy with its credentials (or *direct*, said explicitly), a user agent, further headers in
-//! order, a local address. It sets at least one of them. Each new identity of a session draws a profile from a
-//! [`Profiles`] list and keeps it until it ends; its successor gets another one, as long as there is another. Which one is
-//! drawn, whether sessions share it, what happens when none is free and how long a bad one rests is up to the list.
+//! A [`Profile`] is data: a proxy with its credentials (or an explicit *direct*), a user agent,
+//! further headers in order, and a local address. It sets at least one of these. Each new identity
+//! of a session draws a profile from a [`Profiles`] list and keeps it until the identity ends. Its
+//! successor gets a different profile if another one is free. The list decides which profile is
+//! drawn, whether sessions share it, what happens when none is free, and how long a bad profile
+//! cools down.
 //!
-//! Nothing here sends anything. The layer puts the headers on and hands the [`Proxy`] down as a request extension; the
-//! client makes it real. A client that finds no proxy in a request must refuse it, so "no proxy, please" is a value of
-//! its own: [`Proxy::direct`].
+//! This module sends nothing. The profile layer sets the headers and passes the [`Proxy`] on in the
+//! extensions of the request; the client connects by it. A client must reject a request without a
+//! `Proxy`. To connect without a proxy, use [`Proxy::direct`].
 //!
 //! # In code
 //!
@@ -16,7 +18,7 @@
 //!
 //! # fn main() -> Result<(), tower_client_sessions::profile::ProfileError> {
 //! let berlin = Profile::builder()
-//!     .named("de-1")
+//!     .name("de-1")
 //!     .proxy("http://user:p%40ss@proxy.example:8080")
 //!     .user_agent("Mozilla/5.0 (X11; Linux x86_64)")
 //!     .header("accept-language", "de-DE")
@@ -35,7 +37,8 @@
 //!
 //! # In files
 //!
-//! With the feature `profile-files`, from TOML or JSON; `Profiles::from_path` goes by the extension.
+//! With the feature `profile-files`, profiles can be read from TOML or JSON. `Profiles::from_path`
+//! selects the format by the file's extension.
 //!
 //! ```
 //! # #[cfg(feature = "profile-files")]
@@ -61,14 +64,16 @@
 //! # fn main() {}
 //! ```
 //!
-//! The fields are `name`, `proxy`, `user-agent`, `headers` and `local-address`; any other is an error. In JSON the list
-//! is `{"profile": [...]}`, `{"profiles": [...]}` or the array alone. User name and password in a proxy's URL are
-//! percent-decoded; in fields of their own they are taken as written.
+//! The fields are `name`, `proxy`, `user-agent`, `headers` and `local-address`; any other field is
+//! an error. In JSON, the list is `{"profile": [...]}`, `{"profiles": [...]}` or the array alone.
+//! The user name and password in a proxy URL are percent-decoded; in fields of their own, they are
+//! used as written.
 //!
-//! # Mistakes
+//! # Errors
 //!
-//! A [`ProfileError`] holds every mistake of a file or a builder, not only the first, and names the file, the entry and
-//! the field of each. User names, passwords and header values appear in no error and no `Debug`.
+//! A [`ProfileError`] reports all issues of a file or a builder, not only the first, each with its
+//! file, entry and field. User names, passwords and header values never appear in an error or in
+//! `Debug` output.
 
 mod assignment;
 mod error;

@@ -1,3 +1,5 @@
+//! One profile and its builder.
+
 use std::{net::IpAddr, sync::Arc};
 
 use http::{HeaderName, HeaderValue};
@@ -7,10 +9,12 @@ use super::{
     proxy::Proxy,
 };
 
-/// Who a session looks like: a proxy, a user agent, further headers, a local address, and perhaps a name.
+/// The client that a session presents: a proxy, a user agent, further headers, a local address, and
+/// an optional name.
 ///
-/// A profile sets something, always: [`ProfileBuilder::build`] refuses one that does not. `==` compares what profiles
-/// say; [`same`](Self::same) tells whether two values are clones of one profile. See the [module docs](super).
+/// A profile always sets something: [`ProfileBuilder::build`] rejects an empty one. `==` compares
+/// the contents, and [`ptr_eq`](Self::ptr_eq) checks whether two values are clones of one profile.
+/// See the [module documentation](super).
 ///
 /// # Clone
 ///
@@ -30,37 +34,42 @@ struct Inner {
 }
 
 impl Profile {
-    /// Starts a profile that sets nothing yet.
+    /// Creates a builder that sets nothing.
     pub fn builder() -> ProfileBuilder {
         ProfileBuilder::default()
     }
 
-    /// The name, which is for people and for pinning; nothing of it is sent.
+    /// Returns the name, by which sessions are pinned to the profile. It is not sent.
     pub fn name(&self) -> Option<&str> {
         self.inner.name.as_deref()
     }
 
-    /// The way out. `None` leaves it open, which a client must take for a mistake; [`Proxy::direct`] is a decision.
+    /// Returns the proxy.
+    ///
+    /// A client must reject a request whose profile has none; to connect without a proxy, set
+    /// [`Proxy::direct`].
     pub fn proxy(&self) -> Option<&Proxy> {
         self.inner.proxy.as_ref()
     }
 
-    /// The value of `User-Agent`.
+    /// Returns the value of `User-Agent`.
     pub fn user_agent(&self) -> Option<&HeaderValue> {
         self.inner.user_agent.as_ref()
     }
 
-    /// The further headers in the order in which they were given, each name once.
+    /// Returns the further headers in the order in which they were added; each name occurs once.
     pub fn headers(&self) -> &[(HeaderName, HeaderValue)] {
         &self.inner.headers
     }
 
-    /// The address of this machine to connect from.
+    /// Returns the local address to connect from.
     pub fn local_address(&self) -> Option<IpAddr> {
         self.inner.local_address
     }
 
-    /// Whether both are clones of one profile; two profiles that say the same are equal, but not the same.
+    /// Returns whether both values are clones of one profile.
+    ///
+    /// Two profiles with the same contents are equal, but not clones.
     ///
     /// # Examples
     ///
@@ -69,8 +78,8 @@ impl Profile {
     ///
     /// let one = Profile::builder().user_agent("crawler/1.0").build()?;
     /// let other = Profile::builder().user_agent("crawler/1.0").build()?;
-    /// assert!(one.same(&one.clone()));
-    /// assert!(one == other && !one.same(&other));
+    /// assert!(one.ptr_eq(&one.clone()));
+    /// assert!(one == other && !one.ptr_eq(&other));
     /// # Ok::<(), tower_client_sessions::profile::ProfileError>(())
     /// ```
     pub fn ptr_eq(&self, other: &Self) -> bool {
@@ -78,7 +87,9 @@ impl Profile {
     }
 }
 
-/// Builds a [`Profile`]. Mistakes are kept until [`build`](Self::build), which reports all of them.
+/// Builds a [`Profile`].
+///
+/// Invalid values are collected, and [`build`](Self::build) reports all of them.
 ///
 /// # Examples
 ///
@@ -86,7 +97,7 @@ impl Profile {
 /// use tower_client_sessions::profile::Profile;
 ///
 /// let profile = Profile::builder()
-///     .named("de-1")
+///     .name("de-1")
 ///     .proxy("socks5://proxy.example")
 ///     .user_agent("Mozilla/5.0 (X11; Linux x86_64)")
 ///     .header("accept-language", "de-DE")
@@ -105,12 +116,12 @@ pub struct ProfileBuilder {
 }
 
 impl ProfileBuilder {
-    /// Sets the name: not empty, without control characters. Default: none.
+    /// Sets the name, which must not be empty or contain control characters. Default: none.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         let name = name.into();
         if name.is_empty() || name.chars().any(char::is_control) {
             self.issue(
-                ProfileIssue::new(ProfileErrorKind::Name, "is empty or has a control character")
+                ProfileIssue::new(ProfileErrorKind::Name, "is empty or contains a control character")
                     .at_field("name"),
             );
         }
@@ -118,7 +129,7 @@ impl ProfileBuilder {
         self
     }
 
-    /// Sets the way out: a [`Proxy`], or text that parses as one. Default: none.
+    /// Sets the proxy: a [`Proxy`], or text that parses as one. Default: none.
     pub fn proxy<P>(mut self, proxy: P) -> Self
     where
         P: TryInto<Proxy>,
@@ -131,7 +142,7 @@ impl ProfileBuilder {
         self
     }
 
-    /// Sets `User-Agent`. Default: none, so that the request's own goes out.
+    /// Sets `User-Agent`. Default: none, which leaves the value of the request.
     pub fn user_agent<V>(mut self, value: V) -> Self
     where
         HeaderValue: TryFrom<V>,
@@ -141,7 +152,7 @@ impl ProfileBuilder {
             _ => self.issue(
                 ProfileIssue::new(
                     ProfileErrorKind::Header,
-                    "is empty or has a character that a header cannot carry",
+                    "is empty or contains a character that is not allowed in a header",
                 )
                 .at_field("user-agent"),
             ),
@@ -149,11 +160,12 @@ impl ProfileBuilder {
         self
     }
 
-    /// Adds a header after those given so far.
+    /// Adds a header after those added before.
     ///
-    /// Each name can be given once. Headers that belong to the session (`Cookie`), the connection (`Connection`,
-    /// `Transfer-Encoding`), the body (`Content-Length`), the URI (`Host`) or the proxy (`Proxy-Authorization`) are
-    /// refused. Values whose name says that they are credentials, such as `Authorization`, are marked sensitive.
+    /// Each name can be added once. Headers that belong to the session (`Cookie`), the connection
+    /// (`Connection`, `Transfer-Encoding`), the body (`Content-Length`), the URI (`Host`) or the
+    /// proxy (`Proxy-Authorization`) are rejected. Values of headers whose names indicate
+    /// credentials, such as `Authorization`, are marked sensitive.
     pub fn header<V>(mut self, name: impl AsRef<str>, value: V) -> Self
     where
         HeaderValue: TryFrom<V>,
@@ -169,17 +181,17 @@ impl ProfileBuilder {
         self
     }
 
-    /// Sets the address of this machine to connect from. Default: the system's choice.
+    /// Sets the local address to connect from. Default: the operating system's choice.
     pub fn local_address(mut self, address: impl Into<IpAddr>) -> Self {
         self.inner.local_address = Some(address.into());
         self
     }
 
-    /// Makes the profile.
+    /// Builds the profile.
     ///
     /// # Errors
     ///
-    /// Every mistake made on the way; or, if there was none, that the profile sets nothing. A name alone is nothing.
+    /// Returns all issues of the builder, or an error if the profile sets nothing but a name.
     pub fn build(mut self) -> Result<Profile, ProfileError> {
         if self.issues.is_empty() && self.inner.sets_nothing() {
             self.issue(ProfileIssue::new(
@@ -199,12 +211,12 @@ impl ProfileBuilder {
     }
 
     #[cfg(feature = "profile-files")]
-    pub(super) fn but(mut self, issue: ProfileIssue) -> Self {
+    pub(super) fn with_issue(mut self, issue: ProfileIssue) -> Self {
         self.issue(issue);
         self
     }
 
-    /// Gives the line to the mistakes that have none yet.
+    /// Sets the line of the issues that have none.
     #[cfg(feature = "profile-files")]
     pub(super) fn locate(&mut self, line: Option<usize>) {
         self.issues = self.issues.drain(..).map(|issue| issue.at_line(line)).collect();
@@ -228,15 +240,15 @@ impl Inner {
         HeaderValue: TryFrom<V>,
     {
         let name = HeaderName::try_from(name)
-            .map_err(|_| (ProfileErrorKind::Header, "is not the name of a header".to_owned()))?;
-        if let Some(reason) = refusal(&name) {
-            return Err((ProfileErrorKind::RefusedHeader, format!("not for a profile: {reason}")));
+            .map_err(|_| (ProfileErrorKind::Header, "is not a header name".to_owned()))?;
+        if let Some(reason) = rejection(&name) {
+            return Err((ProfileErrorKind::RefusedHeader, format!("not allowed in a profile: {reason}")));
         }
-        if self.headers.iter().any(|(given, _)| *given == name) {
-            return Err((ProfileErrorKind::Duplicate, "is given twice".to_owned()));
+        if self.headers.iter().any(|(known, _)| *known == name) {
+            return Err((ProfileErrorKind::Duplicate, "occurs twice".to_owned()));
         }
         let mut value = HeaderValue::try_from(value).map_err(|_| {
-            (ProfileErrorKind::Header, "has a character that a header cannot carry".to_owned())
+            (ProfileErrorKind::Header, "contains a character that is not allowed in a header".to_owned())
         })?;
         if is_sensitive(&name) {
             value.set_sensitive(true);
@@ -245,22 +257,22 @@ impl Inner {
     }
 }
 
-/// Why a profile cannot set this header, if it cannot.
-fn refusal(name: &HeaderName) -> Option<&'static str> {
+/// Returns why a profile must not set this header, if it must not.
+fn rejection(name: &HeaderName) -> Option<&'static str> {
     Some(match name.as_str() {
         "cookie" | "cookie2" | "set-cookie" => "cookies belong to the session",
-        "host" => "it comes from the request's URI",
-        "content-length" => "it comes from the request's body",
+        "host" => "it is derived from the request URI",
+        "content-length" => "it is derived from the request body",
         // RFC 9110, section 7.6.1.
         "connection" | "keep-alive" | "proxy-connection" | "te" | "trailer" | "transfer-encoding"
         | "upgrade" | "http2-settings" => "it belongs to one connection",
-        "proxy-authorization" | "proxy-authenticate" => "user name and password belong to the proxy field",
-        "user-agent" => "it has a field of its own, user-agent",
+        "proxy-authorization" | "proxy-authenticate" => "set the credentials in the proxy field",
+        "user-agent" => "use the user-agent field",
         _ => return None,
     })
 }
 
-/// Whether the name says that the value is a credential.
+/// Returns whether the name indicates that the value is a credential.
 fn is_sensitive(name: &HeaderName) -> bool {
     ["auth", "token", "secret", "api-key", "apikey", "password"]
         .iter()
@@ -272,8 +284,8 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn refused(builder: ProfileBuilder) -> ProfileError {
-        builder.build().expect_err("the profile is wrong")
+    fn rejected(builder: ProfileBuilder) -> ProfileError {
+        builder.build().expect_err("the profile is invalid")
     }
 
     #[test]
@@ -286,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_of_the_session_and_the_connection_are_refused() {
+    fn headers_of_the_session_and_the_connection_are_rejected() {
         for (name, reason) in [
             ("Cookie", "session"),
             ("set-cookie", "session"),
@@ -300,7 +312,7 @@ mod tests {
             ("Proxy-Authorization", "proxy field"),
             ("User-Agent", "user-agent"),
         ] {
-            let error = refused(Profile::builder().header(name, "v"));
+            let error = rejected(Profile::builder().header(name, "v"));
             assert_eq!(error.kind(), ProfileErrorKind::RefusedHeader, "{name}");
             assert_eq!(error.field(), Some(format!("headers.{}", name.to_ascii_lowercase()).as_str()));
             assert!(error.to_string().contains(reason), "{error}");
@@ -324,8 +336,8 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_reported_and_no_value_is_shown() {
-        let error = refused(
+    fn every_issue_is_reported_and_no_value_is_shown() {
+        let error = rejected(
             Profile::builder()
                 .name("")
                 .proxy("hunter2@proxy")
@@ -352,9 +364,9 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_that_sets_nothing_is_refused() {
+    fn a_profile_that_sets_nothing_is_rejected() {
         for builder in [Profile::builder(), Profile::builder().name("alone")] {
-            assert_eq!(refused(builder).kind(), ProfileErrorKind::NothingSet);
+            assert_eq!(rejected(builder).kind(), ProfileErrorKind::NothingSet);
         }
         for builder in [
             Profile::builder().proxy(Proxy::direct()),

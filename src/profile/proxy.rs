@@ -1,3 +1,5 @@
+//! Proxies: their URLs, schemes and credentials.
+
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
@@ -10,17 +12,18 @@ use http::HeaderValue;
 
 use super::error::{ProfileError, ProfileErrorKind, ProfileIssue};
 
-/// The way out: a proxy server, or *direct*, said explicitly.
+/// A proxy server, or an explicit *direct* connection.
 ///
-/// This is what the profile layer puts into a request's extensions and the client reads. A request without one has no
-/// way out; only [`Proxy::direct`] says that it may go straight to the origin.
+/// The profile layer puts it into the extensions of a request, and the client reads it there. A
+/// request without one must not be sent; only [`Proxy::direct`] permits a direct connection to the
+/// origin.
 ///
-/// Parses from `http://`, `https://`, `socks5://` or `socks5h://`, with `user:password@` before the host and a port
-/// after it (80, 443 and 1080 if there is none), and from the word `direct`. User name and password are
-/// percent-decoded: write `%` as `%25`, `/` as `%2F`, and a `:` in the user name as `%3A`. The last `@` ends them, the
-/// first `:` divides them.
+/// It parses from URLs with the schemes `http`, `https`, `socks5` and `socks5h`, and from the word
+/// `direct`. The default ports are 80, 443 and 1080. `user:password@` before the host sets the
+/// credentials, which are percent-decoded: write `%` as `%25`, `/` as `%2F`, and `:` in the user
+/// name as `%3A`. The last `@` ends the credentials, and the first `:` separates them.
 ///
-/// `Display` and `Debug` show scheme, host and port, never the credentials.
+/// `Display` and `Debug` show the scheme, host and port, and never the credentials.
 ///
 /// # Clone
 ///
@@ -45,22 +48,23 @@ use super::error::{ProfileError, ProfileErrorKind, ProfileIssue};
 pub struct Proxy(Option<Arc<ProxyServer>>);
 
 impl Proxy {
-    /// Straight to the origin.
+    /// Creates a direct connection to the origin.
     pub fn direct() -> Self {
         Self(None)
     }
 
-    /// The server to go through; `None` if this is [`Proxy::direct`].
+    /// Returns the proxy server; `None` for [`Proxy::direct`].
     pub fn server(&self) -> Option<&ProxyServer> {
         self.0.as_deref()
     }
 
-    /// Replaces the credentials; both are taken as they are, nothing is decoded.
+    /// Replaces the credentials, which are used as written and not percent-decoded.
     ///
     /// # Errors
     ///
-    /// If this is [`Proxy::direct`], or if the proxy's scheme cannot carry them: no control characters anywhere, no `:`
-    /// in a user name for HTTP, 1 to 255 bytes of user name and at most 255 of password for SOCKS5.
+    /// Returns an error for [`Proxy::direct`], or if the scheme does not support the credentials.
+    /// No scheme supports control characters. HTTP does not support `:` in the user name. SOCKS5
+    /// supports 1 to 255 bytes of user name and at most 255 of password.
     ///
     /// # Examples
     ///
@@ -77,7 +81,7 @@ impl Proxy {
         password: impl Into<String>,
     ) -> Result<Self, ProfileError> {
         let Some(server) = self.0 else {
-            return Err(issue("direct has no credentials").at_field("proxy.username").into());
+            return Err(issue("direct takes no credentials").at_field("proxy.username").into());
         };
         let credentials = Credentials::new(server.scheme, username.into(), password.into())
             .map_err(|(part, text)| issue(text).at_field(part.field()))?;
@@ -126,7 +130,7 @@ impl fmt::Debug for Proxy {
     }
 }
 
-/// A proxy server: how to speak to it, where it is, and as whom.
+/// A proxy server: its protocol, address and credentials.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct ProxyServer {
     scheme: ProxyScheme,
@@ -136,22 +140,22 @@ pub struct ProxyServer {
 }
 
 impl ProxyServer {
-    /// The protocol that the proxy speaks.
+    /// Returns the protocol of the proxy.
     pub fn scheme(&self) -> ProxyScheme {
         self.scheme
     }
 
-    /// The host: a name in lower case, or an address; IPv6 without brackets.
+    /// Returns the host: a lowercase name or an address, IPv6 without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The port, the scheme's default if none was given. Never 0.
+    /// Returns the port, by default that of the scheme. It is never 0.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// User name and password, if there are any.
+    /// Returns the user name and password, if there are any.
     pub fn credentials(&self) -> Option<&Credentials> {
         self.credentials.as_ref()
     }
@@ -177,20 +181,20 @@ impl fmt::Debug for ProxyServer {
     }
 }
 
-/// The protocols that proxies speak.
+/// A proxy protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ProxyScheme {
-    /// HTTP: forwarded requests for `http` origins, `CONNECT` for the others.
+    /// HTTP: requests for `http` origins are forwarded, others are tunnelled by `CONNECT`.
     Http,
-    /// The same, over TLS to the proxy.
+    /// HTTP over TLS to the proxy.
     Https,
-    /// SOCKS5. The proxy resolves host names, whether it was written `socks5` or `socks5h`.
+    /// SOCKS5. The proxy resolves host names, for `socks5` as well as for `socks5h`.
     Socks5,
 }
 
 impl ProxyScheme {
-    /// The port for a URL that has none: 80, 443 or 1080.
+    /// Returns the port for a URL without one: 80, 443 or 1080.
     pub fn default_port(self) -> u16 {
         match self {
             Self::Http => 80,
@@ -210,7 +214,7 @@ impl fmt::Display for ProxyScheme {
     }
 }
 
-/// A proxy's user name and password. `Debug` shows neither.
+/// The user name and password of a proxy. `Debug` shows neither.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Credentials {
     username: Box<str>,
@@ -224,11 +228,14 @@ impl Credentials {
             if text.chars().any(char::is_control) {
                 return Err((
                     part,
-                    part.say("user name has a control character", "password has a control character"),
+                    part.pick(
+                        "user name contains a control character",
+                        "password contains a control character",
+                    ),
                 ));
             }
             if scheme == ProxyScheme::Socks5 && text.len() > 255 {
-                return Err((part, part.say("user name exceeds 255 bytes", "password exceeds 255 bytes")));
+                return Err((part, part.pick("user name exceeds 255 bytes", "password exceeds 255 bytes")));
             }
         }
         match scheme {
@@ -237,7 +244,10 @@ impl Credentials {
             }
             // RFC 7617, section 2: the first colon ends the user name.
             ProxyScheme::Http | ProxyScheme::Https if username.contains(':') => {
-                return Err((Part::Username, "user name has a colon, which an HTTP proxy takes for its end"));
+                return Err((
+                    Part::Username,
+                    "user name contains a colon, which separates it from the password in HTTP",
+                ));
             }
             _ => {}
         }
@@ -247,17 +257,17 @@ impl Credentials {
         Ok(Self { username: username.into(), password: password.into(), basic })
     }
 
-    /// The user name, decoded.
+    /// Returns the decoded user name.
     pub fn username(&self) -> &str {
         &self.username
     }
 
-    /// The password, decoded; empty if there was none.
+    /// Returns the decoded password; empty if there was none.
     pub fn password(&self) -> &str {
         &self.password
     }
 
-    /// The value of `Proxy-Authorization` by the Basic scheme, marked sensitive.
+    /// Returns the value of `Proxy-Authorization` for the Basic scheme, marked sensitive.
     pub fn to_basic_auth(&self) -> HeaderValue {
         self.basic.clone()
     }
@@ -269,7 +279,7 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Which half of the credentials a mistake is in.
+/// The part of the credentials that an issue is about.
 #[derive(Clone, Copy)]
 enum Part {
     Username,
@@ -278,10 +288,10 @@ enum Part {
 
 impl Part {
     fn field(self) -> &'static str {
-        self.say("proxy.username", "proxy.password")
+        self.pick("proxy.username", "proxy.password")
     }
 
-    fn say(self, username: &'static str, password: &'static str) -> &'static str {
+    fn pick(self, username: &'static str, password: &'static str) -> &'static str {
         match self {
             Self::Username => username,
             Self::Password => password,
@@ -293,8 +303,10 @@ fn issue(text: impl Into<std::borrow::Cow<'static, str>>) -> ProfileIssue {
     ProfileIssue::new(ProfileErrorKind::Proxy, text)
 }
 
-/// Parses by RFC 3986, section 3.2, and quotes nothing but a scheme: in a URL that is wrong, any other part may be a
-/// piece of the password.
+/// Parses according to RFC 3986, section 3.2.
+///
+/// Messages quote nothing but a scheme: in an invalid URL, any other part may belong to the
+/// password.
 fn parse(text: &str) -> Result<Proxy, String> {
     if text.eq_ignore_ascii_case("direct") {
         return Ok(Proxy::direct());
@@ -302,7 +314,7 @@ fn parse(text: &str) -> Result<Proxy, String> {
     let (scheme, rest) = match text.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => (scheme, rest),
         _ => {
-            return Err("no scheme; start with http://, https:// or socks5://, or say direct".into());
+            return Err("no scheme; start with http://, https:// or socks5://, or use direct".into());
         }
     };
     let scheme = match scheme.to_ascii_lowercase().as_str() {
@@ -316,17 +328,19 @@ fn parse(text: &str) -> Result<Proxy, String> {
     let authority = match rest.find(['/', '?', '#', '\\']) {
         None => rest,
         Some(end) if &rest[end..] == "/" => &rest[..end],
-        // A raw slash in a password ends the authority inside the credentials.
+        // An unescaped slash in a password ends the authority within the credentials.
         Some(end) if rest[end..].contains('@') => {
-            return Err("a /, ?, # or \\ in the credentials; write it as %2F, %3F, %23 or %5C".into());
+            return Err("credentials contain /, ?, # or \\; write it as %2F, %3F, %23 or %5C".into());
         }
-        Some(_) => return Err("something after the port; a proxy is a host and a port".into()),
+        Some(_) => {
+            return Err("unexpected text after the port; a proxy URL has a host and a port only".into());
+        }
     };
-    let (userinfo, place) = match authority.rsplit_once('@') {
-        Some((userinfo, place)) => (Some(userinfo), place),
+    let (userinfo, address) = match authority.rsplit_once('@') {
+        Some((userinfo, address)) => (Some(userinfo), address),
         None => (None, authority),
     };
-    let (host, port) = split_port(place)?;
+    let (host, port) = split_port(address)?;
     let host = parse_host(host)?;
     let port = match port {
         None => scheme.default_port(),
@@ -343,28 +357,29 @@ fn parse(text: &str) -> Result<Proxy, String> {
     Ok(Proxy(Some(Arc::new(ProxyServer { scheme, host: host.into(), port, credentials }))))
 }
 
-/// Whether this has the form of a scheme, and a length that no secret has.
+/// Returns whether this has the syntax of a scheme and is too short for a secret.
 fn is_scheme(text: &str) -> bool {
     text.len() <= 12
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))
 }
 
-/// Divides `host`, `host:port`, `[v6]` and `[v6]:port`.
-fn split_port(place: &str) -> Result<(&str, Option<&str>), &'static str> {
-    if place.starts_with('[') {
-        let end = place.find(']').ok_or("no ] after the host")? + 1;
-        return match &place[end..] {
-            "" => Ok((place, None)),
-            rest => {
-                Ok((&place[..end], Some(rest.strip_prefix(':').ok_or("something between ] and the port")?)))
-            }
+/// Splits `host`, `host:port`, `[v6]` and `[v6]:port`.
+fn split_port(address: &str) -> Result<(&str, Option<&str>), &'static str> {
+    if address.starts_with('[') {
+        let end = address.find(']').ok_or("missing ] after the host")? + 1;
+        return match &address[end..] {
+            "" => Ok((address, None)),
+            rest => Ok((
+                &address[..end],
+                Some(rest.strip_prefix(':').ok_or("unexpected text between ] and the port")?),
+            )),
         };
     }
-    match place.split_once(':') {
-        None => Ok((place, None)),
+    match address.split_once(':') {
+        None => Ok((address, None)),
         Some((_, port)) if port.contains(':') => {
-            Err("more than one colon in host and port; IPv6 belongs in [ ]")
+            Err("more than one colon in host and port; write IPv6 addresses in [ ]")
         }
         Some((host, port)) => Ok((host, Some(port))),
     }
@@ -372,7 +387,7 @@ fn split_port(place: &str) -> Result<(&str, Option<&str>), &'static str> {
 
 fn parse_port(port: &str) -> Result<u16, &'static str> {
     match port.parse() {
-        // `u16` alone would take a plus sign.
+        // `u16` alone would accept a plus sign.
         Ok(number @ 1..) if !port.starts_with('+') => Ok(number),
         _ => Err("port is not a number from 1 to 65535"),
     }
@@ -387,21 +402,21 @@ fn parse_host(host: &str) -> Result<String, &'static str> {
         return Err("no host");
     }
     if !host.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_')) {
-        return Err("host has a character that a host name cannot have; write other scripts as punycode");
+        return Err("host contains an invalid character; write non-ASCII names as punycode");
     }
     let labels = host.strip_suffix('.').unwrap_or(host);
     if host.len() > 253 || labels.split('.').any(|label| label.is_empty() || label.len() > 63) {
-        return Err("host has a label that is empty or too long");
+        return Err("a label of the host is empty or too long");
     }
-    // A name cannot end in a number: `http://8080` and `1.2.3.400` are slips.
+    // A name cannot end in a number: `http://8080` and `1.2.3.400` are typing errors.
     let numeric = labels.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit()));
     if numeric && host.parse::<Ipv4Addr>().is_err() {
-        return Err("host is a number, but not an IPv4 address");
+        return Err("host ends in a number, but is not an IPv4 address");
     }
     Ok(host.to_ascii_lowercase())
 }
 
-/// Percent-decodes strictly: a stray `%` is refused, since it could as well be meant as itself.
+/// Percent-decodes strictly: a stray `%` is rejected, since it may be meant literally.
 fn decode(text: &str, part: Part) -> Result<String, &'static str> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
@@ -412,14 +427,14 @@ fn decode(text: &str, part: Part) -> Result<String, &'static str> {
         }
         let mut digit = || bytes.next().and_then(|b| char::from(b).to_digit(16));
         let (Some(high), Some(low)) = (digit(), digit()) else {
-            return Err(part.say(
-                "user name has a % without two hex digits; write it as %25",
-                "password has a % without two hex digits; write it as %25",
+            return Err(part.pick(
+                "user name contains a % without two hex digits; write it as %25",
+                "password contains a % without two hex digits; write it as %25",
             ));
         };
         decoded.push((high * 16 + low) as u8);
     }
-    String::from_utf8(decoded).map_err(|_| part.say("user name is not UTF-8", "password is not UTF-8"))
+    String::from_utf8(decoded).map_err(|_| part.pick("user name is not UTF-8", "password is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -439,7 +454,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn refused(text: &str, because: &str) {
+    fn rejected(text: &str, because: &str) {
         let error = text.parse::<Proxy>().expect_err(text);
         assert_eq!(error.kind(), ProfileErrorKind::Proxy);
         assert_eq!(error.field(), Some("proxy"));
@@ -466,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_parse_with_odd_characters() {
+    fn credentials_parse_with_special_characters() {
         for (userinfo, username, password) in [
             ("user:pass", "user", "pass"),
             ("user:p@ss", "user", "p@ss"),
@@ -487,7 +502,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_urls_are_refused_by_name() {
+    fn invalid_urls_are_rejected_with_a_reason() {
         let long_label = format!("http://{}", "a".repeat(64));
         let long_host = format!("http://{}", "a.".repeat(127) + "a");
         let long_user = format!("socks5://{}:p@h", "u".repeat(256));
@@ -528,21 +543,21 @@ mod tests {
             ("http://proxy?a=b", "after the port"),
             ("http://user:pa/ss@proxy", "%2F"),
             ("http://user:pa#ss@proxy", "%23"),
-            ("http://user:50%@proxy", "password has a %"),
-            ("http://us%er:p@proxy", "user name has a %"),
+            ("http://user:50%@proxy", "password contains a %"),
+            ("http://us%er:p@proxy", "user name contains a %"),
             ("http://user:%FF@proxy", "password is not UTF-8"),
             ("http://us%3Aer:p@proxy", "colon"),
-            ("http://user:p%0A@proxy", "password has a control"),
+            ("http://user:p%0A@proxy", "password contains a control"),
             ("socks5://:pass@proxy", "user name is empty"),
             (&long_user, "user name exceeds"),
             (&long_password, "password exceeds"),
         ] {
-            refused(text, because);
+            rejected(text, because);
         }
     }
 
     #[test]
-    fn credentials_of_their_own_are_taken_as_written() {
+    fn separate_credentials_are_used_as_written() {
         let proxy =
             "https://old:old@proxy".parse::<Proxy>().unwrap().with_credentials("u@x", "5%:/").unwrap();
         let credentials = proxy.server().unwrap().credentials().unwrap();
@@ -583,7 +598,7 @@ mod tests {
             let _ = format!("{scheme}://{rest}").parse::<Proxy>();
         }
 
-        // Capitals, which neither our sentences nor a parsed host have, so that a leak cannot hide.
+        // Capitals occur neither in messages nor in parsed hosts, so that every leak is detected.
         #[test]
         fn the_credentials_never_show(
             scheme in "(http|https|socks5|ftp)",
@@ -613,7 +628,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_encoded_is_decoded(username in "[^\\pC:]{1,20}", password in "[^\\pC]{0,20}") {
+        fn encoded_credentials_are_decoded(username in "[^\\pC:]{1,20}", password in "[^\\pC]{0,20}") {
             let encoded = |text: &str| text.bytes().map(|byte| format!("%{byte:02X}")).collect::<String>();
             let text = format!("http://{}:{}@proxy", encoded(&username), encoded(&password));
             let proxy: Proxy = text.parse().expect("is a proxy");

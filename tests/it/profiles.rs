@@ -355,10 +355,7 @@ async fn a_session_can_be_pinned_to_a_profile() {
         assert_eq!(name(&shared, "alice").unwrap(), "c");
     }
     let error = alice.pin_profile("d").unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the sessions have no profile named d; give one that name and build them with it"
-    );
+    assert_eq!(error.to_string(), "no profile is named d; add one to the profiles of the sessions");
     alice.clear();
     assert_eq!(name(&shared, "alice").unwrap(), "c", "the mistake changed nothing");
     alice.unpin_profile();
