@@ -69,20 +69,20 @@ impl Summary {
         let logins = seen.logins();
         let per_login = |number: u64| number as f64 / f64::from(logins.max(1));
         println!(
-            "{} of {} pages by {} processes in {seconds:.2} s, {per_second:.0} a second; the longest pause took {pause:.0} ms",
+            "{} of {} pages by {} processes in {seconds:.2} s, {per_second:.0} per second; the longest pause was {pause:.0} ms",
             self.ok, options.pages, options.workers
         );
         println!(
-            "  the site  gave {logins} logins, at most {} at once, for the {} pages that it served",
+            "  site      {logins} logins, at most {} concurrent, for {} served pages",
             seen.logins_at_once_max(),
             seen.pages_ok
         );
         println!(
-            "            of which {} by a refresh token; {} tokens came twice",
+            "            {} of them with a refresh token; {} tokens used twice",
             seen.refreshes, seen.refreshes_reused
         );
         println!(
-            "  the store was asked {} times, {:.1} for each login; {} commits, {} conflicts, {} failures",
+            "  store     {} requests, {:.1} per login; {} commits, {} conflicts, {} failures",
             count("store_requests"),
             per_login(count("store_requests")),
             count("store_commits"),
@@ -90,12 +90,12 @@ impl Summary {
             count("store_failures")
         );
         println!(
-            "  others    had a commit after {median:.1} ms in the median and {worst:.1} ms at worst, of {} times",
+            "  adoption  {median:.1} ms after the commit in the median, {worst:.1} ms at worst, of {} adoptions",
             delays.len()
         );
         if self.killed > 0 {
             println!(
-                "  killed    {} processes, and others started; what they have counted is not in here",
+                "  killed    {} processes, which were replaced; their counters are not included",
                 self.killed
             );
         }

@@ -70,7 +70,7 @@ pub(crate) struct SlotLease {
     pub(crate) token: u64,
     /// When another process may get the slot, unless the lease is extended before.
     pub(crate) until: Instant,
-    /// How long after it was granted the lease is to be extended.
+    /// The time after the grant at which the holder extends the lease.
     pub(crate) extend_after: Duration,
 }
 
@@ -153,7 +153,7 @@ pub(crate) struct KnownRecord {
     /// The change that the store does not have yet.
     pub(crate) pending: Option<PendingWrite>,
     pub(crate) epoch: WriteEpoch,
-    /// The current version is to be loaded again, although it has not ended.
+    /// The next attempt loads the current version again, although it has not ended.
     pub(crate) reload: bool,
     /// A renewal was started here from what is here, and was not committed.
     pub(crate) in_progress: bool,
