@@ -102,7 +102,7 @@ impl CacheKey {
             return false;
         };
         current.is_some_and(|current| *generation < current)
-            || inner.upgrade().is_none_or(|inner| inner.life.is_ended())
+            || inner.upgrade().is_none_or(|inner| inner.version.is_ended())
     }
 }
 

@@ -51,7 +51,7 @@ impl ExpiryWatch {
     ) -> Option<i64> {
         let named = cookies.into_iter().filter(|cookie| cookie.name() == Some(&*self.name));
         let cookie = named.last()?;
-        let margin = self.margin.as_secs_f64() * (1.0 + kept.life.jitter());
+        let margin = self.margin.as_secs_f64() * (1.0 + kept.version.jitter());
         let due = |end: Timestamp| end.as_millis().saturating_sub((margin * 1000.0) as i64);
         Some(cookie.expires().map_or(i64::MAX, due))
     }

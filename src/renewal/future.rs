@@ -260,7 +260,7 @@ where
                     if call.session.gate().count_use(&permit, &call.config.budget) {
                         call.renew_in_time(&permit);
                         let (request, log) = call.stamp(&permit);
-                        let generation = permit.value.life.generation;
+                        let generation = permit.value.version.generation;
                         call.observer.sent(generation);
                         let span = Scope::new(trace::send(generation));
                         let future = span.in_scope(|| service.call(request));
@@ -339,7 +339,7 @@ where
         if let Some(expiry_watch) = &self.config.expiry_watch
             && expiry_watch.is_near(&permit.value, now)
         {
-            self.session.gate().renew_early(&permit.value.life);
+            self.session.gate().renew_early(&permit.value.version);
         }
     }
 
@@ -350,7 +350,7 @@ where
         log: &SendLog,
     ) -> ResponseDecision<R> {
         let session = self.session.0.clone();
-        let generation = permit.value.life.generation;
+        let generation = permit.value.version.generation;
         let response = match answer {
             Ok(response) => response,
             Err(error) => {
@@ -389,7 +389,7 @@ where
         if !expired {
             let late = self.config.late == StaleResponse::ReplayAll
                 && !permit.has_role()
-                && !permit.value.life.is_current()
+                && !permit.value.version.is_current()
                 && self.may_repeat(Method::is_safe);
             GateRef::new(&session).report_good(&mut permit);
             if late && self.replay() {

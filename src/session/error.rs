@@ -6,7 +6,7 @@ use super::SessionId;
 use crate::gate::BoxError;
 
 /// Error of [`SessionService`](super::SessionService) and
-/// [`ProfileService`](crate::ProfileService): the request was not sent.
+/// [`ProfileService`](crate::profile_layer::ProfileService): the request was not sent.
 #[derive(Clone, Debug)]
 pub struct SessionError {
     kind: SessionErrorKind,

@@ -140,7 +140,7 @@ impl Sent {
                     session.context.changed();
                     if is_refreshed {
                         session.cookies_changed_lazily(now);
-                    } else if self.identity.inner.life.is_current() {
+                    } else if self.identity.inner.version.is_current() {
                         session.cookies_changed(now);
                     }
                     session.context.metrics.cookies_stored.add();

@@ -34,7 +34,7 @@ pub struct Identity {
 
 /// The state of an identity, which its handles and requests share.
 pub(crate) struct IdentityInner {
-    pub(crate) life: VersionState,
+    pub(crate) version: VersionState,
     pub(crate) jar: Mutex<Jar>,
     /// `None` if the sessions have no profiles.
     pub(crate) profile: Option<Arc<ProfileAssignment>>,
@@ -47,8 +47,8 @@ impl IdentityInner {
     /// The value of `due` until the jar was searched for required cookies.
     pub(crate) const UNKNOWN: i64 = i64::MIN;
 
-    pub(crate) fn new(life: VersionState, jar: Jar, profile: Option<Arc<ProfileAssignment>>) -> Self {
-        Self { life, jar: Mutex::new(jar), profile, due: AtomicI64::new(Self::UNKNOWN) }
+    pub(crate) fn new(version: VersionState, jar: Jar, profile: Option<Arc<ProfileAssignment>>) -> Self {
+        Self { version, jar: Mutex::new(jar), profile, due: AtomicI64::new(Self::UNKNOWN) }
     }
 
     pub(crate) fn profile(&self) -> Option<&Profile> {
@@ -76,7 +76,7 @@ impl Identity {
     ///
     /// It grows with every renewal, clear and replacement, and may skip numbers.
     pub fn generation(&self) -> u64 {
-        self.inner.life.generation
+        self.inner.version.generation
     }
 
     /// The profile, if the sessions have profiles and one was free.
@@ -97,12 +97,12 @@ impl Identity {
     /// The number of requests that a renewal layer has sent under this identity, not counting
     /// redirects.
     pub fn uses(&self) -> u64 {
-        self.inner.life.uses()
+        self.inner.version.uses()
     }
 
     /// The time since this identity was created.
     pub fn age(&self) -> Duration {
-        self.session.now().saturating_sub(self.inner.life.created_at)
+        self.session.now().saturating_sub(self.inner.version.created_at)
     }
 
     /// Whether the identity was ended by an expired response, a clear, a replacement or a failed
@@ -110,7 +110,7 @@ impl Identity {
     ///
     /// An identity that was superseded by an early renewal has not ended.
     pub fn is_ended(&self) -> bool {
-        self.inner.life.is_ended()
+        self.inner.version.is_ended()
     }
 }
 

@@ -134,12 +134,12 @@ impl Session {
         let InitialState { jar, profile, data, identity, age, uses, .. } = initial;
         let share_state = context.share.as_ref().map(|_| Box::new(ShareState::new(identity.is_current())));
         let (created_at, random) = (context.now().saturating_sub(age), jitter.draw());
-        let life = match identity {
+        let version = match identity {
             InitialIdentity::Current => VersionState::current(last, created_at, random),
             InitialIdentity::Pending => VersionState::new(PENDING, created_at, random),
         };
         let profile = profile.resolve(picker.as_ref(), context.std_now());
-        let inner = Arc::new(IdentityInner::new(life.used(uses), jar, profile));
+        let inner = Arc::new(IdentityInner::new(version.used(uses), jar, profile));
         let gate = match identity {
             InitialIdentity::Current => Gate::open(inner, jitter),
             InitialIdentity::Pending => Gate::pending_after(last, Some(inner), jitter),
@@ -377,8 +377,8 @@ impl Session {
         let profile = profile.resolve(self.0.profile_picker.as_ref(), self.0.context.std_now());
         // A closed gate has nothing left to replace.
         let _ = self.gate().replace_from(least, |generation| {
-            let life = VersionState::new(generation, created_at, self.gate().random()).used(uses);
-            Arc::new(IdentityInner::new(life, jar, profile))
+            let version = VersionState::new(generation, created_at, self.gate().random()).used(uses);
+            Arc::new(IdentityInner::new(version, jar, profile))
         });
         self.0.set_all_data(data);
         self.0.context.changed();
@@ -530,15 +530,15 @@ impl SessionInner {
 
     /// Makes an identity with an empty jar and a different profile than the last one's.
     pub(super) fn new_identity(&self, generation: Generation) -> Arc<IdentityInner> {
-        let life = VersionState::new(generation, self.context.now(), self.gate.random());
-        Arc::new(IdentityInner::new(life, self.context.jar(), self.draw_profile()))
+        let version = VersionState::new(generation, self.context.now(), self.gate.random());
+        Arc::new(IdentityInner::new(version, self.context.jar(), self.draw_profile()))
     }
 
     /// Makes the identity of `generation` with a copy of the jar of `base`, and its profile.
     pub(super) fn successor(&self, base: &IdentityInner, generation: Generation) -> Arc<IdentityInner> {
-        let life = VersionState::new(generation, self.context.now(), self.gate.random());
+        let version = VersionState::new(generation, self.context.now(), self.gate.random());
         let jar = base.jar.lock().clone();
-        Arc::new(IdentityInner::new(life, jar, base.profile.clone()))
+        Arc::new(IdentityInner::new(version, jar, base.profile.clone()))
     }
 
     /// Draws a different profile than the current identity's, or the last one's.

@@ -417,7 +417,7 @@ mod backend {
 
         /// Starts an early renewal if `identity` is still current.
         pub(crate) fn renew_early(&self, identity: &IdentityInner) {
-            self.gate().renew_early(&identity.life);
+            self.gate().renew_early(&identity.version);
         }
 
         /// Replaces the session's data with that of a record.
@@ -448,13 +448,13 @@ mod backend {
             let is_limited = self.use_limit().is_some();
             let mut installed = None;
             self.gate().replace_if(current, |generation| {
-                let life = VersionState::new(generation, adopted.life.created_at, self.0.gate.random());
+                let version = VersionState::new(generation, adopted.version.created_at, self.0.gate.random());
                 if is_limited {
                     // It may not be used before a batch of uses was taken.
-                    life.allowance.begin();
+                    version.allowance.begin();
                 }
                 let jar = std::mem::take(&mut *adopted.jar.lock());
-                let identity = Arc::new(IdentityInner::new(life, jar, adopted.profile.clone()));
+                let identity = Arc::new(IdentityInner::new(version, jar, adopted.profile.clone()));
                 installed = Some(identity.clone());
                 identity
             });
@@ -468,11 +468,11 @@ mod backend {
             generation: Generation,
             uses: u64,
         ) -> Arc<IdentityInner> {
-            let life = VersionState::new(generation, spent.life.created_at, self.0.gate.random());
-            life.allowance.begin();
-            life.allowance.allow(uses);
+            let version = VersionState::new(generation, spent.version.created_at, self.0.gate.random());
+            version.allowance.begin();
+            version.allowance.allow(uses);
             let jar = spent.jar.lock().clone();
-            Arc::new(IdentityInner::new(life, jar, spent.profile.clone()))
+            Arc::new(IdentityInner::new(version, jar, spent.profile.clone()))
         }
 
         /// Ends the current identity in this process only.
@@ -499,13 +499,13 @@ mod backend {
         ) -> Result<Arc<IdentityInner>, RestoreError> {
             let InitialState { jar, profile, data, age, .. } = self.context.restored(snapshot)?;
             let born = self.context.now().saturating_sub(age);
-            let life = VersionState::new(candidate.life.generation, born, self.gate.random());
+            let version = VersionState::new(candidate.version.generation, born, self.gate.random());
             let profile = match profile {
                 ProfileChoice::Next => candidate.profile.clone(),
                 profile => profile.resolve(self.profile_picker.as_ref(), self.context.std_now()),
             };
             self.set_all_data(data);
-            Ok(Arc::new(IdentityInner::new(life, jar, profile)))
+            Ok(Arc::new(IdentityInner::new(version, jar, profile)))
         }
     }
 }

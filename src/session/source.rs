@@ -24,7 +24,7 @@ impl RenewalSource for SessionInner {
     type Request = ExplicitRequest;
 
     fn version(value: &IdentityInner) -> &VersionState {
-        &value.life
+        &value.version
     }
 
     fn limits(&self) -> Limits {
@@ -58,16 +58,16 @@ impl RenewalSource for SessionInner {
         candidate: Option<&Arc<IdentityInner>>,
         failed: Option<&Arc<IdentityInner>>,
     ) -> Option<Arc<IdentityInner>> {
-        let life = VersionState::new(PENDING, self.context.now(), self.gate.random());
+        let version = VersionState::new(PENDING, self.context.now(), self.gate.random());
         Some(match (candidate, failed) {
             // The candidate will be current if its attempt commits. If not, the next attempt starts
             // like it.
             (Some(candidate), _) => {
-                Arc::new(IdentityInner::new(life, self.context.jar(), candidate.profile.clone()))
+                Arc::new(IdentityInner::new(version, self.context.jar(), candidate.profile.clone()))
             }
             // Edits survive a failed attempt. Its profile may have caused the failure.
             (None, Some(failed)) => {
-                Arc::new(IdentityInner::new(life, failed.jar.lock().clone(), self.draw_profile()))
+                Arc::new(IdentityInner::new(version, failed.jar.lock().clone(), self.draw_profile()))
             }
             (None, None) => self.new_identity(PENDING),
         })

@@ -394,7 +394,7 @@ impl Fleet {
                 CookieSync::Merged => cookies,
                 CookieSync::Local => Vec::new(),
             };
-            known.generation = identity.life.generation;
+            known.generation = identity.version.generation;
             known.mark_flushed(epoch);
             known.reload = false;
             known.in_progress = false;
@@ -421,7 +421,7 @@ impl Fleet {
         let expected = base.version.number;
         let version = self.next_version(expected, newest);
         let options = SnapshotOptions::new().profiles(self.config.profiles);
-        let snapshot = session.snapshot_of(Some(identity), identity.life.generation, true, &options);
+        let snapshot = session.snapshot_of(Some(identity), identity.version.generation, true, &options);
         let content = Payload { session: snapshot, changes: Vec::new() };
         let payload = payload::write(self.config.encryption_key.as_ref(), key, version, &content);
         let commit = Commit {

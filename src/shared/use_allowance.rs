@@ -23,17 +23,19 @@ impl Fleet {
     ) -> Option<Arc<IdentityInner>> {
         let limit = session.use_limit()?;
         let is_too_old = || {
-            session.age_limit().is_some_and(|age| session.now().saturating_sub(spent.life.created_at) >= age)
+            session
+                .age_limit()
+                .is_some_and(|age| session.now().saturating_sub(spent.version.created_at) >= age)
         };
         let state = session.share_state();
         let version = {
             let known = state.known();
-            (known.generation == spent.life.generation).then_some(known.version)?
+            (known.generation == spent.version.generation).then_some(known.version)?
         };
         if found.version.ended || found.version.number != version || is_too_old() {
             return None;
         }
-        let granted = match spent.life.take_remaining() {
+        let granted = match spent.version.take_remaining() {
             0 => self.take_batch(session, key, version, limit).await?,
             // A batch was granted just after the one before was used up.
             remaining => remaining,
@@ -45,7 +47,7 @@ impl Fleet {
         // The version has not ended: only the uses of this process were used up.
         let mut known = state.known();
         known.ended_up_to = version - 1;
-        known.generation = identity.life.generation;
+        known.generation = identity.version.generation;
         known.limited = Some(identity.clone());
         drop(known);
         Some(identity)
@@ -58,10 +60,10 @@ impl Fleet {
         let is_limited = session.use_limit().is_some();
         let is_stored = {
             let known = state.known();
-            known.generation == identity.life.generation && known.pending.is_none()
+            known.generation == identity.version.generation && known.pending.is_none()
         };
-        if is_limited && is_stored && !identity.life.allowance.allows_some() {
-            identity.life.allowance.begin();
+        if is_limited && is_stored && !identity.version.allowance.allows_some() {
+            identity.version.allowance.begin();
             state.known().limited = Some(identity.clone());
             self.refill_allowance(session, identity).await;
         }
@@ -73,7 +75,7 @@ impl Fleet {
         let state = session.share_state();
         let version = {
             let known = state.known();
-            if known.generation != identity.life.generation {
+            if known.generation != identity.version.generation {
                 return;
             }
             known.version
@@ -81,7 +83,7 @@ impl Fleet {
         let key = session.id().to_string();
         // If this fails, an attempt takes the next batch when this one is used up.
         let Some(granted) = self.take_batch(session, &key, version, limit).await else { return };
-        identity.life.allowance.allow(granted);
+        identity.version.allowance.allow(granted);
         if state.known().uses_taken >= limit - limit / 10 {
             session.renew_early(identity);
         }

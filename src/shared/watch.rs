@@ -170,7 +170,7 @@ impl Fleet {
         // False if the session was cleared or replaced in the meantime: that has its own pending
         // write.
         let is_as_known =
-            || session.published().is_some_and(|identity| identity.life.generation == generation);
+            || session.published().is_some_and(|identity| identity.version.generation == generation);
         if found.version.number <= version || !is_as_known() {
             return Ok(());
         }
@@ -281,7 +281,7 @@ impl Fleet {
             };
             let known_version = state.known().version;
             if pending == PendingWrite::Renewed && found.version.number > known_version {
-                return self.take_over(session, epoch, &key, &found, identity.life.generation).await;
+                return self.take_over(session, epoch, &key, &found, identity.version.generation).await;
             }
             // An identity that the program has set may lack what was used up in a version missed
             // here.

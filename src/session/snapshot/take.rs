@@ -86,14 +86,14 @@ impl Session {
         let mut cookies = inner.map_or_else(Vec::new, |inner| inner.jar.lock().by_creation(clock));
         cookies.retain(|cookie| options.session_cookies || cookie.expires().is_some());
         let age =
-            inner.map_or_else(Default::default, |inner| self.now().saturating_sub(inner.life.created_at));
+            inner.map_or_else(Default::default, |inner| self.now().saturating_sub(inner.version.created_at));
         SessionSnapshot {
             version: Version,
             id: self.id().clone(),
             generation: last.min((1 << 53) - 1),
             current: is_current,
             created_at: clock.saturating_sub(age),
-            uses: inner.map_or(0, |inner| inner.life.uses()),
+            uses: inner.map_or(0, |inner| inner.version.uses()),
             profile: inner
                 .and_then(|inner| inner.profile())
                 .map(|profile| ProfileSnapshot::of(profile, options.profiles)),
