@@ -295,7 +295,7 @@ mod files {
         let script = r#"printf '# http://a/\nsid=%s-%s; Path=/\n' "$SESSION" "$REASON""#;
         let command = SessionSource::command("sh").arg("-c").arg(script);
         let with_command = client(&ruleless(&sessions).renew_from(command), &sessions, shop.service());
-        assert_eq!(sid(get(&with_command, "a", "/").await).await, "sid=a-First");
+        assert_eq!(sid(get(&with_command, "a", "/").await).await, "sid=a-Initial");
         shop.spend("a-First");
         assert_eq!(sid(get(&with_command, "a", "/").await).await, "sid=a-Expired");
 

@@ -221,7 +221,7 @@ async fn over_a_router_that_knows_only_paths() {
     };
     assert_eq!(client.clone().oneshot(request(Some("a.example"))).await.unwrap().status(), 200);
     let error = client.oneshot(request(None)).await.unwrap_err();
-    assert_eq!(error.to_string(), "the request's URI has no host to match cookies with");
+    assert_eq!(error.to_string(), "the request URI has no host to match cookies with");
 }
 
 #[tokio::test]
