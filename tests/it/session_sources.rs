@@ -296,7 +296,7 @@ mod files {
         let command = SessionSource::command("sh").arg("-c").arg(script);
         let with_command = client(&ruleless(&sessions).renew_from(command), &sessions, shop.service());
         assert_eq!(sid(get(&with_command, "a", "/").await).await, "sid=a-Initial");
-        shop.spend("a-First");
+        shop.spend("a-Initial");
         assert_eq!(sid(get(&with_command, "a", "/").await).await, "sid=a-Expired");
 
         for (script, expected) in [
