@@ -1,7 +1,8 @@
-//! What does it cost to lease a session of a pool and to return it? Beside it, a permit of a tokio semaphore of the same size: who
-//! hands out so many things at once cannot do with less.
+//! Measures the cost of leasing a session of a pool and returning it.
 //!
-//! The number is the pool's size. On two threads, each thread leases and returns by itself, and there is enough for both.
+//! The baseline is a permit of a tokio semaphore of the same size, which does the minimum of such
+//! work. The number is the size of the pool. With two threads, each thread leases and returns
+//! repeatedly, and there are enough sessions for both.
 
 use std::{
     hint::black_box,
@@ -18,7 +19,7 @@ use tower_client_sessions::{SessionPool, Sessions, pool::Strategy};
 
 const SIZES: [u32; 3] = [8, 64, 1000];
 
-/// What has to be there at once.
+/// Returns the output of a future that is ready immediately.
 fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -26,7 +27,7 @@ fn at_once<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// An exclusive pool whose members are all there.
+/// Creates an exclusive pool with all of its members.
 fn filled(size: u32, strategy: Strategy) -> SessionPool {
     let pool =
         SessionPool::builder(&Sessions::new()).size(size).exclusive().strategy(strategy).build().unwrap();
@@ -49,7 +50,7 @@ fn acquire_and_release(semaphore: &Arc<Semaphore>) {
     drop(black_box(at_once(semaphore.clone().acquire_owned()).expect("it is open")));
 }
 
-/// The time that two threads take for `iterations` each.
+/// Returns the time that two threads take for `iterations` each.
 fn on_two_threads(iterations: u64, work: impl Fn() + Sync) -> Duration {
     let started = Instant::now();
     thread::scope(|scope| {

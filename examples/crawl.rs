@@ -60,7 +60,7 @@ async fn main() -> ExitCode {
 async fn crawl(options: Options) -> Result<bool, BoxError> {
     let mut builder = Sessions::builder().login_first();
     if let Some(file) = &options.profiles {
-        let profiles = wearable(Profiles::from_path(file)?)?;
+        let profiles = supported(Profiles::from_path(file)?)?;
         // If there are enough profiles, each session has one of its own.
         builder = builder.profiles(match options.sessions <= profiles.len() {
             true => profiles.exclusive(),
@@ -105,8 +105,8 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
                 let id = renewal.session_id();
                 let name = if accounts.len() > 1 { id.to_string().parse()? } else { 0 };
                 let request = Request::get(fill(&login_url, 0, id)).body(Body::new())?;
-                let answer = renewal.send(request).await?;
-                let status = answer.status();
+                let response = renewal.send(request).await?;
+                let status = response.status();
                 renewal
                     .ensure(status.is_success() && !renewal.cookies().is_empty(), "the login was rejected")
                     .map_err(|error| format!("{error}: {status}, {} cookies", renewal.cookies().len()))?;
@@ -187,15 +187,13 @@ impl Account {
 
     /// Records a login. Fails permanently if too many logins in a row led to no page.
     fn logged_in(&self) -> Result<(), BoxError> {
-        const MOST: usize = 50;
+        const MAX: usize = 50;
         let good = self.good.load(Relaxed);
         if self.good_at_login.swap(good, Relaxed) != good {
             self.fruitless.store(0, Relaxed);
         }
         match self.fruitless.fetch_add(1, Relaxed) {
-            MOST.. => {
-                Err(PermanentError::new(format!("{MOST} logins in a row were good for no page")).into())
-            }
+            MAX.. => Err(PermanentError::new(format!("{MAX} consecutive logins led to no page")).into()),
             _ => Ok(()),
         }
     }
@@ -297,15 +295,12 @@ impl Job {
         let ok = pages - failed;
         let replays = stats.replayed() + self.again.load(Relaxed) as u64;
         let per_second = ok as f64 / seconds;
-        println!("{ok} of {pages} pages in {seconds:.2} s, {per_second:.0} a second");
-        println!("  requests  {}, of which {replays} pages again", stats.sent);
-        println!(
-            "  renewals  {} that worked, {} that failed",
-            stats.renewals_committed, stats.renewals_failed
-        );
-        println!("  held      at most {} requests at once", stats.waiting_peak);
+        println!("{ok} of {pages} pages in {seconds:.2} s, {per_second:.0} pages/s");
+        println!("  requests  {}, including {replays} repeated ones", stats.sent);
+        println!("  renewals  {} committed, {} failed", stats.renewals_committed, stats.renewals_failed);
+        println!("  waiting   at most {} requests", stats.waiting_peak);
         if connections < concurrency {
-            println!("  on their way at once were at most {connections}");
+            println!("  in flight at most {connections} requests");
         }
         // Only the embedded site reports this.
         let (mut addresses, mut of_one_session) = ("null".to_owned(), "null".to_owned());
@@ -314,13 +309,13 @@ impl Job {
             let seen = site.shutdown().await;
             (overlaps, at_once) = (seen.overlaps, seen.pages_at_once_max);
             println!(
-                "  the site  gave {} logins, at most {} of one session at once, and refused {} pages",
+                "  the site  served {} logins, at most {} concurrent per session, and rejected {} pages",
                 seen.logins(),
                 seen.logins_at_once_max(),
                 seen.pages_refused
             );
             println!(
-                "            and was asked from {} addresses, at most {} for one session",
+                "            and was used from {} addresses, at most {} per session",
                 seen.peers().len(),
                 seen.peers_max()
             );
@@ -388,7 +383,7 @@ fn client(
 }
 
 /// The profiles, if this client supports all of them.
-fn wearable(profiles: Profiles) -> Result<Profiles, BoxError> {
+fn supported(profiles: Profiles) -> Result<Profiles, BoxError> {
     for (entry, profile) in (1..).zip(profiles.iter()) {
         let direct = cfg!(not(feature = "client"));
         if direct

@@ -17,7 +17,7 @@ use std::{
 
 type Told = Result<(), Box<dyn Error>>;
 
-/// The parts of a measurement, as cargo is told them.
+/// The parts of a measurement, as arguments of cargo.
 const PARTS: [&str; 12] = [
     "bench --bench instructions -- --save",
     "bench --bench instructions --all-features",
@@ -71,20 +71,20 @@ fn counts() -> Result<BTreeMap<String, f64>, Box<dyn Error>> {
 }
 
 impl Measured {
-    /// Instructions of one scenario beyond those of another.
+    /// Returns the instructions of one scenario minus those of another.
     fn added(&self, name: &str, base: &str) -> Result<f64, Box<dyn Error>> {
         let count = |name: &str| self.counts.get(name).ok_or_else(|| format!("not counted: {name}"));
         Ok(count(name)? - count(base)?)
     }
 
-    /// Nanoseconds, if they were measured.
+    /// Returns the median in nanoseconds, if it was measured.
     fn median(&self, place: &str) -> Option<f64> {
         let path = Path::new(&self.criterion).join(place).join("new/estimates.json");
         let estimates: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).ok()?).ok()?;
         estimates["median"]["point_estimate"].as_f64()
     }
 
-    /// The same, beyond the bare service's.
+    /// Returns the median minus that of the bare service.
     fn beyond_bare(&self, group: &str, name: &str) -> Option<f64> {
         Some(self.median(&format!("{group}/{name}"))? - self.median(&format!("{group}/bare"))?)
     }

@@ -12,36 +12,36 @@ use crate::{
 };
 
 const HELP: &str = "\
-Crawls a site through one stack of sessions, and logs in again whenever a session has expired.
+Crawls a site through one stack, and logs in again whenever a session has expired.
 
 Usage: crawl [OPTIONS]
 
       --pages N          pages to fetch [2000]
-      --concurrency N    requests at once [64]
-      --sessions N       sessions, which take the pages in turns [1]
-      --pool N           instead of --sessions: a pool of so many sessions, which any page may use
-      --exclusive        one page of a session at a time; the embedded site bans a session that asks for two
+      --concurrency N    concurrent requests [64]
+      --sessions N       sessions, which fetch the pages in turn [1]
+      --pool N           use a pool of N sessions instead of --sessions
+      --exclusive        one page per session at a time; the embedded site bans sessions that request two
       --profiles FILE    profiles for the sessions, TOML or JSON; proxies need `--features client`;
-                         each session has one of its own, if they are enough
-      --timeout-ms N     how long one send may take, besides --login-ms and --latency-ms [30000]
-      --json             end with a line of JSON
+                         each session has its own if there are enough
+      --timeout-ms N     timeout of one send, in addition to --login-ms and --latency-ms [30000]
+      --json             print a line of JSON at the end
 
 The embedded site:
-      --budget N         pages that one login is good for [500]
-      --login-ms N       how long a login takes; on any site, it may take 5 s more [50]
-      --latency-ms N     how long a page takes [5]
-      --login-faults L   what the first logins do instead of succeeding: a list like
+      --budget N         pages per login [500]
+      --login-ms N       duration of a login; on any site, it may take 5 s longer [50]
+      --latency-ms N     duration of a page [5]
+      --login-faults L   faults of the first logins, a list such as
                          error,no-cookie,close,never
       --serve            do not crawl; print the URLs of the site and serve it until killed
 
 Any other site, where status 401 or 403 means that the session has expired:
       --page-url URL     http URL of a page, with {page} (from 0) and {session}
-      --login-url URL    http URL whose answer sets the cookies of {session}
+      --login-url URL    http URL whose response sets the cookies of {session}
 
-Exit status: 0 if every page was fetched, 1 if not, 2 if the options are wrong.
+Exit status: 0 if every page was fetched, 1 if not, 2 if the options are invalid.
 ";
 
-/// The options, with their defaults.
+/// The options with their defaults.
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) pages: usize,
@@ -57,7 +57,7 @@ pub(crate) struct Options {
     pub(crate) profiles: Option<PathBuf>,
     pub(crate) json: bool,
     pub(crate) serve: bool,
-    /// Templates for pages and logins; none for the embedded site.
+    /// Templates of the page and login URLs; `None` for the embedded site.
     pub(crate) urls: Option<(String, String)>,
 }
 
@@ -83,7 +83,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Reads the command line; `None` if all it wants is help, which is then printed.
+    /// Parses the command line. Returns `None` for `--help`, after printing the help.
     pub(crate) fn from_env() -> Result<Option<Self>, BoxError> {
         let mut options = Self::default();
         let (mut page_url, mut login_url, mut sessions) = (None, None, None);
@@ -113,23 +113,23 @@ impl Options {
             }
         }
         if options.exclusive && options.pool.is_none() {
-            return Err("--exclusive is a setting of --pool; see --help".into());
+            return Err("--exclusive requires --pool; see --help".into());
         }
         if options.pool.is_some() && sessions.is_some() {
-            return Err("--pool takes the place of --sessions; give one of them".into());
+            return Err("--pool replaces --sessions; use only one of them".into());
         }
         options.sessions = sessions.unwrap_or(options.sessions);
         options.urls = match (page_url, login_url) {
             (Some(page), Some(login)) => Some((page, login)),
             (None, None) => None,
             _ => {
-                return Err("another site than the embedded one needs both --page-url and --login-url".into());
+                return Err("--page-url and --login-url require each other".into());
             }
         };
         Ok(Some(options))
     }
 
-    /// How the embedded site is to behave.
+    /// Returns the configuration of the embedded site.
     pub(crate) fn site(&self) -> SiteConfig {
         SiteConfig {
             budget: self.budget,
@@ -141,7 +141,7 @@ impl Options {
         }
     }
 
-    /// How long one send may take, what the embedded site needs for a page or a login not counted.
+    /// Returns the timeout of one send, including the time that the embedded site takes.
     pub(crate) fn timeout(&self) -> Duration {
         let site = self.login_ms.max(self.latency_ms);
         Duration::from_millis(self.timeout_ms.saturating_add(site))
@@ -154,7 +154,7 @@ fn faults(list: &str) -> Result<Vec<LoginFault>, String> {
         "no-cookie" => Ok(LoginFault::NoCookie),
         "close" => Ok(LoginFault::Close),
         "never" => Ok(LoginFault::Never),
-        other => Err(format!("--login-faults {other:?}: give a list of error, no-cookie, close and never")),
+        other => Err(format!("--login-faults {other:?}: use a list of error, no-cookie, close and never")),
     };
     list.split(',').map(fault).collect()
 }
@@ -162,23 +162,24 @@ fn faults(list: &str) -> Result<Vec<LoginFault>, String> {
 fn template(parser: &mut Parser, option: &str, is_page: bool) -> Result<String, BoxError> {
     let template = parser.value()?.string()?;
     if is_page && !template.contains("{page}") {
-        return Err(
-            format!("{option} {template:?}: put {{page}} where the number of the page belongs").into()
-        );
+        return Err(format!(
+            "{option} {template:?}: {{page}} is missing, which stands for the number of the page"
+        )
+        .into());
     }
     let url = fill(&template, 0, 0);
     if url.contains(['{', '}']) {
         return Err(
-            format!("{option} {template:?}: only {{page}} and {{session}} are known in braces").into()
+            format!("{option} {template:?}: the only placeholders are {{page}} and {{session}}").into()
         );
     }
     match url.parse::<Uri>() {
         Ok(uri) if uri.scheme_str() == Some("http") && uri.host().is_some() => Ok(template),
-        _ => Err(format!("{option} {template:?}: give a whole URL that begins with http://").into()),
+        _ => Err(format!("{option} {template:?}: use an absolute URL that starts with http://").into()),
     }
 }
 
-/// The URL that a template makes of a page and a session.
+/// Returns the URL of a template for a page and a session.
 pub(crate) fn fill(template: &str, page: usize, session: impl Display) -> String {
     template.replace("{page}", &page.to_string()).replace("{session}", &session.to_string())
 }

@@ -1,34 +1,36 @@
-//! A small site with logins, for the examples and the tests: a real HTTP/1 server over loopback.
+//! A small site with logins for the examples and tests: a real HTTP/1 server on a loopback address.
 //!
-//! An account (`acct=NAME` in the query) has one session at a time. `/login` takes its time, then hands out a fresh
-//! `sid`, and from that moment every older one of the account is refused. A `sid` is good for a budget of pages. All of
-//! them are served: a page is refused or reserved as its request arrives, as sites do, and a request that is given up
-//! before its answer gives its page back.
+//! An account (`acct=NAME` in the query) has one session at a time. `/login` takes a while and then
+//! issues a new `sid`; from that moment on, older ones of the account are rejected. A `sid` is
+//! valid for a limited number of pages, its budget. A page is rejected or reserved when its request
+//! arrives, as real sites do. A request that is cancelled before its response returns its page to
+//! the budget.
 //!
-//! | path | answers |
+//! | path | response |
 //! | --- | --- |
-//! | `/login?acct=a` | a fresh `sid`, and a token in the header `x-refresh`; or the next of [`SiteConfig::login_faults`] |
-//! | `/login?acct=a&refresh=TOKEN` | the same without the rest of a login, for a token that was not used before; or 401 |
-//! | `/login` | a form, status 200: the place that refused pages may redirect to |
-//! | `/page/7?acct=a` | 200, or the refusal |
+//! | `/login?acct=a` | a new `sid`, and a refresh token in the header `x-refresh`; or the next of [`SiteConfig::login_faults`] |
+//! | `/login?acct=a&refresh=TOKEN` | the same without the delay of a login, for a token that was not used before; or 401 |
+//! | `/login` | a form with status 200, to which rejected pages may redirect |
+//! | `/page/7?acct=a` | 200, or the rejection |
 //! | `/hop?to=URL&cookie=n=v` | 302 to `URL` (percent-encoded), with the cookie set |
 //! | `/echo` | the request as JSON: `{"method": …, "uri": …, "headers": [[name, value], …]}` |
 //!
-//! A refresh token is good for one use, and used up as the request arrives. Each of them stems from one login without a token,
-//! as do those that it is exchanged for: a family. One that comes twice ends its family, tokens and `sid`, as sites do whose
-//! tokens were stolen. A refresh is a login like any other, in the counters too.
+//! A refresh token is valid for one use, which happens when the request arrives. All tokens that
+//! descend from one login form a family. A token that is used twice ends its family, tokens and
+//! `sid`, as sites do when tokens were stolen. A refresh counts as a login.
 //!
-//! What pages do besides is said in their query: `late_ms=50` answers later; `resend_sid` sets the `sid` that the
-//! request came with once more; `set_cookie=n%3Dv` and `header=name:value` add to the answer; `cut=close`, `cut=reset`
-//! and `cut=half` break it off, before its head or in the middle of its body; `drip_ms=5` pauses before each byte of it.
+//! The query of a page sets further behaviour: `late_ms=50` delays the response; `resend_sid` sets
+//! the `sid` of the request again; `set_cookie=n%3Dv` and `header=name:value` add to the response;
+//! `cut=close`, `cut=reset` and `cut=half` abort it, before its head or in the middle of its body;
+//! `drip_ms=5` pauses before each byte.
 //!
-//! A page that is asked for without an account is that of whoever has the `sid`. A site that is
-//! [`exclusive`](SiteConfig::exclusive) allows one page of an account at a time, from the arrival of the request to the end of
-//! its body, and bans an account that asks for two.
+//! A page requested without an account belongs to the account of its `sid`. A site that is
+//! [`exclusive`](SiteConfig::exclusive) allows one page of an account at a time, from the arrival
+//! of the request to the end of the body, and bans an account that requests two.
 //!
-//! The server ends when its [`Site`] is dropped or [shut down](Site::shutdown).
+//! The server stops when its [`Site`] is dropped or [shut down](Site::shutdown).
 
-// Each program that includes this file uses a part of it.
+// Each program that includes this file uses only a part of it.
 #![allow(dead_code)]
 
 use std::{
@@ -59,24 +61,24 @@ use tokio::{
     time::{Sleep, sleep},
 };
 
-/// Connections beyond this wait to be accepted.
+/// The maximum number of open connections; further ones wait to be accepted.
 const CONNECTIONS: usize = 16_384;
 
-/// How a site behaves.
+/// The behaviour of a site.
 #[derive(Clone, Debug)]
 pub(crate) struct SiteConfig {
-    /// Pages that one `sid` is good for.
+    /// The number of pages that one `sid` is valid for.
     pub(crate) budget: u32,
-    /// How long a login takes.
+    /// The duration of a login.
     pub(crate) login_ms: u64,
-    /// How long a page takes, a refused one too.
+    /// The duration of a page, including a rejected one.
     pub(crate) latency_ms: u64,
-    /// What the first logins do instead of succeeding, one after the other.
+    /// What the first logins do instead of succeeding, in order.
     pub(crate) login_faults: Vec<LoginFault>,
-    /// How a page without a good `sid` is refused.
+    /// How a page without a valid `sid` is rejected.
     pub(crate) refusal: Refusal,
-    /// One page of an account at a time; an account that asks for two at once is banned: its pages and its logins are refused
-    /// from then on.
+    /// Whether an account is limited to one page at a time. An account that requests two is banned:
+    /// all of its further pages and logins are rejected.
     pub(crate) exclusive: bool,
 }
 
@@ -96,86 +98,86 @@ impl Default for SiteConfig {
 /// What a login does instead of succeeding in time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum LoginFault {
-    /// Answers 500.
+    /// Responds with status 500.
     Error,
-    /// Answers 200 without the cookie.
+    /// Responds with status 200, without the cookie.
     NoCookie,
-    /// Closes the connection without an answer.
+    /// Closes the connection without a response.
     Close,
-    /// Answers nothing while the site lives and the client waits.
+    /// Does not respond until the site stops or the client disconnects.
     Never,
-    /// Succeeds, later by so many milliseconds.
+    /// Succeeds after an additional delay in milliseconds.
     Delay(u64),
 }
 
-/// How a page is refused.
+/// How a page is rejected.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
-    /// 403.
+    /// By status 403.
     Forbidden,
-    /// 200 with a body that says "session expired".
+    /// By status 200 with a body that says "session expired".
     Page,
-    /// 302 to `/login`.
+    /// By status 302 to `/login`.
     Redirect,
 }
 
-/// What the server saw.
+/// What the server has counted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Counters {
-    /// Requests of every kind.
+    /// Requests of all kinds.
     pub(crate) requests: u64,
-    /// Connections that were accepted.
+    /// Accepted connections.
     pub(crate) connections: u64,
-    /// Pages served to a good `sid`.
+    /// Pages served to a valid `sid`.
     pub(crate) pages_ok: u64,
-    /// Pages refused.
+    /// Rejected pages.
     pub(crate) pages_refused: u64,
     /// Logins by account.
     pub(crate) accounts: BTreeMap<String, AccountCounters>,
-    /// Pages that were asked for while another one of their account was on its way; each is a ban.
+    /// Pages requested while another page of the account was in flight; each causes a ban.
     pub(crate) overlaps: u64,
-    /// The most pages of one account that were on their way at one time.
+    /// The highest number of pages of one account that were in flight at the same time.
     pub(crate) pages_at_once_max: u32,
-    /// Logins that began with a good token.
+    /// Logins that started with a valid token.
     pub(crate) refreshes: u32,
-    /// Tokens that came once more; each ends its family.
+    /// Tokens that were used again; each ends its family.
     pub(crate) refreshes_reused: u32,
-    /// Pages served by `sid`.
+    /// Pages served, by `sid`.
     pub(crate) sid_pages: BTreeMap<String, u32>,
-    /// The addresses that each account's logins and pages came from.
+    /// The addresses from which each account was used.
     pub(crate) peers: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// The logins of one account.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AccountCounters {
-    /// Logins that began.
+    /// Logins that started.
     pub(crate) tries: u32,
-    /// Logins that handed out a `sid`.
+    /// Logins that issued a `sid`.
     pub(crate) logins: u32,
-    /// Logins that run now.
+    /// Logins that are running.
     pub(crate) at_once: u32,
-    /// The most that ran at one time.
+    /// The highest number of concurrent logins.
     pub(crate) at_once_max: u32,
 }
 
 impl Counters {
-    /// Logins of all accounts that handed out a `sid`.
+    /// Returns the number of logins of all accounts that issued a `sid`.
     pub(crate) fn logins(&self) -> u32 {
         self.accounts.values().map(|account| account.logins).sum()
     }
 
-    /// The most logins of one account that ran at one time.
+    /// Returns the highest number of concurrent logins of one account.
     pub(crate) fn logins_at_once_max(&self) -> u32 {
         self.accounts.values().map(|account| account.at_once_max).max().unwrap_or(0)
     }
 
-    /// The addresses that anything of an account came from.
+    /// Returns all addresses from which an account was used.
     pub(crate) fn peers(&self) -> BTreeSet<IpAddr> {
         self.peers.values().flatten().copied().collect()
     }
 
-    /// The most addresses that one account's came from.
+    /// Returns the highest number of addresses from which one account was used.
     pub(crate) fn peers_max(&self) -> usize {
         self.peers.values().map(BTreeSet::len).max().unwrap_or(0)
     }
@@ -186,7 +188,7 @@ impl Counters {
 pub(crate) struct Site {
     addr: SocketAddr,
     shared: Arc<Shared>,
-    /// Ends the server when it is dropped.
+    /// Stops the server when it is dropped.
     stop: oneshot::Sender<Infallible>,
     server: JoinHandle<()>,
 }
@@ -196,7 +198,7 @@ impl Site {
     pub(crate) async fn start(config: SiteConfig) -> io::Result<Self> {
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
-        // The usual 1024 make thousands of clients at once wait a second and try again.
+        // With the usual 1024, thousands of concurrent clients would wait for a second and retry.
         let listener = socket.listen(4096)?;
         let addr = listener.local_addr()?;
         let state = State { login_faults: config.login_faults.iter().copied().collect(), ..State::default() };
@@ -206,25 +208,25 @@ impl Site {
         Ok(Self { addr, shared, stop, server })
     }
 
-    /// Where it listens.
+    /// Returns the address of the server.
     pub(crate) fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The URL of a path.
+    /// Returns the URL of a path.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    /// What it has seen so far.
+    /// Returns the current counters.
     pub(crate) fn counters(&self) -> Counters {
         self.shared.state().counters.clone()
     }
 
-    /// Ends the server and waits until every connection is closed.
+    /// Stops the server and waits until every connection is closed.
     pub(crate) async fn shutdown(self) -> Counters {
         drop(self.stop);
-        // The server ends by itself; were it to panic, the counters are still what was seen.
+        // The server ends without an error; if it panics, the counters are still valid.
         let _ = self.server.await;
         self.shared.state().counters.clone()
     }
@@ -241,7 +243,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot:
                     shared.state().counters.connections += 1;
                     connections.spawn(connection(stream, peer.ip(), shared.clone()));
                 }
-                // Out of descriptors: others must close first.
+                // Out of file descriptors: other connections must close first.
                 Err(_) => sleep(Duration::from_millis(10)).await,
             },
         }
@@ -251,7 +253,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot:
 }
 
 async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
-    // Without it, small answers wait for the client's delayed acknowledgement.
+    // Otherwise, small responses would wait for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
     let service = service_fn(move |request| answer(shared.clone(), peer, request));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -264,7 +266,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
     }
 }
 
-/// The errors by which the site cuts a connection.
+/// The kind of the errors by which the site aborts a connection.
 const CLOSE: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 const RESET: io::ErrorKind = io::ErrorKind::ConnectionReset;
 
@@ -286,14 +288,14 @@ impl Shared {
 struct State {
     counters: Counters,
     login_faults: VecDeque<LoginFault>,
-    /// By account, the `sid` that is good.
+    /// The valid `sid` of each account.
     current: BTreeMap<String, Sid>,
     sids: u64,
     tokens: BTreeMap<String, Token>,
     /// The families that have ended.
     void: BTreeSet<u64>,
     families: u64,
-    /// By account, the pages on their way.
+    /// The number of pages in flight, by account.
     running: BTreeMap<String, u32>,
     banned: BTreeSet<String>,
 }
@@ -302,7 +304,7 @@ struct State {
 struct Sid {
     value: String,
     family: u64,
-    /// A permit for each page; one that is dropped unused is given back.
+    /// One permit for each page; an unused permit is returned on drop.
     budget: Arc<Semaphore>,
 }
 
@@ -319,12 +321,12 @@ impl State {
         self.counters.accounts.entry(account.to_owned()).or_default()
     }
 
-    /// Whose `sid` this is.
+    /// Returns the account of a `sid`.
     fn owner(&self, sid: &str) -> Option<String> {
         self.current.iter().find(|(_, current)| current.value == sid).map(|(account, _)| account.clone())
     }
 
-    /// Uses a token up; the family of what it is exchanged for, unless it is not good.
+    /// Uses up a token. Returns the family of its successor, or `None` if the token is invalid.
     fn refresh(&mut self, account: &str, token: &str) -> Option<u64> {
         let token = self.tokens.get_mut(token).filter(|token| token.account == account)?;
         let family = token.family;
@@ -344,7 +346,8 @@ impl State {
         self.families
     }
 
-    /// A page of the budget, unless this is not the account's `sid` of now or its budget is spent.
+    /// Reserves a page of the budget. `None` if the `sid` is not the account's current one, or its
+    /// budget is used up.
     fn reserve(&self, account: &str, sid: &str) -> Option<OwnedSemaphorePermit> {
         let current = self.current.get(account).filter(|current| current.value == sid)?;
         current.budget.clone().try_acquire_owned().ok()
@@ -413,7 +416,7 @@ async fn login(shared: &Shared, account: &str, token: Option<&str>) -> io::Resul
     Ok(response)
 }
 
-/// Counts a login as running until its answer is made or its client is gone.
+/// Counts a login until its response is complete or its client has disconnected.
 struct LoginRunning<'a>(&'a Shared, &'a str);
 
 impl<'a> LoginRunning<'a> {
@@ -433,7 +436,7 @@ impl Drop for LoginRunning<'_> {
     }
 }
 
-/// Counts a page as on its way until its body has ended or its client is gone. One too many is a ban.
+/// Counts a page until its body ends or its client disconnects. Exceeding the limit causes a ban.
 struct PageRunning(Arc<Shared>, String);
 
 impl PageRunning {
@@ -535,7 +538,7 @@ fn echo(request: &Request<Incoming>) -> Answer {
     response
 }
 
-/// A string of JSON. Headers and URIs have no control character but the tab.
+/// Encodes a JSON string. Headers and URIs have no control characters other than tabs.
 fn json(text: impl AsRef<[u8]>) -> String {
     let text = String::from_utf8_lossy(text.as_ref());
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\t', "\\t"))
@@ -574,7 +577,7 @@ fn sid_of(request: &Request<Incoming>) -> Option<String> {
     Some(sid.to_owned())
 }
 
-/// Sends its data, waits until that is on the wire, and breaks off.
+/// Sends its data, waits until it was transmitted, and aborts.
 struct Half {
     data: Option<Bytes>,
     pause: Pin<Box<Sleep>>,
@@ -593,7 +596,7 @@ impl Body for Half {
     }
 }
 
-/// Is on its way until its last frame has been handed out.
+/// Counts a page as in flight until its last frame was returned.
 struct Counted {
     body: BoxBody<Bytes, io::Error>,
     running: Option<PageRunning>,
@@ -605,7 +608,7 @@ impl Body for Counted {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        // Before the client can have the last of it, and ask for more.
+        // Before the client can receive the last frame and send its next request.
         if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
             self.running = None;
         }
@@ -621,7 +624,7 @@ impl Body for Counted {
     }
 }
 
-/// Sends its data a byte at a time.
+/// Sends its data one byte at a time.
 struct Drip {
     data: Bytes,
     pause: Duration,

@@ -1,8 +1,11 @@
-//! Thousands of random worlds with a pool in them, over the real layers: one seed, one world, and the same world every time.
+//! Thousands of random worlds with a pool, over the real layers; each seed determines its world
+//! completely.
 //!
-//! As in the soak of the gate, a world runs on one thread with the clock paused. Requests are dropped and frozen at any await,
-//! bodies are read, half read and dropped, answers block and limit, logins fail and hang, code panics, and users mark, retire,
-//! clear and pin. What the server saw is judged; each flaw is a world with one thing wrong, which the judgement has to find.
+//! As in the soak test of the gate, a world runs on one thread with a paused clock. Requests are
+//! dropped and frozen at any await point; bodies are read, partly read and dropped; responses block
+//! or limit sessions; logins fail and hang; code panics; and users mark, retire and clear sessions
+//! and name them explicitly. The test checks what the server received. Each flaw is a world with
+//! one fault, which a check must detect.
 //!
 //! ```text
 //! POOL_SOAK_SEEDS=20000 cargo test --test it pool_soak -- --nocapture
@@ -42,32 +45,32 @@ type Boxed = BoxCloneService<Request<Body>, Response<LeasedBody<Page>>, BoxError
 
 const SEEDS: u64 = 2000;
 
-/// No world takes longer, by its own clock: whatever is not over by then has stalled.
+/// The limit of a world, by its own clock: what has not completed by then has stalled.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// One thing that is wrong with a world.
+/// One fault of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Flaw {
-    /// The lease ends at the head of the answer.
+    /// A lease ends at the head of the response.
     EndsAtHead,
-    /// A lease is forgotten.
-    Forgotten,
-    /// Requests stand in front of the pool in another order than they came.
-    Barging,
-    /// The pool knows nothing of the limit on uses.
+    /// A lease is leaked.
+    Leaked,
+    /// Requests reach the pool in a different order than that of their turns.
+    Reordered,
+    /// The pool has no limit on uses.
     Uses,
-    /// The pool knows nothing of the delay.
+    /// The pool has no minimum delay.
     Delay,
-    /// The pool warms nobody up.
+    /// The pool does not warm up its members.
     Cold,
-    /// An answer never ends.
+    /// A response never ends.
     Endless,
 }
 
 #[derive(Clone, Debug)]
-struct Moods {
+struct Behaviour {
     size: u64,
-    cap: u64,
+    max_in_flight: u64,
     requests: u64,
     users: u64,
     rush: u64,
@@ -89,15 +92,15 @@ struct Moods {
     latency: u64,
 }
 
-impl Moods {
+impl Behaviour {
     fn draw(rng: &mut Rng) -> Self {
-        let mut often = |percent: u64, most: u64| if rng.chance(percent) { rng.between(1, most) } else { 0 };
+        let mut often = |percent: u64, max: u64| if rng.chance(percent) { rng.between(1, max) } else { 0 };
         let (blocks, limits, errors, panics) = (often(50, 30), often(30, 20), often(40, 20), often(30, 10));
         let (drops, freezes, login_fails, login_hangs) =
             (often(60, 40), often(30, 15), often(40, 60), often(20, 20));
         Self {
             size: rng.between(1, 5),
-            cap: [1, 1, 2, 3][rng.below(4) as usize],
+            max_in_flight: [1, 1, 2, 3][rng.below(4) as usize],
             requests: rng.between(4, 60),
             users: rng.below(3),
             rush: [0, 100, 2000, 20_000][rng.below(4) as usize],
@@ -120,39 +123,39 @@ impl Moods {
     }
 }
 
-/// The server, and the books on what it saw.
+/// The server and its records.
 #[derive(Clone)]
-struct Server(Arc<(Moods, Option<Flaw>, Mutex<State>)>);
+struct Server(Arc<(Behaviour, Option<Flaw>, Mutex<State>)>);
 
 struct State {
     rng: Rng,
     start: Option<Instant>,
     log: String,
-    broken: Vec<String>,
-    /// Requests of a member on their way, from their arrival to the end of their body.
-    at_once: BTreeMap<String, u64>,
+    violations: Vec<String>,
+    /// The requests of a member in flight, from their arrival to the end of their body.
+    in_flight: BTreeMap<String, u64>,
     uses: BTreeMap<String, u64>,
     last: BTreeMap<String, Instant>,
-    /// How many requests came to the pool.
-    came: u64,
-    /// The last by its turn of those that have left the pool at an earlier moment, and of those that left at this one: whom a
-    /// moment serves run in any order.
-    left_before: u64,
+    /// The number of requests that have reached the pool.
+    arrived: u64,
+    /// The highest turn that left the pool at an earlier time, and the highest that left at the
+    /// current time: requests served at the same time may run in any order.
+    left_earlier: u64,
     left_now: (u64, Option<Instant>),
     logged_in: BTreeSet<String>,
-    is_kind: bool,
+    is_reliable: bool,
 }
 
-/// A request that asks for nothing special and is polled whenever it is woken: its place in the line.
+/// The turn of a request that has no special requirements and is polled whenever it is woken.
 #[derive(Clone)]
 struct Turn(Arc<Mutex<u64>>);
 
-/// A request that names its session.
+/// Marks a request that names its session.
 #[derive(Clone)]
 struct Pinned;
 
 impl Server {
-    fn moods(&self) -> &Moods {
+    fn behaviour(&self) -> &Behaviour {
         &self.0.0
     }
 
@@ -169,8 +172,8 @@ impl Server {
     }
 
     fn chance(&self, percent: u64) -> bool {
-        let is_kind = self.state().is_kind;
-        !is_kind && self.rng(|rng| rng.chance(percent))
+        let is_reliable = self.state().is_reliable;
+        !is_reliable && self.rng(|rng| rng.chance(percent))
     }
 
     fn note(&self, what: impl std::fmt::Display) {
@@ -179,102 +182,106 @@ impl Server {
         let _ = writeln!(state.log, "{now:?} {what}");
     }
 
-    /// Looks at a request as it leaves the pool.
+    /// Checks a request that leaves the pool.
     fn leaves(&self, request: &Request<Body>) {
         if request.extensions().get::<Pinned>().is_some() {
             return;
         }
-        let id = request.extensions().get::<Session>().expect("the pool puts it there").id().to_string();
-        let moods = self.moods();
+        let id = request.extensions().get::<Session>().expect("the pool sets it").id().to_string();
+        let behaviour = self.behaviour();
         let mut state = self.state();
         let uses = state.uses.entry(id.clone()).or_default();
         *uses += 1;
         let uses = *uses;
-        if moods.max_uses.is_some_and(|most| uses > most) {
-            state.broken.push(format!("uses: {id} was used {uses} times"));
+        if behaviour.max_uses.is_some_and(|max| uses > max) {
+            state.violations.push(format!("uses: {id} was used {uses} times"));
         }
         let now = Instant::now();
         if let Some(last) = state.last.insert(id.clone(), now)
-            && moods.freezes == 0
-            && now - last < moods.delay
+            && behaviour.freezes == 0
+            && now - last < behaviour.delay
         {
-            state.broken.push(format!("delay: {id} was used again after {:?}", now - last));
+            state.violations.push(format!("delay: {id} was used again after {:?}", now - last));
         }
         if let Some(turn) = request.extensions().get::<Turn>() {
             let turn = *turn.0.lock().unwrap();
             if state.left_now.1 != Some(now) {
-                state.left_before = state.left_before.max(state.left_now.0);
+                state.left_earlier = state.left_earlier.max(state.left_now.0);
                 state.left_now = (0, Some(now));
             }
             state.left_now.0 = state.left_now.0.max(turn);
-            if turn < state.left_before {
-                let left = state.left_before;
-                state.broken.push(format!("order: {left} came after {turn} and left before it"));
+            if turn < state.left_earlier {
+                let left = state.left_earlier;
+                state.violations.push(format!("order: {left} arrived after {turn} and left before it"));
             }
         }
     }
 
     async fn login(self, identity: Identity) -> Result<Response<Page>, BoxError> {
-        let moods = self.moods();
-        self.take_time(moods.latency).await;
-        if self.chance(moods.login_hangs) {
+        let behaviour = self.behaviour();
+        self.take_time(behaviour.latency).await;
+        if self.chance(behaviour.login_hangs) {
             std::future::pending::<()>().await;
         }
-        if self.chance(moods.panics / 2) {
+        if self.chance(behaviour.panics / 2) {
             panic_wanted();
         }
-        let good = !self.chance(moods.login_fails);
-        let answer = Response::builder().status(if good { 200 } else { 500 });
+        let good = !self.chance(behaviour.login_fails);
+        let response = Response::builder().status(if good { 200 } else { 500 });
         if good {
             self.state().logged_in.insert(identity.session_id().to_string());
         }
         let cookie = format!("sid={}; Path=/", identity.generation());
-        Ok(answer.header(header::SET_COOKIE, cookie).body(Page { data: None, wait: None, running: None })?)
+        Ok(response.header(header::SET_COOKIE, cookie).body(Page {
+            data: None,
+            wait: None,
+            running: None,
+        })?)
     }
 
     async fn page(self, id: String, running: Option<Running>) -> Result<Response<Page>, BoxError> {
-        let moods = self.moods();
-        self.take_time(moods.latency).await;
-        if self.chance(moods.errors) {
+        let behaviour = self.behaviour();
+        self.take_time(behaviour.latency).await;
+        if self.chance(behaviour.errors) {
             return Err("the connection was reset".into());
         }
-        if self.chance(moods.panics) {
+        if self.chance(behaviour.panics) {
             panic_wanted();
         }
-        let answer = Response::builder();
-        let answer = match () {
-            () if self.chance(moods.blocks) => {
-                answer.status(if self.rng(|rng| rng.chance(50)) { 403 } else { 401 })
+        let response = Response::builder();
+        let response = match () {
+            () if self.chance(behaviour.blocks) => {
+                response.status(if self.rng(|rng| rng.chance(50)) { 403 } else { 401 })
             }
-            () if self.chance(moods.limits) => {
-                answer.status(429).header("retry-after", self.rng(|rng| rng.below(5)))
+            () if self.chance(behaviour.limits) => {
+                response.status(429).header("retry-after", self.rng(|rng| rng.below(5)))
             }
-            () => answer,
+            () => response,
         };
-        let wait = Some(Box::pin(sleep(self.rng(|rng| rng.millis(moods.latency)))));
-        let answer = answer.body(Page { data: Some(Bytes::from(id)), wait, running })?;
-        Ok(answer)
+        let wait = Some(Box::pin(sleep(self.rng(|rng| rng.millis(behaviour.latency)))));
+        let response = response.body(Page { data: Some(Bytes::from(id)), wait, running })?;
+        Ok(response)
     }
 
-    async fn take_time(&self, most: u64) {
-        match self.rng(|rng| rng.millis(most)) {
+    async fn take_time(&self, max: u64) {
+        match self.rng(|rng| rng.millis(max)) {
             Duration::ZERO => tokio::task::yield_now().await,
             time => sleep(time).await,
         }
     }
 }
 
-/// Counts a request of a member until the server is done with it.
+/// Counts a request of a member until the server has completed it.
 struct Running(Server, String);
 
 impl Running {
     fn new(server: &Server, id: &str) -> Self {
         let mut state = server.state();
-        let at_once = state.at_once.entry(id.to_owned()).or_default();
-        *at_once += 1;
-        let at_once = *at_once;
-        if at_once > server.moods().cap {
-            state.broken.push(format!("cap: {at_once} requests of {id} at once"));
+        let in_flight = state.in_flight.entry(id.to_owned()).or_default();
+        *in_flight += 1;
+        let in_flight = *in_flight;
+        if in_flight > server.behaviour().max_in_flight {
+            state.violations.push(format!("max_in_flight: {in_flight} concurrent requests of {id}"));
         }
         Self(server.clone(), id.to_owned())
     }
@@ -282,11 +289,11 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        *self.0.state().at_once.get_mut(&self.1).expect("it was counted") -= 1;
+        *self.0.state().in_flight.get_mut(&self.1).expect("it was counted") -= 1;
     }
 }
 
-/// A body in two frames, with a pause before each.
+/// A body of two frames with a pause before each.
 struct Page {
     data: Option<Bytes>,
     wait: Option<Pin<Box<Sleep>>>,
@@ -305,7 +312,7 @@ impl http_body::Body for Page {
             std::task::ready!(wait.as_mut().poll(context));
         }
         if self.data.as_ref().is_some_and(|data| data.len() > 1) {
-            let first = self.data.as_mut().expect("it was there a line ago").split_to(1);
+            let first = self.data.as_mut().expect("checked above").split_to(1);
             self.wait = Some(Box::pin(sleep(Duration::from_millis(1))));
             return Poll::Ready(Some(Ok(Frame::data(first))));
         }
@@ -324,7 +331,7 @@ impl Service<Request<Body>> for Server {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let identity = Identity::of(request.extensions()).expect("the session layer puts it there");
+        let identity = Identity::of(request.extensions()).expect("the session layer sets it");
         let id = identity.session_id().to_string();
         let path = request.uri().path().to_owned();
         self.note(format_args!("{path} of {id} {}", identity.generation()));
@@ -332,8 +339,8 @@ impl Service<Request<Body>> for Server {
             return Box::pin(self.clone().login(identity));
         }
         let is_pinned = request.extensions().get::<Pinned>().is_some();
-        if !is_pinned && self.moods().has_rule && !self.state().logged_in.contains(&id) {
-            self.state().broken.push(format!("cold: {id} serves before it was logged in"));
+        if !is_pinned && self.behaviour().has_rule && !self.state().logged_in.contains(&id) {
+            self.state().violations.push(format!("cold: {id} served before it was logged in"));
         }
         let running = (!is_pinned).then(|| Running::new(self, &id));
         Box::pin(self.clone().page(id, running))
@@ -341,21 +348,21 @@ impl Service<Request<Body>> for Server {
 }
 
 #[derive(Clone)]
-struct Watch(Server);
+struct RecordLayer(Server);
 
-impl<S> Layer<S> for Watch {
-    type Service = Watched<S>;
+impl<S> Layer<S> for RecordLayer {
+    type Service = Recorded<S>;
 
-    fn layer(&self, inner: S) -> Watched<S> {
-        Watched(inner, self.0.clone())
+    fn layer(&self, inner: S) -> Recorded<S> {
+        Recorded(inner, self.0.clone())
     }
 }
 
-/// Notes what leaves the pool.
+/// Records the requests that leave the pool.
 #[derive(Clone)]
-struct Watched<S>(S, Server);
+struct Recorded<S>(S, Server);
 
-impl<S: Service<Request<Body>>> Service<Request<Body>> for Watched<S> {
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Recorded<S> {
     type Response = S::Response;
     type Error = S::Error;
     type Future = S::Future;
@@ -370,43 +377,43 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Watched<S> {
     }
 }
 
-fn pool_of(moods: &Moods, flaw: Option<Flaw>, sessions: &Sessions) -> SessionPool {
+fn pool_of(behaviour: &Behaviour, flaw: Option<Flaw>, sessions: &Sessions) -> SessionPool {
     let mut pool = SessionPool::builder(sessions)
-        .size(moods.size as u32)
-        .max_in_flight(moods.cap as usize)
+        .size(behaviour.size as u32)
+        .max_in_flight(behaviour.max_in_flight as usize)
         .max_wait(LIMIT / 4)
         .max_error_score(2.0)
         .max_failed_warm_ups(4)
         .strategy(
             [Strategy::RoundRobin, Strategy::Random, Strategy::LeastLoaded, Strategy::FillFirst]
-                [moods.strategy as usize],
+                [behaviour.strategy as usize],
         );
-    if let Some(uses) = moods.max_uses.filter(|_| flaw != Some(Flaw::Uses)) {
+    if let Some(uses) = behaviour.max_uses.filter(|_| flaw != Some(Flaw::Uses)) {
         pool = pool.max_uses(uses);
     }
-    if let Some(age) = moods.max_age {
+    if let Some(age) = behaviour.max_age {
         pool = pool.max_age(age);
     }
     if flaw != Some(Flaw::Delay) {
-        pool = pool.min_delay(moods.delay);
+        pool = pool.min_delay(behaviour.delay);
     }
-    if moods.is_sticky {
+    if behaviour.is_sticky {
         pool = pool.sticky_by_host();
     }
     pool.build().unwrap()
 }
 
 fn stack(server: &Server, sessions: &Sessions, pool: &SessionPool) -> Boxed {
-    let moods = server.moods();
-    let builder = ServiceBuilder::new().layer(PoolLayer::new(pool)).layer(Watch(server.clone()));
+    let behaviour = server.behaviour();
+    let builder = ServiceBuilder::new().layer(PoolLayer::new(pool)).layer(RecordLayer(server.clone()));
     let below = SessionLayer::new(sessions).layer(server.clone());
-    if !moods.has_rule || server.has(Flaw::Cold) {
+    if !behaviour.has_rule || server.has(Flaw::Cold) {
         return BoxCloneService::new(builder.service(below));
     }
     let rule = RenewalLayer::new(sessions)
         .renew_with(|renewal: Renewal<Body>| async move {
-            let answer = renewal.send(Request::get("http://site/login").body(Body::new())?).await?;
-            renewal.ensure(answer.status().is_success(), "the login was not accepted")
+            let response = renewal.send(Request::get("http://site/login").body(Body::new())?).await?;
+            renewal.ensure(response.status().is_success(), "the login was not accepted")
         })
         .gate_config(GateConfig::new().max_attempts(2).attempt_timeout(Duration::from_secs(5)));
     BoxCloneService::new(builder.layer(rule).service(below))
@@ -418,14 +425,14 @@ struct Tally {
     good: u64,
     blocked: u64,
     failed: u64,
-    refused: u64,
+    rejected: u64,
     dropped: u64,
     panicked: u64,
     waited: u64,
     retired: u64,
     created: u64,
     warm_ups_failed: u64,
-    rests: u64,
+    cooldowns: u64,
 }
 
 impl Tally {
@@ -434,37 +441,37 @@ impl Tally {
         self.good += other.good;
         self.blocked += other.blocked;
         self.failed += other.failed;
-        self.refused += other.refused;
+        self.rejected += other.rejected;
         self.dropped += other.dropped;
         self.panicked += other.panicked;
         self.waited += other.waited;
         self.retired += other.retired;
         self.created += other.created;
         self.warm_ups_failed += other.warm_ups_failed;
-        self.rests += other.rests;
+        self.cooldowns += other.cooldowns;
     }
 }
 
 enum Outcome {
-    Answered(u16),
+    Completed(u16),
     Failed(BoxError),
     Dropped,
 }
 
 async fn request(client: Boxed, pool: SessionPool, server: Server, mut rng: Rng) -> Outcome {
-    let moods = server.moods().clone();
-    sleep(rng.millis(moods.rush)).await;
-    if server.has(Flaw::Barging) {
-        server.state().came += 1;
+    let behaviour = server.behaviour().clone();
+    sleep(rng.millis(behaviour.rush)).await;
+    if server.has(Flaw::Reordered) {
+        server.state().arrived += 1;
     }
     let host = ["a", "b", "c"][rng.below(3) as usize];
     let mut request = Request::get(format!("http://{host}/page")).body(Body::new()).unwrap();
-    let freezes = rng.chance(moods.freezes);
+    let freezes = rng.chance(behaviour.freezes);
     let extensions = request.extensions_mut();
     let turn = Turn(Arc::default());
     match rng.below(12) {
         0 => {
-            // A member, if there is one: whoever names it answers for it.
+            // Names a member, if there is one; the pool's limits do not apply to such requests.
             let members = pool.members();
             let member = members.get(rng.below(4) as usize);
             extensions.insert(member.map_or_else(|| SessionId::from("alice"), |member| member.id().clone()));
@@ -476,33 +483,33 @@ async fn request(client: Boxed, pool: SessionPool, server: Server, mut rng: Rng)
         2 => {
             extensions.insert(TriedSessions::new());
         }
-        _ if !moods.is_sticky && !freezes => {
+        _ if !behaviour.is_sticky && !freezes => {
             extensions.insert(turn.clone());
         }
         _ => {}
     }
     let tried = request.extensions().get::<TriedSessions>().cloned();
-    let again = tried.map(|_| request.clone());
-    // Its turn is drawn when the pool first hears of it: by the first poll.
-    if server.has(Flaw::Barging) {
-        *turn.0.lock().unwrap() = server.state().came;
+    let retry = tried.map(|_| request.clone());
+    // The turn is determined by the first poll, when the request reaches the pool.
+    if server.has(Flaw::Reordered) {
+        *turn.0.lock().unwrap() = server.state().arrived;
         sleep(rng.millis(50)).await;
     } else {
         let mut state = server.state();
-        state.came += 1;
-        *turn.0.lock().unwrap() = state.came;
+        state.arrived += 1;
+        *turn.0.lock().unwrap() = state.arrived;
     }
-    let forgets = server.has(Flaw::Forgotten) && rng.chance(20);
+    let leaks = server.has(Flaw::Leaked) && rng.chance(20);
     let ends_at_head = server.has(Flaw::EndsAtHead);
     let endless = server.has(Flaw::Endless) && rng.chance(20);
     let reads = rng.below(4);
     let marks = rng.below(20);
     let call = Box::pin(async move {
-        let mut answer = client.clone().oneshot(request).await;
-        if let (Some(again), Err(_)) = (again, &answer) {
-            answer = client.oneshot(again).await;
+        let mut response = client.clone().oneshot(request).await;
+        if let (Some(retry), Err(_)) = (retry, &response) {
+            response = client.oneshot(retry).await;
         }
-        let response = answer?;
+        let response = response?;
         let status = response.status().as_u16();
         if let Some(member) = response.extensions().get::<Member>() {
             match marks {
@@ -517,7 +524,7 @@ async fn request(client: Boxed, pool: SessionPool, server: Server, mut rng: Rng)
         if endless {
             std::future::pending::<()>().await;
         }
-        if forgets {
+        if leaks {
             std::mem::forget(body);
             return Ok(status);
         }
@@ -532,38 +539,38 @@ async fn request(client: Boxed, pool: SessionPool, server: Server, mut rng: Rng)
         }
         Ok(status)
     });
-    let patience = if rng.chance(moods.drops) { rng.millis(3000) } else { LIMIT * 2 };
-    let answer: Result<Result<u16, BoxError>, _> = if freezes {
+    let limit = if rng.chance(behaviour.drops) { rng.millis(3000) } else { LIMIT * 2 };
+    let response: Result<Result<u16, BoxError>, _> = if freezes {
         let thaw = Box::pin(sleep(rng.millis(60_000)));
-        timeout(patience, Freeze { inner: call, polls: rng.between(1, 4), thaw }).await
+        timeout(limit, Freeze { inner: call, polls: rng.between(1, 4), thaw }).await
     } else {
-        timeout(patience, call).await
+        timeout(limit, call).await
     };
-    match answer {
+    match response {
         Err(_) => Outcome::Dropped,
         Ok(Err(error)) => Outcome::Failed(error),
-        Ok(Ok(status)) => Outcome::Answered(status),
+        Ok(Ok(status)) => Outcome::Completed(status),
     }
 }
 
-/// Somebody with handles.
+/// A user who works with handles.
 async fn user(pool: SessionPool, server: Server, mut rng: Rng) {
     for _ in 0..rng.between(1, 10) {
-        sleep(rng.millis(server.moods().rush / 4 + 20)).await;
+        sleep(rng.millis(server.behaviour().rush / 4 + 20)).await;
         let members = pool.members();
         if members.is_empty() {
             continue;
         }
         let member = &members[rng.below(members.len() as u64) as usize];
-        server.note(format_args!("a user looks at {}", member.id()));
+        server.note(format_args!("a user accesses {}", member.id()));
         match rng.below(5) {
             0 => member.retire(),
             1 => member.mark_bad(),
-            2 if server.moods().has_rule => member.session().clear(),
+            2 if server.behaviour().has_rule => member.session().clear(),
             3 => {
-                let patience = rng.millis(1000);
-                if let Ok(Ok(lease)) = timeout(patience, pool.lease()).await {
-                    // Not used: it counts for nothing.
+                let limit = rng.millis(1000);
+                if let Ok(Ok(lease)) = timeout(limit, pool.lease()).await {
+                    // An unused lease does not count as a use.
                     drop(lease);
                 }
             }
@@ -573,66 +580,66 @@ async fn user(pool: SessionPool, server: Server, mut rng: Rng) {
 }
 
 struct World {
-    broken: Vec<String>,
+    violations: Vec<String>,
     log: String,
     tally: Tally,
 }
 
 fn run(seed: u64, flaw: Option<Flaw>) -> World {
     let mut rng = Rng(seed);
-    let moods = Moods::draw(&mut rng);
+    let behaviour = Behaviour::draw(&mut rng);
     let state = State {
         rng: rng.child(),
         start: None,
-        log: format!("{moods:?}\n"),
-        broken: Vec::new(),
-        at_once: BTreeMap::new(),
+        log: format!("{behaviour:?}\n"),
+        violations: Vec::new(),
+        in_flight: BTreeMap::new(),
         uses: BTreeMap::new(),
         last: BTreeMap::new(),
-        came: 0,
-        left_before: 0,
+        arrived: 0,
+        left_earlier: 0,
         left_now: (0, None),
         logged_in: BTreeSet::new(),
-        is_kind: false,
+        is_reliable: false,
     };
-    let server = Server(Arc::new((moods, flaw, Mutex::new(state))));
+    let server = Server(Arc::new((behaviour, flaw, Mutex::new(state))));
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let mut tally = Tally::default();
     let ended = runtime.block_on(async { timeout(LIMIT, play(&server, seed, &mut rng, &mut tally)).await });
     let mut state = server.state();
     if ended.is_err() {
-        state.broken.push(String::from("stalled: somebody waits for ever"));
+        state.violations.push(String::from("stalled: a task never completed"));
     }
-    World { broken: std::mem::take(&mut state.broken), log: std::mem::take(&mut state.log), tally }
+    World { violations: std::mem::take(&mut state.violations), log: std::mem::take(&mut state.log), tally }
 }
 
 async fn play(server: &Server, seed: u64, rng: &mut Rng, tally: &mut Tally) {
-    let moods = server.moods();
+    let behaviour = server.behaviour();
     let sessions = Sessions::builder().jitter_seed(seed).build().unwrap();
-    let pool = pool_of(moods, server.0.1, &sessions);
+    let pool = pool_of(behaviour, server.0.1, &sessions);
     let client = stack(server, &sessions, &pool);
     let mut users = JoinSet::new();
-    for _ in 0..moods.users {
+    for _ in 0..behaviour.users {
         users.spawn(user(pool.clone(), server.clone(), rng.child()));
     }
     let mut requests = JoinSet::new();
-    for _ in 0..moods.requests {
+    for _ in 0..behaviour.requests {
         requests.spawn(request(client.clone(), pool.clone(), server.clone(), rng.child()));
     }
     while let Some(ended) = requests.join_next().await {
         tally.requests += 1;
         match ended {
             Err(error) if error.is_panic() => tally.panicked += 1,
-            Err(error) => server.state().broken.push(format!("a request was lost: {error}")),
+            Err(error) => server.state().violations.push(format!("a request was lost: {error}")),
             Ok(Outcome::Dropped) => tally.dropped += 1,
-            Ok(Outcome::Answered(200)) => tally.good += 1,
-            Ok(Outcome::Answered(_)) => tally.blocked += 1,
+            Ok(Outcome::Completed(200)) => tally.good += 1,
+            Ok(Outcome::Completed(_)) => tally.blocked += 1,
             Ok(Outcome::Failed(error)) => match error.downcast_ref::<PoolError>() {
                 Some(error) if error.kind() == PoolErrorKind::TimedOut => {
-                    server.state().broken.push(String::from("stalled: a request waited in vain"));
+                    server.state().violations.push(String::from("stalled: a request timed out"));
                 }
-                Some(_) => tally.refused += 1,
+                Some(_) => tally.rejected += 1,
                 None => tally.failed += 1,
             },
         }
@@ -640,25 +647,25 @@ async fn play(server: &Server, seed: u64, rng: &mut Rng, tally: &mut Tally) {
     while users.join_next().await.is_some() {}
     let leased: usize = pool.snapshot().members.iter().map(|member| member.in_use).sum();
     if leased + pool.waiting() > 0 {
-        server.state().broken.push(format!(
-            "leases: {leased} are out and {} wait\n{}",
+        server.state().violations.push(format!(
+            "leases: {leased} have not ended and {} requests wait\n{}",
             pool.waiting(),
             pool.snapshot()
         ));
     }
-    // From now on everything is well: a pool that was broken mends itself, and everybody is served.
-    server.state().is_kind = true;
+    // From now on everything succeeds: an unavailable pool recovers, and all requests are served.
+    server.state().is_reliable = true;
     sleep(Duration::from_secs(70)).await;
-    for _ in 0..moods.size * moods.cap {
+    for _ in 0..behaviour.size * behaviour.max_in_flight {
         requests.spawn({
             let (client, sessions) = (client.clone(), server.clone());
             async move {
                 for _ in 0..3 {
                     let request = Request::get("http://a/page").body(Body::new()).unwrap();
-                    let answer = client.clone().oneshot(request).await;
-                    match answer {
+                    let response = client.clone().oneshot(request).await;
+                    match response {
                         Ok(response) => drop(response.into_body().collect().await),
-                        Err(error) => sessions.state().broken.push(format!("well again: {error}")),
+                        Err(error) => sessions.state().violations.push(format!("recovery: {error}")),
                     }
                 }
                 Outcome::Dropped
@@ -666,49 +673,52 @@ async fn play(server: &Server, seed: u64, rng: &mut Rng, tally: &mut Tally) {
         });
     }
     while requests.join_next().await.is_some() {}
-    // A pool whose members do for all that comes has no need to try another one.
+    // A pool whose members can serve all requests does not start another warm-up.
     if (pool.unavailable().is_some() && pool.members().is_empty()) || pool.waiting() > 0 {
-        server.state().broken.push(format!("well again: {}", pool.snapshot()));
+        server.state().violations.push(format!("recovery: {}", pool.snapshot()));
     }
     let snapshot = pool.snapshot();
-    if snapshot.members.len() > 2 * moods.size as usize {
-        server.state().broken.push(format!("members: {snapshot}"));
+    if snapshot.members.len() > 2 * behaviour.size as usize {
+        server.state().violations.push(format!("members: {snapshot}"));
     }
     let stats = snapshot.stats;
     tally.waited = stats.waited;
     tally.retired = stats.retired();
     tally.created = stats.created;
     tally.warm_ups_failed = stats.warm_ups_failed;
-    tally.rests = stats.cooldowns;
+    tally.cooldowns = stats.cooldowns;
 }
 
 #[track_caller]
-fn holds(seed: u64) -> Tally {
+fn check(seed: u64) -> Tally {
     let world = run(seed, None);
-    if !world.broken.is_empty() {
+    if !world.violations.is_empty() {
         eprintln!("{}", world.log);
     }
-    assert!(world.broken.is_empty(), "POOL_SOAK_SEED={seed} breaks:\n  {}", world.broken.join("\n  "));
+    assert!(world.violations.is_empty(), "POOL_SOAK_SEED={seed} fails:\n  {}", world.violations.join("\n  "));
     world.tally
 }
 
 #[test]
-fn every_world_keeps_every_promise() {
+fn every_world_passes_all_checks() {
     let number = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
     if let Some(seed) = number("POOL_SOAK_SEED") {
-        println!("seed {seed}: {:?}", holds(seed));
+        println!("seed {seed}: {:?}", check(seed));
         return;
     }
     let seeds = number("POOL_SOAK_SEEDS").unwrap_or(SEEDS);
     let mut total = Tally::default();
-    on_all_cores(seeds, holds).iter().for_each(|tally| total.add(tally));
+    on_all_cores(seeds, check).iter().for_each(|tally| total.add(tally));
     println!("{seeds} seeds: {total:?}");
-    let Tally { good, dropped, panicked, waited, retired, rests, .. } = total;
-    assert!([good, dropped, panicked, waited, retired, rests].iter().all(|count| *count > 0), "{total:?}");
+    let Tally { good, dropped, panicked, waited, retired, cooldowns, .. } = total;
+    assert!(
+        [good, dropped, panicked, waited, retired, cooldowns].iter().all(|count| *count > 0),
+        "{total:?}"
+    );
 }
 
 #[test]
-fn a_seed_replays_exactly() {
+fn the_same_seed_gives_the_same_world() {
     for seed in 0..20 {
         let (one, other) = (run(seed, None), run(seed, None));
         assert_eq!(one.log, other.log, "seed {seed}");
@@ -717,18 +727,19 @@ fn a_seed_replays_exactly() {
 }
 
 #[test]
-fn each_broken_variant_is_caught_by_its_check() {
+fn each_flaw_is_caught_by_its_check() {
     for (flaw, check) in [
-        (Flaw::EndsAtHead, "cap"),
-        (Flaw::Forgotten, "leases"),
-        (Flaw::Barging, "order"),
+        (Flaw::EndsAtHead, "max_in_flight"),
+        (Flaw::Leaked, "leases"),
+        (Flaw::Reordered, "order"),
         (Flaw::Uses, "uses"),
         (Flaw::Delay, "delay"),
         (Flaw::Cold, "cold"),
         (Flaw::Endless, "stalled"),
     ] {
-        let caught =
-            (0..300).any(|seed| run(seed, Some(flaw)).broken.iter().any(|broken| broken.starts_with(check)));
+        let caught = (0..300).any(|seed| {
+            run(seed, Some(flaw)).violations.iter().any(|violation| violation.starts_with(check))
+        });
         assert!(caught, "{flaw:?} was missed");
     }
 }

@@ -1,4 +1,4 @@
-//! Who gets which profile, and who waits for one.
+//! Which profile a session gets, and which requests wait for one.
 
 use std::{
     sync::{Arc, Mutex},
@@ -16,7 +16,7 @@ use tower_client_sessions::{
 
 use crate::support::{Body, good, log_in, page, ruleless, settle, spawn_pages};
 
-/// Answers with the name of the profile that a request came under.
+/// Responds with the name of the profile under which a request was sent.
 type Client = BoxCloneSyncService<Request<Body>, Response<String>, BoxError>;
 
 fn profiles(names: &[&str]) -> Profiles {
@@ -28,14 +28,14 @@ fn sessions(profiles: Profiles) -> Sessions {
     Sessions::builder().profiles(profiles).build().unwrap()
 }
 
-/// A site where every request to `/held` waits for a permit.
-fn client(sessions: &Sessions, held: &Arc<Semaphore>) -> Client {
-    let held = held.clone();
+/// A site where every request to `/blocked` waits for a permit.
+fn client(sessions: &Sessions, blocked: &Arc<Semaphore>) -> Client {
+    let blocked = blocked.clone();
     let site = service_fn(move |request: Request<Body>| {
-        let held = held.clone();
+        let blocked = blocked.clone();
         async move {
-            if request.uri().path() == "/held" {
-                held.acquire().await?.forget();
+            if request.uri().path() == "/blocked" {
+                blocked.acquire().await?.forget();
             }
             Ok::<_, BoxError>(Response::new(request.headers()["user-agent"].to_str()?.to_owned()))
         }
@@ -67,41 +67,41 @@ fn names(sessions: &Sessions, of: &[&str]) -> Vec<String> {
 }
 
 #[track_caller]
-fn exhausted(answer: Result<String, BoxError>) -> SessionError {
-    let error = answer.expect_err("an error is expected");
+fn exhausted(response: Result<String, BoxError>) -> SessionError {
+    let error = response.expect_err("expected an error");
     let error: &SessionError = error.downcast_ref().unwrap_or_else(|| panic!("another error: {error}"));
     assert_eq!(error.kind(), SessionErrorKind::ProfilesExhausted);
     error.clone()
 }
 
 #[test]
-fn the_successor_gets_another_profile_by_whatever_draw() {
-    for draw in [
+fn the_successor_gets_another_profile_with_every_strategy() {
+    for strategy in [
         ProfileStrategy::RoundRobin,
         ProfileStrategy::Random,
         ProfileStrategy::Seeded(7),
         ProfileStrategy::LeastUsed,
     ] {
         for profiles in [profiles(&["a", "b"]), profiles(&["a", "b"]).exclusive()] {
-            let sessions = sessions(profiles.strategy(draw));
+            let sessions = sessions(profiles.strategy(strategy));
             let alice = sessions.session("alice");
             for round in 0..20 {
                 let before = alice.profile();
                 alice.clear();
-                assert_ne!(alice.profile(), before, "{draw:?}, round {round}");
+                assert_ne!(alice.profile(), before, "{strategy:?}, round {round}");
             }
         }
     }
 }
 
 #[test]
-fn the_least_used_is_the_one_with_the_fewest_sessions() {
+fn least_used_selects_the_profile_with_the_fewest_sessions() {
     let sessions = Sessions::builder()
         .profiles(profiles(&["a", "b", "c"]).strategy(ProfileStrategy::LeastUsed))
         .build()
         .unwrap();
     assert_eq!(names(&sessions, &["1", "2", "3", "4"]), ["a", "b", "c", "a"]);
-    // Both of `a`'s sessions leave it.
+    // Both sessions of `a` release it.
     for session in ["1", "4"] {
         sessions.session(session).clear();
     }
@@ -109,25 +109,25 @@ fn the_least_used_is_the_one_with_the_fewest_sessions() {
 }
 
 #[test]
-fn sessions_of_an_exclusive_list_share_only_when_it_begins_again() {
+fn sessions_share_exclusive_profiles_only_with_reuse() {
     let shared = sessions(profiles(&["a", "b"]));
     assert_eq!(names(&shared, &["1", "2", "3"]), ["a", "b", "a"]);
-    let recycled = sessions(profiles(&["a", "b"]).exclusive().on_exhausted(OnExhausted::Reuse));
-    assert_eq!(names(&recycled, &["1", "2", "3"]), ["a", "b", "a"]);
+    let reused = sessions(profiles(&["a", "b"]).exclusive().on_exhausted(OnExhausted::Reuse));
+    assert_eq!(names(&reused, &["1", "2", "3"]), ["a", "b", "a"]);
     let strict = sessions(profiles(&["a", "b"]).exclusive());
     assert_eq!(names(&strict, &["1", "2"]), ["a", "b"]);
     assert_eq!(name(&strict, "3"), None);
-    // A session alone with all profiles in use has its own again.
+    // If all profiles are in use, a session gets its own one again.
     strict.session("1").clear();
     assert_eq!(name(&strict, "1").unwrap(), "a");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_profile_is_given_back_with_the_last_answer() {
+async fn a_profile_is_free_after_the_last_response() {
     let sessions = sessions(profiles(&["a", "b", "c"]).exclusive());
-    let held = Arc::new(Semaphore::new(0));
-    let client = client(&sessions, &held);
-    let slow = [spawn(&client, "1", "/held"), spawn(&client, "1", "/held")];
+    let blocked = Arc::new(Semaphore::new(0));
+    let client = client(&sessions, &blocked);
+    let slow = [spawn(&client, "1", "/blocked"), spawn(&client, "1", "/blocked")];
     settle().await;
     assert_eq!(get(&client, "2").await.unwrap(), "b");
     sessions.session("1").clear();
@@ -135,20 +135,20 @@ async fn a_profile_is_given_back_with_the_last_answer() {
     let waiting = spawn(&client, "3", "/");
     for slow in slow {
         settle().await;
-        assert!(!waiting.is_finished(), "a request is still on its way as `a`");
-        held.add_permits(1);
+        assert!(!waiting.is_finished(), "a request is still in flight as `a`");
+        blocked.add_permits(1);
         assert_eq!(slow.await.unwrap().unwrap(), "a");
     }
     assert_eq!(waiting.await.unwrap().unwrap(), "a");
 }
 
 #[tokio::test(start_paused = true)]
-async fn sessions_get_what_others_give_back_in_the_order_in_which_they_came() {
+async fn waiting_sessions_get_free_profiles_in_order() {
     let sessions =
         Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build().unwrap();
-    let held = Arc::new(Semaphore::new(0));
-    let client = client(&sessions, &held);
-    let first = spawn(&client, "0", "/held");
+    let blocked = Arc::new(Semaphore::new(0));
+    let client = client(&sessions, &blocked);
+    let first = spawn(&client, "0", "/blocked");
     settle().await;
     let order = Arc::new(Mutex::new(Vec::new()));
     let mut waiting = Vec::new();
@@ -163,9 +163,9 @@ async fn sessions_get_what_others_give_back_in_the_order_in_which_they_came() {
         }
         settle().await;
     }
-    held.add_permits(1);
+    blocked.add_permits(1);
     assert_eq!(first.await.unwrap().unwrap(), "a");
-    // A session keeps its profile until it makes room for a new one.
+    // A session keeps its profile until it is evicted.
     for round in 0..3 {
         settle().await;
         assert_eq!(order.lock().unwrap().len(), 2 * round);
@@ -179,7 +179,7 @@ async fn sessions_get_what_others_give_back_in_the_order_in_which_they_came() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_evicted_session_gives_its_profile_back_at_once() {
+async fn an_evicted_session_releases_its_profile_immediately() {
     let list = profiles(&["a", "b"]).exclusive().on_exhausted(OnExhausted::Fail);
     let sessions = Sessions::builder().profiles(list).max_sessions(2).build().unwrap();
     let client = simple(&sessions);
@@ -190,8 +190,8 @@ async fn an_evicted_session_gives_its_profile_back_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_wait_ends_in_time_with_an_error_that_says_what_to_do() {
-    for (list, patience) in [
+async fn the_wait_times_out_with_an_error_that_suggests_a_fix() {
+    for (list, max_wait) in [
         (profiles(&["a"]).exclusive(), Duration::from_secs(30)),
         (
             profiles(&["a"]).exclusive().on_exhausted(OnExhausted::Wait(Duration::from_secs(5))),
@@ -204,51 +204,51 @@ async fn the_wait_ends_in_time_with_an_error_that_says_what_to_do() {
         assert_eq!(get(&client, "1").await.unwrap(), "a");
         let began = Instant::now();
         let error = exhausted(get(&client, "2").await);
-        assert_eq!(began.elapsed(), patience);
+        assert_eq!(began.elapsed(), max_wait);
         assert!(error.to_string().contains("add profiles"), "{error}");
-        // Nothing is left behind: who comes next waits as long, and what is given back is had at once.
-        assert_eq!(began.elapsed(), patience);
+        // The failed request has left no trace: the next one waits equally long.
+        assert_eq!(began.elapsed(), max_wait);
         exhausted(get(&client, "2").await);
-        assert_eq!(began.elapsed(), 2 * patience);
+        assert_eq!(began.elapsed(), 2 * max_wait);
     }
 }
 
 #[test]
-fn nobody_waits_where_there_is_no_runtime() {
+fn no_request_waits_outside_a_runtime() {
     let sessions = sessions(profiles(&["a"]).exclusive());
     let client = simple(&sessions);
     let mut first = tokio_test::task::spawn(get(&client, "1"));
     assert!(first.poll().is_ready());
     let mut second = tokio_test::task::spawn(get(&client, "2"));
     match second.poll() {
-        std::task::Poll::Ready(answer) => drop(exhausted(answer)),
-        std::task::Poll::Pending => panic!("nothing would end this wait"),
+        std::task::Poll::Ready(response) => drop(exhausted(response)),
+        std::task::Poll::Pending => panic!("this wait would never end"),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_gives_up_leaves_the_line() {
+async fn a_dropped_request_leaves_the_queue() {
     let sessions =
         Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build().unwrap();
     let client = simple(&sessions);
     get(&client, "1").await.unwrap();
     let one = sessions.session("1");
-    let gone = [spawn(&client, "2", "/"), spawn(&client, "2", "/")];
+    let dropped = [spawn(&client, "2", "/"), spawn(&client, "2", "/")];
     let other = spawn(&client, "3", "/");
     settle().await;
-    gone[0].abort();
+    dropped[0].abort();
     settle().await;
-    gone[1].abort();
+    dropped[1].abort();
     settle().await;
     drop(one);
-    // Room for a new one: the first session goes, or the second, for which nobody asks any more.
+    // Each new session evicts one: the first session, or the second, which has no waiters any more.
     sessions.session("4");
     sessions.session("5");
     assert_eq!(other.await.unwrap().unwrap(), "a");
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_waits_holds_nothing_of_what_is_below() {
+async fn a_request_that_waits_for_a_profile_reserves_nothing_in_the_inner_service() {
     let sessions = sessions(profiles(&["a"]).exclusive());
     let site = service_fn(|request: Request<Body>| async move {
         Ok::<_, BoxError>(Response::new(request.headers()["user-agent"].clone()))
@@ -271,7 +271,7 @@ async fn one_who_waits_holds_nothing_of_what_is_below() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_profile_layer_alone_waits_as_well() {
+async fn a_profile_layer_alone_waits_for_profiles_too() {
     let sessions =
         Sessions::builder().profiles(profiles(&["a"]).exclusive()).max_sessions(1).build().unwrap();
     let site = service_fn(|request: Request<Body>| async move {
@@ -289,20 +289,20 @@ async fn a_profile_layer_alone_waits_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bad_profile_rests_and_comes_back_by_itself() {
+async fn a_bad_profile_cools_down_and_is_then_free_again() {
     let list = profiles(&["a", "b"]).cooldown(Duration::from_secs(60));
     let sessions = sessions(list.on_exhausted(OnExhausted::Wait(Duration::from_secs(90))));
     let client = simple(&sessions);
     let alice = sessions.session("alice");
     assert!(alice.identity().unwrap().mark_profile_bad());
-    // Who wears it keeps it; nobody else gets it, neither a new session nor a renewed one.
+    // An identity keeps its bad profile, but neither new nor renewed sessions get it.
     assert_eq!(names(&sessions, &["alice", "1", "2", "3"]), ["a", "b", "b", "b"]);
     for session in ["alice", "1"] {
         sessions.session(session).clear();
     }
     assert_eq!(names(&sessions, &["alice", "1"]), ["b", "b"]);
 
-    // All rest: requests wait until the first of them is back.
+    // All profiles are cooling down: requests wait until the first cooldown ends.
     tokio::time::advance(Duration::from_secs(20)).await;
     assert!(sessions.mark_profile_bad(&sessions.session("1").profile().unwrap()));
     let began = Instant::now();
@@ -317,7 +317,7 @@ async fn a_bad_profile_rests_and_comes_back_by_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rest_that_begins_while_somebody_waits_ends_his_wait() {
+async fn a_waiter_is_served_when_a_cooldown_that_began_during_its_wait_ends() {
     let list = profiles(&["a"]).exclusive().cooldown(Duration::from_secs(7));
     let sessions = Sessions::builder().profiles(list).max_sessions(1).build().unwrap();
     let client = simple(&sessions);
@@ -329,17 +329,17 @@ async fn a_rest_that_begins_while_somebody_waits_ends_his_wait() {
     drop(one);
     sessions.session("3");
     settle().await;
-    assert!(!waiting.is_finished(), "it rests");
+    assert!(!waiting.is_finished(), "the profile is cooling down");
     assert_eq!(waiting.await.unwrap().unwrap(), "a");
     assert_eq!(began.elapsed(), Duration::from_secs(7));
 }
 
 #[test]
-fn where_all_rest_the_list_begins_again_with_the_first_to_come_back() {
+fn if_all_profiles_cool_down_reuse_assigns_the_first_to_become_free() {
     let sessions = sessions(profiles(&["a", "b", "c"]));
-    let worn = |session| sessions.session(session).profile().unwrap();
+    let profile_of = |session| sessions.session(session).profile().unwrap();
     for session in ["1", "2", "3"] {
-        assert!(sessions.mark_profile_bad(&worn(session)));
+        assert!(sessions.mark_profile_bad(&profile_of(session)));
     }
     assert_eq!(names(&sessions, &["4", "5", "6"]), ["a", "a", "a"]);
 }
@@ -349,7 +349,7 @@ async fn a_session_can_be_pinned_to_a_profile() {
     let shared = sessions(profiles(&["a", "b", "c"]));
     let alice = shared.session("alice");
     alice.pin_profile("c").unwrap();
-    assert_eq!(name(&shared, "alice").unwrap(), "a", "the identity of now keeps what it has");
+    assert_eq!(name(&shared, "alice").unwrap(), "a", "the current identity keeps its profile");
     for _ in 0..3 {
         alice.clear();
         assert_eq!(name(&shared, "alice").unwrap(), "c");
@@ -357,7 +357,7 @@ async fn a_session_can_be_pinned_to_a_profile() {
     let error = alice.pin_profile("d").unwrap_err();
     assert_eq!(error.to_string(), "no profile is named d; add one to the profiles of the sessions");
     alice.clear();
-    assert_eq!(name(&shared, "alice").unwrap(), "c", "the mistake changed nothing");
+    assert_eq!(name(&shared, "alice").unwrap(), "c", "the error changed nothing");
     alice.unpin_profile();
     alice.clear();
     assert_ne!(name(&shared, "alice").unwrap(), "c");
@@ -375,7 +375,7 @@ async fn a_session_can_be_pinned_to_a_profile() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_pinned_session_waits_for_its_profile_and_for_no_other() {
+async fn a_pinned_session_waits_for_its_own_profile_only() {
     let sessions =
         Sessions::builder().profiles(profiles(&["a", "b"]).exclusive()).max_sessions(3).build().unwrap();
     let client = simple(&sessions);
@@ -387,7 +387,7 @@ async fn a_pinned_session_waits_for_its_profile_and_for_no_other() {
     assert_eq!(source, "the session is pinned to the profile a");
     let waiting = spawn(&client, "2", "/");
     settle().await;
-    // Others pass it by.
+    // Other sessions are served earlier.
     assert_eq!(get(&client, "3").await.unwrap(), "b");
     drop(one);
     let _both = [sessions.session("3"), pinned];
@@ -408,14 +408,14 @@ async fn a_fork_shares_the_profile_unless_it_is_exclusive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn renewals_of_exclusive_profiles_end_well_with_as_many_profiles_as_sessions() {
+async fn renewals_succeed_with_as_many_exclusive_profiles_as_sessions() {
     for names in [&["a", "b", "c"][..], &["a", "b", "c", "d"]] {
         let sessions = sessions(profiles(names).exclusive());
         let seen: Arc<Mutex<Vec<(String, String)>>> = Arc::default();
-        let (tell, site) = (seen.clone(), crate::support::Site::new().budget(5));
+        let (record, site) = (seen.clone(), crate::support::Site::new().budget(5));
         let service = service_fn(move |request: Request<Body>| {
             let agent = request.headers()["user-agent"].to_str().unwrap().to_owned();
-            tell.lock().unwrap().push((request.uri().host().unwrap().to_owned(), agent));
+            record.lock().unwrap().push((request.uri().host().unwrap().to_owned(), agent));
             site.clone().oneshot(request)
         });
         let gate =
@@ -438,7 +438,7 @@ async fn renewals_of_exclusive_profiles_end_well_with_as_many_profiles_as_sessio
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_waits_for_a_profile_and_fails_when_there_is_none() {
+async fn a_renewal_waits_for_a_profile_within_the_limit_of_the_list() {
     let list = profiles(&["a", "b"])
         .on_exhausted(OnExhausted::Wait(Duration::from_secs(3)))
         .cooldown(Duration::from_secs(2));
