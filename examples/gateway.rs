@@ -115,8 +115,9 @@ fn stack(options: &Options) -> Result<Stack, BoxError> {
     if let Some(login) = options.login.clone() {
         renewal = renewal.renew_with(move |renewal| log_in(login.clone(), renewal));
     }
+    renewal.validate()?;
     let stack = ServiceBuilder::new()
-        .layer(renewal.validate()?)
+        .layer(renewal)
         .layer(SessionLayer::new(&sessions))
         .layer(ProfileLayer::new())
         .concurrency_limit(options.connections)

@@ -141,6 +141,7 @@ mod waiters;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod cookies;
+mod error_chain;
 #[cfg(any(feature = "formats", feature = "shared"))]
 mod fs;
 pub mod gate;

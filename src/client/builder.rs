@@ -1,19 +1,21 @@
+//! `IdentityClientBuilder`: the settings of an `IdentityClient`.
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use hyper_util::client::legacy::connect::HttpConnector;
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer};
 
 use super::{
-    cache::{ClientCache, Label, Limits},
+    cache::{ClientCache, Limits, ProxyUsername},
     connector::Settings,
     error::{ClientError, ClientErrorKind},
-    service::{IdentityClient, Shared},
+    service::{IdentityClient, Inner},
 };
 use crate::session::Identity;
 
-/// Sets up an [`IdentityClient`].
+/// Builder for an [`IdentityClient`], created by [`IdentityClient::builder`].
 #[derive(Clone)]
-#[must_use = "nothing is made before `build`"]
+#[must_use = "a builder does nothing until `build` is called"]
 pub struct IdentityClientBuilder {
     max_connections: usize,
     max_identities: usize,
@@ -27,7 +29,7 @@ pub struct IdentityClientBuilder {
     tls_session_cache_size: usize,
     allow_direct: bool,
     allow_anonymous: bool,
-    label: Option<Label>,
+    proxy_username: Option<ProxyUsername>,
 }
 
 impl Default for IdentityClientBuilder {
@@ -45,103 +47,112 @@ impl Default for IdentityClientBuilder {
             tls_session_cache_size: 4,
             allow_direct: false,
             allow_anonymous: false,
-            label: None,
+            proxy_username: None,
         }
     }
 }
 
 impl IdentityClientBuilder {
-    /// Sets how many connections are kept, of all identities. Default: 1024.
+    /// Sets how many connections are kept open for all identities together. Default: 1024.
     ///
-    /// When one more is opened, the identities that were used longest ago lose theirs: idle ones close at once, those in use when
-    /// their response is through. No request waits for that or fails, so more are open while more are in use; a
-    /// `ConcurrencyLimit` above the client bounds these.
+    /// When the limit is exceeded, the least recently used identities lose their connections. Idle connections close
+    /// immediately, and connections in use after their response. No request waits or fails because of this limit, so
+    /// more connections are open while more are in use. To limit those, put a `ConcurrencyLimit` above the client.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// Sets how many identities keep their TLS sessions and connections. Default: 65,536.
+    /// Sets how many identities keep their connections and TLS sessions. Default: 65,536.
     pub fn max_identities(mut self, identities: usize) -> Self {
         self.max_identities = identities;
         self
     }
 
-    /// Sets how long a connection may be idle before it closes. Default: 90 seconds.
+    /// Sets how long a connection stays open without a request. Default: 90 seconds.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
         self
     }
 
-    /// Sets how many idle connections an identity keeps to one host. Default: 32.
+    /// Sets how many idle connections to one host an identity keeps. Default: 32.
     pub fn max_idle_per_host(mut self, connections: usize) -> Self {
         self.max_idle_per_host = connections;
         self
     }
 
-    /// Sets how long each step of connecting may take: reaching the proxy or the origin, the proxy's opening of the tunnel, and
-    /// the TLS handshake with the origin. Default: 15 seconds.
+    /// Sets the timeout of each step of connecting. Default: 15 seconds.
+    ///
+    /// The steps are the connection to the proxy or the origin, the handshake that opens a tunnel, and the TLS
+    /// handshake with the origin.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
     }
 
-    /// Speaks HTTP/1.1 alone. By default an `https` origin may choose HTTP/2.
+    /// Uses HTTP/1.1 only. By default, an `https` origin may choose HTTP/2.
     pub fn http1_only(mut self) -> Self {
         self.http2 = false;
         self
     }
 
-    /// Sets the TLS configuration. Default: TLS 1.3 and 1.2 by *ring*, and Mozilla's root certificates.
+    /// Sets the TLS configuration. Default: TLS 1.3 and 1.2 with *ring*, and Mozilla's root certificates.
     ///
-    /// Its ALPN protocols and its store of sessions are not used: each identity has its own. What else the configuration
-    /// shares with the world, a client certificate above all, all identities show.
+    /// Each identity uses its own ALPN protocols and TLS session cache in place of those of `config`. All other settings,
+    /// such as a client certificate, are shared by all identities and can link them.
     pub fn tls_config(mut self, config: ClientConfig) -> Self {
         self.tls = Some(config);
         self
     }
 
-    /// Trusts the root certificates of the platform in the place of Mozilla's: those of Debian's `ca-certificates`, of macOS's
-    /// keychain, of Windows's store, or of the file that the environment variable `SSL_CERT_FILE` names. They are read once, by
-    /// [`build`](Self::build). Cannot be had together with [`tls_config`](Self::tls_config).
+    /// Trusts the root certificates of the operating system instead of Mozilla's.
+    ///
+    /// [`build`](Self::build) reads them once, for example from Debian's `ca-certificates`, the macOS keychain, the
+    /// Windows certificate store, or the file in the environment variable `SSL_CERT_FILE`. This setting and
+    /// [`tls_config`](Self::tls_config) are mutually exclusive.
     pub fn native_roots(mut self) -> Self {
         self.native_roots = true;
         self
     }
 
-    /// Trusts these certificates besides Mozilla's, or the platform's. Cannot be had together with
-    /// [`tls_config`](Self::tls_config).
+    /// Trusts these root certificates in addition to Mozilla's, or to those of the operating system.
+    ///
+    /// This setting and [`tls_config`](Self::tls_config) are mutually exclusive.
     pub fn add_root_certificates(mut self, roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
         self.roots.extend(roots);
         self
     }
 
-    /// Sets for how many servers an identity remembers TLS sessions; none for 0. Default: 4.
+    /// Sets for how many servers an identity keeps TLS sessions; 0 turns resumption off. Default: 4.
     pub fn tls_session_cache_size(mut self, servers: usize) -> Self {
         self.tls_session_cache_size = servers;
         self
     }
 
-    /// Sends a request directly if neither it nor its profile says by which way it goes. By default that is an error.
+    /// Connects directly if neither the request nor its profile has a proxy. By default, such a request fails.
     ///
-    /// Where a proxy is named, it is used or the request fails, whatever is set here.
+    /// A request with a proxy never connects directly.
     pub fn allow_direct(mut self) -> Self {
         self.allow_direct = true;
         self
     }
 
-    /// Takes requests without an identity, too; those with one [`Proxy`](crate::profile::Proxy) share connections. By default
-    /// they are an error.
+    /// Accepts requests without an identity. By default, such a request fails.
+    ///
+    /// Requests without an identity share connections if they have the same [`Proxy`](crate::profile::Proxy).
     pub fn allow_anonymous(mut self) -> Self {
         self.allow_anonymous = true;
         self
     }
 
-    /// Sets how the user name for a proxy is made out of the profile's and the identity. Default: the profile's as it is.
+    /// Sets a closure that makes the user name for a proxy from the user name of the profile and the identity. Default:
+    /// the user name of the profile.
     ///
-    /// Many providers of proxies read from it which of their addresses a client is to keep. It is asked for once for each
-    /// identity, and only where the profile has credentials; a name that the proxy's protocol cannot carry is an error of
-    /// every request.
+    /// Many proxy providers select the outgoing address by the user name. The client calls the closure once per identity,
+    /// and only for a proxy with credentials. Every request of the identity fails if the proxy protocol does not allow
+    /// the user name.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # use tower_client_sessions::IdentityClient;
@@ -150,20 +161,20 @@ impl IdentityClientBuilder {
     /// });
     /// # drop(builder);
     /// ```
-    pub fn proxy_username<F>(mut self, label: F) -> Self
+    pub fn proxy_username<F>(mut self, username: F) -> Self
     where
         F: Fn(&str, &Identity) -> String + Send + Sync + 'static,
     {
-        self.label = Some(Arc::new(label));
+        self.proxy_username = Some(Arc::new(username));
         self
     }
 
-    /// Makes the client.
+    /// Creates the client.
     ///
     /// # Errors
     ///
-    /// If an extra root is not a certificate, if the platform has no roots or they cannot be read, or if roots come together
-    /// with a TLS configuration.
+    /// Returns an error if an added root is not a valid certificate, if the operating system has no readable root
+    /// certificates, or if root certificates are combined with a TLS configuration.
     pub fn build<B>(self) -> Result<IdentityClient<B>, ClientError>
     where
         B: http_body::Body + Send + 'static,
@@ -172,7 +183,7 @@ impl IdentityClientBuilder {
         let config = || ClientError::new(ClientErrorKind::Config);
         let tls = match self.tls {
             Some(_) if self.native_roots || !self.roots.is_empty() => {
-                return Err(config().saying("roots belong into the TLS configuration that was given"));
+                return Err(config().saying("tls_config excludes native_roots and add_root_certificates; add the roots to the configuration"));
             }
             Some(tls) => tls,
             None => {
@@ -181,11 +192,13 @@ impl IdentityClientBuilder {
                     false => RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() },
                 };
                 for root in self.roots {
-                    roots.add(root).map_err(|error| config().saying("an extra root").caused_by(error))?;
+                    roots.add(root).map_err(|error| {
+                        config().saying("an added root certificate is invalid").caused_by(error)
+                    })?;
                 }
                 ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
                     .with_safe_default_protocol_versions()
-                    .map_err(|error| config().saying("TLS").caused_by(error))?
+                    .map_err(|error| config().saying("the TLS versions are not supported").caused_by(error))?
                     .with_root_certificates(roots)
                     .with_no_client_auth()
             }
@@ -206,28 +219,32 @@ impl IdentityClientBuilder {
             idle_timeout: self.idle_timeout,
             idle_per_host: self.max_idle_per_host,
         };
-        Ok(IdentityClient::from_shared(Shared {
-            cache: ClientCache::new(settings, limits, self.label),
+        Ok(IdentityClient::new(Inner {
+            cache: ClientCache::new(settings, limits, self.proxy_username),
             allow_direct: self.allow_direct,
             allow_anonymous: self.allow_anonymous,
         }))
     }
 }
 
-/// The platform's roots. Stores have certificates that nobody can read: these are passed by, as others do, and told to traces.
+/// Reads the root certificates of the operating system. Certificates that cannot be parsed are skipped and traced, as
+/// other clients do.
 fn native_roots() -> Result<RootCertStore, ClientError> {
-    let error = || ClientError::new(ClientErrorKind::Config).saying("the platform's root certificates");
+    let error = || {
+        ClientError::new(ClientErrorKind::Config)
+            .saying("the root certificates of the operating system cannot be used")
+    };
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
     let (_, unreadable) = roots.add_parsable_certificates(found.certs);
     if unreadable > 0 || !found.errors.is_empty() {
         let errors = found.errors.len();
-        tracing::debug!(unreadable, errors, "some of the platform's root certificates cannot be used");
+        tracing::debug!(unreadable, errors, "skipped root certificates of the operating system");
     }
     match found.errors.into_iter().next() {
         _ if !roots.is_empty() => Ok(roots),
         Some(cause) => Err(error().caused_by(cause)),
-        None => Err(error().caused_by("there are none")),
+        None => Err(error().caused_by("there are no certificates")),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The clients of all identities, the one used last behind the others.
+//! `ClientCache`: one HTTP client per identity, evicted in order of last use.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -13,7 +13,7 @@ use hyper_util::{
 use parking_lot::Mutex;
 
 use super::{
-    connection_count::{ConnectionCount, Totals},
+    connection_count::{ConnectionCount, EvictIdle, Totals},
     connector::{Connector, Egress, Settings},
     error::{ClientError, ClientErrorKind},
 };
@@ -22,27 +22,28 @@ use crate::{
     session::{Identity, IdentityInner, SessionInner},
 };
 
-/// What a whole client has, and all handles to it share.
+/// The clients of all identities, shared by all clones of an `IdentityClient`.
 pub(super) struct ClientCache<B> {
     pub(super) settings: Arc<Settings>,
     pub(super) limits: Limits,
-    label: Option<Label>,
+    proxy_username: Option<ProxyUsername>,
     pub(super) totals: Arc<Totals>,
-    /// Held for the choice alone: clients are dropped after it was let go, since that wakes their connections.
+    /// Clients are dropped after the lock is released, because the drop wakes their connections.
     state: Mutex<State<B>>,
-    /// This, for the connectors.
+    /// A reference to this cache, for the connectors.
     evictor: Weak<dyn EvictIdle>,
 }
 
-/// What makes the user name for a proxy out of the profile's and the identity.
-pub(super) type Label = Arc<dyn Fn(&str, &Identity) -> String + Send + Sync>;
+/// Makes the user name for a proxy from the user name of the profile and the identity.
+pub(super) type ProxyUsername = Arc<dyn Fn(&str, &Identity) -> String + Send + Sync>;
 
-/// What a request needs: the client to send it by, and the way that this one goes.
-pub(super) struct Found<B> {
+/// The client of an identity, and the egress that it connects through.
+pub(super) struct CachedClient<B> {
     pub(super) client: Client<Connector, B>,
     pub(super) egress: Arc<Egress>,
 }
 
+/// The limits of a cache and of its clients.
 pub(super) struct Limits {
     pub(super) connections: usize,
     pub(super) identities: usize,
@@ -50,19 +51,13 @@ pub(super) struct Limits {
     pub(super) idle_per_host: usize,
 }
 
-/// Where connections that are not used give way to one that is.
-pub(super) trait EvictIdle: Send + Sync {
-    /// A connection counted by `count` is about to be opened.
-    fn evict_idle(&self, count: &Arc<ConnectionCount>);
-}
-
 struct State<B> {
-    /// By the address of the session, which the entries keep from being used again.
+    /// The entries by the address of their session. Their weak references prevent that the address is used again.
     sessions: HashMap<usize, Vec<Entry<B>>, foldhash::fast::RandomState>,
-    /// The session of each entry, by when it was used last.
+    /// The address of the session of each entry, by its last use.
     order: BTreeMap<u64, usize>,
     clock: u64,
-    /// So many entries are worth a search for dead ones.
+    /// Number of entries at which entries of dropped identities are removed.
     sweep_at: usize,
 }
 
@@ -70,16 +65,16 @@ struct State<B> {
 struct Entry<B> {
     used: u64,
     key: CacheKey,
-    /// As requests name it, without the label.
+    /// The proxy as requests name it, before `proxy_username` is applied.
     proxy: Proxy,
     client: Client<Connector, B>,
     egress: Arc<Egress>,
     count: Arc<ConnectionCount>,
 }
 
-/// The identity, unless the client serves requests that have none.
+/// The identity of an entry; `None` for requests without an identity.
 ///
-/// The addresses stand for the identity and cannot come to mean another one while these are here.
+/// The weak references keep the addresses in use, so that an address always means the same identity.
 struct CacheKey(Option<(Weak<IdentityInner>, Weak<SessionInner>, u64)>);
 
 impl CacheKey {
@@ -91,13 +86,13 @@ impl CacheKey {
         }
     }
 
-    /// Nobody can send under it any more.
-    fn is_dead(&self) -> bool {
+    /// Returns whether the identity was dropped, so that no request can be sent under it.
+    fn is_dropped(&self) -> bool {
         self.0.as_ref().is_some_and(|(inner, ..)| inner.strong_count() == 0)
     }
 
-    /// It was followed by `current`, or has ended.
-    fn is_over(&self, current: Option<u64>) -> bool {
+    /// Returns whether the identity has ended, or was superseded by the generation `current`.
+    fn has_ended(&self, current: Option<u64>) -> bool {
         let Some((inner, _, generation)) = &self.0 else {
             return false;
         };
@@ -106,6 +101,7 @@ impl CacheKey {
     }
 }
 
+/// Stands for the address of a session in requests without an identity.
 const ANONYMOUS: usize = 0;
 
 impl<B> ClientCache<B>
@@ -113,11 +109,15 @@ where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    pub(super) fn new(settings: Settings, limits: Limits, label: Option<Label>) -> Arc<Self> {
+    pub(super) fn new(
+        settings: Settings,
+        limits: Limits,
+        proxy_username: Option<ProxyUsername>,
+    ) -> Arc<Self> {
         Arc::new_cyclic(|this: &Weak<Self>| Self {
             settings: Arc::new(settings),
             limits,
-            label,
+            proxy_username,
             totals: Arc::default(),
             state: Mutex::new(State {
                 sessions: HashMap::default(),
@@ -133,17 +133,21 @@ where
         self.state.lock().order.len()
     }
 
-    /// The client for `identity` by way of `proxy`, made if there is none, and what it knows of the way.
-    pub(super) fn client(&self, identity: Option<&Identity>, proxy: &Proxy) -> Result<Found<B>, ClientError> {
-        // Asked before the lock is taken, since the answer is the gate's.
+    /// Returns the client of `identity` through `proxy`, and creates it if there is none.
+    pub(super) fn client(
+        &self,
+        identity: Option<&Identity>,
+        proxy: &Proxy,
+    ) -> Result<CachedClient<B>, ClientError> {
+        // Read before the lock is taken, because the gate may take its own lock.
         let current = identity.and_then(|identity| identity.session.generation());
         if let Some(found) = self.find(identity, proxy, current, || None) {
             return Ok(found);
         }
-        // The label is the caller's code, which runs under no lock.
+        // `proxy_username` is user code, which must not run under the lock.
         let entry = self.entry(identity, proxy)?;
         let found = self.find(identity, proxy, current, || Some(entry));
-        Ok(found.expect("an entry that was brought along is found"))
+        Ok(found.expect("the new entry is in the cache"))
     }
 
     fn find(
@@ -152,9 +156,9 @@ where
         proxy: &Proxy,
         current: Option<u64>,
         entry: impl FnOnce() -> Option<Entry<B>>,
-    ) -> Option<Found<B>> {
+    ) -> Option<CachedClient<B>> {
         let session = identity.map_or(ANONYMOUS, |identity| Arc::as_ptr(&identity.session.0).addr());
-        let mut gone = Vec::new();
+        let mut removed = Vec::new();
         let mut guard = self.state.lock();
         let state = &mut *guard;
         state.clock += 1;
@@ -166,39 +170,43 @@ where
             entry.used = now;
             state.sessions.entry(session).or_default().push(entry);
         }
-        let entries = state.sessions.get_mut(&session).expect("it is there by now");
-        // A renewal's connections come to an end with their last response, not when they have been idle for long.
+        let entries = state.sessions.get_mut(&session).expect("the entry was added above");
+        // After a renewal, the old connections close with their last response, not after the idle timeout.
         let order = &mut state.order;
-        let over = |entry: &mut Entry<B>| !entry.key.is(identity) && entry.key.is_over(current);
-        gone.extend(entries.extract_if(.., over).inspect(|entry| _ = order.remove(&entry.used)));
-        let entry = entries.iter_mut().find(|entry| is_own(entry)).expect("it is there by now");
+        let ended = |entry: &mut Entry<B>| !entry.key.is(identity) && entry.key.has_ended(current);
+        removed.extend(entries.extract_if(.., ended).inspect(|entry| _ = order.remove(&entry.used)));
+        let entry = entries.iter_mut().find(|entry| is_own(entry)).expect("the entry was added above");
         order.remove(&entry.used);
         order.insert(now, session);
         entry.used = now;
-        let found = Found { client: entry.client.clone(), egress: entry.egress.clone() };
+        let found = CachedClient { client: entry.client.clone(), egress: entry.egress.clone() };
         if order.len() >= state.sweep_at {
-            state.sweep(&mut gone);
+            state.sweep(&mut removed);
         }
         while state.order.len() > self.limits.identities.max(1) {
-            gone.extend(state.oldest(None));
+            removed.extend(state.remove_oldest(None));
         }
         drop(guard);
-        close_when_idle(gone);
+        close_when_idle(removed);
         Some(found)
     }
 
     fn entry(&self, identity: Option<&Identity>, proxy: &Proxy) -> Result<Entry<B>, ClientError> {
-        let labelled = match (&self.label, identity, proxy.server().and_then(ProxyServer::credentials)) {
-            (Some(label), Some(identity), Some(credentials)) => {
-                let username = label(credentials.username(), identity);
-                proxy.clone().with_credentials(username, credentials.password()).map_err(|error| {
-                    ClientError::new(ClientErrorKind::Config).at(proxy).saying("the label").caused_by(error)
-                })?
-            }
-            _ => proxy.clone(),
-        };
+        let proxy_for_identity =
+            match (&self.proxy_username, identity, proxy.server().and_then(ProxyServer::credentials)) {
+                (Some(proxy_username), Some(identity), Some(credentials)) => {
+                    let username = proxy_username(credentials.username(), identity);
+                    proxy.clone().with_credentials(username, credentials.password()).map_err(|error| {
+                        ClientError::new(ClientErrorKind::Config)
+                            .at(proxy)
+                            .saying("proxy_username returned an invalid user name")
+                            .caused_by(error)
+                    })?
+                }
+                _ => proxy.clone(),
+            };
         let local_address = identity.and_then(|identity| identity.profile()?.local_address());
-        let egress = Arc::new(Egress::new(self.settings.clone(), labelled, local_address));
+        let egress = Arc::new(Egress::new(self.settings.clone(), proxy_for_identity, local_address));
         let count = ConnectionCount::new(&self.totals);
         let key = identity.map(|identity| {
             (Arc::downgrade(&identity.inner), Arc::downgrade(&identity.session.0), identity.generation())
@@ -210,7 +218,7 @@ where
     fn build(&self, egress: Arc<Egress>, count: Arc<ConnectionCount>) -> Client<Connector, B> {
         Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
-            // Without a timer of its own the pool closes idle connections only when it is asked for one.
+            // Without its own timer, the pool closes idle connections only when a request needs one.
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.limits.idle_timeout)
             .pool_max_idle_per_host(self.limits.idle_per_host)
@@ -218,12 +226,12 @@ where
     }
 }
 
-/// The map is not searched for dead entries before it has so many.
+/// Number of entries at which entries of dropped identities are removed for the first time.
 const FIRST_SWEEP: usize = 1024;
 
 impl<B> State<B> {
-    /// Takes out the entry that was used longest ago, other than the one that `count` counts for.
-    fn oldest(&mut self, count: Option<&Arc<ConnectionCount>>) -> Option<Entry<B>> {
+    /// Removes the least recently used entry, except the one that `count` belongs to.
+    fn remove_oldest(&mut self, count: Option<&Arc<ConnectionCount>>) -> Option<Entry<B>> {
         let is_own = |entry: &Entry<B>| count.is_some_and(|count| Arc::ptr_eq(&entry.count, count));
         let (used, session, position) = self.order.iter().find_map(|(used, session)| {
             let entries = self.sessions.get(session)?;
@@ -239,12 +247,12 @@ impl<B> State<B> {
         Some(entry)
     }
 
-    /// Takes out the entries of identities that nobody holds any more.
-    fn sweep(&mut self, gone: &mut Vec<Entry<B>>) {
+    /// Removes the entries of dropped identities.
+    fn sweep(&mut self, removed: &mut Vec<Entry<B>>) {
         let order = &mut self.order;
         self.sessions.retain(|_, entries| {
-            let dead = entries.extract_if(.., |entry| entry.key.is_dead());
-            gone.extend(dead.inspect(|entry| _ = order.remove(&entry.used)));
+            let dropped = entries.extract_if(.., |entry| entry.key.is_dropped());
+            removed.extend(dropped.inspect(|entry| _ = order.remove(&entry.used)));
             !entries.is_empty()
         });
         self.sweep_at = (2 * self.order.len()).max(FIRST_SWEEP);
@@ -260,16 +268,16 @@ where
         if self.totals.live() <= self.limits.connections {
             return;
         }
-        let mut gone = Vec::new();
+        let mut evicted = Vec::new();
         let mut pool = None;
         let mut state = self.state.lock();
         while self.totals.live() > self.limits.connections {
-            if let Some(entry) = state.oldest(Some(count)) {
+            if let Some(entry) = state.remove_oldest(Some(count)) {
                 entry.count.close_when_idle();
-                gone.push(entry);
+                evicted.push(entry);
                 continue;
             }
-            // There is nobody but the identity that asks: it gets another pool, and what is idle in the old one goes with it.
+            // Only the identity that connects is left. It gets a new pool; the idle connections of the old one close.
             // Its TLS sessions stay.
             let mut entries = state.sessions.values_mut().flatten();
             if let Some(entry) = entries.find(|entry| Arc::ptr_eq(&entry.count, count)) {
@@ -282,11 +290,11 @@ where
         }
         drop(state);
         drop(pool);
-        close_when_idle(gone);
+        close_when_idle(evicted);
     }
 }
 
-/// Closes what is idle; what is in use closes when it is done.
+/// Closes idle connections now, and connections in use after their response.
 fn close_when_idle<B>(entries: Vec<Entry<B>>) {
     for entry in entries {
         entry.count.close_when_idle();

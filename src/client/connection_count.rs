@@ -1,16 +1,16 @@
-//! How many connections are open, in all and of one identity.
+//! `ConnectionCount`: counts open connections, of one identity and of a whole client.
 
 use std::sync::{
     Arc,
     atomic::{AtomicIsize, AtomicUsize, Ordering::SeqCst},
 };
 
-/// The connections of a whole client.
+/// Number of connections of a whole client.
 #[derive(Default)]
 pub(super) struct Totals {
-    /// All that are open or being opened.
+    /// All connections, including those that are being opened.
     open: AtomicUsize,
-    /// Those of identities that have not been let go. The others close as soon as they are done, whatever is done about them.
+    /// Connections that do not close when they become idle. Those of evicted identities do, so they need no eviction.
     live: AtomicIsize,
 }
 
@@ -24,14 +24,20 @@ impl Totals {
     }
 }
 
-/// The connections of one identity.
+/// Evicts identities when there are too many connections.
+pub(super) trait EvictIdle: Send + Sync {
+    /// Called when the identity that `count` belongs to is about to open a connection.
+    fn evict_idle(&self, count: &Arc<ConnectionCount>);
+}
+
+/// Number of connections of one identity.
 pub(super) struct ConnectionCount {
     totals: Arc<Totals>,
-    /// Far below nought once the identity was let go, and its connections count no more.
+    /// Starts again at [`CLOSING`], far below zero, when the connections are to close.
     open: AtomicIsize,
 }
 
-/// More connections than there can be.
+/// Below any count that open connections can raise to zero.
 const CLOSING: isize = isize::MIN / 2;
 
 impl ConnectionCount {
@@ -39,6 +45,7 @@ impl ConnectionCount {
         Arc::new(Self { totals: totals.clone(), open: AtomicIsize::new(0) })
     }
 
+    /// Counts a connection that is about to be opened.
     pub(super) fn open(self: &Arc<Self>) -> OpenGuard {
         self.totals.open.fetch_add(1, SeqCst);
         if self.open.fetch_add(1, SeqCst) >= 0 {
@@ -47,7 +54,7 @@ impl ConnectionCount {
         OpenGuard(self.clone())
     }
 
-    /// Takes the connections out of the living ones.
+    /// Removes the connections from the live ones, because they close when they become idle.
     pub(super) fn close_when_idle(&self) {
         let open = self.open.swap(CLOSING, SeqCst);
         if open > 0 {
@@ -56,7 +63,7 @@ impl ConnectionCount {
     }
 }
 
-/// A connection, from before it is opened until after it is closed.
+/// Counts one connection, from before it is opened until after it is closed.
 pub(super) struct OpenGuard(Arc<ConnectionCount>);
 
 impl Drop for OpenGuard {
@@ -74,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn those_let_go_are_open_and_count_no_more() {
+    fn closing_connections_are_open_but_not_live() {
         let totals = Arc::<Totals>::default();
         let (a, b) = (ConnectionCount::new(&totals), ConnectionCount::new(&totals));
         let (first, second, third) = (a.open(), a.open(), b.open());

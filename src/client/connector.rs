@@ -1,7 +1,6 @@
-//! The connector of one identity: to the origin, by the identity's way and no other.
+//! `Connector`: connects one identity to origins, directly or through its proxy.
 
 use std::{
-    error::Error,
     future::Future,
     io,
     net::IpAddr,
@@ -23,8 +22,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tower_service::Service;
 
 use super::{
-    cache::EvictIdle,
-    connection_count::{ConnectionCount, OpenGuard},
+    connection_count::{ConnectionCount, EvictIdle, OpenGuard},
     error::{ClientError, ClientErrorKind},
     handshake,
 };
@@ -33,23 +31,23 @@ use crate::{
     profile::{Credentials, Proxy, ProxyScheme, ProxyServer},
 };
 
-/// What all identities of a client have in common.
+/// The settings of a client, shared by all identities.
 pub(super) struct Settings {
     pub(super) tcp: HttpConnector,
-    /// Never used as it is: each identity has a copy with a session cache of its own.
+    /// A template: each identity uses a copy with its own session cache.
     pub(super) tls: ClientConfig,
     pub(super) tls_session_cache_size: usize,
     pub(super) http2: bool,
     pub(super) connect_timeout: Duration,
 }
 
-/// One identity's way out.
+/// How the connections of one identity reach their origins.
 pub(super) struct Egress {
     pub(super) settings: Arc<Settings>,
     pub(super) proxy: Proxy,
     pub(super) local_address: Option<IpAddr>,
-    /// Made with the first connection that wants it. By its session cache a server can tell that two connections are one
-    /// client's, so nobody else has it.
+    /// Created for the first TLS connection. Its session cache links connections to one client, so identities never
+    /// share it.
     origin_tls: OnceLock<Arc<ClientConfig>>,
     proxy_tls: OnceLock<Arc<ClientConfig>>,
 }
@@ -74,44 +72,43 @@ impl Egress {
         self.origin_tls.get_or_init(|| self.tls(alpn)).clone()
     }
 
-    /// Opens the way: up to the origin, or to a proxy that takes `http` requests as they are.
+    /// Opens the connection up to the origin, or up to a proxy that forwards requests.
     async fn open_tunnel(&self, origin: &Uri) -> Result<Tunnel, ClientError> {
         let Some(server) = self.proxy.server() else {
             let stream = self.connect_hop(tcp_uri(origin)?, ClientErrorKind::OriginUnreachable).await?;
             return Ok(Tunnel { stream, forwards: false });
         };
         let stream = self.connect_hop(proxy_uri(server)?, ClientErrorKind::ProxyUnreachable).await?;
-        let http = matches!(server.scheme(), ProxyScheme::Http | ProxyScheme::Https);
-        if http && origin.scheme() == Some(&Scheme::HTTP) {
-            return Ok(Tunnel { stream, forwards: true });
-        }
+        let method = ProxyMethod::new(server.scheme(), origin);
         let host = origin.host().ok_or_else(|| ClientError::new(ClientErrorKind::BadUri))?;
         let (port, credentials) = (port(origin), server.credentials());
         let mut stream = TokioIo::new(stream);
-        let asked = async {
-            if http {
-                let authorization = credentials.map(Credentials::to_basic_auth);
-                handshake::connect(&mut stream, host, port, authorization.as_ref()).await
-            } else {
-                handshake::socks5(&mut stream, host, port, credentials).await
+        let handshake = async {
+            match method {
+                ProxyMethod::Forward => Ok(()),
+                ProxyMethod::Connect => {
+                    let authorization = credentials.map(Credentials::to_basic_auth);
+                    handshake::connect(&mut stream, host, port, authorization.as_ref()).await
+                }
+                ProxyMethod::Socks5 => handshake::socks5(&mut stream, host, port, credentials).await,
             }
         };
-        match timeout(self.settings.connect_timeout, asked).await {
-            Ok(asked) => asked?,
-            Err(late) => {
-                let error = ClientError::new(ClientErrorKind::ProxyRefused).caused_by(late);
-                return Err(error.saying("it did not open the tunnel in time"));
+        match timeout(self.settings.connect_timeout, handshake).await {
+            Ok(result) => result?,
+            Err(elapsed) => {
+                let error = ClientError::new(ClientErrorKind::ProxyRefused).caused_by(elapsed);
+                return Err(error.saying("the handshake timed out"));
             }
         }
-        Ok(Tunnel { stream: stream.into_inner(), forwards: false })
+        Ok(Tunnel { stream: stream.into_inner(), forwards: method == ProxyMethod::Forward })
     }
 
-    /// Connects to the next host, by TLS if it is an `https` proxy.
+    /// Connects to the next host, with TLS if it is an `https` proxy.
     async fn connect_hop(&self, to: Uri, unreachable: ClientErrorKind) -> Result<Hop, ClientError> {
         let mut tcp = self.settings.tcp.clone();
         tcp.set_local_address(self.local_address);
         let connecting = if to.scheme() == Some(&Scheme::HTTPS) {
-            // HTTP/2 is not spoken with proxies.
+            // Proxies are used with HTTP/1.1 only.
             let tls = self.proxy_tls.get_or_init(|| self.tls(&[b"http/1.1"])).clone();
             HttpsConnector::from((tcp, tls)).call(to)
         } else {
@@ -122,12 +119,12 @@ impl Egress {
         };
         match timeout(self.settings.connect_timeout, connecting).await {
             Ok(Ok(stream)) => Ok(stream),
-            // A failed handshake is the one thing that comes as an `io::Error` here.
+            // Only a failed TLS handshake is an `io::Error` here.
             Ok(Err(error)) if error.is::<io::Error>() => {
                 Err(ClientError::new(ClientErrorKind::ProxyTls).caused_by(error))
             }
             Ok(Err(error)) => Err(ClientError::new(unreachable).caused_by(error)),
-            Err(late) => Err(ClientError::new(unreachable).caused_by(late)),
+            Err(elapsed) => Err(ClientError::new(unreachable).caused_by(elapsed)),
         }
     }
 
@@ -139,7 +136,7 @@ impl Egress {
             let failed = |error: BoxError| ClientError::new(ClientErrorKind::OriginTls).caused_by(error);
             timeout(self.settings.connect_timeout, handshake)
                 .await
-                .map_err(|late| failed(late.into()))?
+                .map_err(|elapsed| failed(elapsed.into()))?
                 .map_err(failed)?
         } else {
             MaybeHttpsStream::Http(tunnel)
@@ -148,7 +145,7 @@ impl Egress {
     }
 }
 
-/// The service that hands out a way which is open already.
+/// A connector that returns a tunnel which is already open.
 struct Established(Option<Tunnel>);
 
 impl Service<Uri> for Established {
@@ -165,15 +162,19 @@ impl Service<Uri> for Established {
     }
 }
 
-/// Where TCP goes without a proxy.
+/// Target of a TCP connection without a proxy.
 fn tcp_uri(origin: &Uri) -> Result<Uri, ClientError> {
     let host = origin.host().unwrap_or_default();
     uri("http", host, port(origin))
 }
 
-/// The proxy, with its port: hyper takes every URI without one for port 443 or 80.
+/// Target of a connection to a proxy, always with a port: hyper assumes 443 or 80 for a URI without one.
 fn proxy_uri(server: &ProxyServer) -> Result<Uri, ClientError> {
-    let scheme = if server.scheme() == ProxyScheme::Https { "https" } else { "http" };
+    // The scheme says only whether the connection to the proxy itself uses TLS.
+    let scheme = match server.scheme() {
+        ProxyScheme::Https => "https",
+        ProxyScheme::Http | ProxyScheme::Socks5 => "http",
+    };
     match server.host() {
         host if host.contains(':') => uri(scheme, &format!("[{host}]"), server.port()),
         host => uri(scheme, host, server.port()),
@@ -191,12 +192,12 @@ fn port(origin: &Uri) -> u16 {
     origin.port_u16().unwrap_or(default)
 }
 
-/// The connector that one identity's client has.
+/// The connector of one identity's client.
 #[derive(Clone)]
 pub(super) struct Connector {
     pub(super) egress: Arc<Egress>,
     pub(super) count: Arc<ConnectionCount>,
-    /// Where room is made for a connection; gone with the last handle to the client.
+    /// The cache that evicts other identities. It is dropped with the last clone of the client.
     pub(super) evictor: Weak<dyn EvictIdle>,
 }
 
@@ -222,16 +223,16 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// The bytes to the next host: TCP, or TLS to a proxy.
+/// A connection to the next host: TCP, or TLS to a proxy.
 type Hop = MaybeHttpsStream<TokioIo<TcpStream>>;
 
-/// The bytes to the origin, or to a proxy that forwards.
+/// A connection to the origin, or to a proxy that forwards requests.
 pub(super) struct Tunnel {
     stream: Hop,
     forwards: bool,
 }
 
-/// A connection as hyper sees it.
+/// A connection as hyper uses it, with TLS to an `https` origin.
 pub(super) struct EgressStream {
     stream: MaybeHttpsStream<Tunnel>,
     forwards: bool,
@@ -242,7 +243,7 @@ impl Connection for Tunnel {
     fn connected(&self) -> Connected {
         match &self.stream {
             MaybeHttpsStream::Http(stream) => stream.connected(),
-            // What a proxy agreed to speak with us is not what the origin speaks.
+            // The protocol that the proxy negotiated is not the protocol of the origin.
             MaybeHttpsStream::Https(_) => Connected::new(),
         }
     }
@@ -250,7 +251,7 @@ impl Connection for Tunnel {
 
 impl Connection for EgressStream {
     fn connected(&self) -> Connected {
-        // Only a request that a proxy forwards is written in the absolute form.
+        // hyper writes the absolute form of the URI only for forwarded requests.
         self.stream.connected().proxy(self.forwards)
     }
 }
@@ -302,21 +303,30 @@ macro_rules! pass_bytes {
 pass_bytes!(Tunnel);
 pass_bytes!(EgressStream);
 
-/// The [`ClientError`] in the chain of a hyper error, if the connector made one.
-pub(super) fn connector_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a ClientError> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
+/// How a proxy is used to reach an origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ProxyMethod {
+    /// The proxy forwards each request.
+    Forward,
+    /// A tunnel by `CONNECT`.
+    Connect,
+    /// A tunnel by SOCKS5.
+    Socks5,
 }
 
-/// The proxy server, if it forwards requests for `origin` instead of tunnelling them.
+impl ProxyMethod {
+    /// Matches all schemes, so that the compiler reports a new one.
+    fn new(scheme: ProxyScheme, origin: &Uri) -> Self {
+        match scheme {
+            ProxyScheme::Http | ProxyScheme::Https if origin.scheme() == Some(&Scheme::HTTP) => Self::Forward,
+            ProxyScheme::Http | ProxyScheme::Https => Self::Connect,
+            ProxyScheme::Socks5 => Self::Socks5,
+        }
+    }
+}
+
+/// Returns the proxy server if it forwards requests to `origin` instead of opening a tunnel.
 pub(super) fn forwarding<'a>(proxy: &'a Proxy, origin: &Uri) -> Option<&'a ProxyServer> {
     let server = proxy.server()?;
-    let http = matches!(server.scheme(), ProxyScheme::Http | ProxyScheme::Https);
-    (http && origin.scheme() == Some(&Scheme::HTTP)).then_some(server)
+    (ProxyMethod::new(server.scheme(), origin) == ProxyMethod::Forward).then_some(server)
 }

@@ -1,4 +1,4 @@
-//! Why a request could not be answered, and at which hop.
+//! `ClientError`: why there is no response from the origin, and which hop failed.
 
 use std::{borrow::Cow, error::Error, fmt, sync::Arc};
 
@@ -6,9 +6,10 @@ use http::StatusCode;
 
 use crate::{gate::BoxError, profile::Proxy};
 
-/// Why the client has no response from the origin.
+/// Error of an [`IdentityClient`](super::IdentityClient) that has no response from the origin.
 ///
-/// It names the hop that failed. A proxy appears in it without its credentials; headers, cookies and bodies do not appear.
+/// The kind names the hop that failed. The error contains the proxy without its credentials, and no headers, cookies or
+/// bodies.
 #[derive(Clone, Debug)]
 pub struct ClientError {
     kind: ClientErrorKind,
@@ -18,31 +19,31 @@ pub struct ClientError {
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
-/// What a [`ClientError`] is about: the hop that failed, or what the request lacks.
+/// Kind of a [`ClientError`]: the hop that failed, or what the request lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ClientErrorKind {
-    /// The client's settings cannot be used.
+    /// A setting of the client is invalid.
     Config,
     /// The request has no identity. Nothing was sent.
     NoIdentity,
-    /// Neither the request nor its identity's profile says by which way it goes out, not even *direct*. Nothing was sent.
+    /// Neither the request nor the profile of its identity has a proxy, not even *direct*. Nothing was sent.
     NoProxy,
-    /// The request's URI is not an absolute http or https one. Nothing was sent.
+    /// The URI of the request is not an absolute `http` or `https` URI. Nothing was sent.
     BadUri,
-    /// No connection to the proxy: its name does not resolve, or nobody answers there.
+    /// The client cannot connect to the proxy: its name does not resolve, or it does not accept the connection.
     ProxyUnreachable,
     /// The TLS handshake with the proxy failed.
     ProxyTls,
-    /// The proxy refused the credentials, or wants some.
+    /// The proxy rejected the credentials, or requires some.
     ProxyCredentials,
-    /// The proxy refused to pass the request or the tunnel on, or did not speak its protocol.
+    /// The proxy rejected the request or the tunnel, or violated its protocol.
     ProxyRefused,
-    /// No connection to the origin: without a proxy, or as the proxy says.
+    /// The client cannot connect to the origin, or the proxy reports that it cannot.
     OriginUnreachable,
-    /// The TLS handshake with the origin failed, its certificate included.
+    /// The TLS handshake with the origin failed, for example because its certificate is not trusted.
     OriginTls,
-    /// The connection was there, and the exchange over it broke before the response's head had come.
+    /// The connection failed before the head of the response was received.
     Transport,
 }
 
@@ -71,22 +72,22 @@ impl ClientError {
         self
     }
 
-    /// What the error is about.
+    /// Kind of the error.
     pub fn kind(&self) -> ClientErrorKind {
         self.kind
     }
 
-    /// The proxy that the request went through or was to go through.
+    /// Proxy of the request.
     pub fn proxy(&self) -> Option<&Proxy> {
         self.proxy.as_ref()
     }
 
-    /// The status that the proxy, not the origin, has answered with.
+    /// Status that the proxy sent, not the origin.
     pub fn proxy_status(&self) -> Option<StatusCode> {
         self.status
     }
 
-    /// Whether the proxy is at fault, or its credentials, so that another profile may do better.
+    /// Returns whether the proxy or its credentials caused the error, so that another profile may work.
     pub fn is_proxy_error(&self) -> bool {
         use ClientErrorKind::*;
         matches!(self.kind, ProxyUnreachable | ProxyTls | ProxyCredentials | ProxyRefused)
@@ -96,31 +97,31 @@ impl ClientError {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            ClientErrorKind::Config => "the client's settings cannot be used",
+            ClientErrorKind::Config => "invalid client settings",
             ClientErrorKind::NoIdentity => {
-                "the request has no identity; put a session layer above the client, or build it with `allow_anonymous`"
+                "the request has no identity; put a `SessionLayer` above the client, or build the client with `allow_anonymous`"
             }
             ClientErrorKind::NoProxy => {
-                "nothing says by which way the request goes out; give its profile a proxy or say direct, or build the client \
-                 with `allow_direct`"
+                "neither the request nor its profile has a proxy; set a proxy or `Proxy::direct` in the profile, or build \
+                 the client with `allow_direct`"
             }
-            ClientErrorKind::BadUri => "the request cannot be sent to its URI",
+            ClientErrorKind::BadUri => "the request URI is not supported",
             ClientErrorKind::ProxyUnreachable => "the proxy cannot be reached",
             ClientErrorKind::ProxyTls => "the TLS handshake with the proxy failed",
-            ClientErrorKind::ProxyCredentials => "the proxy refused the credentials",
-            ClientErrorKind::ProxyRefused => "the proxy refused the request",
+            ClientErrorKind::ProxyCredentials => "the proxy rejected the credentials",
+            ClientErrorKind::ProxyRefused => "the proxy rejected the request",
             ClientErrorKind::OriginUnreachable => "the origin cannot be reached",
             ClientErrorKind::OriginTls => "the TLS handshake with the origin failed",
-            ClientErrorKind::Transport => "the exchange broke off before the response came",
+            ClientErrorKind::Transport => "the connection closed before the response was received",
         })?;
         if let Some(proxy) = &self.proxy {
-            write!(f, " (by way of {proxy})")?;
+            write!(f, " (via {proxy})")?;
         }
         if let Some(detail) = &self.detail {
             write!(f, ": {detail}")?;
         }
         if let Some(status) = self.status {
-            write!(f, ": the proxy answered with {}", status.as_u16())?;
+            write!(f, ": the proxy sent status {}", status.as_u16())?;
         }
         Ok(())
     }

@@ -1,3 +1,5 @@
+//! `ResponseFuture`: waits for a response, and decides whether the proxy or the origin sent it.
+
 use std::{
     fmt,
     future::Future,
@@ -10,25 +12,24 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::{self, connect::CaptureConnection};
 
 use super::{
-    connector::connector_error,
     error::{ClientError, ClientErrorKind},
-    handshake::kind_of_refusal,
+    handshake::kind_of_status,
 };
-use crate::profile::Proxy;
+use crate::{error_chain::errors_of_type, profile::Proxy};
 
 /// Response future of [`IdentityClient`](super::IdentityClient).
 pub struct ResponseFuture(State);
 
 enum State {
-    /// The request was not sent.
-    Refused(Option<ClientError>),
-    /// The request is on its way.
+    /// The request was rejected before it was sent.
+    Rejected(Option<ClientError>),
+    /// The request is in flight.
     Sent { inner: legacy::ResponseFuture, proxy: Proxy, forwarded: Option<CaptureConnection> },
 }
 
 impl ResponseFuture {
-    pub(super) fn refused(error: ClientError) -> Self {
-        Self(State::Refused(Some(error)))
+    pub(super) fn rejected(error: ClientError) -> Self {
+        Self(State::Rejected(Some(error)))
     }
 
     pub(super) fn new(
@@ -45,18 +46,21 @@ impl Future for ResponseFuture {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.0 {
-            State::Refused(error) => Poll::Ready(Err(error.take().expect("polled after completion"))),
+            State::Rejected(error) => Poll::Ready(Err(error.take().expect("polled after completion"))),
             State::Sent { inner, proxy, forwarded } => {
-                let answer = std::task::ready!(Pin::new(inner).poll(context));
-                Poll::Ready(match answer {
+                let result = std::task::ready!(Pin::new(inner).poll(context));
+                Poll::Ready(match result {
                     Ok(response) => match forwarded {
                         Some(connection) => check(response, connection).map_err(|error| error.at(proxy)),
                         None => Ok(response),
                     },
-                    Err(error) => Err(match connector_error(&error) {
-                        Some(error) => error.clone(),
-                        None => ClientError::new(ClientErrorKind::Transport).at(proxy).caused_by(error),
-                    }),
+                    Err(error) => {
+                        // If the connector failed, its error names the hop.
+                        let of_connector = errors_of_type::<ClientError>(&error).next().cloned();
+                        Err(of_connector.unwrap_or_else(|| {
+                            ClientError::new(ClientErrorKind::Transport).at(proxy).caused_by(error)
+                        }))
+                    }
                 })
             }
         }
@@ -69,7 +73,7 @@ impl fmt::Debug for ResponseFuture {
     }
 }
 
-/// Looks at what came by way of a proxy that forwards.
+/// Checks a response that came through a forwarding proxy.
 fn check(
     response: Response<Incoming>,
     connection: &CaptureConnection,
@@ -79,16 +83,16 @@ fn check(
     {
         connection.poison();
     }
-    match refusal(&response) {
+    match proxy_error(&response) {
         Some(error) => Err(error),
         None => Ok(response),
     }
 }
 
-/// Whether the proxy says that it keeps the connection open.
+/// Returns whether the proxy announces that it keeps the connection open.
 ///
-/// By HTTP/1.1 it need not. But tinyproxy passes on the origin's `HTTP/1.1`, says nothing and closes: of the requests that are
-/// sent over such a connection again, many are lost to the race with its end.
+/// HTTP/1.1 does not require the announcement. But tinyproxy passes on the origin's `HTTP/1.1`, announces nothing and
+/// closes the connection. Many requests on a reused connection would be lost in the race with the close.
 fn stays_open(headers: &HeaderMap) -> bool {
     ["connection", "proxy-connection"].iter().flat_map(|name| headers.get_all(*name)).any(|value| {
         let mut options = value.to_str().unwrap_or_default().split(',');
@@ -96,30 +100,30 @@ fn stays_open(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The error that a response is which a forwarding proxy gave in the place of the origin.
-fn refusal<B>(response: &Response<B>) -> Option<ClientError> {
+/// Returns the error if a forwarding proxy, and not the origin, sent the response.
+fn proxy_error<B>(response: &Response<B>) -> Option<ClientError> {
     let (status, headers) = (response.status(), response.headers());
     if !(status.is_client_error() || status.is_server_error()) {
         return None;
     }
-    // 407 is for proxies alone (RFC 9110, section 15.5.8).
+    // Only proxies send 407 (RFC 9110, section 15.5.8).
     if status != StatusCode::PROXY_AUTHENTICATION_REQUIRED && !is_from_proxy(headers) {
         return None;
     }
-    Some(ClientError::new(kind_of_refusal(status)).with_status(Some(status)))
+    Some(ClientError::new(kind_of_status(status)).with_status(Some(status)))
 }
 
-/// Whether a proxy signs an error as its own.
+/// Returns whether the headers show that the proxy itself sent an error.
 fn is_from_proxy(headers: &HeaderMap) -> bool {
     if headers.contains_key(header::PROXY_AUTHENTICATE) || headers.contains_key("x-squid-error") {
         return true;
     }
-    // RFC 9209, section 2.1.1: the parameter is there when the proxy could not get a response.
+    // RFC 9209, section 2.1.1: a proxy sets the parameter `error` if it could not get a response.
     let failed = |value: &http::HeaderValue| value.to_str().is_ok_and(|value| value.contains("error="));
     if headers.get_all("proxy-status").iter().any(failed) {
         return true;
     }
-    // What was passed on says by whom, and has the origin's `Server`.
+    // A response that was passed on has a `Via` of the proxy and the `Server` of the origin.
     const PROXIES: [&str; 4] = ["tinyproxy", "squid", "privoxy", "3proxy"];
     let server = headers.get(header::SERVER).and_then(|server| server.to_str().ok()).unwrap_or_default();
     let server = server.to_ascii_lowercase();
@@ -137,15 +141,15 @@ mod tests {
             response = response.header(*name, *value);
         }
         let response = response.body(()).unwrap();
-        assert_eq!(refusal(&response).map(|error| error.kind()), expected, "{status} {headers:?}");
+        assert_eq!(proxy_error(&response).map(|error| error.kind()), expected, "{status} {headers:?}");
     }
 
     #[test]
-    fn an_answer_of_the_proxy_is_told_from_the_origins() {
+    fn a_response_of_the_proxy_is_distinguished_from_the_origins() {
         use ClientErrorKind::*;
         check(200, &[("server", "tinyproxy/1.11.1")], None);
         check(407, &[], Some(ProxyCredentials));
-        // As tinyproxy answers wrong credentials.
+        // The response of tinyproxy to wrong credentials.
         let realm = ("www-authenticate", "Basic realm=\"Tinyproxy\"");
         check(401, &[("server", "tinyproxy/1.11.1"), realm], Some(ProxyCredentials));
         check(401, &[("via", "1.1 vm (tinyproxy/1.11.1)"), ("server", "nginx"), realm], None);

@@ -1,7 +1,7 @@
-//! How a proxy is asked for a tunnel: `CONNECT` and SOCKS5.
+//! Handshakes that open a tunnel through a proxy: `CONNECT` and SOCKS5.
 //!
-//! hyper-util has connectors for both. Their errors cannot be named from outside or do not tell a refusal of the credentials from
-//! one of the target, and which hop failed is what a session needs to know. Both handshakes are short, so they are here.
+//! hyper-util has connectors for both. But their errors are private, or do not distinguish rejected credentials from a
+//! rejected target, and a session needs to know which hop failed.
 
 use std::{io, net::IpAddr};
 
@@ -11,10 +11,10 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::error::{ClientError, ClientErrorKind};
 use crate::profile::Credentials;
 
-/// The head of an answer to `CONNECT` may not be longer.
+/// Limit for the head of a response to `CONNECT`, in bytes.
 const MAX_HEAD: usize = 16 * 1024;
 
-/// Asks an HTTP proxy for a tunnel (RFC 9110, section 9.3.6).
+/// Opens a tunnel through an HTTP proxy (RFC 9110, section 9.3.6).
 pub(super) async fn connect<S>(
     stream: &mut S,
     host: &str,
@@ -31,37 +31,37 @@ where
         request.extend_from_slice(b"\r\n");
     }
     request.extend_from_slice(b"\r\n");
-    stream.write_all(&request).await.map_err(broken)?;
-    stream.flush().await.map_err(broken)?;
+    stream.write_all(&request).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)?;
 
     let mut head = Vec::with_capacity(512);
     let end = loop {
         let seen = head.len().saturating_sub(3);
-        if stream.read_buf(&mut head).await.map_err(broken)? == 0 {
-            return Err(broken(io::ErrorKind::UnexpectedEof.into()));
+        if stream.read_buf(&mut head).await.map_err(failed)? == 0 {
+            return Err(failed(io::ErrorKind::UnexpectedEof.into()));
         }
         if let Some(end) = head[seen..].windows(4).position(|window| window == b"\r\n\r\n") {
             break seen + end + 4;
         }
         if head.len() > MAX_HEAD {
-            return Err(refused("its answer to CONNECT is too long"));
+            return Err(rejected("the response to CONNECT is too long"));
         }
     };
-    let status = status(&head).ok_or_else(|| refused("its answer to CONNECT is not HTTP"))?;
+    let status = status(&head).ok_or_else(|| rejected("the response to CONNECT is not HTTP"))?;
     if !status.is_success() {
-        return Err(ClientError::new(kind_of_refusal(status)).with_status(Some(status)));
+        return Err(ClientError::new(kind_of_status(status)).with_status(Some(status)));
     }
-    // The origin's first word comes after ours, so whatever is here already is not from it.
+    // The origin speaks after the client, so these bytes are not from the origin.
     match head.len() - end {
         0 => Ok(()),
-        _ => Err(refused("its answer to CONNECT has a body")),
+        _ => Err(rejected("the response to CONNECT has a body")),
     }
 }
 
-/// What a proxy means by answering with `status` itself.
-pub(super) fn kind_of_refusal(status: StatusCode) -> ClientErrorKind {
+/// Returns the kind of error that a proxy reports with `status`.
+pub(super) fn kind_of_status(status: StatusCode) -> ClientErrorKind {
     match status.as_u16() {
-        // tinyproxy answers wrong credentials with 401, as if it were the origin.
+        // tinyproxy reports wrong credentials with 401, like an origin.
         401 | 407 => ClientErrorKind::ProxyCredentials,
         502..=504 => ClientErrorKind::OriginUnreachable,
         _ => ClientErrorKind::ProxyRefused,
@@ -78,7 +78,7 @@ fn status(head: &[u8]) -> Option<StatusCode> {
     }
 }
 
-/// Asks a SOCKS5 proxy for a tunnel (RFC 1928 and 1929). Names go to the proxy as they are: nothing is resolved here.
+/// Opens a tunnel through a SOCKS5 proxy (RFC 1928 and 1929). The proxy resolves host names.
 pub(super) async fn socks5<S>(
     stream: &mut S,
     host: &str,
@@ -90,13 +90,13 @@ where
 {
     const NO_AUTHENTICATION: u8 = 0;
     const PASSWORD: u8 = 2;
-    // Whoever has credentials offers nothing else: a proxy that ignored them would not know whose way out is meant.
+    // With credentials, no other method is offered: a proxy that ignored them could use the route of another client.
     let method = if credentials.is_some() { PASSWORD } else { NO_AUTHENTICATION };
     send(stream, &[5, 1, method]).await?;
     match receive(stream).await? {
         [5, chosen] if chosen == method => {}
         [5, 0xff] => return Err(ClientError::new(ClientErrorKind::ProxyCredentials)),
-        _ => return Err(refused("it does not speak SOCKS5 as it was asked to")),
+        _ => return Err(rejected("the proxy chose a method that was not offered, or does not use SOCKS5")),
     }
     if let Some(credentials) = credentials {
         let (username, password) = (credentials.username().as_bytes(), credentials.password().as_bytes());
@@ -126,7 +126,7 @@ where
         }
         Err(_) => {
             let length = u8::try_from(host.len()).map_err(|_| {
-                ClientError::new(ClientErrorKind::BadUri).saying("its host is too long for SOCKS5")
+                ClientError::new(ClientErrorKind::BadUri).saying("the host is too long for SOCKS5")
             })?;
             message.extend_from_slice(&[3, length]);
             message.extend_from_slice(host.as_bytes());
@@ -137,46 +137,49 @@ where
     let [_, reply, _, address] = receive::<4>(stream).await?;
     let reply = match reply {
         0 => None,
-        2 => Some((ClientErrorKind::ProxyRefused, "its rules do not allow it")),
-        3 => Some((ClientErrorKind::OriginUnreachable, "the proxy says that the network is unreachable")),
-        4 => Some((ClientErrorKind::OriginUnreachable, "the proxy says that the host is unreachable")),
-        5 => Some((ClientErrorKind::OriginUnreachable, "the proxy says that the connection was refused")),
-        6 => Some((ClientErrorKind::OriginUnreachable, "the proxy says that the way is too long")),
-        7 | 8 => Some((ClientErrorKind::ProxyRefused, "it does not support what it was asked for")),
-        _ => Some((ClientErrorKind::ProxyRefused, "it gives no reason")),
+        2 => Some((ClientErrorKind::ProxyRefused, "the rules of the proxy do not allow the connection")),
+        3 => Some((ClientErrorKind::OriginUnreachable, "the proxy reports that the network is unreachable")),
+        4 => Some((ClientErrorKind::OriginUnreachable, "the proxy reports that the host is unreachable")),
+        5 => Some((ClientErrorKind::OriginUnreachable, "the proxy reports that the connection was refused")),
+        6 => Some((ClientErrorKind::OriginUnreachable, "the proxy reports that the TTL expired")),
+        7 | 8 => Some((
+            ClientErrorKind::ProxyRefused,
+            "the proxy does not support the command or the address type",
+        )),
+        _ => Some((ClientErrorKind::ProxyRefused, "the proxy gave no reason")),
     };
     if let Some((kind, detail)) = reply {
         return Err(ClientError::new(kind).saying(detail));
     }
-    // The address that the proxy uses is of no use here, but it has to be read.
+    // The bound address is not used, but it must be read.
     let length = match address {
         1 => 4,
         4 => 16,
         3 => usize::from(receive::<1>(stream).await?[0]),
-        _ => return Err(refused("its answer is not SOCKS5")),
+        _ => return Err(rejected("the reply is not SOCKS5")),
     };
     let mut rest = [0; 255 + 2];
-    stream.read_exact(&mut rest[..length + 2]).await.map_err(broken)?;
+    stream.read_exact(&mut rest[..length + 2]).await.map_err(failed)?;
     Ok(())
 }
 
 async fn send<S: AsyncWrite + Unpin>(stream: &mut S, message: &[u8]) -> Result<(), ClientError> {
-    stream.write_all(message).await.map_err(broken)?;
-    stream.flush().await.map_err(broken)
+    stream.write_all(message).await.map_err(failed)?;
+    stream.flush().await.map_err(failed)
 }
 
 async fn receive<const N: usize>(stream: &mut (impl AsyncRead + Unpin)) -> Result<[u8; N], ClientError> {
     let mut message = [0; N];
-    stream.read_exact(&mut message).await.map_err(broken)?;
+    stream.read_exact(&mut message).await.map_err(failed)?;
     Ok(message)
 }
 
-fn refused(detail: &'static str) -> ClientError {
+fn rejected(detail: &'static str) -> ClientError {
     ClientError::new(ClientErrorKind::ProxyRefused).saying(detail)
 }
 
-fn broken(error: io::Error) -> ClientError {
-    refused("it broke off while it was asked for a tunnel").caused_by(error)
+fn failed(error: io::Error) -> ClientError {
+    rejected("the connection failed during the handshake").caused_by(error)
 }
 
 #[cfg(test)]
@@ -184,11 +187,11 @@ mod tests {
     use super::*;
     use crate::profile::Proxy;
 
-    /// A stream that answers with `answer` and then ends; gives back what was written as well.
-    async fn told(answer: &'static [u8], chunk: usize) -> tokio::io::DuplexStream {
+    /// Returns a stream from which `response` is read, in chunks, before it ends.
+    async fn stream_of(response: &'static [u8], chunk: usize) -> tokio::io::DuplexStream {
         let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
         tokio::spawn(async move {
-            for part in answer.chunks(chunk) {
+            for part in response.chunks(chunk) {
                 theirs.write_all(part).await.unwrap();
                 tokio::task::yield_now().await;
             }
@@ -199,9 +202,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_to_connect() {
+    async fn responses_to_connect_are_classified() {
         use ClientErrorKind::*;
-        for (answer, expected) in [
+        for (response, expected) in [
             (&b"HTTP/1.1 200 Connection established\r\n\r\n"[..], None),
             (b"HTTP/1.0 204 \r\nVia: x\r\n\r\n", None),
             (b"HTTP/1.1 200\r\n\r\n", None),
@@ -218,20 +221,20 @@ mod tests {
             (b"", Some(ProxyRefused)),
         ] {
             for chunk in [1, 1024] {
-                // Of a body that trickles in nothing can be known when the head is there.
-                if chunk == 1 && answer.ends_with(b"early") {
+                // A body that arrives after the head cannot be seen yet.
+                if chunk == 1 && response.ends_with(b"early") {
                     continue;
                 }
-                let mut stream = told(answer, chunk).await;
+                let mut stream = stream_of(response, chunk).await;
                 let done = connect(&mut stream, "origin.example", 443, None).await;
-                let text = String::from_utf8_lossy(answer);
-                assert_eq!(done.err().map(|error| error.kind()), expected, "{text:?} by {chunk}");
+                let text = String::from_utf8_lossy(response);
+                assert_eq!(done.err().map(|error| error.kind()), expected, "{text:?} in chunks of {chunk}");
             }
         }
     }
 
     #[tokio::test]
-    async fn a_head_without_an_end_is_given_up() {
+    async fn a_response_to_connect_without_an_end_is_rejected() {
         let (mut ours, mut theirs) = tokio::io::duplex(1024);
         tokio::spawn(async move { while theirs.write_all(b"HTTP/1.1 200 OK\r\nx: y\r\n").await.is_ok() {} });
         let error = connect(&mut ours, "origin.example", 443, None).await.unwrap_err();
@@ -239,11 +242,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn answers_of_socks() {
+    async fn socks5_replies_are_classified() {
         use ClientErrorKind::*;
         let proxy: Proxy = "socks5://u:p@proxy.example".parse().unwrap();
         let credentials = proxy.server().unwrap().credentials();
-        for (answer, expected) in [
+        for (response, expected) in [
             (&b"\x05\x02\x01\x00\x05\x00\x00\x01\0\0\0\0\0\0"[..], None),
             (b"\x05\x02\x01\x00\x05\x00\x00\x03\x02ab\0\0", None),
             (b"\x05\x02\x01\x00\x05\x00\x00\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", None),
@@ -258,9 +261,13 @@ mod tests {
             (b"", Some(ProxyRefused)),
         ] {
             for chunk in [1, 1024] {
-                let mut stream = told(answer, chunk).await;
+                let mut stream = stream_of(response, chunk).await;
                 let done = socks5(&mut stream, "origin.example", 443, credentials).await;
-                assert_eq!(done.err().map(|error| error.kind()), expected, "{answer:?} by {chunk}");
+                assert_eq!(
+                    done.err().map(|error| error.kind()),
+                    expected,
+                    "{response:?} in chunks of {chunk}"
+                );
             }
         }
     }

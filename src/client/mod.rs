@@ -1,35 +1,40 @@
-//! The client that makes profiles real.
+//! A client that keeps identities apart on the network, and uses their proxies.
 //!
-//! [`IdentityClient`] is the end of a stack: below [`SessionLayer`](crate::SessionLayer) and
-//! [`ProfileLayer`](crate::ProfileLayer) it sends each request over connections that belong to the request's
-//! [`Identity`](crate::Identity) alone, by way of its proxy, from its local address. Two sessions never share a connection, and
-//! neither do two generations of one session: after a renewal there are new connections, and no TLS session of the old ones is
-//! resumed. What the old ones are in the middle of is finished, then they close.
+//! [`IdentityClient`] is the last service of a stack, below [`SessionLayer`](crate::SessionLayer) and
+//! [`ProfileLayer`](crate::ProfileLayer). It sends each request on connections that belong only to the
+//! [`Identity`](crate::Identity) of the request, through the proxy and from the local address of its profile.
+//! Two sessions never share a connection, and neither do two generations of one session. After a renewal, the new
+//! identity opens new connections and resumes no TLS session of the old one. Requests in flight on the old
+//! connections finish; then these connections close.
 //!
-//! # Ways out
+//! # Proxies
 //!
-//! The [`Proxy`](crate::profile::Proxy) in the request's extensions says by which way it goes, or else its identity's profile. A
-//! request for which neither says anything is an error, as is one without an identity: nothing goes out directly unless
-//! [`Proxy::direct`](crate::profile::Proxy::direct) or [`allow_direct`](IdentityClientBuilder::allow_direct) said so.
+//! The client uses the [`Proxy`](crate::profile::Proxy) in the extensions of the request, or else the one in the
+//! profile of its identity. A request without a proxy fails, and so does a request without an identity. To connect
+//! directly, set [`Proxy::direct`](crate::profile::Proxy::direct), or build the client with
+//! [`allow_direct`](IdentityClientBuilder::allow_direct).
 //!
 //! | proxy | `http` origins | `https` origins |
 //! | --- | --- | --- |
 //! | `http://` | forwarded | `CONNECT` |
-//! | `https://` | forwarded, over TLS to the proxy | `CONNECT`, over TLS to the proxy |
+//! | `https://` | forwarded, with TLS to the proxy | `CONNECT`, with TLS to the proxy |
 //! | `socks5://` | tunnel | tunnel |
 //!
-//! Names of origins are resolved by the proxy. `Proxy-Authorization` is for the proxy alone: it is put onto forwarded requests
-//! and into `CONNECT`, and one that comes from above is removed.
+//! The proxy resolves the host names of origins. The client sends `Proxy-Authorization` only to the proxy, with
+//! forwarded requests and with `CONNECT`. It removes this header from requests that it receives.
 //!
-//! A connection to a proxy that forwards is used again only if the proxy answers with `Connection: keep-alive`: some say nothing
-//! and close it, and requests would be lost to the race.
+//! The client reuses a connection to a forwarding proxy only if the proxy responds with `Connection: keep-alive`.
+//! Some proxies close the connection without announcing it, and a request could be sent on a closing connection.
 //!
 //! # Errors
 //!
-//! A [`ClientError`] says which hop failed. That a forwarding proxy refuses a request is an error, too, though the proxy says so
-//! by a response: it must not be taken for the origin's, or a renewal would follow. The client knows such a response by its
-//! status 407, by `Proxy-Authenticate`, `Proxy-Status` or `X-Squid-Error`, or by the `Server` of a proxy without the `Via` that
-//! it puts onto what it passes on.
+//! A [`ClientError`] names the hop that failed. If a forwarding proxy rejects a request, the client returns an
+//! error and not the response of the proxy. Otherwise a `403` of the proxy could be mistaken for one of the origin,
+//! and start a renewal. The client recognises a response of a proxy by its status 407, by the headers
+//! `Proxy-Authenticate`, `Proxy-Status` or `X-Squid-Error`, or by the `Server` of a known proxy without the `Via`
+//! that it adds to responses of origins.
+//!
+//! # Examples
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -41,37 +46,42 @@
 //!     client::{ClientError, ClientErrorKind},
 //! };
 //!
-//! // Nobody listens there, so nothing is sent: least of all directly.
+//! // No proxy listens on this port. The request fails and is not sent directly.
 //! let profile = Profile::builder().proxy("http://user:secret@127.0.0.1:1").build()?;
-//! let sessions = Sessions::builder().profiles(Profiles::new([profile])?).build().unwrap();
+//! let sessions = Sessions::builder().profiles(Profiles::new([profile])?).build()?;
 //! let client = ServiceBuilder::new()
 //!     .layer(SessionLayer::new(&sessions))
 //!     .layer(ProfileLayer::new())
 //!     .service(IdentityClient::builder().build::<Empty<Bytes>>()?);
 //!
-//! let request = http::Request::get("http://shop.example/").extension(SessionId::from("alice")).body(Empty::new())?;
+//! let request = http::Request::get("http://shop.example/")
+//!     .extension(SessionId::from("alice"))
+//!     .body(Empty::new())?;
 //! let error = client.oneshot(request).await.unwrap_err();
-//! assert_eq!(error.downcast_ref::<ClientError>().unwrap().kind(), ClientErrorKind::ProxyUnreachable);
-//! assert_eq!(error.to_string(), "the proxy cannot be reached (by way of http://***@127.0.0.1:1)");
+//! let kind = error.downcast_ref::<ClientError>().map(ClientError::kind);
+//! assert_eq!(kind, Some(ClientErrorKind::ProxyUnreachable));
+//! assert_eq!(error.to_string(), "the proxy cannot be reached (via http://***@127.0.0.1:1)");
 //! # Ok::<_, tower::BoxError>(())
 //! # }).unwrap();
 //! ```
-
+//!
 //! # Other clients
 //!
-//! The layers stand on any `Service<http::Request<B>, Response = http::Response<R>>`. What a client of another crate does about
-//! identities:
+//! The layers work with any `Service<http::Request<B>, Response = http::Response<R>>`. Other clients treat
+//! identities as follows:
 //!
-//! - hyper-util's legacy `Client` has one pool by scheme and authority: all sessions share its connections, and it connects
-//!   directly. `examples/hyper_client.rs` has a stack on it, for profiles without proxies.
-//! - `reqwest::Client` has one pool and one proxy, and drops the request's extensions: `examples/reqwest_client.rs` makes a client
-//!   for each identity, and reads identity and proxy before.
-//! - `wreq::Client` takes a proxy (`RequestBuilder::proxy`) and a local address for each request; and, where its version has it,
-//!   a group (`RequestBuilder::group`) that keeps connections apart: name it by session *and* generation, both of the request's
-//!   [`Identity`](crate::Identity), so that a renewed session gets new connections. In a version without it, make a client for
-//!   each identity, as for reqwest. A request without a [`Proxy`](crate::profile::Proxy) in its extensions has to be an error
-//!   there, too; wreq would send it directly.
-//! - axum's `Router` knows no connections: in tests it stands for the site itself. Requests need a `Host` header or a whole URI.
+//! - **hyper-util** (`legacy::Client`) pools connections by scheme and authority, so all sessions share
+//!   connections, and it connects directly. `examples/hyper_client.rs` uses it for profiles without proxies.
+//! - **reqwest** (`Client`) has one pool and one proxy, and ignores the extensions of a request.
+//!   `examples/reqwest_client.rs` creates a client per identity, and reads the identity and the proxy from the
+//!   extensions first.
+//! - **wreq** (`Client`) accepts a proxy (`RequestBuilder::proxy`) and a local address per request. Some versions
+//!   also have a group (`RequestBuilder::group`) that keeps connections apart. Name the group by session *and*
+//!   generation of the [`Identity`](crate::Identity), so that a renewed session opens new connections. With other
+//!   versions, create a client per identity, as for reqwest. Reject a request without a
+//!   [`Proxy`](crate::profile::Proxy) in its extensions, because wreq would send it directly.
+//! - **axum** (`Router`) has no connections. In tests it stands in for the site. Requests need a `Host` header or
+//!   an absolute URI.
 
 mod builder;
 mod cache;

@@ -1,3 +1,5 @@
+//! `IdentityClient`: the service that sends requests.
+
 use std::{
     fmt,
     sync::Arc,
@@ -22,25 +24,25 @@ use crate::{
     session::Identity,
 };
 
-/// Client that gives each identity its own connections, its own TLS sessions and its own way out.
+/// Client with separate connections, TLS sessions and proxies for each identity.
 ///
-/// See the [module](super) for what goes where and what is an error.
+/// The [module](super) explains proxies and errors.
 ///
 /// # Clone
 ///
-/// Clones share everything and cost one reference count.
+/// Clones are the same client, and cost one reference count.
 pub struct IdentityClient<B> {
-    shared: Arc<Shared<B>>,
+    inner: Arc<Inner<B>>,
 }
 
-pub(super) struct Shared<B> {
+pub(super) struct Inner<B> {
     pub(super) cache: Arc<ClientCache<B>>,
     pub(super) allow_direct: bool,
     pub(super) allow_anonymous: bool,
 }
 
 impl IdentityClient<()> {
-    /// Starts with the defaults.
+    /// Creates a builder with the default settings.
     pub fn builder() -> IdentityClientBuilder {
         IdentityClientBuilder::default()
     }
@@ -51,27 +53,27 @@ where
     B: http_body::Body + Send + 'static,
     B::Data: Send,
 {
-    pub(super) fn from_shared(shared: Shared<B>) -> Self {
-        Self { shared: Arc::new(shared) }
+    pub(super) fn new(inner: Inner<B>) -> Self {
+        Self { inner: Arc::new(inner) }
     }
 
-    /// How many connections are open or being opened, of all identities.
+    /// Number of connections of all identities, including those that are being opened.
     pub fn connections(&self) -> usize {
-        self.shared.cache.totals.open()
+        self.inner.cache.totals.open()
     }
 
-    /// How many identities have a client of their own at this moment.
+    /// Number of identities that have connections or TLS sessions.
     pub fn identities(&self) -> usize {
-        self.shared.cache.len()
+        self.inner.cache.len()
     }
 
-    /// By which way the request goes out.
+    /// Returns the proxy of the request, or of the profile of its identity.
     fn proxy(&self, request: &Request<B>, identity: Option<&Identity>) -> Result<Proxy, ClientError> {
         let extensions = request.extensions();
-        let worn = || identity.and_then(Identity::profile).and_then(Profile::proxy);
-        match extensions.get::<Proxy>().or_else(worn) {
+        let of_profile = || identity.and_then(Identity::profile).and_then(Profile::proxy);
+        match extensions.get::<Proxy>().or_else(of_profile) {
             Some(proxy) => Ok(proxy.clone()),
-            None if self.shared.allow_direct => Ok(Proxy::direct()),
+            None if self.inner.allow_direct => Ok(Proxy::direct()),
             None => Err(ClientError::new(ClientErrorKind::NoProxy)),
         }
     }
@@ -82,29 +84,29 @@ where
         B::Error: Into<BoxError>,
     {
         let identity = Identity::of(request.extensions());
-        if identity.is_none() && !self.shared.allow_anonymous {
+        if identity.is_none() && !self.inner.allow_anonymous {
             return Err(ClientError::new(ClientErrorKind::NoIdentity));
         }
         let proxy = self.proxy(&request, identity.as_ref())?;
         check_uri(&request)?;
-        // By ALPN the connection decides, not the caller.
+        // ALPN determines the version, not the caller.
         if request.version() != Version::HTTP_10 {
             *request.version_mut() = Version::HTTP_11;
         }
-        // For the proxy alone: what comes from above would reach the origin, or be another identity's.
+        // A header of the caller would reach the origin, or be the credentials of another identity.
         request.headers_mut().remove(header::PROXY_AUTHORIZATION);
-        let found = self.shared.cache.client(identity.as_ref(), &proxy)?;
-        let proxy = &found.egress.proxy;
+        let cached = self.inner.cache.client(identity.as_ref(), &proxy)?;
+        let proxy = &cached.egress.proxy;
         let forwarding = connector::forwarding(proxy, request.uri());
-        let forwarded = forwarding.is_some().then(|| capture_connection(&mut request));
+        let connection = forwarding.is_some().then(|| capture_connection(&mut request));
         if let Some(credentials) = forwarding.and_then(ProxyServer::credentials) {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, credentials.to_basic_auth());
         }
-        Ok(ResponseFuture::new(found.client.request(request), proxy.clone(), forwarded))
+        Ok(ResponseFuture::new(cached.client.request(request), proxy.clone(), connection))
     }
 }
 
-/// Refuses what cannot be sent, and a user name in the URI, which a proxy or a log would see.
+/// Rejects a URI that cannot be sent, or that contains a user name, which a proxy or a log would see.
 fn check_uri<B>(request: &Request<B>) -> Result<(), ClientError> {
     let uri = request.uri();
     let detail = match uri.scheme() {
@@ -113,12 +115,10 @@ fn check_uri<B>(request: &Request<B>) -> Result<(), ClientError> {
             "its scheme is not http or https"
         }
         Some(_) if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) => {
-            "it has a user name; put it into the Authorization header"
+            "it contains a user name; use the Authorization header"
         }
         Some(_) if uri.host().is_none_or(str::is_empty) => "it has no host",
-        Some(_) if request.method() == http::Method::CONNECT => {
-            "CONNECT is for proxies, which the client asks by itself"
-        }
+        Some(_) if request.method() == http::Method::CONNECT => "the client sends CONNECT itself",
         Some(_) => return Ok(()),
     };
     Err(ClientError::new(ClientErrorKind::BadUri).saying(detail))
@@ -134,25 +134,25 @@ where
     type Error = ClientError;
     type Future = ResponseFuture;
 
-    /// Always ready: whose connection a request needs is not known before the call.
+    /// Always ready, because the identity of a request is known only when the service is called.
     fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), ClientError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> ResponseFuture {
-        self.send(request).unwrap_or_else(ResponseFuture::refused)
+        self.send(request).unwrap_or_else(ResponseFuture::rejected)
     }
 }
 
 impl<B> Clone for IdentityClient<B> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { inner: self.inner.clone() }
     }
 }
 
 impl<B> fmt::Debug for IdentityClient<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let open = self.shared.cache.totals.open();
+        let open = self.inner.cache.totals.open();
         f.debug_struct("IdentityClient").field("connections", &open).finish_non_exhaustive()
     }
 }

@@ -13,58 +13,68 @@ use crate::{
 };
 
 /// The settings of a layer.
-pub(crate) struct Config<B> {
-    pub(crate) expired: Expired,
-    pub(crate) rule: Option<Arc<Rule<B>>>,
-    pub(crate) renewed: Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>,
-    pub(crate) budget: UsageLimits,
-    pub(crate) expiry_watch: Option<ExpiryWatch>,
-    pub(crate) replay_limit: u32,
-    pub(crate) replay_methods: ReplayMethods,
-    pub(crate) clone_body: CloneBody<B>,
-    pub(crate) empty_body: Option<fn() -> B>,
-    pub(crate) late: StaleResponse,
-    pub(crate) gate: GateConfig,
-    /// The first setting that lets nothing through. It is told to every request, since a layer cannot fail.
-    pub(crate) invalid: Option<ConfigError>,
+pub(super) struct Config<B> {
+    pub(super) expired: Expired,
+    pub(super) rule: Option<Arc<Rule<B>>>,
+    /// Whether the response to a renewal of one request makes it succeed.
+    pub(super) succeeds: Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>,
+    pub(super) usage_limits: UsageLimits,
+    pub(super) expiry_watch: Option<ExpiryWatch>,
+    pub(super) replay_limit: u32,
+    pub(super) replay_methods: ReplayMethods,
+    pub(super) clone_body: CloneBody<B>,
+    /// Makes the body of requests that handles send, if the body type has an empty value.
+    pub(super) empty_body: Option<fn() -> B>,
+    pub(super) stale_responses: StaleResponse,
+    pub(super) gate: GateConfig,
+    /// The first invalid setting. Every request fails with it, because `Layer::layer` cannot fail.
+    pub(super) invalid: Option<ConfigError>,
 }
 
-/// The cookie that a session needs, and how long before its end it is renewed.
+/// The cookie that a session needs, and how long before its expiry the session is renewed.
 #[derive(Clone, Debug)]
-pub(crate) struct ExpiryWatch {
-    pub(super) name: String,
-    pub(super) margin: Duration,
+pub(super) struct ExpiryWatch {
+    name: String,
+    margin: Duration,
 }
 
 impl ExpiryWatch {
-    /// Notes when `kept` is to be renewed, if one of these cookies is the one.
-    pub(crate) fn note<'c>(&self, kept: &IdentityInner, cookies: impl IntoIterator<Item = &'c StoredCookie>) {
-        if let Some(due) = self.due(kept, cookies) {
-            kept.due.store(due, Ordering::Relaxed);
+    pub(super) fn new(name: String, margin: Duration) -> Self {
+        Self { name, margin }
+    }
+
+    /// Records when the identity is due for renewal, if the watched cookie is among `cookies`.
+    pub(super) fn record<'c>(
+        &self,
+        inner: &IdentityInner,
+        cookies: impl IntoIterator<Item = &'c StoredCookie>,
+    ) {
+        if let Some(due) = self.due(inner, cookies) {
+            inner.due.store(due, Ordering::Relaxed);
         }
     }
 
     fn due<'c>(
         &self,
-        kept: &IdentityInner,
+        inner: &IdentityInner,
         cookies: impl IntoIterator<Item = &'c StoredCookie>,
     ) -> Option<i64> {
         let named = cookies.into_iter().filter(|cookie| cookie.name() == Some(&*self.name));
         let cookie = named.last()?;
-        let margin = self.margin.as_secs_f64() * (1.0 + kept.version.jitter());
+        let margin = self.margin.as_secs_f64() * (1.0 + inner.version.jitter());
         let due = |end: Timestamp| end.as_millis().saturating_sub((margin * 1000.0) as i64);
         Some(cookie.expires().map_or(i64::MAX, due))
     }
 
-    /// Whether `kept` is to be renewed now.
-    pub(crate) fn is_near(&self, kept: &IdentityInner, now: impl FnOnce() -> Timestamp) -> bool {
-        let mut due = kept.due.load(Ordering::Relaxed);
+    /// Returns whether the identity is due for renewal now.
+    pub(super) fn is_due(&self, inner: &IdentityInner, now: impl FnOnce() -> Timestamp) -> bool {
+        let mut due = inner.due.load(Ordering::Relaxed);
         if due == IdentityInner::UNKNOWN {
-            // No answer has set its cookies: it was restored, forked or given.
-            due = self.due(kept, kept.jar.lock().iter(Timestamp::MIN)).unwrap_or(i64::MAX);
-            let noted =
-                kept.due.compare_exchange(IdentityInner::UNKNOWN, due, Ordering::Relaxed, Ordering::Relaxed);
-            due = noted.map_or_else(|due| due, |_| due);
+            // No response has set its cookies: the identity was restored, forked or replaced.
+            due = self.due(inner, inner.jar.lock().iter(Timestamp::MIN)).unwrap_or(i64::MAX);
+            let stored =
+                inner.due.compare_exchange(IdentityInner::UNKNOWN, due, Ordering::Relaxed, Ordering::Relaxed);
+            due = stored.map_or_else(|due| due, |_| due);
         }
         due != i64::MAX && now().as_millis() >= due
     }
@@ -75,14 +85,14 @@ impl<B> Clone for Config<B> {
         Self {
             expired: self.expired.clone(),
             rule: self.rule.clone(),
-            renewed: self.renewed.clone(),
-            budget: self.budget,
+            succeeds: self.succeeds.clone(),
+            usage_limits: self.usage_limits,
             expiry_watch: self.expiry_watch.clone(),
             replay_limit: self.replay_limit,
             replay_methods: self.replay_methods,
             clone_body: self.clone_body.clone(),
             empty_body: self.empty_body,
-            late: self.late,
+            stale_responses: self.stale_responses,
             gate: self.gate.clone(),
             invalid: self.invalid.clone(),
         }

@@ -1,4 +1,4 @@
-//! When an answer means that the session has expired.
+//! `Expired`: which responses mean that the session has expired.
 
 use std::{fmt, sync::Arc};
 
@@ -7,69 +7,69 @@ use http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header};
 use super::PeekedBody;
 use crate::cookies::StoredCookie;
 
-/// The head of an answer, with what is known about its way here.
+/// Head of a response, with the URI and the cookies of its request.
 #[derive(Clone, Copy)]
 pub struct ResponseView<'a> {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: &'a HeaderMap,
-    pub(crate) extensions: &'a Extensions,
-    pub(crate) requested: &'a Uri,
-    pub(crate) served: &'a Uri,
-    pub(crate) cookies: &'a [StoredCookie],
+    pub(super) status: StatusCode,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) extensions: &'a Extensions,
+    pub(super) request_uri: &'a Uri,
+    pub(super) final_uri: &'a Uri,
+    pub(super) cookies: &'a [StoredCookie],
 }
 
 impl<'a> ResponseView<'a> {
-    /// The status.
+    /// Status of the response.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// The headers.
+    /// Headers of the response.
     pub fn headers(&self) -> &'a HeaderMap {
         self.headers
     }
 
-    /// The extensions of the response.
+    /// Extensions of the response.
     pub fn extensions(&self) -> &'a Extensions {
         self.extensions
     }
 
-    /// The URI that the caller asked for.
+    /// URI of the caller's request.
     pub fn request_uri(&self) -> &'a Uri {
-        self.requested
+        self.request_uri
     }
 
-    /// The URI that was finally served, after redirects.
+    /// URI of the last request, after redirects.
     pub fn final_uri(&self) -> &'a Uri {
-        self.served
+        self.final_uri
     }
 
-    /// The cookies that this answer set, those of redirects on the way included.
+    /// Cookies that the response set, including those of the redirects before it.
     pub fn cookies(&self) -> &'a [StoredCookie] {
         self.cookies
     }
 
-    /// Whether this answer set a cookie of this name.
+    /// Returns whether the response set a cookie named `name`.
     pub fn sets_cookie(&self, name: &str) -> bool {
         self.cookies.iter().any(|cookie| cookie.name() == Some(name))
     }
 
-    /// The beginning of the body, if a [`PeekLayer`](super::PeekLayer) below has looked at it.
+    /// Beginning of the body, if a [`PeekLayer`](super::PeekLayer) below has read it.
     pub fn body_prefix(&self) -> Option<&'a [u8]> {
-        self.extensions.get::<PeekedBody>().map(|peeked| &*peeked.0)
+        self.extensions.get::<PeekedBody>().map(PeekedBody::as_bytes)
     }
 
-    /// Where a redirect points to, if this answer is one.
+    /// Path that a redirect points to; `None` if the response is not a redirect.
     fn location_path(&self) -> Option<String> {
         if !self.status.is_redirection() {
             return None;
         }
         let location = self.headers.get(header::LOCATION)?.to_str().ok()?;
-        Some(resolve_path(location, self.served.path()))
+        Some(resolve_path(location, self.final_uri.path()))
     }
 }
 
-/// The path that a `Location` means, seen from `base` (RFC 3986, section 5.2).
+/// Resolves a `Location` against the path `base` (RFC 3986, section 5.2).
 fn resolve_path(location: &str, base: &str) -> String {
     let end = location.find(['?', '#']).unwrap_or(location.len());
     let reference = &location[..end];
@@ -103,11 +103,13 @@ fn resolve_path(location: &str, base: &str) -> String {
 
 impl fmt::Debug for ResponseView<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer").field("status", &self.status).finish_non_exhaustive()
+        f.debug_struct("ResponseView").field("status", &self.status).finish_non_exhaustive()
     }
 }
 
-/// A test of answers: does this one mean that the session has expired?
+/// Test that matches responses which mean that the session has expired.
+///
+/// # Examples
 ///
 /// ```
 /// use tower_client_sessions::renewal::Expired;
@@ -120,73 +122,73 @@ impl fmt::Debug for ResponseView<'_> {
 ///
 /// # Clone
 ///
-/// Clones share closures.
+/// Clones share the closures.
 #[derive(Clone)]
+#[must_use = "a test does nothing until it is given to a layer"]
 pub struct Expired(Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>);
 
 impl Expired {
-    /// Matches what `test` says.
+    /// Matches if `test` returns `true`.
     pub fn from_fn(test: impl Fn(&ResponseView<'_>) -> bool + Send + Sync + 'static) -> Self {
         Self(Arc::new(test))
     }
 
-    /// Matches answers with one of these status codes.
+    /// Matches a response with one of these status codes.
     pub fn status(codes: impl IntoIterator<Item = u16>) -> Self {
         let codes: Vec<u16> = codes.into_iter().collect();
-        Self::from_fn(move |answer| codes.contains(&answer.status.as_u16()))
+        Self::from_fn(move |response| codes.contains(&response.status.as_u16()))
     }
 
-    /// Matches answers that have this header with this value, byte for byte. The name is not case-sensitive.
+    /// Matches a response with this header and exactly this value. The name is not case-sensitive.
     ///
-    /// A name that cannot be a header's matches nothing.
+    /// An invalid header name matches nothing.
     pub fn header(name: impl AsRef<str>, value: impl AsRef<[u8]>) -> Self {
         let (name, value) = (name.as_ref().to_owned(), value.as_ref().to_owned());
         let holds = move |found: &HeaderValue| found.as_bytes() == value.as_slice();
-        Self::from_fn(move |answer| answer.headers.get_all(name.as_str()).iter().any(&holds))
+        Self::from_fn(move |response| response.headers.get_all(name.as_str()).iter().any(&holds))
     }
 
-    /// Matches a redirect to this path, or, where redirects are followed below, an answer that was finally served from it
-    /// although the caller did not ask for it. Queries are not looked at.
+    /// Matches a redirect to this path, and a response from this path after a layer below has followed redirects.
+    ///
+    /// A request for the path itself does not match. Queries are ignored.
     pub fn redirect_to(path: impl Into<String>) -> Self {
         let path = path.into();
-        Self::from_fn(move |answer| {
-            answer.location_path().as_deref() == Some(&*path)
-                || (answer.served.path() == path && answer.requested.path() != path)
+        Self::from_fn(move |response| {
+            response.location_path().as_deref() == Some(&*path)
+                || (response.final_uri.path() == path && response.request_uri.path() != path)
         })
     }
 
-    /// Matches answers whose body's beginning passes `test`. Answers that no [`PeekLayer`](super::PeekLayer) has looked at do
-    /// not match.
+    /// Matches if `test` returns `true` for the beginning of the body.
+    ///
+    /// A response whose body no [`PeekLayer`](super::PeekLayer) has read does not match.
     pub fn body(test: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
-        Self::from_fn(move |answer| answer.body_prefix().is_some_and(&test))
+        Self::from_fn(move |response| response.body_prefix().is_some_and(&test))
     }
 
-    /// Matches nothing: sessions end by their budgets or by hand.
+    /// Matches nothing: sessions end when a limit is reached, or explicitly.
     pub fn never() -> Self {
         Self::from_fn(|_| false)
     }
 
-    /// Matches what either matches.
-    #[must_use]
+    /// Matches if this or `other` matches.
     pub fn or(self, other: Self) -> Self {
-        Self::from_fn(move |answer| self.matches(answer) || other.matches(answer))
+        Self::from_fn(move |response| self.matches(response) || other.matches(response))
     }
 
-    /// Matches what both match.
-    #[must_use]
+    /// Matches if both this and `other` match.
     pub fn and(self, other: Self) -> Self {
-        Self::from_fn(move |answer| self.matches(answer) && other.matches(answer))
+        Self::from_fn(move |response| self.matches(response) && other.matches(response))
     }
 
-    /// Matches what this does not match.
-    #[expect(clippy::should_implement_trait, reason = "it stands with `or` and `and`")]
-    #[must_use]
+    /// Matches if this does not match.
+    #[expect(clippy::should_implement_trait, reason = "part of one set with `or` and `and`")]
     pub fn not(self) -> Self {
-        Self::from_fn(move |answer| !self.matches(answer))
+        Self::from_fn(move |response| !self.matches(response))
     }
 
-    pub(crate) fn matches(&self, answer: &ResponseView<'_>) -> bool {
-        (self.0)(answer)
+    pub(super) fn matches(&self, response: &ResponseView<'_>) -> bool {
+        (self.0)(response)
     }
 }
 
@@ -203,23 +205,23 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(expired: &Expired, response: http::response::Builder, served: &str, expected: bool) {
+    fn check(expired: &Expired, response: http::response::Builder, final_uri: &str, expected: bool) {
         let response: Response<()> = response.body(()).unwrap();
-        let requested = Uri::from_static("http://a.example/page");
-        let served: Uri = served.parse().unwrap();
-        let answer = ResponseView {
+        let request_uri = Uri::from_static("http://a.example/page");
+        let final_uri: Uri = final_uri.parse().unwrap();
+        let response = ResponseView {
             status: response.status(),
             headers: response.headers(),
             extensions: response.extensions(),
-            requested: &requested,
-            served: &served,
+            request_uri: &request_uri,
+            final_uri: &final_uri,
             cookies: &[],
         };
-        assert_eq!(expired.matches(&answer), expected);
+        assert_eq!(expired.matches(&response), expected);
     }
 
     #[test]
-    fn a_redirect_to_the_login_is_seen_before_and_after_it_is_followed() {
+    fn a_redirect_to_the_login_page_matches_before_and_after_it_is_followed() {
         let expired = Expired::redirect_to("/login");
         let to = |location: &str| Response::builder().status(302).header("location", location);
         let page = "http://a.example/page";
@@ -234,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_is_resolved_like_a_browser_does() {
+    fn a_location_is_resolved_as_browsers_do() {
         for (location, path) in [
             ("/login", "/login"),
             ("login", "/a/login"),
@@ -254,13 +256,13 @@ mod tests {
     }
 
     #[test]
-    fn a_login_page_that_was_asked_for_is_no_expiry() {
+    fn a_request_for_the_login_page_itself_does_not_match() {
         let expired = Expired::redirect_to("/page");
         check(&expired, Response::builder(), "http://a.example/page", false);
     }
 
     #[test]
-    fn status_header_body_and_their_combinations() {
+    fn statuses_headers_bodies_and_their_combinations_match() {
         let page = "http://a.example/page";
         let plain = Response::builder;
         check(&Expired::status([401, 403]), plain().status(403), page, true);
@@ -271,7 +273,7 @@ mod tests {
         check(&Expired::header("not a name", "x"), plain(), page, false);
         let body = Expired::body(|bytes| bytes.starts_with(b"Please log in"));
         check(&body, plain(), page, false);
-        check(&body, plain().extension(PeekedBody("Please log in again".into())), page, true);
+        check(&body, plain().extension(PeekedBody::new("Please log in again".into())), page, true);
         check(&body.clone().not(), plain(), page, true);
         check(&body.clone().and(Expired::status([200])), plain(), page, false);
         check(&body.or(Expired::status([200])), plain(), page, true);

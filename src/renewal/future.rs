@@ -1,3 +1,5 @@
+//! `ResponseFuture`: the life of one request in a renewal layer.
+
 use std::{
     fmt,
     future::Future,
@@ -13,8 +15,11 @@ use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
-use super::{ReplayBudget, ResponseView, StaleResponse, config::Config, observer::RequestObserver};
+use super::{
+    ReplayBudget, ResponseView, StaleResponse, config::Config, observer::RequestObserver, replay::ReplaysLeft,
+};
 use crate::{
+    error_chain::errors_of_type,
     gate::{self, Admitted, Arrival, BoxError, GateRef, RawPermit, RenewalError, ReportOutcome, Wait},
     session::{
         Identity, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner,
@@ -30,8 +35,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping it drops this request alone. A renewal that it has started goes on; a role that it had passes to the oldest of
-    /// those that wait.
+    /// Dropping the future cancels this request only. A renewal that it started continues. If the request led or
+    /// probed for others, the oldest waiter takes over.
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<B>>,
@@ -44,67 +49,53 @@ pin_project! {
 }
 
 pin_project! {
-    /// A state is left by overwriting it, so that what it held, a permit of a limiter or a connection, is given back first.
+    /// A new state overwrites the old one, which first releases what the old one held: a permit of a limiter, or a
+    /// connection.
     #[project = StateProjection]
     enum State<S, F> {
-        // The request was refused before anything began.
-        Refused { error: Option<BoxError> },
-        // Nothing is held; the gate is asked next.
+        // ## Rejected => Done
+        //
+        // The request was rejected before it reached the gate.
+        Rejected { error: Option<BoxError> },
+        // ## Admit => (Ready | Wait | Done)
+        //
+        // The request holds nothing, and asks the gate for a permit. `Done` if the gate rejects it.
         Admit,
-        // Held by the gate.
-        Wait { #[pin] wait: Wait<SessionInner>, held: WaitTimer, span: Scope },
-        // Admitted; a clone of the service below is being made ready.
+        // ## Wait => (Ready | Done)
+        //
+        // The request is a waiter of the gate. `Done` if the renewal fails or the wait times out.
+        Wait { #[pin] wait: Wait<SessionInner>, timer: WaitTimer, span: Scope },
+        // ## Ready => (Sent | Admit | Done)
+        //
+        // A clone of the inner service becomes ready. `Admit` if the identity ends meanwhile. `Done` if the service fails.
         Ready { service: S, permit: Option<RawPermit<SessionInner>>, waker_slot: WakerSlot },
-        // On its way.
-        Sent { #[pin] future: F, under: Option<(RawPermit<SessionInner>, SendLog)>, span: Scope },
-        // Answered.
+        // ## Sent => (Admit | Done)
+        //
+        // The request is in flight. `Admit` to replay it. `Done` if the response or the error goes to the caller.
+        Sent { #[pin] future: F, sent: Option<(RawPermit<SessionInner>, SendLog)>, span: Scope },
+        // The future has completed.
         Done,
     }
 }
 
-/// The caller's request, until it is answered.
+/// What a request keeps across its states.
 struct Call<S, B> {
     inner: S,
     config: Arc<Config<B>>,
-    /// Keeps the way to renew alive when the service is dropped before its last response, as a `oneshot` does.
-    _lane: Arc<dyn RenewalBackend>,
+    /// Lets handles renew even if the service is dropped before its last response, as `oneshot` does.
+    _backend: Arc<dyn RenewalBackend>,
     session: Session,
-    /// The request that is sent next; while it is on its way, a copy of it, if there may be a next time.
+    /// The request to send next. While one is in flight: the clone to replay, if there may be a replay.
     request: Option<Request<B>>,
     replays_left: ReplaysLeft,
-    /// Whether the gate has let it through before.
+    /// Whether the gate has admitted the request before.
     arrival: Arrival,
     replays: u32,
-    held: Duration,
+    time_waiting: Duration,
     observer: RequestObserver,
 }
 
-/// How often the request may be sent again: by itself, or together with its other calls.
-enum ReplaysLeft {
-    Own(u32),
-    Shared(ReplayBudget),
-}
-
-impl ReplaysLeft {
-    fn any(&self) -> bool {
-        match self {
-            Self::Own(left) => *left > 0,
-            Self::Shared(budget) => budget.left() > 0,
-        }
-    }
-
-    fn take(&mut self) -> bool {
-        match self {
-            Self::Own(left) => left.checked_sub(1).is_some_and(|less| {
-                *left = less;
-                true
-            }),
-            Self::Shared(budget) => budget.take(),
-        }
-    }
-}
-
-/// Counts one held request for as long as it is held.
+/// Counts one waiting request, and measures the time that it waits.
 struct WaitTimer {
     session: Session,
     since: Instant,
@@ -130,14 +121,14 @@ impl Drop for WaitTimer {
     }
 }
 
-/// A place in the line of those who are woken when the gate shuts, taken when there is something to wait for.
+/// A waker that the gate wakes when the identity ends. It is registered when the inner service is not ready.
 struct WakerSlot {
     session: Session,
     ticket: Option<Ticket>,
 }
 
 impl WakerSlot {
-    fn take(&mut self, waker: &Waker) {
+    fn register(&mut self, waker: &Waker) {
         self.session.gate().watch(&mut self.ticket, waker);
     }
 }
@@ -154,10 +145,10 @@ impl<S, B> ResponseFuture<S, B>
 where
     S: Service<Request<B>>,
 {
-    pub(crate) fn new(
+    pub(super) fn new(
         inner: S,
         config: Arc<Config<B>>,
-        lane: Arc<dyn RenewalBackend>,
+        backend: Arc<dyn RenewalBackend>,
         session: Session,
         request: Request<B>,
     ) -> Self {
@@ -166,24 +157,24 @@ where
             None => ReplaysLeft::Own(config.replay_limit),
         };
         let span = Scope::new(trace::request(session.id(), request.method(), request.uri()));
-        let observer = span.in_scope(|| RequestObserver::begin(&session));
+        let observer = span.in_scope(|| RequestObserver::started(&session));
         let call = Call {
             inner,
-            _lane: lane,
+            _backend: backend,
             observer,
             session,
             replays_left,
             request: Some(request),
             arrival: Arrival::First,
             replays: 0,
-            held: Duration::ZERO,
+            time_waiting: Duration::ZERO,
             config,
         };
         Self { state: State::Admit, call: Some(call), span }
     }
 
-    pub(crate) fn refused(error: BoxError) -> Self {
-        Self { state: State::Refused { error: Some(error) }, call: None, span: Scope::NONE }
+    pub(super) fn rejected(error: BoxError) -> Self {
+        Self { state: State::Rejected { error: Some(error) }, call: None, span: Scope::NONE }
     }
 }
 
@@ -199,7 +190,7 @@ where
         let _entered = this.span.enter();
         loop {
             let next = match this.state.as_mut().project() {
-                StateProjection::Refused { error } => {
+                StateProjection::Rejected { error } => {
                     return Poll::Ready(Err(error.take().expect("polled after completion")));
                 }
                 StateProjection::Admit => {
@@ -210,19 +201,19 @@ where
                             Ok(wait) => wait,
                             Err(error) => {
                                 this.state.set(State::Done);
-                                return Poll::Ready(Err(call.refused(error)));
+                                return Poll::Ready(Err(call.rejected(error)));
                             }
                         },
                         Admitted::Refuse(error) => {
                             this.state.set(State::Done);
-                            return Poll::Ready(Err(call.refused(error)));
+                            return Poll::Ready(Err(call.rejected(error)));
                         }
                     }
                 }
-                StateProjection::Wait { wait, held, span } => {
+                StateProjection::Wait { wait, timer, span } => {
                     let call = this.call.as_mut().expect("polled after completion");
                     let permit = ready!(span.in_scope(|| wait.poll(context)));
-                    call.held += held.since.elapsed();
+                    call.time_waiting += timer.since.elapsed();
                     match permit {
                         Ok(permit) => {
                             call.observer.released();
@@ -230,7 +221,7 @@ where
                         }
                         Err(error) => {
                             this.state.set(State::Done);
-                            return Poll::Ready(Err(call.refused(error)));
+                            return Poll::Ready(Err(call.rejected(error)));
                         }
                     }
                 }
@@ -240,43 +231,44 @@ where
                     let ready = match service.poll_ready(context) {
                         Poll::Ready(ready) => ready.map_err(Into::into),
                         Poll::Pending => {
-                            waker_slot.take(context.waker());
-                            // Looked at after the place was taken, so that a gate that shuts in between is seen or wakes.
-                            if gate.is_valid(permit.as_ref().expect("it is taken with the state")) {
+                            waker_slot.register(context.waker());
+                            // Checked after the waker is registered: an identity that ends in between is either seen
+                            // here or wakes this task.
+                            if gate.is_valid(permit.as_ref().expect("taken when the state ends")) {
                                 return Poll::Pending;
                             }
-                            // The place in the service below is given up: the renewal may need it.
+                            // Releases the place in the inner service, which the renewal may need.
                             this.state.set(State::Admit);
                             continue;
                         }
                     };
-                    let permit = permit.take().expect("it is taken with the state");
+                    let permit = permit.take().expect("taken when the state ends");
                     if let Err(error) = ready {
                         call.session.gate().report_error(permit);
                         call.observer.failed();
                         this.state.set(State::Done);
                         return Poll::Ready(Err(error));
                     }
-                    if call.session.gate().count_use(&permit, &call.config.budget) {
-                        call.renew_in_time(&permit);
-                        let (request, log) = call.stamp(&permit);
+                    if call.session.gate().count_use(&permit, &call.config.usage_limits) {
+                        call.renew_before_expiry(&permit);
+                        let (request, log) = call.next_request(&permit);
                         let generation = permit.value.version.generation;
                         call.observer.sent(generation);
                         let span = Scope::new(trace::send(generation));
                         let future = span.in_scope(|| service.call(request));
-                        State::Sent { future, under: Some((permit, log)), span }
+                        State::Sent { future, sent: Some((permit, log)), span }
                     } else {
                         State::Admit
                     }
                 }
-                StateProjection::Sent { future, under, span } => {
-                    let answer = ready!(span.in_scope(|| future.poll(context))).map_err(Into::into);
-                    let (permit, log) = under.take().expect("it is taken with the state");
-                    // The finished future goes first: it may hold a permit that the renewal needs.
+                StateProjection::Sent { future, sent, span } => {
+                    let result = ready!(span.in_scope(|| future.poll(context))).map_err(Into::into);
+                    let (permit, log) = sent.take().expect("taken when the state ends");
+                    // Drops the inner future first: it may hold a permit that the renewal needs.
                     this.state.set(State::Done);
                     let call = this.call.as_mut().expect("polled after completion");
-                    match call.decide(answer, permit, &log) {
-                        ResponseDecision::Deliver(answer) => return Poll::Ready(answer),
+                    match call.decide(result, permit, &log) {
+                        ResponseDecision::Deliver(result) => return Poll::Ready(result),
                         ResponseDecision::Replay => State::Admit,
                     }
                 }
@@ -287,7 +279,7 @@ where
     }
 }
 
-/// What becomes of an answer.
+/// What happens to a response.
 enum ResponseDecision<R> {
     Deliver(Result<Response<R>, BoxError>),
     Replay,
@@ -304,26 +296,26 @@ where
     }
 
     fn wait(&self, ticket: Ticket) -> Result<State<S, S::Future>, RenewalError> {
-        // The deadline is the request's: what it has waited before counts.
-        let max_wait = self.config.gate.max_wait.saturating_sub(self.held);
+        // The timeout limits all waits of the request together.
+        let max_wait = self.config.gate.max_wait.saturating_sub(self.time_waiting);
         let wait = gate::wait(&self.session.0, ticket, max_wait)?;
-        self.observer.held();
-        Ok(State::Wait { wait, held: WaitTimer::new(&self.session), span: Scope::new(trace::wait()) })
+        self.observer.waiting();
+        Ok(State::Wait { wait, timer: WaitTimer::new(&self.session), span: Scope::new(trace::wait()) })
     }
 
-    fn refused(&mut self, error: RenewalError) -> BoxError {
-        self.observer.refused(error.kind());
+    fn rejected(&mut self, error: RenewalError) -> BoxError {
+        self.observer.rejected(error.kind());
         error.into()
     }
 
-    /// Takes the request to send, keeps a copy for another time, and writes on it whom it goes under.
-    fn stamp(&mut self, permit: &RawPermit<SessionInner>) -> (Request<B>, SendLog) {
-        let mut request = self.request.take().expect("it is sent once per admission");
+    /// Takes the request to send, keeps a clone for a replay, and adds the identity to the request.
+    fn next_request(&mut self, permit: &RawPermit<SessionInner>) -> (Request<B>, SendLog) {
+        let mut request = self.request.take().expect("each admission sends one request");
         if self.replays_left.any() {
             self.request = self.config.clone_body.clone_request(&request);
         }
         let log = match &self.request {
-            Some(copy) if copy.method().is_safe() => SendLog::new(EndedHop::Reject, None),
+            Some(clone) if clone.method().is_safe() => SendLog::new(EndedHop::Reject, None),
             Some(_) => SendLog::new(EndedHop::Send, None),
             None => SendLog::new(EndedHop::Send, Some(request.uri().clone())),
         };
@@ -333,11 +325,11 @@ where
         (request, log)
     }
 
-    /// Starts an early renewal if a cookie that the session needs is near its end.
-    fn renew_in_time(&self, permit: &RawPermit<SessionInner>) {
+    /// Starts an early renewal if a cookie that the session needs expires soon.
+    fn renew_before_expiry(&self, permit: &RawPermit<SessionInner>) {
         let now = || self.session.0.context.timestamp();
         if let Some(expiry_watch) = &self.config.expiry_watch
-            && expiry_watch.is_near(&permit.value, now)
+            && expiry_watch.is_due(&permit.value, now)
         {
             self.session.gate().renew_early(&permit.value.version);
         }
@@ -345,18 +337,18 @@ where
 
     fn decide<R>(
         &mut self,
-        answer: Result<Response<R>, BoxError>,
+        result: Result<Response<R>, BoxError>,
         mut permit: RawPermit<SessionInner>,
         log: &SendLog,
     ) -> ResponseDecision<R> {
         let session = self.session.0.clone();
         let generation = permit.value.version.generation;
-        let response = match answer {
+        let response = match result {
             Ok(response) => response,
             Err(error) => {
-                let retired = is_retired(&error);
+                let ended_mid_redirect = has_ended_mid_redirect(&error);
                 GateRef::new(&session).report_error(permit);
-                if retired && self.replay() {
+                if ended_mid_redirect && self.replay() {
                     self.observer.replayed(&session, generation, ReplayCause::EndedMidRedirect);
                     return ResponseDecision::Replay;
                 }
@@ -364,58 +356,59 @@ where
                 return ResponseDecision::Deliver(Err(error));
             }
         };
-        // Taken out for the user's test, which runs under no lock of ours.
-        let (cookies, served, requested) =
+        // Taken out of the log, because the user's closures must not run under its lock.
+        let (cookies, final_uri, request_uri) =
             log.with(|log| (mem::take(&mut log.cookies), log.uri.take(), log.requested.take()));
-        let copied = self.request.as_ref().map(Request::uri);
-        let requested = copied.or(requested.as_ref()).expect("a request that is not copied leaves its uri");
+        let of_clone = self.request.as_ref().map(Request::uri);
+        let request_uri =
+            of_clone.or(request_uri.as_ref()).expect("the log has the URI of a request without a clone");
         if let Some(expiry_watch) = &self.config.expiry_watch {
-            expiry_watch.note(&permit.value, &cookies);
+            expiry_watch.record(&permit.value, &cookies);
         }
         let expired = self.config.expired.matches(&ResponseView {
             status: response.status(),
             headers: response.headers(),
             extensions: response.extensions(),
-            requested,
-            served: served.as_ref().unwrap_or(requested),
+            request_uri,
+            final_uri: final_uri.as_ref().unwrap_or(request_uri),
             cookies: &cookies,
         });
-        let tell = |call: &mut Self, mut response: Response<R>| {
-            call.observer.answered(generation, response.status());
-            let info = SessionInfo::new(call.session.id(), generation, cookies, served);
-            response.extensions_mut().insert(info.with_gate(call.replays, call.held));
-            response
+        let deliver = |call: &mut Self, mut response: Response<R>| {
+            call.observer.completed(generation, response.status());
+            let info = SessionInfo::new(call.session.id(), generation, cookies, final_uri);
+            response.extensions_mut().insert(info.with_gate(call.replays, call.time_waiting));
+            ResponseDecision::Deliver(Ok(response))
         };
         if !expired {
-            let late = self.config.late == StaleResponse::ReplayAll
+            let replay_stale = self.config.stale_responses == StaleResponse::ReplayAll
                 && !permit.has_role()
                 && !permit.value.version.is_current()
-                && self.may_repeat(Method::is_safe);
+                && self.can_replay(Method::is_safe);
             GateRef::new(&session).report_good(&mut permit);
-            if late && self.replay() {
+            if replay_stale && self.replay() {
                 self.observer.replayed(&session, generation, ReplayCause::Stale);
                 return ResponseDecision::Replay;
             }
-            return ResponseDecision::Deliver(Ok(tell(self, response)));
+            return deliver(self, response);
         }
-        let news = GateRef::new(&session).report_expired(permit) == ReportOutcome::Current;
-        let wanted = news || self.config.late != StaleResponse::Deliver;
-        if wanted && self.may_repeat(|method| self.config.replay_methods.allow(method)) && self.replay() {
-            let cause = if news { ReplayCause::Expired } else { ReplayCause::Stale };
+        let is_current = GateRef::new(&session).report_expired(permit) == ReportOutcome::Current;
+        let wanted = is_current || self.config.stale_responses != StaleResponse::Deliver;
+        if wanted && self.can_replay(|method| self.config.replay_methods.allow(method)) && self.replay() {
+            let cause = if is_current { ReplayCause::Expired } else { ReplayCause::Stale };
             self.observer.replayed(&session, generation, cause);
-            // The response goes with its body before the wait: a held request holds no connection.
+            // Dropped with its body before the wait: a waiting request holds no connection.
             drop(response);
             return ResponseDecision::Replay;
         }
-        ResponseDecision::Deliver(Ok(tell(self, response)))
+        deliver(self, response)
     }
 
-    /// Whether the request can be had again, with a method that may be sent again.
-    fn may_repeat(&self, allowed: impl FnOnce(&Method) -> bool) -> bool {
-        self.request.as_ref().is_some_and(|copy| allowed(copy.method()))
+    /// Returns whether there is a clone to replay, with a method that may be replayed.
+    fn can_replay(&self, allowed: impl FnOnce(&Method) -> bool) -> bool {
+        self.request.as_ref().is_some_and(|clone| allowed(clone.method()))
     }
 
-    /// Makes ready to send the request again, if it can be had again and may be.
+    /// Takes one replay. Returns `false` if there is no clone to replay, or no replay left.
     fn replay(&mut self) -> bool {
         if self.request.is_none() || !self.replays_left.take() {
             return false;
@@ -425,19 +418,10 @@ where
     }
 }
 
-/// Whether a session layer below has refused a hop, also where a layer in between has wrapped its error.
-fn is_retired(error: &BoxError) -> bool {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&**error);
-    while let Some(error) = cause {
-        if error
-            .downcast_ref::<SessionError>()
-            .is_some_and(|error| error.kind() == SessionErrorKind::IdentityEnded)
-        {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+/// Returns whether the session layer has rejected a hop of a redirect because the identity had ended. A layer in
+/// between may have wrapped the error.
+fn has_ended_mid_redirect(error: &BoxError) -> bool {
+    errors_of_type::<SessionError>(&**error).any(|error| error.kind() == SessionErrorKind::IdentityEnded)
 }
 
 impl<S, B> fmt::Debug for ResponseFuture<S, B>
@@ -446,7 +430,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
-            State::Refused { .. } => "Refused",
+            State::Rejected { .. } => "Rejected",
             State::Admit => "Admit",
             State::Wait { .. } => "Wait",
             State::Ready { .. } => "Ready",

@@ -1,4 +1,4 @@
-//! `RenewalLayer`: the settings of a renewal layer.
+//! `RenewalLayer`: builds the settings of a renewal layer, and applies them to a service.
 
 use std::{fmt, future::Future, sync::Arc, time::Duration};
 
@@ -20,75 +20,77 @@ use crate::{
     session::Sessions,
 };
 
-/// [`Layer`] that applies [`RenewalService`]: requests wait while their session is renewed, and are sent again when it had
-/// expired.
+/// [`Layer`] that applies [`RenewalService`]: renews expired sessions, and replays their requests.
 ///
-/// `B` is the type of request bodies; it is usually inferred from the service below. See the [module](super) for the whole
-/// story.
+/// `B` is the type of request bodies; it is usually inferred from the inner service. The [module](super) explains
+/// rules, replays and limits.
 ///
 /// # Clone
 ///
-/// Clones share the sessions and the closures. Each [`layer`](Layer::layer) makes its own stack the one that
-/// [`Session::renew`](crate::Session::renew) and [`Session::renew_with`](crate::Session::renew_with) send through, in the place
-/// of an earlier one's while it lives; renewals of all stacks on these sessions then follow its rule and its bounds.
+/// Clones share the sessions and the closures. Handles ([`Session::renew`](crate::Session::renew),
+/// [`Session::renew_with`](crate::Session::renew_with)) renew through the stack that was created last by
+/// [`layer`](Layer::layer) and still exists. Its rule and its limits then apply to the renewals of all stacks on
+/// these sessions.
+#[must_use = "a layer does nothing until it is applied to a service"]
 pub struct RenewalLayer<B> {
     sessions: Sessions,
     config: Arc<Config<B>>,
 }
 
 impl<B> RenewalLayer<B> {
-    /// Creates a layer without a rule: sessions that expire are renewed by the next request, which goes ahead alone.
+    /// Creates a layer without a rule: the next request renews an expired session, while the others wait.
     ///
-    /// An answer with status 401 means expired, requests with an empty body are sent again, twice at most.
+    /// By default, a response with status 401 means expired, and a request with an empty body is replayed at most
+    /// twice.
     pub fn new(sessions: &Sessions) -> Self
     where
         B: Body + Default,
     {
-        Self::with_clone_body(sessions, CloneBody::empty_only(), Some(B::default))
+        Self::with_config(sessions, CloneBody::empty_only(), Some(B::default))
     }
 
-    /// As [`new`](Self::new) for bodies that are not `Default`: `clone` says how a body can be had again, or that it cannot.
+    /// Like [`new`](Self::new), for bodies that do not implement `Default`.
+    ///
+    /// `clone` returns `None` for a body that cannot be cloned.
     pub fn with_body_clone(
         sessions: &Sessions,
         clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static,
     ) -> Self {
-        Self::with_clone_body(sessions, CloneBody::from_fn(clone), None)
+        Self::with_config(sessions, CloneBody::from_fn(clone), None)
     }
 
-    fn with_clone_body(sessions: &Sessions, clone_body: CloneBody<B>, empty_body: Option<fn() -> B>) -> Self {
+    fn with_config(sessions: &Sessions, clone_body: CloneBody<B>, empty_body: Option<fn() -> B>) -> Self {
         Self {
             sessions: sessions.clone(),
             config: Arc::new(Config {
                 expired: Expired::status([401]),
                 rule: None,
-                renewed: Arc::new(|answer| {
-                    (answer.status.is_success() || answer.status.is_redirection())
-                        && !answer.cookies.is_empty()
+                succeeds: Arc::new(|response| {
+                    (response.status.is_success() || response.status.is_redirection())
+                        && !response.cookies.is_empty()
                 }),
-                budget: UsageLimits::default(),
+                usage_limits: UsageLimits::default(),
                 expiry_watch: None,
                 replay_limit: 2,
                 replay_methods: ReplayMethods::default(),
                 clone_body,
                 empty_body,
-                late: StaleResponse::default(),
+                stale_responses: StaleResponse::default(),
                 gate: GateConfig::new(),
                 invalid: None,
             }),
         }
     }
 
-    /// Sets which answers mean that the session has expired. Default: status 401.
-    #[must_use]
+    /// Sets which responses mean that the session has expired. Default: status 401.
     pub fn expired_when(self, expired: Expired) -> Self {
         self.set(|config| config.expired = expired)
     }
 
-    /// Renews by steps of your own: as many requests as it takes, sent by [`Renewal::send`]. Default: no rule.
+    /// Renews with a closure, which sends any number of requests with [`Renewal::send`]. Default: no rule.
     ///
-    /// The renewal succeeds if the future ends in `Ok`, unless the last answer says that the session has expired. To say that
-    /// trying again is pointless, end in a [`Refused`](crate::gate::Refused).
-    #[must_use]
+    /// The renewal succeeds if the future returns `Ok`, unless the last response means that the session has expired.
+    /// Return a [`PermanentError`](crate::gate::PermanentError) if another attempt would be pointless.
     pub fn renew_with<F, Fut>(self, steps: F) -> Self
     where
         F: Fn(Renewal<B>) -> Fut + Send + Sync + 'static,
@@ -97,97 +99,90 @@ impl<B> RenewalLayer<B> {
         self.rule(Rule::Steps(Box::new(move |renewal| Box::pin(steps(renewal)))))
     }
 
-    /// Renews by one request. Default: no rule.
+    /// Renews with a single request. Default: no rule.
     ///
-    /// The renewal succeeds if the answer passes [`renewal_succeeds_when`](Self::renewal_succeeds_when). The request's body must be one that the
-    /// layer can clone; if it is not, the attempt fails.
-    #[must_use]
+    /// The renewal succeeds if the response passes [`renewal_succeeds_when`](Self::renewal_succeeds_when). The attempt
+    /// fails if the layer cannot clone the body of the request.
     pub fn renew_with_request(self, request: Request<B>) -> Self
     where
         B: Send + 'static,
     {
         let clone_body = self.config.clone_body.clone();
-        // A request's body need not be `Sync`; its copies are made one at a time.
+        // The body of a request need not be `Sync`, so the lock serialises the clones.
         let request = parking_lot::Mutex::new(request);
         self.rule(Rule::Request(Box::new(move || clone_body.clone_request(&request.lock()))))
     }
 
-    /// Renews by the next session of a [`SessionSource`]: nothing is sent. Default: no rule.
-    #[must_use]
-    pub fn renew_from(self, supply: impl Into<SessionSource>) -> Self {
-        let supply = supply.into();
+    /// Renews with the next session of a [`SessionSource`], and sends nothing. Default: no rule.
+    pub fn renew_from(self, source: impl Into<SessionSource>) -> Self {
+        let source = source.into();
         self.rule(Rule::SessionSource(Box::new(move |session, reason| {
-            let (supply, session) = (supply.clone(), session.clone());
-            Box::pin(async move { supply.next(session, reason).await })
+            let (source, session) = (source.clone(), session.clone());
+            Box::pin(async move { source.next(session, reason).await })
         })))
     }
 
-    /// Renews by cookies collected elsewhere: nothing is sent. Default: no rule.
-    #[must_use]
-    pub fn renew_from_fn<F, Fut, J>(self, supply: F) -> Self
+    /// Renews with the cookies that a closure returns, and sends nothing. Default: no rule.
+    pub fn renew_from_fn<F, Fut, J>(self, fetch: F) -> Self
     where
         F: Fn(RenewalReason) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<J, BoxError>> + Send + 'static,
         J: Into<Jar>,
     {
         self.rule(Rule::SessionSource(Box::new(move |_, reason| {
-            let supplied = supply(reason);
-            Box::pin(async move { supplied.await.map(Into::into) })
+            let fetched = fetch(reason);
+            Box::pin(async move { fetched.await.map(Into::into) })
         })))
     }
 
-    /// Sets which answers make a renewal of one request succeed: [`renew_with_request`](Self::renew_with_request) and
-    /// [`Session::renew_with`](crate::Session::renew_with). Default: a status of success or redirection, and at least one
-    /// cookie set. An answer that means expired never does.
-    #[must_use]
+    /// Sets which response makes a renewal with a single request succeed.
+    ///
+    /// It applies to [`renew_with_request`](Self::renew_with_request) and to
+    /// [`Session::renew_with`](crate::Session::renew_with). A response that means expired never makes a renewal succeed.
+    /// Default: a status of success or redirection, and at least one cookie set.
     pub fn renewal_succeeds_when(
         self,
-        renewed: impl Fn(&ResponseView<'_>) -> bool + Send + Sync + 'static,
+        succeeds: impl Fn(&ResponseView<'_>) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.set(|config| config.renewed = Arc::new(renewed))
+        self.set(|config| config.succeeds = Arc::new(succeeds))
     }
 
-    /// Lets an identity serve so many requests. Default: no limit.
+    /// Sets how many requests may be sent under one identity. Default: no limit.
     ///
-    /// One use is one send by this layer; hops of a redirect are not counted. The limit is exact, however many requests there
-    /// are at once. Where there is a rule, the last tenth of the limit, less some jitter, is left for renewing early: requests go
-    /// on meanwhile and nobody waits, unless the limit is reached before the renewal has ended.
-    #[must_use]
+    /// Each send of this layer counts once; the hops of a redirect are not counted. The limit is exact for any number of
+    /// concurrent requests. A layer with a rule renews early, within the last tenth of the limit. Requests then wait only
+    /// if the limit is reached before the renewal ends.
     pub fn max_uses(self, uses: u64) -> Self {
         let check = ConfigError::unless(uses > 0, "max_uses");
-        self.checked(check).set(|config| config.budget.uses = Some(uses))
+        self.checked(check).set(|config| config.usage_limits.uses = Some(uses))
     }
 
-    /// Lets an identity serve for so long, counted when a request is sent. Default: no limit.
+    /// Sets the age up to which an identity is used, checked when a request is sent. Default: no limit.
     ///
-    /// Renewed early, as with [`max_uses`](Self::max_uses).
-    #[must_use]
+    /// A layer with a rule renews early, as for [`max_uses`](Self::max_uses).
     pub fn max_age(self, age: Duration) -> Self {
         let check = ConfigError::unless(age > Duration::ZERO, "max_age");
-        self.checked(check).set(|config| config.budget.age = Some(age))
+        self.checked(check).set(|config| config.usage_limits.age = Some(age))
     }
 
-    /// Renews early when a cookie of this name is less than `margin` from its end; requests go on meanwhile. Default: cookies
-    /// end when they end.
+    /// Renews early when a cookie named `name` expires within `margin`; requests continue meanwhile. Default: the expiry
+    /// of cookies does not start a renewal.
     ///
-    /// The margin is drawn anew for each identity, between `margin` and one and a half of it, so that sessions that began
-    /// together are not renewed together. A cookie without an end is never near it.
-    #[must_use]
+    /// The margin of each identity is random, between `margin` and 1.5 times `margin`, so that sessions which started
+    /// together are not renewed together. A cookie without an expiry never starts a renewal.
     pub fn renew_before_expiry(self, name: impl Into<String>, margin: Duration) -> Self {
-        let expiry_watch = ExpiryWatch { name: name.into(), margin };
-        self.set(|config| config.expiry_watch = Some(expiry_watch))
+        let watch = ExpiryWatch::new(name.into(), margin);
+        self.set(|config| config.expiry_watch = Some(watch))
     }
 
-    /// Sets how often a request may be sent again; 0 turns replays off. Default: 2.
+    /// Sets how many times a request is replayed; 0 turns replays off. Default: 2.
     ///
-    /// A [`ReplayBudget`](super::ReplayBudget) in the request's extensions takes the place of this limit.
-    #[must_use]
+    /// A [`ReplayBudget`](super::ReplayBudget) in the extensions of a request replaces this limit.
     pub fn replay_limit(self, replays: u32) -> Self {
         self.set(|config| config.replay_limit = replays)
     }
 
-    /// Sends requests with any body again, by cloning it. Default: only requests with an empty body.
-    #[must_use]
+    /// Replays requests with any body, by cloning it. Default: only requests with an empty body are replayed.
     pub fn clone_bodies(self) -> Self
     where
         B: Clone,
@@ -195,42 +190,37 @@ impl<B> RenewalLayer<B> {
         self.clone_bodies_with(|body| Some(body.clone()))
     }
 
-    /// Sets how a body can be had again. A request whose body cannot, by `None`, is never half sent: its answer is returned as
-    /// it came. Default: only empty bodies.
-    #[must_use]
+    /// Sets how bodies are cloned for replays. Default: only empty bodies are cloned.
+    ///
+    /// If `clone` returns `None`, the request is sent once, and its response is returned as it is.
     pub fn clone_bodies_with(self, clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
         self.set(|config| config.clone_body = CloneBody::from_fn(clone))
     }
 
-    /// Sets which methods may be sent again. Default: [`ReplayMethods::All`].
-    #[must_use]
+    /// Sets which methods are replayed. Default: [`ReplayMethods::All`].
     pub fn replay_methods(self, methods: ReplayMethods) -> Self {
         self.set(|config| config.replay_methods = methods)
     }
 
-    /// Sets what becomes of answers of an older identity. Default: [`StaleResponse::ReplayIfExpired`].
-    #[must_use]
-    pub fn stale_responses(self, late: StaleResponse) -> Self {
-        self.set(|config| config.late = late)
+    /// Sets what happens to responses under an identity that is no longer current. Default:
+    /// [`StaleResponse::ReplayIfExpired`].
+    pub fn stale_responses(self, stale_responses: StaleResponse) -> Self {
+        self.set(|config| config.stale_responses = stale_responses)
     }
 
-    /// Sets the bounds of the gate. Default: [`GateConfig::new`].
-    #[must_use]
+    /// Sets the timeouts and limits of each session's gate. Default: [`GateConfig::new`].
     pub fn gate_config(self, gate: GateConfig) -> Self {
         let check = gate.validate();
         self.checked(check).set(|config| config.gate = gate)
     }
 
-    /// Checks the settings now instead of at the first request.
+    /// Checks the settings. Without this call, every request through the layer fails with the same error.
     ///
     /// # Errors
     ///
-    /// Names the limit that is zero.
-    pub fn validate(self) -> Result<Self, ConfigError> {
-        match &self.config.invalid {
-            None => Ok(self),
-            Some(error) => Err(error.clone()),
-        }
+    /// Returns the first setting that is zero although it must not be.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.config.invalid.clone().map_or(Ok(()), Err)
     }
 
     fn rule(self, rule: Rule<B>) -> Self {
@@ -275,15 +265,15 @@ impl<B> Clone for RenewalLayer<B> {
 
 impl<B> fmt::Debug for RenewalLayer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Config { budget, replay_limit, replay_methods, late, gate, .. } = &*self.config;
+        let Config { usage_limits, replay_limit, replay_methods, stale_responses, gate, .. } = &*self.config;
         f.debug_struct("RenewalLayer")
             .field("sessions", &self.sessions)
             .field("has_rule", &self.config.rule.is_some())
-            .field("max_uses", &budget.uses)
-            .field("max_age", &budget.age)
+            .field("max_uses", &usage_limits.uses)
+            .field("max_age", &usage_limits.age)
             .field("replay_limit", replay_limit)
             .field("replay_methods", replay_methods)
-            .field("stale_responses", late)
+            .field("stale_responses", stale_responses)
             .field("gate", gate)
             .finish_non_exhaustive()
     }

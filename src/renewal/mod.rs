@@ -1,50 +1,61 @@
-//! Renewal: what keeps a session alive while many requests use it.
+//! Renewal: keeps a session logged in while many requests use it.
 //!
-//! [`RenewalLayer`] puts a [gate](crate::gate) around each session. A request waits while its session is renewed; an answer that
-//! says that the session [has expired](Expired) starts the renewal, once, and the request is sent again when it is done.
+//! [`RenewalLayer`] puts a [gate](crate::gate) around each session. A response that
+//! [means that the session has expired](Expired) starts one renewal. Requests of the session wait until the
+//! renewal ends, and the expired ones are replayed.
 //!
 //! # Rules
 //!
-//! | rule | what it does |
+//! The rule of a layer says how a session is renewed.
+//!
+//! | rule | how it renews |
 //! |---|---|
-//! | [`renew_with`](RenewalLayer::renew_with) | your own steps, sent under the candidate identity by [`Renewal::send`] |
-//! | [`renew_with_request`](RenewalLayer::renew_with_request) | one request, whose answer has to pass [`renewal_succeeds_when`](RenewalLayer::renewal_succeeds_when) |
-//! | [`supply`](RenewalLayer::supply), [`renew_from_fn`](RenewalLayer::renew_from_fn) | cookies collected elsewhere; nothing is sent |
-//! | none | the next request goes ahead alone, and the others wait for its answer; if it is not an expired one, its identity is the session's |
+//! | [`renew_with`](RenewalLayer::renew_with) | runs a closure, which sends requests under the candidate identity with [`Renewal::send`] |
+//! | [`renew_with_request`](RenewalLayer::renew_with_request) | sends one request; [`renewal_succeeds_when`](RenewalLayer::renewal_succeeds_when) tests its response |
+//! | [`renew_from`](RenewalLayer::renew_from), [`renew_from_fn`](RenewalLayer::renew_from_fn) | takes cookies from a [`SessionSource`] or a closure, and sends nothing |
+//! | no rule | sends the next request alone, while the others wait; its identity becomes current unless the response means expired |
 //!
-//! That an answer arrived is no success: steps have to end in `Ok`, an answer has to pass its test, and a renewal whose last answer
-//! says that the session has expired has failed.
+//! A response alone does not make a renewal succeed. A closure has to return `Ok`, the response to a single
+//! request has to pass its test, and the last response must not mean that the session has expired.
 //!
-//! From anywhere, without the service at hand, [`Session::clear`](crate::Session::clear), [`renew`](crate::Session::renew),
-//! [`renew_with`](crate::Session::renew_with) and [`replace`](crate::Session::replace) do the same by hand.
+//! [`Session::clear`](crate::Session::clear), [`renew`](crate::Session::renew),
+//! [`renew_with`](crate::Session::renew_with) and [`replace`](crate::Session::replace) start or replace a
+//! renewal explicitly. They need only a session, not the service.
 //!
-//! # What is sent again
+//! # Replays
 //!
-//! A request that met an expired session, at most as often as [`replay_limit`](RenewalLayer::replay_limit) says, made from a copy of
-//! the caller's request: its own headers survive, and nothing of the old identity does. Its body has to be one that can be had
-//! again: an empty one, unless [`clone_bodies`](RenewalLayer::clone_bodies), [`clone_bodies_with`](RenewalLayer::clone_bodies_with) or a
-//! [`PrebufferLayer`] say how. Otherwise the answer is delivered as it came.
+//! A request whose session had expired is sent again, at most [`replay_limit`](RenewalLayer::replay_limit) times.
+//! Each replay is a copy of the caller's request. It keeps the caller's headers and has none of the old
+//! identity's.
 //!
-//! A good answer that comes late, after its session was renewed, is delivered. [`StaleResponse`] can change that, for safe methods.
+//! Only a request whose body can be cloned is replayed. By default, these are requests with an empty body;
+//! [`clone_bodies`](RenewalLayer::clone_bodies), [`clone_bodies_with`](RenewalLayer::clone_bodies_with) or a
+//! [`PrebufferLayer`] allow others. Otherwise the caller gets the response as it is.
 //!
-//! # Budgets
+//! A successful response that arrives after its session was renewed is delivered. [`StaleResponse`] changes that
+//! for requests with safe methods.
 //!
-//! [`max_uses`](RenewalLayer::max_uses) and [`max_age`](RenewalLayer::max_age) are exact, counted when a request is sent. The last
-//! tenth of a budget is there for renewing early, while the old identity serves on. When within it that happens is drawn anew for
-//! each identity, in its first half, so that many sessions that began together are not renewed together.
+//! # Limits
 //!
-//! # Pages that say "expired" with status 200
+//! [`max_uses`](RenewalLayer::max_uses) and [`max_age`](RenewalLayer::max_age) are exact; they are checked when a
+//! request is sent. A layer with a rule renews a session early, within the last tenth of its limit, while requests
+//! continue under the old identity. The exact point is random, in the first half of that tenth, so that sessions
+//! which started together are not renewed together.
 //!
-//! A [`PeekLayer`] below puts the beginning of a page into the response's extensions, for [`Expired::body`]. A redirect to the
-//! login page that was followed below is seen as well: [`Expired::redirect_to`].
+//! # Pages that report an expired session with status 200
 //!
-//! # A note on types
+//! A [`PeekLayer`] below copies the beginning of a page into the extensions of the response, where
+//! [`Expired::body`] reads it. [`Expired::redirect_to`] also matches a redirect to the login page that a layer
+//! below has followed.
 //!
-//! Over a service whose error is a boxed one, such as a `service_fn` that ends in a `BoxError`, a `tokio::spawn` of an async block
-//! that calls the client may fail to compile with "implementation of `From` is not general enough". It is a limit of the compiler
-//! that tower's own layers with boxed errors meet as well. Box the whole client, as a `BoxCloneService`, or spawn the future of
-//! `oneshot` itself.
+//! # Compiler limit
+//!
+//! If the error of the inner service is a boxed error, as with a `service_fn` that returns a `BoxError`, then
+//! `tokio::spawn` of an async block that calls the client may fail to compile with "implementation of `From` is
+//! not general enough". The layers of tower that return boxed errors have the same limit. To avoid it, box the
+//! whole client as a `BoxCloneService`, or spawn the future of `oneshot` directly.
 
+mod body;
 mod config;
 mod expired;
 mod future;
@@ -63,12 +74,13 @@ mod stack;
 #[cfg(feature = "formats")]
 pub use self::source::{SessionCommand, SessionDirectory};
 pub use self::{
+    body::RenewalBody,
     expired::{Expired, ResponseView},
     future::ResponseFuture,
     layer::RenewalLayer,
     peek::{PeekBody, PeekFuture, PeekLayer, PeekService, PeekedBody},
     prebuffer::{PrebufferFuture, PrebufferLayer, PrebufferService, ReplayBody},
-    renewal::{Renewal, RenewalBody},
+    renewal::Renewal,
     replay::{ReplayBudget, ReplayBudgetLayer, ReplayBudgetService, ReplayMethods, StaleResponse},
     service::RenewalService,
     source::{OnEmpty, SessionQueue, SessionSource, SessionSourceError, SessionSourceErrorKind},

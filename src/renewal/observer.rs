@@ -1,4 +1,4 @@
-//! What is told of one request on its way through the gate.
+//! `RequestObserver`: reports the phases of one request in a renewal layer as events, counters and traces.
 
 use http::StatusCode;
 use tracing::debug;
@@ -8,10 +8,12 @@ use crate::{
     session::{EventKind, ReplayCause, RequestPhase, Session, SessionInner, trace::REQUEST},
 };
 
-/// One request as its watchers see it, from its beginning or not at all.
-pub(crate) struct RequestObserver(Option<Box<ObserverState>>);
+/// Reports the phases of one request.
+///
+/// Events are sent for the whole request, or not at all: a subscriber that comes later does not see it.
+pub(super) struct RequestObserver(Option<Box<ObserverState>>);
 
-/// A request that began while somebody had subscribed to events.
+/// A request that started while events had a subscriber.
 struct ObserverState {
     session: Session,
     number: u64,
@@ -19,37 +21,37 @@ struct ObserverState {
 }
 
 impl RequestObserver {
-    pub(crate) fn begin(session: &Session) -> Self {
+    pub(super) fn started(session: &Session) -> Self {
         let events = &session.0.context.events;
-        let watched = events.has_subscribers().then(|| {
+        let state = events.has_subscribers().then(|| {
             Box::new(ObserverState {
                 session: session.clone(),
                 number: events.next_number(),
                 has_ended: false,
             })
         });
-        if let Some(watched) = &watched {
-            watched.tell(RequestPhase::Started);
+        if let Some(state) = &state {
+            state.send(RequestPhase::Started);
         }
-        Self(watched)
+        Self(state)
     }
 
-    pub(crate) fn held(&self) {
-        debug!(target: REQUEST, "held");
-        self.step(RequestPhase::Waiting);
+    pub(super) fn waiting(&self) {
+        debug!(target: REQUEST, "waiting");
+        self.continues(RequestPhase::Waiting);
     }
 
-    pub(crate) fn released(&self) {
+    pub(super) fn released(&self) {
         debug!(target: REQUEST, "released");
-        self.step(RequestPhase::Released);
+        self.continues(RequestPhase::Released);
     }
 
-    pub(crate) fn sent(&self, generation: u64) {
+    pub(super) fn sent(&self, generation: u64) {
         debug!(target: REQUEST, generation, "sent");
-        self.step(RequestPhase::Sent { generation });
+        self.continues(RequestPhase::Sent { generation });
     }
 
-    pub(crate) fn replayed(&self, session: &SessionInner, generation: u64, cause: ReplayCause) {
+    pub(super) fn replayed(&self, session: &SessionInner, generation: u64, cause: ReplayCause) {
         let counters = session.counters.rare();
         match cause {
             ReplayCause::Expired => &counters.replayed_expired,
@@ -58,42 +60,42 @@ impl RequestObserver {
         }
         .add();
         session.context.metrics.replayed(cause).add();
-        debug!(target: REQUEST, generation, ?cause, "sent again");
-        self.step(RequestPhase::Replayed { generation, cause });
+        debug!(target: REQUEST, generation, ?cause, "replayed");
+        self.continues(RequestPhase::Replayed { generation, cause });
     }
 
-    pub(crate) fn answered(&mut self, generation: u64, status: StatusCode) {
-        debug!(target: REQUEST, generation, status = status.as_u16(), "answered");
-        self.end(RequestPhase::Completed { generation, status });
+    pub(super) fn completed(&mut self, generation: u64, status: StatusCode) {
+        debug!(target: REQUEST, generation, status = status.as_u16(), "completed");
+        self.ends(RequestPhase::Completed { generation, status });
     }
 
-    pub(crate) fn failed(&mut self) {
+    pub(super) fn failed(&mut self) {
         debug!(target: REQUEST, "failed");
-        self.end(RequestPhase::Failed);
+        self.ends(RequestPhase::Failed);
     }
 
-    pub(crate) fn refused(&mut self, error: RenewalErrorKind) {
-        debug!(target: REQUEST, ?error, "refused");
-        self.end(RequestPhase::Rejected { error });
+    pub(super) fn rejected(&mut self, error: RenewalErrorKind) {
+        debug!(target: REQUEST, ?error, "rejected");
+        self.ends(RequestPhase::Rejected { error });
     }
 
-    fn step(&self, step: RequestPhase) {
-        if let Some(watched) = &self.0 {
-            watched.tell(step);
+    fn continues(&self, phase: RequestPhase) {
+        if let Some(state) = &self.0 {
+            state.send(phase);
         }
     }
 
-    fn end(&mut self, step: RequestPhase) {
-        if let Some(watched) = &mut self.0 {
-            watched.has_ended = true;
-            watched.tell(step);
+    fn ends(&mut self, phase: RequestPhase) {
+        if let Some(state) = &mut self.0 {
+            state.has_ended = true;
+            state.send(phase);
         }
     }
 }
 
 impl ObserverState {
-    fn tell(&self, step: RequestPhase) {
-        let kind = EventKind::Request { number: self.number, phase: step };
+    fn send(&self, phase: RequestPhase) {
+        let kind = EventKind::Request { number: self.number, phase };
         self.session.0.context.publish(self.session.id(), kind);
     }
 }
@@ -101,7 +103,7 @@ impl ObserverState {
 impl Drop for ObserverState {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.tell(RequestPhase::Dropped);
+            self.send(RequestPhase::Dropped);
         }
     }
 }

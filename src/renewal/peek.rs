@@ -1,4 +1,4 @@
-//! A bounded look into response bodies, for sites that say "session expired" with status 200.
+//! `PeekLayer`: reads the beginning of response bodies, for sites that report an expired session with status 200.
 
 use std::{
     collections::VecDeque,
@@ -6,6 +6,7 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -18,15 +19,30 @@ use tokio::time::Sleep;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// The beginning of a response's body, in the extensions of the response.
+/// Beginning of a response body, as an extension of the response.
 ///
-/// [`ResponseView::peeked`](super::ResponseView::peeked) and [`Expired::body`](super::Expired::body) read it.
+/// [`ResponseView::body_prefix`](super::ResponseView::body_prefix) and [`Expired::body`](super::Expired::body)
+/// read it.
 #[derive(Clone, Debug)]
-pub struct PeekedBody(pub Bytes);
+pub struct PeekedBody(Bytes);
 
-/// [`Layer`] that applies [`PeekService`]: looks at the beginning of some bodies before the response goes up.
+impl PeekedBody {
+    pub(super) fn new(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
+    /// Bytes of the beginning of the body.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// [`Layer`] that applies [`PeekService`]: reads the beginning of some bodies before it returns the response.
 ///
-/// It belongs below `follow_redirects` and above whatever decompresses, so that it sees text. The body goes up whole.
+/// Put it below `follow_redirects`, and above a layer that decompresses, so that it reads text. The caller still
+/// gets the whole body.
+///
+/// # Examples
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -34,51 +50,52 @@ pub struct PeekedBody(pub Bytes);
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
 /// use tower_client_sessions::renewal::{PeekLayer, PeekedBody};
 ///
-/// let client = ServiceBuilder::new().layer(PeekLayer::new(6)).service(service_fn(|_: http::Request<()>| async {
-///     http::Response::builder().header("content-type", "text/html").body(Full::from("Please log in"))
-/// }));
+/// let site = service_fn(|_: http::Request<()>| async {
+///     let response = http::Response::builder().header("content-type", "text/html");
+///     response.body(Full::from("Please log in"))
+/// });
+/// let client = ServiceBuilder::new().layer(PeekLayer::new(6)).service(site);
 /// let response = client.oneshot(http::Request::new(())).await?;
-/// assert_eq!(&response.extensions().get::<PeekedBody>().unwrap().0[..], b"Please");
+/// assert_eq!(response.extensions().get::<PeekedBody>().unwrap().as_bytes(), b"Please");
 /// # Ok::<_, http::Error>(())
 /// # }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it is applied to a service"]
 pub struct PeekLayer {
-    config: Config,
+    config: Arc<Config>,
 }
 
 #[derive(Clone, Debug)]
 struct Config {
-    most: usize,
-    patience: Duration,
+    limit: usize,
+    timeout: Duration,
     content_types: Vec<String>,
 }
 
 impl PeekLayer {
-    /// Creates a layer that looks at the first `most` bytes of HTML pages, for at most a second.
-    pub fn new(most: usize) -> Self {
+    /// Creates a layer that reads the first `limit` bytes of HTML pages, for at most one second.
+    pub fn new(limit: usize) -> Self {
         let content_types = vec![String::from("text/html")];
-        Self { config: Config { most, patience: Duration::from_secs(1), content_types } }
+        Self { config: Arc::new(Config { limit, timeout: Duration::from_secs(1), content_types }) }
     }
 
-    /// Sets the content types that are looked at, by how they begin. Default: `text/html`.
-    #[must_use]
+    /// Sets the prefixes of the content types that are read. Default: `text/html`.
     pub fn content_types<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
-        self.config.content_types =
+        Arc::make_mut(&mut self.config).content_types =
             types.into_iter().map(|content_type| content_type.into().to_ascii_lowercase()).collect();
         self
     }
 
-    /// Bounds the time that is spent on one body; what has come until then is what is seen. Default: one second.
-    #[must_use]
-    pub fn timeout(mut self, patience: Duration) -> Self {
-        self.config.patience = patience;
+    /// Sets how long the layer reads one body. After that, it uses the bytes that have arrived. Default: one second.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        Arc::make_mut(&mut self.config).timeout = timeout;
         self
     }
 }
 
 impl Config {
-    fn looks_at<R>(&self, response: &Response<R>) -> bool {
+    fn reads<R>(&self, response: &Response<R>) -> bool {
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
         content_type.is_some_and(|content_type| {
             let content_type = content_type.to_ascii_lowercase();
@@ -95,11 +112,28 @@ impl<S> Layer<S> for PeekLayer {
     }
 }
 
-/// Middleware that puts the beginning of a response's body into its extensions, as [`PeekedBody`].
+/// Middleware that adds the beginning of a response body to the extensions of the response, as [`PeekedBody`].
 #[derive(Clone, Debug)]
 pub struct PeekService<S> {
     inner: S,
-    config: Config,
+    config: Arc<Config>,
+}
+
+impl<S> PeekService<S> {
+    /// Returns the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the inner service, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, B, R> Service<Request<B>> for PeekService<S>
@@ -125,7 +159,7 @@ pin_project! {
     pub struct PeekFuture<F, R> where R: Body {
         #[pin]
         state: State<F, R>,
-        config: Config,
+        config: Arc<Config>,
     }
 }
 
@@ -134,12 +168,12 @@ pin_project! {
     enum State<F, R> where R: Body {
         // Waiting for the head of the response.
         Head { #[pin] inner: F },
-        // Reading the beginning of its body.
+        // Reading the beginning of the body.
         Body { response: Option<Response<Peeking<R>>>, seen: BytesMut, #[pin] sleep: Sleep },
     }
 }
 
-/// A body with what was read of it ahead of time. It is boxed once, since only some responses are looked at.
+/// The frames that were read from a body, and the body. Only responses that are read pay for the box.
 type Peeking<R> = (VecDeque<Frame<Bytes>>, Pin<Box<R>>);
 
 impl<F, R, E> Future for PeekFuture<F, R>
@@ -155,18 +189,18 @@ where
             match this.state.as_mut().project() {
                 StateProjection::Head { inner } => {
                     let response = ready!(inner.poll(context))?;
-                    if !this.config.looks_at(&response) {
+                    if !this.config.reads(&response) {
                         return Poll::Ready(Ok(response.map(PeekBody::untouched)));
                     }
                     let response = response.map(|body| (VecDeque::new(), Box::pin(body)));
-                    let sleep = tokio::time::sleep(this.config.patience);
+                    let sleep = tokio::time::sleep(this.config.timeout);
                     this.state.set(State::Body { response: Some(response), seen: BytesMut::new(), sleep });
                 }
                 StateProjection::Body { response, seen, sleep } => {
                     let (read, body) = response.as_mut().expect("polled after completion").body_mut();
                     let mut failed = None;
                     let enough = loop {
-                        if seen.len() >= this.config.most || body.is_end_stream() {
+                        if seen.len() >= this.config.limit || body.is_end_stream() {
                             break true;
                         }
                         match body.as_mut().poll_frame(context) {
@@ -178,7 +212,7 @@ where
                             }
                             Poll::Ready(Some(Ok(frame))) => {
                                 if let Some(data) = frame.data_ref() {
-                                    let room = this.config.most - seen.len();
+                                    let room = this.config.limit - seen.len();
                                     seen.extend_from_slice(&data[..data.len().min(room)]);
                                 }
                                 read.push_back(frame);
@@ -189,9 +223,10 @@ where
                         ready!(sleep.poll(context));
                     }
                     let mut response = response.take().expect("polled after completion");
-                    response.extensions_mut().insert(PeekedBody(mem::take(seen).freeze()));
-                    return Poll::Ready(Ok(response
-                        .map(|(read, body)| PeekBody { inner: Inner::PeekedBody { read, failed, body } })));
+                    response.extensions_mut().insert(PeekedBody::new(mem::take(seen).freeze()));
+                    return Poll::Ready(Ok(
+                        response.map(|(read, body)| PeekBody { inner: Inner::Peeked { read, failed, body } })
+                    ));
                 }
             }
         }
@@ -205,7 +240,7 @@ impl<F, R: Body> fmt::Debug for PeekFuture<F, R> {
 }
 
 pin_project! {
-    /// Response body of [`PeekService`]: the whole body, whatever was seen of it before.
+    /// Response body of [`PeekService`]: the whole body, including the beginning.
     pub struct PeekBody<R> where R: Body {
         #[pin]
         inner: Inner<R>,
@@ -215,10 +250,10 @@ pin_project! {
 pin_project! {
     #[project = InnerProjection]
     enum Inner<R> where R: Body {
-        // Nobody has looked.
+        // The layer has not read the body.
         Untouched { #[pin] body: R },
-        // What was read ahead comes first, then an error that reading met, then the rest.
-        PeekedBody { read: VecDeque<Frame<Bytes>>, failed: Option<R::Error>, body: Pin<Box<R>> },
+        // The frames that were read come first, then the error that ended reading, then the rest.
+        Peeked { read: VecDeque<Frame<Bytes>>, failed: Option<R::Error>, body: Pin<Box<R>> },
     }
 }
 
@@ -238,7 +273,7 @@ impl<R: Body<Data = Bytes>> Body for PeekBody<R> {
     ) -> Poll<Option<Result<Frame<Bytes>, R::Error>>> {
         match self.project().inner.project() {
             InnerProjection::Untouched { body } => body.poll_frame(context),
-            InnerProjection::PeekedBody { read, failed, body } => {
+            InnerProjection::Peeked { read, failed, body } => {
                 if let Some(frame) = read.pop_front() {
                     return Poll::Ready(Some(Ok(frame)));
                 }
@@ -253,7 +288,7 @@ impl<R: Body<Data = Bytes>> Body for PeekBody<R> {
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Untouched { body } => body.is_end_stream(),
-            Inner::PeekedBody { read, failed, body } => {
+            Inner::Peeked { read, failed, body } => {
                 read.is_empty() && failed.is_none() && body.is_end_stream()
             }
         }
@@ -262,13 +297,14 @@ impl<R: Body<Data = Bytes>> Body for PeekBody<R> {
     fn size_hint(&self) -> SizeHint {
         match &self.inner {
             Inner::Untouched { body } => body.size_hint(),
-            Inner::PeekedBody { read, body, .. } => {
-                let ahead: u64 = read.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
+            Inner::Peeked { read, body, .. } => {
+                let buffered: u64 =
+                    read.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
                 let rest = body.size_hint();
                 let mut whole = SizeHint::new();
-                whole.set_lower(rest.lower() + ahead);
+                whole.set_lower(rest.lower() + buffered);
                 if let Some(upper) = rest.upper() {
-                    whole.set_upper(upper + ahead);
+                    whole.set_upper(upper + buffered);
                 }
                 whole
             }

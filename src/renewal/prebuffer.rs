@@ -1,4 +1,4 @@
-//! Request bodies that are streams, read ahead so that they can be sent again.
+//! `PrebufferLayer`: reads request bodies into memory, so that streams can be replayed.
 
 use std::{
     collections::VecDeque,
@@ -17,10 +17,12 @@ use tower_service::Service;
 
 use crate::gate::BoxError;
 
-/// [`Layer`] that reads request bodies of up to a limit into memory, so that a renewal layer below can send them again.
+/// [`Layer`] that reads request bodies up to a limit into memory, so that a renewal layer below can replay them.
 ///
-/// It belongs right above a [`RenewalLayer`](super::RenewalLayer) whose bodies are cloned by [`ReplayBody::try_clone`]. A body
-/// that is longer than the limit goes on as a stream, and its request is sent once.
+/// Put it directly above a [`RenewalLayer`](super::RenewalLayer) that clones bodies with [`ReplayBody::try_clone`].
+/// A longer body stays a stream, and its request is not replayed.
+///
+/// # Examples
 ///
 /// ```
 /// use bytes::Bytes;
@@ -39,14 +41,17 @@ use crate::gate::BoxError;
 /// # let _ = client;
 /// ```
 #[derive(Clone, Copy, Debug)]
+#[must_use = "a layer does nothing until it is applied to a service"]
 pub struct PrebufferLayer {
-    most: usize,
+    limit: usize,
 }
 
 impl PrebufferLayer {
-    /// Creates a layer that reads at most `most` bytes ahead.
-    pub fn new(most: usize) -> Self {
-        Self { most }
+    /// Creates a layer that reads bodies of up to about `limit` bytes into memory.
+    ///
+    /// Reading stops after the frame that reaches the limit.
+    pub const fn new(limit: usize) -> Self {
+        Self { limit }
     }
 }
 
@@ -54,17 +59,35 @@ impl<S> Layer<S> for PrebufferLayer {
     type Service = PrebufferService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        PrebufferService { inner, most: self.most }
+        PrebufferService { inner, limit: self.limit }
     }
 }
 
-/// Middleware that reads request bodies of up to a limit into memory.
+/// Middleware that reads request bodies up to a limit into memory.
 ///
-/// It makes a clone of the service below ready once the body is there, so that a slow body holds no place in it.
+/// It polls a clone of the inner service for readiness after the body was read, so that a slow body holds no place
+/// in the inner service.
 #[derive(Clone, Copy, Debug)]
 pub struct PrebufferService<S> {
     inner: S,
-    most: usize,
+    limit: usize,
+}
+
+impl<S> PrebufferService<S> {
+    /// Returns the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the inner service, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, T> Service<Request<T>> for PrebufferService<S>
@@ -89,7 +112,7 @@ where
                 head: Some(head),
                 body: Some(Box::pin(body)),
                 read: VecDeque::new(),
-                left: self.most,
+                left: self.limit,
             },
             service: self.inner.clone(),
         }
@@ -111,16 +134,16 @@ pin_project! {
 pin_project! {
     #[project = StateProjection]
     enum State<F, T> {
-        // Reading the body ahead.
+        // Reading the body.
         Read {
             head: Option<http::request::Parts>,
             body: Option<Pin<Box<T>>>,
             read: VecDeque<Bytes>,
             left: usize,
         },
-        // The body is ready; the service below is not yet.
+        // The body was read. A clone of the inner service becomes ready.
         Ready { request: Option<Request<ReplayBody<T>>> },
-        // On its way.
+        // The request is in flight.
         Sent { #[pin] future: F },
     }
 }
@@ -139,21 +162,21 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjection::Read { head, body, read, left } => {
-                    let whole = ready!(read_ahead(
-                        body.as_mut().expect("it is taken at the end"),
+                    let is_whole = ready!(read_ahead(
+                        body.as_mut().expect("taken when the state ends"),
                         read,
                         left,
                         context
                     ))?;
-                    let rest = body.take().filter(|_| !whole);
+                    let rest = body.take().filter(|_| !is_whole);
                     let body = ReplayBody { read: std::mem::take(read), rest };
-                    let head = head.take().expect("it is taken at the end");
+                    let head = head.take().expect("taken when the state ends");
                     let request = Some(Request::from_parts(head, body));
                     this.state.set(State::Ready { request });
                 }
                 StateProjection::Ready { request } => {
                     ready!(this.service.poll_ready(context)).map_err(Into::into)?;
-                    let request = request.take().expect("it is taken at the end");
+                    let request = request.take().expect("taken when the state ends");
                     let future = this.service.call(request);
                     this.state.set(State::Sent { future });
                 }
@@ -163,7 +186,7 @@ where
     }
 }
 
-/// Reads until the body ends or there is no room left; `true` if it has ended.
+/// Reads until the body ends or `left` is 0. Returns whether the body has ended.
 fn read_ahead<T>(
     body: &mut Pin<Box<T>>,
     read: &mut VecDeque<Bytes>,
@@ -203,16 +226,16 @@ where
     }
 }
 
-/// A request body that was read ahead: whole, and then it can be cloned, or the beginning with the rest still to come.
+/// Request body whose beginning, or whole content, is in memory.
 ///
-/// Trailers are dropped from a body that is held whole.
+/// A body that was read whole can be cloned, and has no trailers.
 pub struct ReplayBody<T> {
     read: VecDeque<Bytes>,
     rest: Option<Pin<Box<T>>>,
 }
 
 impl<T> ReplayBody<T> {
-    /// The body again, if it is held whole.
+    /// Clones the body. Returns `None` if it was not read whole.
     pub fn try_clone(&self) -> Option<Self> {
         self.rest.is_none().then(|| Self { read: self.read.clone(), rest: None })
     }
@@ -247,12 +270,12 @@ impl<T: Body<Data = Bytes>> Body for ReplayBody<T> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ahead: u64 = self.read.iter().map(|data| data.len() as u64).sum();
+        let buffered: u64 = self.read.iter().map(|data| data.len() as u64).sum();
         let rest = self.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), |rest| rest.size_hint());
         let mut whole = SizeHint::new();
-        whole.set_lower(rest.lower() + ahead);
+        whole.set_lower(rest.lower() + buffered);
         if let Some(upper) = rest.upper() {
-            whole.set_upper(upper + ahead);
+            whole.set_upper(upper + buffered);
         }
         whole
     }

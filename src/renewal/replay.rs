@@ -1,4 +1,4 @@
-//! When and how a request is sent again.
+//! Replays: which requests are sent again, and how often.
 
 use std::{
     fmt,
@@ -14,27 +14,27 @@ use http_body::Body;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// What becomes of an answer to a request that was sent under an identity which is no longer current.
+/// What a renewal layer does with a response to a request whose identity is no longer current.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StaleResponse {
-    /// It is delivered, unless it says that the session has expired; then the request is sent again. The default.
+    /// Replays the request if the response means that the session has expired; otherwise delivers the response. The default.
     #[default]
     ReplayIfExpired,
-    /// It is delivered, whatever it says.
+    /// Delivers the response in any case.
     Deliver,
-    /// The request is sent again whatever the answer says, if its method is safe. This throws good answers away.
+    /// Replays each request with a safe method, and discards its response even if it is good.
     ReplayAll,
 }
 
-/// Which methods may be sent again after an answer that says that the session has expired.
+/// Which methods are replayed after a response that means that the session has expired.
 ///
-/// Such an answer means that the server has refused the request, so that sending it again does nothing twice. Where a server is
-/// known to act before it looks at the session, fewer methods can be allowed.
+/// Such a response says that the server rejected the request, so a replay does not repeat an effect. Allow
+/// fewer methods if a server is known to act before it checks the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReplayMethods {
-    /// All methods. The default; a request is only sent again if its body can be had again, too.
+    /// All methods, if the body of the request can be cloned. The default.
     #[default]
     All,
     /// GET, HEAD, OPTIONS, TRACE, PUT and DELETE (RFC 9110, section 9.2.2).
@@ -44,7 +44,7 @@ pub enum ReplayMethods {
 }
 
 impl ReplayMethods {
-    pub(crate) fn allow(self, method: &Method) -> bool {
+    pub(super) fn allow(self, method: &Method) -> bool {
         match self {
             Self::All => true,
             Self::Idempotent => method.is_idempotent(),
@@ -53,47 +53,74 @@ impl ReplayMethods {
     }
 }
 
-/// How often one request may still be sent again, set in its extensions.
+/// Number of replays that one request has left, as an extension of the request.
 ///
-/// Without it, every call of a renewal layer may replay as often as its limit says. A retry above the layer calls it again, and
-/// each call would have the whole limit: with a budget in the request, which all copies of it share, the limit holds for all of
-/// them together. [`ReplayBudgetLayer`] puts one into every request.
+/// Without this extension, each call of a renewal layer may replay a request up to its limit. A retry above the layer
+/// calls it several times, and each call has the whole limit. Copies of a request share its budget, so the budget
+/// limits the replays of all calls together. [`ReplayBudgetLayer`] adds one to every request.
 ///
 /// # Clone
 ///
-/// Clones share what is left.
+/// Clones share the remaining replays.
 #[derive(Clone, Debug)]
 pub struct ReplayBudget {
     left: Arc<AtomicU32>,
 }
 
 impl ReplayBudget {
-    /// Creates a budget of so many replays.
+    /// Creates a budget of `replays` replays.
     pub fn new(replays: u32) -> Self {
         Self { left: Arc::new(AtomicU32::new(replays)) }
     }
 
-    /// How many replays are left.
+    /// Number of replays that are left.
     pub fn left(&self) -> u32 {
         self.left.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn take(&self) -> bool {
+    fn take(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }
 }
 
-/// [`Layer`] that puts a [`ReplayBudget`] into every request that has none.
+/// The replays that a request has left: its own, or a budget that it shares with other calls.
+pub(super) enum ReplaysLeft {
+    Own(u32),
+    Shared(ReplayBudget),
+}
+
+impl ReplaysLeft {
+    pub(super) fn any(&self) -> bool {
+        match self {
+            Self::Own(left) => *left > 0,
+            Self::Shared(budget) => budget.left() > 0,
+        }
+    }
+
+    /// Takes one replay. Returns `false` if none is left.
+    pub(super) fn take(&mut self) -> bool {
+        match self {
+            Self::Own(left) => left.checked_sub(1).is_some_and(|less| {
+                *left = less;
+                true
+            }),
+            Self::Shared(budget) => budget.take(),
+        }
+    }
+}
+
+/// [`Layer`] that adds a [`ReplayBudget`] to each request without one.
 ///
-/// It belongs above a retry, which belongs above the renewal layer.
+/// Put it above a retry, and the retry above the renewal layer.
 #[derive(Clone, Copy, Debug)]
+#[must_use = "a layer does nothing until it is applied to a service"]
 pub struct ReplayBudgetLayer {
     replays: u32,
 }
 
 impl ReplayBudgetLayer {
-    /// Creates a layer that allows each request so many replays.
-    pub fn new(replays: u32) -> Self {
+    /// Creates a layer that allows `replays` replays of each request.
+    pub const fn new(replays: u32) -> Self {
         Self { replays }
     }
 }
@@ -106,11 +133,28 @@ impl<S> Layer<S> for ReplayBudgetLayer {
     }
 }
 
-/// Middleware that puts a [`ReplayBudget`] into every request that has none.
+/// Middleware that adds a [`ReplayBudget`] to each request without one.
 #[derive(Clone, Copy, Debug)]
 pub struct ReplayBudgetService<S> {
     inner: S,
     replays: u32,
+}
+
+impl<S> ReplayBudgetService<S> {
+    /// Returns the inner service.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the inner service, mutably.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, B> Service<Request<B>> for ReplayBudgetService<S>
@@ -131,33 +175,33 @@ where
     }
 }
 
-/// How the body of a request can be had a second time.
-pub(crate) struct CloneBody<B>(Arc<CloneBodyFn<B>>);
+/// Clones requests by cloning their bodies.
+pub(super) struct CloneBody<B>(Arc<CloneBodyFn<B>>);
 
 type CloneBodyFn<B> = dyn Fn(&B) -> Option<B> + Send + Sync;
 
 impl<B> CloneBody<B> {
-    pub(crate) fn from_fn(clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
+    pub(super) fn from_fn(clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
         Self(Arc::new(clone))
     }
 
-    /// Only bodies that are empty.
-    pub(crate) fn empty_only() -> Self
+    /// Clones only bodies that are empty.
+    pub(super) fn empty_only() -> Self
     where
         B: Body + Default,
     {
         Self::from_fn(|body| body.is_end_stream().then(B::default))
     }
 
-    /// A second request like this one, or `None` if its body cannot be had again.
-    pub(crate) fn clone_request(&self, request: &Request<B>) -> Option<Request<B>> {
-        let mut copy = Request::new((self.0)(request.body())?);
-        copy.method_mut().clone_from(request.method());
-        copy.uri_mut().clone_from(request.uri());
-        *copy.version_mut() = request.version();
-        copy.headers_mut().clone_from(request.headers());
-        copy.extensions_mut().clone_from(request.extensions());
-        Some(copy)
+    /// Clones a request. Returns `None` if its body cannot be cloned.
+    pub(super) fn clone_request(&self, request: &Request<B>) -> Option<Request<B>> {
+        let mut clone = Request::new((self.0)(request.body())?);
+        clone.method_mut().clone_from(request.method());
+        clone.uri_mut().clone_from(request.uri());
+        *clone.version_mut() = request.version();
+        clone.headers_mut().clone_from(request.headers());
+        clone.extensions_mut().clone_from(request.extensions());
+        Some(clone)
     }
 }
 

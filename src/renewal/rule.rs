@@ -1,28 +1,19 @@
-//! The rule of a renewal layer.
-
-use std::{future::Future, pin::Pin};
+//! `Rule`: how a renewal layer renews a session.
 
 use http::Request;
 
-use super::Renewal;
-use crate::{
-    cookies::Jar,
-    gate::{BoxError, RenewalReason},
-    session::SessionId,
-};
+use super::renewal::{BoxFuture, Renewal};
+use crate::{cookies::Jar, gate::RenewalReason, session::SessionId};
 
-/// A future of user code, boxed since a layer cannot name it.
-pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
+/// Fetches the cookies of a session from a source outside the stack.
+pub(super) type FetchCookies = dyn Fn(&SessionId, RenewalReason) -> BoxFuture<Jar> + Send + Sync;
 
-/// Brings cookies from elsewhere for this session.
-pub(crate) type FetchCookies = dyn Fn(&SessionId, RenewalReason) -> BoxFuture<Jar> + Send + Sync;
-
-/// The rule that a renewal layer was given.
-pub(crate) enum Rule<B> {
-    /// Steps of the user's own.
+/// The rule of a renewal layer.
+pub(super) enum Rule<B> {
+    /// Runs a closure of the user.
     Steps(Box<dyn Fn(Renewal<B>) -> BoxFuture<()> + Send + Sync>),
-    /// One request, made anew for each attempt.
+    /// Sends one request. Each attempt makes a new one; `None` if its body cannot be cloned.
     Request(Box<dyn Fn() -> Option<Request<B>> + Send + Sync>),
-    /// Cookies from elsewhere; nothing is sent.
+    /// Takes cookies from a source, and sends nothing.
     SessionSource(Box<FetchCookies>),
 }

@@ -1,3 +1,5 @@
+//! `RenewalService`: the entry of a request into a renewal layer.
+
 use std::{
     fmt,
     sync::Arc,
@@ -15,27 +17,27 @@ use crate::{
     session::{Sessions, renewal_backend::RenewalBackend, request::resolve_session},
 };
 
-/// Middleware that holds requests while their session is renewed, and sends them again when it had expired.
+/// Middleware that makes requests wait while their session is renewed, and replays them if it had expired.
 ///
-/// It is always ready: which session a request belongs to is known only when it is called, and a request that waits must not
-/// hold a place in the service below. An admission limit or load shedding belongs above it.
+/// It is always ready, because the session of a request is known only when the service is called, and a request
+/// that waits must not hold a place in the inner service. Put concurrency limits and load shedding above it.
 ///
-/// See the [module](super) for the whole story.
+/// The [module](super) explains rules, replays and limits.
 ///
 /// # Clone
 ///
-/// Clones share the sessions and are one stack: when the last one is gone, and its last response
-/// future, handles can no longer renew through it.
+/// Clones share the sessions and are one stack. Handles can renew through it until the last clone and its last
+/// response future are dropped.
 pub struct RenewalService<S, B> {
     inner: S,
     sessions: Sessions,
     config: Arc<Config<B>>,
-    /// Keeps the lane that the sessions know of alive.
-    lane: Arc<dyn RenewalBackend>,
+    /// The sessions hold it weakly, so that handles can renew as long as a clone of this service exists.
+    backend: Arc<dyn RenewalBackend>,
 }
 
 impl<S, B> RenewalService<S, B> {
-    pub(crate) fn new<R>(inner: S, sessions: Sessions, config: Arc<Config<B>>) -> Self
+    pub(super) fn new<R>(inner: S, sessions: Sessions, config: Arc<Config<B>>) -> Self
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
         S::Future: Send,
@@ -44,14 +46,26 @@ impl<S, B> RenewalService<S, B> {
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let lane: Arc<dyn RenewalBackend> = Arc::new(StackBackend::new(inner.clone(), config.clone()));
-        sessions.registry.context.add_backend(Arc::downgrade(&lane));
-        Self { inner, sessions, config, lane }
+        let backend: Arc<dyn RenewalBackend> = Arc::new(StackBackend::new(inner.clone(), config.clone()));
+        sessions.registry.context.add_backend(Arc::downgrade(&backend));
+        Self { inner, sessions, config, backend }
     }
 
-    /// The wrapped service.
+    /// Returns the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
+    }
+
+    /// Returns the inner service, mutably.
+    ///
+    /// Renewals send through a clone that was made when the layer was applied. They do not see a change made here.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service.
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 
@@ -70,16 +84,16 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         if let Some(error) = &self.config.invalid {
-            return ResponseFuture::refused(error.clone().into());
+            return ResponseFuture::rejected(error.clone().into());
         }
         let session = match resolve_session(request.extensions(), &self.sessions) {
             Ok(session) => session,
-            Err(error) => return ResponseFuture::refused(error.into()),
+            Err(error) => return ResponseFuture::rejected(error.into()),
         };
         if session.gate().is_reentrant() {
-            return ResponseFuture::refused(RenewalError::new(RenewalErrorKind::Reentrant).into());
+            return ResponseFuture::rejected(RenewalError::new(RenewalErrorKind::Reentrant).into());
         }
-        ResponseFuture::new(self.inner.clone(), self.config.clone(), self.lane.clone(), session, request)
+        ResponseFuture::new(self.inner.clone(), self.config.clone(), self.backend.clone(), session, request)
     }
 }
 
@@ -89,7 +103,7 @@ impl<S: Clone, B> Clone for RenewalService<S, B> {
             inner: self.inner.clone(),
             sessions: self.sessions.clone(),
             config: self.config.clone(),
-            lane: self.lane.clone(),
+            backend: self.backend.clone(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The stack below a renewal layer, as renewals send through it.
+//! `StackBackend`: runs renewals through the stack below a renewal layer.
 
 use std::{any::Any, future::poll_fn, sync::Arc};
 
@@ -12,8 +12,8 @@ use tracing::Instrument;
 use super::{
     Renewal, RenewalBody, ResponseView,
     config::Config,
-    renewal::{Classified, Downstream},
-    rule::{BoxFuture, Rule},
+    renewal::{BoxFuture, Classified, Downstream},
+    rule::Rule,
 };
 use crate::{
     gate::{
@@ -27,15 +27,15 @@ use crate::{
     },
 };
 
-/// A stack and the settings of the layer above it.
-pub(crate) struct StackBackend<S, B> {
-    /// Behind a lock only because services need not be `Sync`; it is held for a clone.
+/// The stack below a renewal layer, and the settings of the layer.
+pub(super) struct StackBackend<S, B> {
+    /// Locked only to clone it, because a service need not be `Sync`.
     inner: Mutex<S>,
     config: Arc<Config<B>>,
 }
 
 impl<S, B> StackBackend<S, B> {
-    pub(crate) fn new(inner: S, config: Arc<Config<B>>) -> Self {
+    pub(super) fn new(inner: S, config: Arc<Config<B>>) -> Self {
         Self { inner: Mutex::new(inner), config }
     }
 }
@@ -58,10 +58,10 @@ where
         let config = self.config.clone();
         let span = trace::send(identity.generation());
         let sent = async move {
-            let requested = request.uri().clone();
+            let request_uri = request.uri().clone();
             let log = SendLog::new(EndedHop::Send, None);
             let extensions = request.extensions_mut();
-            // The renewal says whose it is.
+            // The renewal determines the identity, whatever session the request names.
             extensions.remove::<Session>();
             extensions.remove::<SessionId>();
             extensions.insert(SendContext { identity: identity.clone(), log: log.clone() });
@@ -69,19 +69,19 @@ where
             let sent = service.call(request);
             drop(service);
             let response = sent.await.map_err(Into::into)?;
-            let (cookies, served) = log.with(|log| (log.cookies.clone(), log.uri.take()));
-            let answer = ResponseView {
+            let (cookies, final_uri) = log.with(|log| (log.cookies.clone(), log.uri.take()));
+            let view = ResponseView {
                 status: response.status(),
                 headers: response.headers(),
                 extensions: response.extensions(),
-                requested: &requested,
-                served: served.as_ref().unwrap_or(&requested),
+                request_uri: &request_uri,
+                final_uri: final_uri.as_ref().unwrap_or(&request_uri),
                 cookies: &cookies,
             };
-            let expired = config.expired.matches(&answer);
-            let classified = Classified { expired, renewed: !expired && (config.renewed)(&answer) };
+            let expired = config.expired.matches(&view);
+            let classified = Classified { expired, succeeds: !expired && (config.succeeds)(&view) };
             let mut response = response.map(RenewalBody::new);
-            let info = SessionInfo::new(identity.session_id(), identity.generation(), cookies, served);
+            let info = SessionInfo::new(identity.session_id(), identity.generation(), cookies, final_uri);
             response.extensions_mut().insert(info);
             Ok((response, classified))
         };
@@ -108,7 +108,7 @@ where
 
     #[cfg(feature = "shared")]
     fn budget(&self) -> crate::gate::UsageLimits {
-        self.config.budget
+        self.config.usage_limits
     }
 
     fn accept(&self, request: Box<dyn Any + Send>) -> Result<ExplicitRequest, RenewalError> {
@@ -124,35 +124,35 @@ where
     fn renew(
         self: Arc<Self>,
         session: Session,
-        drive: AttemptContext<SessionInner>,
+        attempt: AttemptContext<SessionInner>,
     ) -> RenewalFuture<IdentityInner> {
         Box::pin(async move {
-            let inner = drive.candidate.expect("a session's attempt has a candidate");
+            let inner = attempt.candidate.expect("a session's attempt has a candidate");
             let identity = Identity { session, inner };
-            let renewal = Renewal::new(identity.clone(), drive.reason, self.clone());
-            let (result, repeatable) = match drive.request {
-                None if drive.is_explicit => {
-                    (Err("the request to renew by was sent, and cannot be had again".into()), false)
+            let renewal = Renewal::new(identity.clone(), attempt.reason, self.clone());
+            let (result, repeatable) = match attempt.request {
+                None if attempt.is_explicit => {
+                    (Err("the renewal request was already sent, and its body cannot be cloned".into()), false)
                 }
                 Some(once) => {
                     let request = *once.downcast::<Request<B>>().expect("`accept` has checked it");
-                    // The next attempt sends it again, if this one fails and it can be had again.
-                    let copy = self.config.clone_body.clone_request(&request);
-                    let repeatable = copy.is_some();
-                    if let Some(copy) = copy {
-                        identity.session.gate().return_request(drive.attempt, Box::new(copy));
+                    // The next attempt sends the clone if this one fails.
+                    let clone = self.config.clone_body.clone_request(&request);
+                    let repeatable = clone.is_some();
+                    if let Some(clone) = clone {
+                        identity.session.gate().return_request(attempt.attempt, Box::new(clone));
                     }
-                    (by_request(&renewal, request).await, repeatable)
+                    (send_request(&renewal, request).await, repeatable)
                 }
-                None => (self.by_rule(&renewal, &identity).await, true),
+                None => (self.run_rule(&renewal, &identity).await, true),
             };
             match result {
                 Ok(()) if renewal.last_expired() => {
-                    Err(failure("the renewed session was answered as expired".into()))
+                    Err(failure("the last response of the renewal means that the session has expired".into()))
                 }
                 Ok(()) => {
                     if let Some(expiry_watch) = &self.config.expiry_watch {
-                        expiry_watch.note(&identity.inner, &renewal.cookies());
+                        expiry_watch.record(&identity.inner, &renewal.cookies());
                     }
                     Ok(None)
                 }
@@ -166,38 +166,38 @@ where
 }
 
 impl<S, B> StackBackend<S, B> {
-    async fn by_rule(&self, renewal: &Renewal<B>, identity: &Identity) -> Result<(), BoxError> {
+    async fn run_rule(&self, renewal: &Renewal<B>, identity: &Identity) -> Result<(), BoxError> {
         match self.config.rule.as_deref() {
             Some(Rule::Steps(steps)) => steps(renewal.clone()).await,
             Some(Rule::Request(make)) => {
                 let request = make().ok_or(
-                    "the body of the request to renew by cannot be had again; allow it by clone_bodies or clone_body",
+                    "the body of the renewal request cannot be cloned; set clone_bodies or clone_bodies_with on the layer",
                 )?;
-                by_request(renewal, request).await
+                send_request(renewal, request).await
             }
-            Some(Rule::SessionSource(supply)) => {
-                let mut supplied = supply(renewal.session_id(), renewal.reason()).await?;
+            Some(Rule::SessionSource(fetch)) => {
+                let mut fetched = fetch(renewal.session_id(), renewal.reason()).await?;
                 let now = identity.session.0.context.timestamp();
                 let mut jar = identity.inner.jar.lock();
-                // What was added to the session while it waited is in the candidate already, and stays.
+                // Cookies that were added to the session during the wait are already in the candidate, and stay.
                 for edit in jar.iter(now) {
-                    supplied.insert(edit.clone(), now);
+                    fetched.insert(edit.clone(), now);
                 }
-                *jar = supplied;
+                *jar = fetched;
                 Ok(())
             }
-            None => Err("no renewal rule is set".into()),
+            None => Err("the layer has no renewal rule".into()),
         }
     }
 }
 
-async fn by_request<B>(renewal: &Renewal<B>, request: Request<B>) -> Result<(), BoxError> {
+async fn send_request<B>(renewal: &Renewal<B>, request: Request<B>) -> Result<(), BoxError> {
     let (response, classified) = renewal.send_classified(request).await?;
-    if classified.renewed {
+    if classified.succeeds {
         return Ok(());
     }
     Err(format!(
-        "the renewal was answered with status {} and does not pass renewal_succeeds_when",
+        "the response to the renewal request has status {}, and renewal_succeeds_when rejects it",
         response.status()
     )
     .into())

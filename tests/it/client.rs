@@ -779,7 +779,7 @@ async fn the_platforms_roots_are_trusted_where_they_are_asked_for() {
     assert_eq!(origin.seen().len(), 1);
     // No roots are no reason to trust Mozilla's.
     let (passed, said) = run("").await;
-    assert!(!passed && said.contains("the platform's root certificates"), "{said}");
+    assert!(!passed && said.contains("the root certificates of the operating system"), "{said}");
     assert_eq!(origin.seen().len(), 1);
 }
 

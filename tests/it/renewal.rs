@@ -464,7 +464,7 @@ async fn hazard_35_a_failing_renewal_costs_one_attempt_for_all_and_gives_all_its
     for answer in &answers {
         assert_eq!(kind(answer), RenewalErrorKind::Failed);
         let source = std::error::Error::source(&**answer.as_ref().unwrap_err()).unwrap().to_string();
-        assert_eq!(source, "the renewal's answer does not do");
+        assert_eq!(source, "the login was not accepted");
     }
     // Before the rest is over nobody tries; after it one does.
     assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Failed);
@@ -741,7 +741,7 @@ async fn supplied_cookies_send_nothing() {
 async fn a_zero_limit_is_told_to_every_request_and_by_check() {
     let (site, sessions) = world();
     let layer = renewing(&sessions).max_uses(0).gate_config(GateConfig::new().max_waiting(0));
-    assert_eq!(layer.clone().validate().unwrap_err().setting(), "max_uses");
+    assert_eq!(layer.validate().unwrap_err().setting(), "max_uses");
     let error = get(&client(&layer, &sessions, site.clone()), "a", "/").await.unwrap_err();
     assert_eq!(error.to_string(), "max_uses is zero; it must be at least one");
     assert!(site.seen().is_empty());

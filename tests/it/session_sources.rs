@@ -149,7 +149,7 @@ async fn a_wait_has_its_bound() {
 #[tokio::test(start_paused = true)]
 async fn where_none_is_left_requests_fail_or_are_refused_as_configured() {
     for (on_empty, expected) in
-        [(OnEmpty::Fail, RenewalErrorKind::Failed), (OnEmpty::Refuse, RenewalErrorKind::Permanent)]
+        [(OnEmpty::Fail, RenewalErrorKind::Failed), (OnEmpty::FailPermanently, RenewalErrorKind::Permanent)]
     {
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let (supply, queue) = SessionSource::queue();
@@ -159,7 +159,7 @@ async fn where_none_is_left_requests_fail_or_are_refused_as_configured() {
         assert_eq!((kind(&answer), supply_error(&answer)), (expected, SessionSourceErrorKind::Empty));
         queue.push(jar("1"));
         tokio::time::advance(Duration::from_secs(120)).await;
-        if on_empty == OnEmpty::Refuse {
+        if on_empty == OnEmpty::FailPermanently {
             assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Permanent);
             sessions.session("a").renew().await.unwrap();
         }

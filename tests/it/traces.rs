@@ -71,13 +71,13 @@ async fn spans_follow_a_request_through_wait_replay_and_renewal_without_any_secr
     let expected = [
         "}: tower_client_sessions::request: new",
         "}:send{generation=1}: tower_client_sessions::request: new",
-        "}: tower_client_sessions::request: sent again generation=1 cause=Expired",
+        "}: tower_client_sessions::request: replayed generation=1 cause=Expired",
         "}:wait: tower_client_sessions::request: new",
         "renewal{session=a generation=2 reason=Expired}: tower_client_sessions::renewal: new",
         "renewal{session=a generation=2 reason=Expired}:send{generation=2}: tower_client_sessions::request: new",
         "}:wait: tower_client_sessions::request: close",
         "}:send{generation=2}: tower_client_sessions::request: new",
-        "}: tower_client_sessions::request: answered generation=2 status=200",
+        "}: tower_client_sessions::request: completed generation=2 status=200",
         "}: tower_client_sessions::request: close",
     ];
     let mut rest = lines.iter();
@@ -85,7 +85,7 @@ async fn spans_follow_a_request_through_wait_replay_and_renewal_without_any_secr
         assert!(rest.any(|line| line.contains(wanted)), "no {wanted:?}, in this order, in {lines:#?}");
     }
     let own = "request{session=a method=GET host=\"a\" path=\"/page\"}";
-    let of_request = lines.iter().filter(|line| line.contains("sent again") || line.contains("answered"));
+    let of_request = lines.iter().filter(|line| line.contains("replayed") || line.contains("completed"));
     assert!(
         of_request.clone().count() == 2 && of_request.clone().all(|line| line.contains(own)),
         "{lines:#?}"

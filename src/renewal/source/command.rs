@@ -1,3 +1,5 @@
+//! `SessionCommand`: a source of sessions that runs a command.
+
 use std::{
     ffi::{OsStr, OsString},
     fmt,
@@ -8,21 +10,22 @@ use std::{
 
 use tokio::{io::AsyncReadExt, process::Command, time::sleep};
 
-use super::{Demand, OnEmpty, SessionSource, SessionSourceError, SessionSourceErrorKind, Source};
+use super::{Demand, IfEmpty, OnEmpty, SessionSource, SessionSourceError, SessionSourceErrorKind, Source};
 use crate::{
     cookies::{ImportedCookies, Jar, Timestamp},
     gate::BoxError,
-    renewal::rule::BoxFuture,
+    renewal::renewal::BoxFuture,
 };
 
-/// A supply out of a command that prints the cookies of one session, in any [format](crate::cookies::CookieFormat).
+/// Source that runs a command, which prints the cookies of one session in any
+/// [format](crate::cookies::CookieFormat).
 ///
-/// It runs once for each renewal. The name of the session and the reason of the renewal are in its environment, as
-/// `SESSION` and `REASON`; its standard error is the program's. A command that prints nothing says that there is none left. One
-/// that is no longer waited for is killed.
+/// The command runs once per renewal. The environment variables `SESSION` and `REASON` contain the id of the session
+/// and the [reason](crate::gate::RenewalReason) of the renewal. Standard error is inherited. Empty output means that no session
+/// is available. The process is killed if the renewal is dropped.
 ///
-/// It needs a tokio runtime with `enable_io`.
-#[must_use = "it supplies nothing until it is given to a layer"]
+/// The tokio runtime must have I/O enabled (`enable_io`).
+#[must_use = "a source does nothing until it is given to a layer"]
 #[derive(Clone)]
 pub struct SessionCommand {
     program: OsString,
@@ -35,26 +38,25 @@ impl SessionCommand {
         Self { program: program.to_owned(), args: Vec::new(), interval: Duration::from_secs(1) }
     }
 
-    /// Adds an argument.
+    /// Adds an argument of the command.
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.args.push(arg.as_ref().to_owned());
         self
     }
 
-    /// Sets how often the command is run while a renewal waits for cookies. Default: every second.
+    /// Sets the pause before the command runs again while a renewal waits for a session. Default: one second.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// As [`SessionSource::on_empty`].
-    #[must_use]
+    /// Sets what a renewal does when the output is empty. See [`SessionSource::on_empty`].
     pub fn on_empty(self, on_empty: OnEmpty) -> SessionSource {
         SessionSource::from(self).on_empty(on_empty)
     }
 }
 
-/// Arguments may be secret.
+/// Omits the arguments, which may be secret.
 impl fmt::Debug for SessionCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SessionCommand").field("program", &self.program).finish_non_exhaustive()
@@ -68,7 +70,7 @@ impl From<SessionCommand> for SessionSource {
 }
 
 impl Source for SessionCommand {
-    fn next(self: Arc<Self>, demand: Demand, wait: bool) -> BoxFuture<Option<Jar>> {
+    fn next(self: Arc<Self>, demand: Demand, if_empty: IfEmpty) -> BoxFuture<Option<Jar>> {
         Box::pin(async move {
             loop {
                 let text = self.run(&demand).await?;
@@ -76,7 +78,7 @@ impl Source for SessionCommand {
                     let wrong = |error| SessionSourceError::caused_by(SessionSourceErrorKind::Output, error);
                     return Ok(Some(ImportedCookies::detect(&text, Timestamp::now()).map_err(wrong)?.into()));
                 }
-                if !wait {
+                if if_empty == IfEmpty::ReturnNone {
                     return Ok(None);
                 }
                 sleep(self.interval).await;
@@ -87,7 +89,7 @@ impl Source for SessionCommand {
 
 impl SessionCommand {
     async fn run(&self, demand: &Demand) -> Result<String, BoxError> {
-        /// No list of cookies is longer.
+        /// Limit of the output, in bytes; far above any real list of cookies.
         const MAX_OUTPUT: u64 = 1 << 26;
         let failed = |error: BoxError| SessionSourceError::caused_by(SessionSourceErrorKind::Command, error);
         let mut child = Command::new(&self.program)
@@ -99,17 +101,18 @@ impl SessionCommand {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(error.into()))?;
-        let output = child.stdout.take().expect("it is piped");
+        let output = child.stdout.take().expect("stdout is piped");
         let mut text = Vec::new();
         output.take(MAX_OUTPUT + 1).read_to_end(&mut text).await.map_err(|error| failed(error.into()))?;
         if text.len() as u64 > MAX_OUTPUT {
-            return Err(failed("it prints more than 64 MiB".into()).into());
+            return Err(failed("the output is longer than 64 MiB".into()).into());
         }
         let status = child.wait().await.map_err(|error| failed(error.into()))?;
         if !status.success() {
             return Err(failed(status.to_string().into()).into());
         }
-        let wrong = |_| SessionSourceError::caused_by(SessionSourceErrorKind::Output, "it is not utf-8");
+        let wrong =
+            |_| SessionSourceError::caused_by(SessionSourceErrorKind::Output, "the output is not UTF-8");
         Ok(String::from_utf8(text).map_err(wrong)?)
     }
 }

@@ -1,3 +1,5 @@
+//! `SessionDirectory`: a source of sessions that takes the files of a directory.
+
 use std::{
     collections::{HashMap, HashSet},
     fmt, fs, io,
@@ -9,21 +11,24 @@ use std::{
 use parking_lot::Mutex;
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{Demand, OnEmpty, SessionSource, SessionSourceError, SessionSourceErrorKind, Source};
+use super::{Demand, IfEmpty, OnEmpty, SessionSource, SessionSourceError, SessionSourceErrorKind, Source};
 use crate::{
     cookies::{ImportedCookies, Jar, Timestamp},
     gate::BoxError,
-    renewal::rule::BoxFuture,
+    renewal::renewal::BoxFuture,
 };
 
-/// A supply out of the files of a folder, each with the cookies of one session in any [format](crate::cookies::CookieFormat).
+/// Source that takes the files of a directory. Each file contains the cookies of one session in any
+/// [format](crate::cookies::CookieFormat).
 ///
-/// The next one is the first by name. It is moved into the folder `spent` inside before it is used, so that it is used once,
-/// also by several programs on one folder, and never again after a crash. Move files in when they are complete: those whose name
-/// begins with a dot or ends in `.part` or `.tmp` are passed over. One that cannot be read stays, with a warning by `tracing`,
-/// and is tried again when it has changed.
+/// A renewal takes the first file by name. It moves the file to the subdirectory `spent` before it uses the
+/// cookies. A file is therefore used once, even if several processes share the directory, and never again after a
+/// crash.
+///
+/// Move files in when they are complete. Files whose names start with a dot or end in `.part` or `.tmp` are ignored.
+/// A file that cannot be read stays, with a warning in `tracing`, and is tried again when it has changed.
 #[derive(Clone, Debug)]
-#[must_use = "it supplies nothing until it is given to a layer"]
+#[must_use = "a source does nothing until it is given to a layer"]
 pub struct SessionDirectory {
     path: PathBuf,
     interval: Duration,
@@ -34,14 +39,13 @@ impl SessionDirectory {
         Self { path, interval: Duration::from_secs(1) }
     }
 
-    /// Sets how often the folder is looked into while a renewal waits for a file. Default: every second.
+    /// Sets the pause before the directory is read again while a renewal waits for a file. Default: one second.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// As [`SessionSource::on_empty`].
-    #[must_use]
+    /// Sets what a renewal does when the directory has no file left. See [`SessionSource::on_empty`].
     pub fn on_empty(self, on_empty: OnEmpty) -> SessionSource {
         SessionSource::from(self).on_empty(on_empty)
     }
@@ -62,16 +66,16 @@ impl From<SessionDirectory> for SessionSource {
 struct Directory {
     path: PathBuf,
     interval: Duration,
-    /// The files that renewals of this program are about to use.
+    /// Files that renewals of this process are using.
     claimed: Mutex<HashSet<PathBuf>>,
-    /// The files that could not be read, as they were then.
+    /// Files that could not be read, with their stamps at that time.
     unreadable: Mutex<HashMap<PathBuf, FileStamp>>,
 }
 
-/// Tells a file that has changed from one that has not.
+/// Length and modification time of a file, which show whether it has changed.
 type FileStamp = (u64, Option<SystemTime>);
 
-/// A file that nobody else of this program takes meanwhile.
+/// A file that no other renewal of this process takes.
 struct ClaimedFile {
     directory: Arc<Directory>,
     path: PathBuf,
@@ -85,7 +89,7 @@ impl Drop for ClaimedFile {
 }
 
 impl Source for Directory {
-    fn next(self: Arc<Self>, _demand: Demand, wait: bool) -> BoxFuture<Option<Jar>> {
+    fn next(self: Arc<Self>, _demand: Demand, if_empty: IfEmpty) -> BoxFuture<Option<Jar>> {
         Box::pin(async move {
             loop {
                 while let Some(file) = self.clone().take_first().await? {
@@ -93,7 +97,7 @@ impl Source for Directory {
                         return Ok(Some(jar));
                     }
                 }
-                if !wait {
+                if if_empty == IfEmpty::ReturnNone {
                     return Ok(None);
                 }
                 sleep(self.interval).await;
@@ -123,35 +127,35 @@ impl Directory {
 }
 
 impl ClaimedFile {
-    /// Reads the file and moves it aside; `None` if another program was faster, or it cannot be read.
+    /// Reads the file and moves it to `spent`. Returns `None` if another process took it, or if it cannot be read.
     async fn spend(self) -> Result<Option<Jar>, BoxError> {
         let path = self.path.clone();
         let read = spawn_blocking(move || read(&path)).await.map_err(|error| self.directory.error(error))?;
         let cookies = match read {
             Ok(cookies) => cookies,
             Err(error) => {
-                let gone = error.downcast_ref::<io::Error>().is_some_and(is_gone);
-                if !gone {
-                    tracing::warn!(file = %self.path.display(), %error, "not the cookies of a session");
+                let is_taken = error.downcast_ref::<io::Error>().is_some_and(is_missing);
+                if !is_taken {
+                    tracing::warn!(file = %self.path.display(), %error, "the file does not contain the cookies of a session");
                     self.directory.unreadable.lock().insert(self.path.clone(), self.stamp);
                 }
                 return Ok(None);
             }
         };
-        // A rename is over before anybody could want to wait; and whoever made it has the file.
-        match move_aside(&self.path) {
+        // Not in `spawn_blocking`: a rename is short, and the process whose rename succeeds has the file.
+        match move_to_spent(&self.path) {
             Ok(()) => Ok(Some(cookies.into())),
-            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(self.directory.error(error)),
         }
     }
 }
 
-fn is_gone(error: &io::Error) -> bool {
+fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-/// The files that may be used, by name.
+/// Returns the files that may be used, by name.
 fn files(directory: &Path) -> io::Result<Vec<(PathBuf, FileStamp)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
@@ -161,7 +165,7 @@ fn files(directory: &Path) -> io::Result<Vec<(PathBuf, FileStamp)>> {
         if name.starts_with(b".") || name.ends_with(b".part") || name.ends_with(b".tmp") {
             continue;
         }
-        // It may have gone since; then it is not there.
+        // Another process may have moved the file meanwhile.
         if let Ok(meta) = fs::metadata(entry.path())
             && meta.is_file()
         {
@@ -176,7 +180,7 @@ fn read(path: &Path) -> Result<ImportedCookies, BoxError> {
     Ok(ImportedCookies::detect(&fs::read_to_string(path)?, Timestamp::now())?)
 }
 
-fn move_aside(path: &Path) -> io::Result<()> {
+fn move_to_spent(path: &Path) -> io::Result<()> {
     let missing = || io::Error::from(io::ErrorKind::InvalidFilename);
     let (directory, name) = (path.parent().ok_or_else(missing)?, path.file_name().ok_or_else(missing)?);
     let spent = directory.join("spent");
@@ -195,6 +199,6 @@ fn move_aside(path: &Path) -> io::Result<()> {
 
 impl fmt::Debug for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Folder").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("Directory").field("path", &self.path).finish_non_exhaustive()
     }
 }

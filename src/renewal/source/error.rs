@@ -1,3 +1,5 @@
+//! `SessionSourceError`: why a source has returned no session.
+
 use std::{
     error::Error,
     fmt,
@@ -6,31 +8,31 @@ use std::{
 
 use crate::gate::BoxError;
 
-/// Why a [`SessionSource`](super::SessionSource) gave no session.
+/// Error of a [`SessionSource`](super::SessionSource) that returned no session.
 #[derive(Debug)]
 pub struct SessionSourceError {
     kind: SessionSourceErrorKind,
-    file: Option<PathBuf>,
+    path: Option<PathBuf>,
     source: Option<BoxError>,
 }
 
-/// What a [`SessionSourceError`] is about.
+/// Kind of a [`SessionSourceError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionSourceErrorKind {
-    /// There is none left.
+    /// The source is empty.
     Empty,
-    /// The folder cannot be read, or a file cannot be moved aside.
+    /// The directory cannot be read, or a used file cannot be moved.
     Directory,
-    /// The command cannot be started, or has failed.
+    /// The command cannot be started, or failed.
     Command,
-    /// What the command printed is no list of cookies.
+    /// The output of the command is not a list of cookies.
     Output,
 }
 
 impl SessionSourceError {
     pub(super) fn new(kind: SessionSourceErrorKind) -> Self {
-        Self { kind, file: None, source: None }
+        Self { kind, path: None, source: None }
     }
 
     #[cfg(feature = "formats")]
@@ -39,32 +41,34 @@ impl SessionSourceError {
     }
 
     #[cfg(feature = "formats")]
-    pub(super) fn at(mut self, file: &Path) -> Self {
-        self.file = Some(file.to_owned());
+    pub(super) fn at(mut self, path: &Path) -> Self {
+        self.path = Some(path.to_owned());
         self
     }
 
-    /// What the error is about.
+    /// Kind of the error.
     pub fn kind(&self) -> SessionSourceErrorKind {
         self.kind
     }
 
-    /// The file or folder.
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
+    /// Path of the directory that caused the error.
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
     }
 }
 
 impl fmt::Display for SessionSourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(file) = &self.file {
-            write!(f, "{}: ", file.display())?;
+        if let Some(path) = &self.path {
+            write!(f, "{}: ", path.display())?;
         }
         f.write_str(match self.kind {
-            SessionSourceErrorKind::Empty => "the supply of sessions is empty",
-            SessionSourceErrorKind::Directory => "the folder of sessions cannot be used",
-            SessionSourceErrorKind::Command => "the command that prints cookies has failed",
-            SessionSourceErrorKind::Output => "the command printed no list of cookies",
+            SessionSourceErrorKind::Empty => "the session source is empty",
+            SessionSourceErrorKind::Directory => {
+                "the session directory cannot be read, or a used file cannot be moved"
+            }
+            SessionSourceErrorKind::Command => "the command of the session source failed",
+            SessionSourceErrorKind::Output => "the output of the session command is not a list of cookies",
         })
     }
 }

@@ -1,22 +1,24 @@
+//! `SessionQueue`: a source of sessions that the program fills.
+
 use std::{collections::VecDeque, fmt, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::{Demand, Source};
-use crate::{cookies::Jar, renewal::rule::BoxFuture};
+use super::{Demand, IfEmpty, Source};
+use crate::{cookies::Jar, renewal::renewal::BoxFuture};
 
-/// The end of a [`SessionSource::queue`](super::SessionSource::queue) that the program feeds.
+/// Queue that the program fills for a [`SessionSource::queue`](super::SessionSource::queue).
 ///
 /// # Clone
 ///
-/// Clones feed the same queue.
+/// Clones are the same queue.
 #[derive(Clone)]
 pub struct SessionQueue(Arc<Queue>);
 
 struct Queue {
     jars: Mutex<VecDeque<Jar>>,
-    /// As many permits as there are jars; those who wait for one stand in line here.
+    /// One permit per jar. Renewals wait here, first come, first served.
     filled: Semaphore,
 }
 
@@ -35,23 +37,23 @@ impl SessionQueue {
         self.0.filled.add_permits(1);
     }
 
-    /// How many sessions are left.
+    /// Number of sessions in the queue.
     pub fn len(&self) -> usize {
         self.0.jars.lock().len()
     }
 
-    /// Whether none is left.
+    /// Returns whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
 impl Source for Queue {
-    fn next(self: Arc<Self>, _demand: Demand, wait: bool) -> BoxFuture<Option<Jar>> {
+    fn next(self: Arc<Self>, _demand: Demand, if_empty: IfEmpty) -> BoxFuture<Option<Jar>> {
         Box::pin(async move {
-            let permit = match wait {
-                true => self.filled.acquire().await.ok(),
-                false => self.filled.try_acquire().ok(),
+            let permit = match if_empty {
+                IfEmpty::Wait => self.filled.acquire().await.ok(),
+                IfEmpty::ReturnNone => self.filled.try_acquire().ok(),
             };
             let Some(permit) = permit else {
                 return Ok(None);
