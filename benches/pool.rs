@@ -20,10 +20,10 @@ use tower_client_sessions::{SessionPool, Sessions, pool::Strategy};
 const SIZES: [u32; 3] = [8, 64, 1000];
 
 /// Returns the output of a future that is ready immediately.
-fn at_once<F: Future>(future: F) -> F::Output {
+fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => unreachable!("there is enough for all"),
+        Poll::Pending => unreachable!("the output is ready"),
     }
 }
 
@@ -42,12 +42,12 @@ fn filled(size: u32, strategy: Strategy) -> SessionPool {
 }
 
 fn lease_and_return(pool: &SessionPool) {
-    let mut lease = at_once(pool.lease()).expect("one is free");
+    let mut lease = ready(pool.lease()).expect("one is free");
     black_box(lease.session());
 }
 
 fn acquire_and_release(semaphore: &Arc<Semaphore>) {
-    drop(black_box(at_once(semaphore.clone().acquire_owned()).expect("it is open")));
+    drop(black_box(ready(semaphore.clone().acquire_owned()).expect("the semaphore is open")));
 }
 
 /// Returns the time that two threads take for `iterations` each.

@@ -247,7 +247,7 @@ impl Job {
         let name = page % self.accounts.len();
         let account = &self.accounts[name];
         let url = fill(&self.page_url, page, name);
-        let (begun, mut broken) = (account.good.load(Relaxed), 0);
+        let (begun, mut errors) = (account.good.load(Relaxed), 0);
         loop {
             let before = account.good.load(Relaxed);
             let mut request = Request::get(&url).body(Body::new())?;
@@ -280,8 +280,8 @@ impl Job {
                 Err(error) => error,
             };
             // A connection error says nothing about the page.
-            broken += 1;
-            if broken == 3 || error.is::<RenewalError>() {
+            errors += 1;
+            if errors == 3 || error.is::<RenewalError>() {
                 return Err(error);
             }
             self.again.fetch_add(1, Relaxed);
@@ -304,14 +304,14 @@ impl Job {
         }
         // Only the embedded site reports this.
         let (mut addresses, mut of_one_session) = ("null".to_owned(), "null".to_owned());
-        let (mut overlaps, mut at_once) = (0, 0);
+        let (mut overlaps, mut in_flight) = (0, 0);
         if let Some(site) = site {
             let seen = site.shutdown().await;
-            (overlaps, at_once) = (seen.overlaps, seen.pages_at_once_max);
+            (overlaps, in_flight) = (seen.overlaps, seen.pages_in_flight_max);
             println!(
                 "  the site  served {} logins, at most {} concurrent per session, and rejected {} pages",
                 seen.logins(),
-                seen.logins_at_once_max(),
+                seen.logins_concurrent_max(),
                 seen.pages_refused
             );
             println!(
@@ -326,7 +326,7 @@ impl Job {
             println!("{}", self.pool.snapshot());
             let pool = self.pool.stats();
             of_pool = format!(
-                ", \"leases\": {}, \"retired\": {}, \"waited\": {}, \"overlaps\": {overlaps}, \"pages_at_once_max\": {at_once}",
+                ", \"leases\": {}, \"retired\": {}, \"waited\": {}, \"overlaps\": {overlaps}, \"pages_in_flight_max\": {in_flight}",
                 pool.leases,
                 pool.retired(),
                 pool.waited

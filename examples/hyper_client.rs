@@ -80,6 +80,6 @@ async fn main() -> Result<(), BoxError> {
     println!("{} pages by {} logins, over {} connections", seen.pages_ok, seen.logins(), seen.connections);
     assert_eq!(seen.pages_ok, PAGES as u64);
     assert_eq!(seen.logins(), PAGES as u32 / BUDGET, "as few as possible");
-    assert_eq!(seen.logins_at_once_max(), 1);
+    assert_eq!(seen.logins_concurrent_max(), 1);
     Ok(())
 }

@@ -137,7 +137,7 @@ pub(crate) struct Counters {
     /// Pages requested while another page of the account was in flight; each causes a ban.
     pub(crate) overlaps: u64,
     /// The highest number of pages of one account that were in flight at the same time.
-    pub(crate) pages_at_once_max: u32,
+    pub(crate) pages_in_flight_max: u32,
     /// Logins that started with a valid token.
     pub(crate) refreshes: u32,
     /// Tokens that were used again; each ends its family.
@@ -156,9 +156,9 @@ pub(crate) struct AccountCounters {
     /// Logins that issued a `sid`.
     pub(crate) logins: u32,
     /// Logins that are running.
-    pub(crate) at_once: u32,
+    pub(crate) concurrent: u32,
     /// The highest number of concurrent logins.
-    pub(crate) at_once_max: u32,
+    pub(crate) concurrent_max: u32,
 }
 
 impl Counters {
@@ -168,8 +168,8 @@ impl Counters {
     }
 
     /// Returns the highest number of concurrent logins of one account.
-    pub(crate) fn logins_at_once_max(&self) -> u32 {
-        self.accounts.values().map(|account| account.at_once_max).max().unwrap_or(0)
+    pub(crate) fn logins_concurrent_max(&self) -> u32 {
+        self.accounts.values().map(|account| account.concurrent_max).max().unwrap_or(0)
     }
 
     /// Returns all addresses from which an account was used.
@@ -255,7 +255,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>, mut stopped: oneshot:
 async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
     // Otherwise, small responses would wait for the client's delayed acknowledgement.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(move |request| answer(shared.clone(), peer, request));
+    let service = service_fn(move |request| respond(shared.clone(), peer, request));
     let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let Err(error) = (&mut connection).await else {
         return;
@@ -270,7 +270,7 @@ async fn connection(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>) {
 const CLOSE: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 const RESET: io::ErrorKind = io::ErrorKind::ConnectionReset;
 
-type Answer = Response<BoxBody<Bytes, io::Error>>;
+type SiteResponse = Response<BoxBody<Bytes, io::Error>>;
 
 #[derive(Debug)]
 struct Shared {
@@ -354,7 +354,7 @@ impl State {
     }
 }
 
-async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -> io::Result<Answer> {
+async fn respond(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -> io::Result<SiteResponse> {
     shared.state().counters.requests += 1;
     let query = Query::parse(request.uri().query().unwrap_or_default());
     if let Some(account) = query.get("acct") {
@@ -376,7 +376,7 @@ async fn answer(shared: Arc<Shared>, peer: IpAddr, request: Request<Incoming>) -
     }
 }
 
-async fn login(shared: &Shared, account: &str, token: Option<&str>) -> io::Result<Answer> {
+async fn login(shared: &Shared, account: &str, token: Option<&str>) -> io::Result<SiteResponse> {
     let _running = LoginRunning::new(shared, account);
     if shared.state().banned.contains(account) {
         return Ok(text(StatusCode::FORBIDDEN, "banned\n"));
@@ -424,15 +424,15 @@ impl<'a> LoginRunning<'a> {
         let mut state = shared.state();
         let counters = state.account(account);
         counters.tries += 1;
-        counters.at_once += 1;
-        counters.at_once_max = counters.at_once_max.max(counters.at_once);
+        counters.concurrent += 1;
+        counters.concurrent_max = counters.concurrent_max.max(counters.concurrent);
         Self(shared, account)
     }
 }
 
 impl Drop for LoginRunning<'_> {
     fn drop(&mut self) {
-        self.0.state().account(self.1).at_once -= 1;
+        self.0.state().account(self.1).concurrent -= 1;
     }
 }
 
@@ -445,7 +445,7 @@ impl PageRunning {
         let running = state.running.entry(account.to_owned()).or_default();
         *running += 1;
         let running = *running;
-        state.counters.pages_at_once_max = state.counters.pages_at_once_max.max(running);
+        state.counters.pages_in_flight_max = state.counters.pages_in_flight_max.max(running);
         if running > 1 && shared.config.exclusive && state.current.contains_key(account) {
             state.counters.overlaps += 1;
             state.banned.insert(account.to_owned());
@@ -469,7 +469,7 @@ async fn serve_page(
     page: &str,
     request: &Request<Incoming>,
     query: &Query,
-) -> io::Result<Answer> {
+) -> io::Result<SiteResponse> {
     let running = PageRunning::new(shared, account);
     let sid = sid_of(request);
     let reserved = sid.as_deref().and_then(|sid| shared.state().reserve(account, sid));
@@ -520,7 +520,7 @@ async fn serve_page(
     Ok(response.map(|body| Counted { body, running: Some(running) }.boxed()))
 }
 
-fn hop(query: &Query) -> Answer {
+fn hop(query: &Query) -> SiteResponse {
     let mut response = redirect(query.get("to").unwrap_or("/"));
     for cookie in query.all("cookie") {
         set_cookie(&mut response, &format!("{cookie}; Path=/"));
@@ -528,7 +528,7 @@ fn hop(query: &Query) -> Answer {
     response
 }
 
-fn echo(request: &Request<Incoming>) -> Answer {
+fn echo(request: &Request<Incoming>) -> SiteResponse {
     let pair = |(name, value): (&HeaderName, &HeaderValue)| format!("[{}, {}]", json(name), json(value));
     let headers: Vec<_> = request.headers().iter().map(pair).collect();
     let (method, uri) = (json(request.method().as_str()), json(request.uri().to_string()));
@@ -544,7 +544,7 @@ fn json(text: impl AsRef<[u8]>) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\t', "\\t"))
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> SiteResponse {
     let body = Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed();
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -552,9 +552,9 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     response
 }
 
-fn redirect(to: &str) -> Answer {
+fn redirect(to: &str) -> SiteResponse {
     let Ok(to) = HeaderValue::try_from(to) else {
-        return text(StatusCode::BAD_REQUEST, "no such place\n");
+        return text(StatusCode::BAD_REQUEST, "not found\n");
     };
     let mut response = text(StatusCode::FOUND, "");
     response.headers_mut().insert(header::LOCATION, to);
@@ -565,7 +565,7 @@ fn sid_cookie(sid: &str) -> String {
     format!("sid={sid}; Path=/; HttpOnly")
 }
 
-fn set_cookie(response: &mut Answer, cookie: &str) {
+fn set_cookie(response: &mut SiteResponse, cookie: &str) {
     if let Ok(cookie) = HeaderValue::try_from(cookie) {
         response.headers_mut().append(header::SET_COOKIE, cookie);
     }

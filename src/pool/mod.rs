@@ -25,7 +25,7 @@
 //!     }));
 //!
 //! let response = client.oneshot(Request::get("https://shop.example/").body(())?).await?;
-//! let member = response.extensions().get::<Member>().expect("a member served the request").clone();
+//! let member = response.extensions().get::<Member>().expect("from a member").clone();
 //! assert_eq!(member.id().to_string(), "pool-1");
 //! assert_eq!(pool.snapshot().members[0].in_use, 1);
 //!

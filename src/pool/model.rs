@@ -1,9 +1,9 @@
 //! Model checking of the state machine: every short sequence of events, and long random walks.
 //!
 //! A world has a pool of one to three slots, a few requests, and the events that can happen to
-//! them. Beside the state machine it keeps books of its own, simple enough to be verified by
+//! them. Beside the state machine it keeps a record of its own, simple enough to be verified by
 //! reading: the leases, the waiters, and the history of each member. Every event is checked against
-//! the books. Waiters are polled only after they were woken, and time advances only to the times
+//! the records. Waiters are polled only after they were woken, and time advances only to the times
 //! that the state machine asked for. Therefore a lost wake-up or timer shows at the end of a walk
 //! as a request that never completes.
 //!
@@ -31,19 +31,19 @@ enum Flaw {
     NoDelay,
     NoUses,
     NoAge,
-    NoBudget,
-    NoBound,
+    NoFailureLimit,
+    NoQueueLimit,
     LeaseEndsEarly,
     LeaseLostInLeave,
     LeaseLost,
     WakeLost,
     TimerLost,
-    OldestSentBack,
-    ShutIgnored,
-    OpeningUnseen,
+    OldestRequeued,
+    GateIgnored,
+    RenewalUnreported,
     ColdServes,
     AvoidIgnored,
-    OrderLostUnheard,
+    WarmUpLostSilently,
 }
 
 #[derive(Clone, Default)]
@@ -91,26 +91,26 @@ enum At {
     Over,
 }
 
-/// The books about a member.
+/// The records about a member.
 #[derive(Clone, Debug, Default)]
 struct Record {
     leases: BTreeSet<usize>,
     uses: u64,
     last: Option<Duration>,
-    rest: Duration,
+    cooling_until: Duration,
     born: Option<Duration>,
     gone: bool,
 }
 
 #[derive(Clone)]
 struct World {
-    core: PoolState<Effects>,
+    state: PoolState<Effects>,
     effects: Effects,
     limits: Limits,
     flaw: Option<Flaw>,
     now: Duration,
     requests: Vec<At>,
-    books: BTreeMap<MemberNumber, Record>,
+    records: BTreeMap<MemberNumber, Record>,
     failures: u32,
     causes: u64,
     arrivals: u64,
@@ -122,7 +122,7 @@ struct World {
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Ask(Preference, bool),
-    Look(usize),
+    Poll(usize),
     Leave(usize),
     End(usize, LeaseEnd),
     Warmed(usize, bool),
@@ -155,15 +155,15 @@ impl World {
             backoff_max: 40 * MS,
             order,
         };
-        let core = PoolState::new(&limits, MemberNumber::FIRST);
+        let state = PoolState::new(&limits, MemberNumber::FIRST);
         let mut world = Self {
-            core,
+            state,
             effects: Effects::default(),
             limits,
             flaw,
             now: Duration::ZERO,
             requests: Vec::new(),
-            books: BTreeMap::new(),
+            records: BTreeMap::new(),
             failures: 0,
             causes: 0,
             arrivals: 0,
@@ -175,9 +175,9 @@ impl World {
             Some(Flaw::NoDelay) => limits.min_delay = Duration::ZERO,
             Some(Flaw::NoUses) => limits.max_uses = None,
             Some(Flaw::NoAge) => limits.max_age = None,
-            Some(Flaw::NoBudget) => limits.max_failures = u32::MAX,
-            Some(Flaw::NoBound) => limits.max_waiting = usize::MAX,
-            Some(Flaw::ShutIgnored) => world.effects.open_anyway = true,
+            Some(Flaw::NoFailureLimit) => limits.max_failures = u32::MAX,
+            Some(Flaw::NoQueueLimit) => limits.max_waiting = usize::MAX,
+            Some(Flaw::GateIgnored) => world.effects.open_anyway = true,
             _ => {}
         }
         world
@@ -188,7 +188,7 @@ impl World {
     }
 
     fn step<R>(&mut self, event: impl FnOnce(&mut PoolState<Effects>, &mut Step<'_, Effects>) -> R) -> R {
-        event(&mut self.core, &mut Step { effects: &mut self.effects, limits: &self.limits, now: self.now })
+        event(&mut self.state, &mut Step { effects: &mut self.effects, limits: &self.limits, now: self.now })
     }
 
     fn all(&self, is: impl Fn(&At) -> bool) -> Vec<usize> {
@@ -196,7 +196,7 @@ impl World {
     }
 
     fn shut_ones(&self) -> Vec<Key> {
-        self.core
+        self.state
             .members()
             .filter(|(_, member)| member.phase == Phase::Renewing)
             .map(|(key, _)| key)
@@ -208,10 +208,10 @@ impl World {
         let pick = |from: Vec<usize>, which: usize| (!from.is_empty()).then(|| from[which % from.len()]);
         match event {
             Event::Ask(preference, avoids) => self.ask(preference, avoids)?,
-            Event::Look(which) => {
+            Event::Poll(which) => {
                 if let Some(index) = pick(self.all(|at| matches!(at, At::Waiting { woken: true, .. })), which)
                 {
-                    self.look(index)?;
+                    self.poll_waiter(index)?;
                 }
             }
             Event::Leave(which) => {
@@ -220,9 +220,9 @@ impl World {
                     else {
                         unreachable!()
                     };
-                    let granted = self.core.queue(waiter.queue).has_outcome(waiter.ticket);
+                    let granted = self.state.queue(waiter.queue).has_outcome(waiter.ticket);
                     if !(granted && self.has(Flaw::LeaseLostInLeave)) {
-                        self.step(|core, step| core.leave(step, waiter));
+                        self.step(|state, step| state.leave(step, waiter));
                     }
                 }
             }
@@ -240,24 +240,24 @@ impl World {
             Event::Lost(which) => {
                 if !self.effects.warm_ups.is_empty() {
                     let key = self.effects.warm_ups.remove(which % self.effects.warm_ups.len());
-                    if !self.has(Flaw::OrderLostUnheard) {
-                        self.step(|core, step| core.warm_up_lost(step, key));
+                    if !self.has(Flaw::WarmUpLostSilently) {
+                        self.step(|state, step| state.warm_up_lost(step, key));
                     }
                 }
             }
             Event::Mark(which, mark) => {
                 if let Some(index) = pick(self.all(|at| matches!(at, At::Leased(_))), which) {
                     let At::Leased(key) = self.requests[index] else { unreachable!() };
-                    if let Feedback::CoolDown(rest) = mark {
-                        let book = self.books.get_mut(&key.number).unwrap();
-                        book.rest = book.rest.max(self.now + rest);
+                    if let Feedback::CoolDown(cooldown) = mark {
+                        let record = self.records.get_mut(&key.number).unwrap();
+                        record.cooling_until = record.cooling_until.max(self.now + cooldown);
                     }
-                    self.step(|core, step| core.apply_feedback(step, key, mark));
+                    self.step(|state, step| state.apply_feedback(step, key, mark));
                 }
             }
             Event::Shut(which) => {
                 let serving: Vec<_> =
-                    self.core.members().filter(|(_, member)| member.phase == Phase::Serving).collect();
+                    self.state.members().filter(|(_, member)| member.phase == Phase::Serving).collect();
                 if !serving.is_empty() {
                     let number = serving[which % serving.len()].0.number;
                     self.effects.shut.insert(number);
@@ -283,7 +283,7 @@ impl World {
         if self.requests.iter().filter(|at| **at != At::Over).count() >= 6 {
             return Ok(());
         }
-        let used = self.core.members().find(|(_, member)| member.uses > 0).map(|(key, _)| key.number);
+        let used = self.state.members().find(|(_, member)| member.uses > 0).map(|(key, _)| key.number);
         let avoid: Vec<_> = used.filter(|_| avoids).into_iter().collect();
         let ask = LeaseRequest { preference, avoid };
         let reported = if self.has(Flaw::AvoidIgnored) {
@@ -291,9 +291,9 @@ impl World {
         } else {
             ask.clone()
         };
-        let is_unavailable = self.core.unavailable.is_some() && self.core.serving == 0;
+        let is_unavailable = self.state.unavailable.is_some() && self.state.serving == 0;
         let avoided = self.avoids(&ask);
-        let decision = self.step(|core, step| core.ask(step, &reported));
+        let decision = self.step(|state, step| state.ask(step, &reported));
         match decision {
             LeaseDecision::Leased(key) => {
                 self.requests.push(At::Leased(key));
@@ -306,20 +306,20 @@ impl World {
                 self.waited.insert(self.requests.len(), self.arrivals);
                 let ask = LeaseRequest { preference, avoid: avoided };
                 self.requests.push(At::Waiting { waiter, ask, arrival: self.arrivals, woken: true });
-                let waiting = self.core.waiting();
+                let waiting = self.state.waiting();
                 if waiting > WAITING {
                     return Err(format!("bound: {waiting} requests wait"));
                 }
-                if self.has(Flaw::OldestSentBack) {
-                    self.send_oldest_back();
+                if self.has(Flaw::OldestRequeued) {
+                    self.requeue_oldest();
                 }
             }
             LeaseDecision::Refuse(Refusal::Unavailable(_)) => {
-                if self.core.serving > 0 && preference == Preference::Any {
-                    return Err(String::from("broken: refused though a member is in service"));
+                if self.state.serving > 0 && preference == Preference::Any {
+                    return Err(String::from("unavailable: rejected though a member is in service"));
                 }
                 if !is_unavailable && preference == Preference::Any {
-                    return Err(String::from("broken: refused though the pool is available"));
+                    return Err(String::from("unavailable: rejected though the pool is available"));
                 }
             }
             LeaseDecision::Refuse(Refusal::QueueFull) => {}
@@ -329,8 +329,12 @@ impl World {
 
     /// Returns the members that this request must not get.
     fn avoids(&self, ask: &LeaseRequest) -> Vec<MemberNumber> {
-        let serving: Vec<_> =
-            self.core.slots.iter().map(|slot| slot.serving.map(|index| self.core.at(index).number)).collect();
+        let serving: Vec<_> = self
+            .state
+            .slots
+            .iter()
+            .map(|slot| slot.serving.map(|index| self.state.at(index).number))
+            .collect();
         if serving.iter().all(|number| number.is_some_and(|number| ask.avoid.contains(&number)))
             || !matches!(ask.preference, Preference::Any | Preference::Prefer(_))
         {
@@ -339,13 +343,13 @@ impl World {
         ask.avoid.clone()
     }
 
-    fn send_oldest_back(&mut self) {
-        let Some(oldest) = self.core.any.oldest() else { return };
-        let note = self.core.any.note(oldest).clone();
-        let role = self.core.any.waker_mut(oldest).take();
-        self.core.any.remove(oldest);
-        let ticket = self.core.any.push_with(note);
-        *self.core.any.waker_mut(ticket) = role;
+    fn requeue_oldest(&mut self) {
+        let Some(oldest) = self.state.any.oldest() else { return };
+        let note = self.state.any.note(oldest).clone();
+        let role = self.state.any.waker_mut(oldest).take();
+        self.state.any.remove(oldest);
+        let ticket = self.state.any.push_with(note);
+        *self.state.any.waker_mut(ticket) = role;
         for request in &mut self.requests {
             if let At::Waiting { waiter, .. } = request
                 && waiter.queue == QueueKey::Any
@@ -356,17 +360,17 @@ impl World {
         }
     }
 
-    fn look(&mut self, index: usize) -> Checked {
+    fn poll_waiter(&mut self, index: usize) -> Checked {
         let At::Waiting { waiter, ask, .. } = self.requests[index].clone() else { unreachable!() };
-        let outcome = self.step(|core, step| core.poll(step, waiter));
+        let outcome = self.step(|state, step| state.poll(step, waiter));
         match outcome {
-            None if self.effects.cannot_start_warm_up && self.core.needs_runtime() => {
+            None if self.effects.cannot_start_warm_up && self.state.needs_runtime() => {
                 // Outside a runtime, with work left that needs one.
-                self.step(|core, step| core.leave(step, waiter));
+                self.step(|state, step| state.leave(step, waiter));
                 self.requests[index] = At::Over;
             }
             None => {
-                *self.core.waker(waiter) = Some(index);
+                *self.state.waker(waiter) = Some(index);
                 let At::Waiting { woken, .. } = &mut self.requests[index] else { unreachable!() };
                 *woken = false;
             }
@@ -390,11 +394,11 @@ impl World {
         if !self.has(Flaw::LeaseEndsEarly) {
             self.requests[index] = At::Over;
         }
-        self.step(|core, step| core.end(step, key, end));
+        self.step(|state, step| state.end(step, key, end));
         if self.has(Flaw::LeaseEndsEarly) {
-            // The server still processes the request; the books are corrected by the next check.
-            let book = self.books.entry(key.number).or_default();
-            book.leases.insert(usize::MAX - index);
+            // The server still processes the request; the records are corrected by the next check.
+            let record = self.records.entry(key.number).or_default();
+            record.leases.insert(usize::MAX - index);
             self.requests[index] = At::Over;
         }
     }
@@ -403,32 +407,32 @@ impl World {
         self.causes += 1;
         let cause = self.causes;
         if well {
-            self.books.entry(key.number).or_default().born = Some(self.now);
+            self.records.entry(key.number).or_default().born = Some(self.now);
         }
         let reported = if well || self.has(Flaw::ColdServes) { Ok(()) } else { Err(cause) };
         self.failures = if well { 0 } else { self.failures + 1 };
-        self.step(|core, step| core.warmed(step, key, reported));
+        self.step(|state, step| state.warmed(step, key, reported));
     }
 
     fn open(&mut self, key: Key, well: bool) {
         self.effects.shut.remove(&key.number);
-        if self.has(Flaw::OpeningUnseen) {
+        if self.has(Flaw::RenewalUnreported) {
             return;
         }
         self.causes += 1;
         let cause = self.causes;
         self.failures = if well { 0 } else { self.failures + 1 };
-        self.step(|core, step| core.renewed(step, key, if well { Ok(()) } else { Err(cause) }));
+        self.step(|state, step| state.renewed(step, key, if well { Ok(()) } else { Err(cause) }));
     }
 
     /// Advances the time and fires the timers on the path.
     fn pass(&mut self, to: Duration) -> Checked {
-        while let Some(at) = self.core.next_timer().filter(|at| *at <= to && !self.has(Flaw::TimerLost)) {
+        while let Some(at) = self.state.next_timer().filter(|at| *at <= to && !self.has(Flaw::TimerLost)) {
             self.now = self.now.max(at);
-            let before = self.core.next_timer();
-            self.step(|core, step| core.tick(step));
+            let before = self.state.next_timer();
+            self.step(|state, step| state.tick(step));
             self.check()?;
-            if self.core.next_timer() == before {
+            if self.state.next_timer() == before {
                 break;
             }
         }
@@ -436,7 +440,7 @@ impl World {
         Ok(())
     }
 
-    /// Checks the state machine against the books.
+    /// Checks the state machine against the records.
     fn check(&mut self) -> Checked {
         let is_heard = !self.has(Flaw::WakeLost);
         for index in std::mem::take(&mut self.effects.woken) {
@@ -454,7 +458,7 @@ impl World {
                     now.entry(key.number).or_default().insert(index);
                 }
                 At::Waiting { waiter, ask, arrival, .. } => {
-                    let queue = self.core.queue(waiter.queue);
+                    let queue = self.state.queue(waiter.queue);
                     if !queue.has_outcome(waiter.ticket) {
                         in_queue.push((arrival, ask, waiter));
                         continue;
@@ -470,29 +474,29 @@ impl World {
         }
         for (number, leases) in &now {
             let delay = DELAY;
-            let book = self.books.entry(*number).or_default();
-            let new: Vec<_> = leases.difference(&book.leases).copied().collect();
+            let record = self.records.entry(*number).or_default();
+            let new: Vec<_> = leases.difference(&record.leases).copied().collect();
             for index in new {
-                book.uses += 1;
-                if book.born.is_none() {
+                record.uses += 1;
+                if record.born.is_none() {
                     return Err(format!("cold: {number} was leased before it was warm"));
                 }
                 if self.effects.shut.contains(number) && !matches!(self.requests[index], At::Over) {
-                    let was_open = self.core.members().any(|(key, _)| key.number == *number);
-                    if was_open && self.flaw == Some(Flaw::ShutIgnored) {
+                    let was_open = self.state.members().any(|(key, _)| key.number == *number);
+                    if was_open && self.flaw == Some(Flaw::GateIgnored) {
                         return Err(format!("shut: {number} was leased while its gate was shut"));
                     }
                 }
-                if book.last.is_some_and(|last| self.now < last + delay) {
+                if record.last.is_some_and(|last| self.now < last + delay) {
                     return Err(format!("delay: {number} was leased again too soon"));
                 }
-                if self.now < book.rest {
-                    return Err(format!("rest: {number} was leased during its cooldown"));
+                if self.now < record.cooling_until {
+                    return Err(format!("cooldown: {number} was leased during its cooldown"));
                 }
-                if book.born.is_some_and(|born| self.now >= born + MAX_AGE) {
+                if record.born.is_some_and(|born| self.now >= born + MAX_AGE) {
                     return Err(format!("age: {number} was leased though it is too old"));
                 }
-                book.last = Some(self.now);
+                record.last = Some(self.now);
                 // A later request was served: no earlier waiter in a queue could have been.
                 let arrival = self.waited.get(&index).copied().unwrap_or(u64::MAX);
                 if let Some((older, ..)) = in_queue.iter().find(|(older, ask, waiter)| {
@@ -502,41 +506,45 @@ impl World {
                 }
             }
             let ghosts: Vec<_> =
-                book.leases.iter().copied().filter(|index| *index > usize::MAX / 2).collect();
-            book.leases.clone_from(leases);
-            book.leases.extend(ghosts);
-            if book.leases.len() > CAP {
-                return Err(format!("cap: {number} has {} leases", book.leases.len()));
+                record.leases.iter().copied().filter(|index| *index > usize::MAX / 2).collect();
+            record.leases.clone_from(leases);
+            record.leases.extend(ghosts);
+            if record.leases.len() > CAP {
+                return Err(format!("cap: {number} has {} leases", record.leases.len()));
             }
-            if book.uses > MAX_USES + self.core.counters.unused {
-                return Err(format!("uses: {number} was used {} times", book.uses));
+            if record.uses > MAX_USES + self.state.counters.unused {
+                return Err(format!("uses: {number} was used {} times", record.uses));
             }
         }
-        for (number, book) in &mut self.books {
+        for (number, record) in &mut self.records {
             if !now.contains_key(number) {
-                book.leases.retain(|index| *index > usize::MAX / 2);
+                record.leases.retain(|index| *index > usize::MAX / 2);
             }
         }
         for key in std::mem::take(&mut self.effects.gone) {
-            let book = self.books.entry(key.number).or_default();
-            if std::mem::replace(&mut book.gone, true) || !book.leases.is_empty() {
-                return Err(format!("gone: {key:?} with {:?}", book.leases));
+            let record = self.records.entry(key.number).or_default();
+            if std::mem::replace(&mut record.gone, true) || !record.leases.is_empty() {
+                return Err(format!("gone: {key:?} with {:?}", record.leases));
             }
         }
         self.check_waiters(&in_queue)?;
-        let core = &self.core;
-        if core.waiting != in_queue.len() && self.flaw.is_none() {
-            return Err(format!("waiting: {} in the state, {} in the books", core.waiting, in_queue.len()));
+        let state = &self.state;
+        if state.waiting != in_queue.len() && self.flaw.is_none() {
+            return Err(format!(
+                "waiting: {} in the state, {} in the records",
+                state.waiting,
+                in_queue.len()
+            ));
         }
-        if self.failures >= FAILURES && core.unavailable.is_none() && !self.has(Flaw::ColdServes) {
-            return Err(format!("broken: not after {} failures", self.failures));
+        if self.failures >= FAILURES && state.unavailable.is_none() && !self.has(Flaw::ColdServes) {
+            return Err(format!("unavailable: not after {} failures", self.failures));
         }
         self.check_slots()
     }
 
     /// Checks that no waiter could be served by a ready member.
     fn check_waiters(&self, in_queue: &[(u64, LeaseRequest, WaiterRef)]) -> Checked {
-        for (key, member) in self.core.members() {
+        for (key, member) in self.state.members() {
             let can_serve = member.phase == Phase::Serving
                 && member.in_use < self.limits.max_in_flight
                 && member.ready_at <= self.now
@@ -550,7 +558,7 @@ impl World {
                 // A cooldown that ends at this moment is processed by the timer or by the next
                 // event.
                 let noticed = !matches!(member.readiness, Readiness::CoolingDown(_))
-                    || self.core.next_timer().is_none_or(|alarm| alarm > member.ready_at);
+                    || self.state.next_timer().is_none_or(|alarm| alarm > member.ready_at);
                 if can_serve && fits && noticed && !self.has(Flaw::AvoidIgnored) {
                     return Err(format!("idle: {key:?} can serve, and {arrival} waits"));
                 }
@@ -560,31 +568,32 @@ impl World {
     }
 
     fn check_slots(&self) -> Checked {
-        let core = &self.core;
-        let count = |is: &dyn Fn(&Member) -> bool| core.members().filter(|(_, member)| is(member)).count();
+        let state = &self.state;
+        let count = |is: &dyn Fn(&Member) -> bool| state.members().filter(|(_, member)| is(member)).count();
         let serving = count(&|member| matches!(member.phase, Phase::Serving | Phase::Renewing));
-        let slots = core.slots.iter().filter(|slot| slot.serving.is_some()).count();
+        let slots = state.slots.iter().filter(|slot| slot.serving.is_some()).count();
         let warming = count(&|member| member.phase == Phase::Warming);
-        let unserved = core.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_some()).count();
-        let empty = core.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_none()).count();
-        let books = [
-            (core.serving, serving),
+        let unserved =
+            state.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_some()).count();
+        let empty = state.slots.iter().filter(|slot| slot.serving.is_none() && slot.next.is_none()).count();
+        let records = [
+            (state.serving, serving),
             (serving, slots),
-            (core.warming, warming),
-            (core.filling, unserved),
-            (core.empty.len(), empty),
+            (state.warming, warming),
+            (state.filling, unserved),
+            (state.empty.len(), empty),
         ];
-        if books.iter().any(|(one, other)| one != other) {
-            return Err(format!("slots: {books:?}"));
+        if records.iter().any(|(one, other)| one != other) {
+            return Err(format!("slots: {records:?}"));
         }
         let idle = count(&|member| member.phase == Phase::Draining && member.in_use == 0);
         if idle > 0 {
             return Err(String::from("gone: a drained member was not removed"));
         }
-        let leased: usize = core.members().map(|(_, member)| member.in_use).sum();
-        let booked: usize = self.books.values().map(|book| book.leases.len()).sum();
+        let leased: usize = state.members().map(|(_, member)| member.in_use).sum();
+        let booked: usize = self.records.values().map(|record| record.leases.len()).sum();
         if leased != booked && self.flaw.is_none() {
-            return Err(format!("leases: {leased} in the state, {booked} in the books"));
+            return Err(format!("leases: {leased} in the state, {booked} in the records"));
         }
         Ok(())
     }
@@ -594,13 +603,13 @@ impl World {
         self.apply(Event::Runtime(true))?;
         for _ in 0..200 {
             for index in self.all(|at| matches!(at, At::Waiting { woken: true, .. })) {
-                self.look(index)?;
+                self.poll_waiter(index)?;
                 self.check()?;
             }
             while !self.effects.warm_ups.is_empty() {
                 self.apply(Event::Warmed(0, true))?;
             }
-            while !self.shut_ones().is_empty() && !self.has(Flaw::OpeningUnseen) {
+            while !self.shut_ones().is_empty() && !self.has(Flaw::RenewalUnreported) {
                 self.apply(Event::Open(0, true))?;
             }
             self.effects.shut.clear();
@@ -609,7 +618,7 @@ impl World {
                 self.check()?;
             }
             // Only to the time that the state machine asked for.
-            match self.core.next_timer() {
+            match self.state.next_timer() {
                 Some(at) => self.pass(at.max(self.now))?,
                 None if self.all(|at| matches!(at, At::Waiting { .. })).is_empty() => break,
                 None => {}
@@ -620,7 +629,7 @@ impl World {
         if !left.is_empty() {
             return Err(format!("stuck: {left:?} are never served"));
         }
-        let kept: Vec<_> = self.core.members().filter(|(_, member)| member.in_use > 0).collect();
+        let kept: Vec<_> = self.state.members().filter(|(_, member)| member.in_use > 0).collect();
         if !kept.is_empty() {
             return Err(format!("leases: lost {kept:?}"));
         }
@@ -648,7 +657,7 @@ impl Rng {
                 };
                 Event::Ask(preference, self.below(5) == 0)
             }
-            26..46 => Event::Look(which),
+            26..46 => Event::Poll(which),
             46..50 => Event::Leave(which),
             50..66 => Event::End(which, if self.below(5) > 0 { LeaseEnd::Used } else { LeaseEnd::Unused }),
             66..76 => Event::Warmed(which, self.below(4) > 0),
@@ -703,7 +712,7 @@ const EVENTS: [Event; 14] = [
     Event::Ask(Preference::Any, true),
     Event::Ask(Preference::Key(0), false),
     Event::Ask(Preference::Unused, false),
-    Event::Look(0),
+    Event::Poll(0),
     Event::Leave(0),
     Event::End(0, LeaseEnd::Used),
     Event::Warmed(0, true),
@@ -764,13 +773,13 @@ fn broken_variants_of_the_limits_are_caught() {
     is_caught(Flaw::NoDelay, &["delay"]);
     is_caught(Flaw::NoUses, &["uses"]);
     is_caught(Flaw::NoAge, &["age"]);
-    is_caught(Flaw::NoBudget, &["broken"]);
-    is_caught(Flaw::NoBound, &["bound"]);
+    is_caught(Flaw::NoFailureLimit, &["unavailable"]);
+    is_caught(Flaw::NoQueueLimit, &["bound"]);
 }
 
 #[test]
 fn broken_variants_of_the_queues_are_caught() {
-    is_caught(Flaw::OldestSentBack, &["order"]);
+    is_caught(Flaw::OldestRequeued, &["order"]);
     is_caught(Flaw::AvoidIgnored, &["avoids"]);
     is_caught(Flaw::WakeLost, &["stuck"]);
     is_caught(Flaw::TimerLost, &["stuck"]);
@@ -780,8 +789,8 @@ fn broken_variants_of_the_queues_are_caught() {
 
 #[test]
 fn broken_variants_of_the_members_are_caught() {
-    is_caught(Flaw::ShutIgnored, &["shut"]);
-    is_caught(Flaw::OpeningUnseen, &["stuck"]);
+    is_caught(Flaw::GateIgnored, &["shut"]);
+    is_caught(Flaw::RenewalUnreported, &["stuck"]);
     is_caught(Flaw::ColdServes, &["cold"]);
-    is_caught(Flaw::OrderLostUnheard, &["stuck"]);
+    is_caught(Flaw::WarmUpLostSilently, &["stuck"]);
 }

@@ -179,7 +179,7 @@ impl SessionPoolBuilder {
     /// Sets the maximum number of members in service. Default: 8.
     ///
     /// Members are created when requests need them. A retired member is replaced immediately and
-    /// drains beside its successor.
+    /// drains while its successor serves.
     pub fn size(mut self, size: u32) -> Self {
         self.size = size;
         self

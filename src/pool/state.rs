@@ -196,7 +196,7 @@ impl<H: EffectSink> PoolState<H> {
     }
 }
 
-/// The life of a request: asking, waiting, leaving, ending.
+/// Requests: leasing, waiting, leaving, ending.
 impl<H: EffectSink> PoolState<H> {
     /// Leases a member to a request, or adds it to a queue.
     pub(crate) fn ask(&mut self, step: &mut Step<'_, H>, request: &LeaseRequest) -> LeaseDecision<H::Cause> {
@@ -691,9 +691,9 @@ impl<H: EffectSink> PoolState<H> {
                     self.retire_at(step, key.index, RetireReason::Errors);
                 }
             }
-            Feedback::CoolDown(rest) => {
+            Feedback::CoolDown(cooldown) => {
                 member.cooldowns += 1;
-                member.ready_at = member.ready_at.max(step.now.saturating_add(rest));
+                member.ready_at = member.ready_at.max(step.now.saturating_add(cooldown));
                 self.counters.cooldowns += 1;
                 self.update_readiness(step, key.index);
             }
@@ -899,10 +899,10 @@ impl<H: EffectSink> PoolState<H> {
             step.effects.discard(None, Some(cause));
             return;
         }
-        let rest =
+        let backoff =
             step.limits.backoff.saturating_mul(1 << self.backoffs.min(16)).min(step.limits.backoff_max);
         self.backoffs = self.backoffs.saturating_add(1);
-        self.retry_at = step.now.saturating_add(rest);
+        self.retry_at = step.now.saturating_add(backoff);
         if let Some(old) = self.unavailable.replace(cause) {
             step.effects.discard(None, Some(old));
         }

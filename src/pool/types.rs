@@ -73,7 +73,8 @@ impl Limits {
         self.max_age.is_some_and(|max| now.saturating_sub(member.warmed_at) >= max)
     }
 
-    /// Returns whether the member is in the last tenth of a limit, where its successor is warmed up.
+    /// Returns whether the member is in the last tenth of a limit, where its successor is warmed
+    /// up.
     pub(super) fn is_late(&self, member: &Member, now: Duration) -> bool {
         self.max_uses.is_some_and(|max| member.uses >= max - max.div_ceil(10))
             || self.max_age.is_some_and(|max| now.saturating_sub(member.warmed_at) >= max - max / 10)

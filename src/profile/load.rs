@@ -70,7 +70,8 @@ impl Profiles {
     /// assert_eq!(
     ///     error.to_string(),
     ///     "profile 2: proxy.url: unknown scheme \"ftp\"; use http, https or socks5 (line 5)\n\
-    ///      profile 2: agent: unknown field; the fields are name, proxy, user-agent, headers and local-address (line 6)",
+    ///      profile 2: agent: unknown field; the fields are \
+    ///      name, proxy, user-agent, headers and local-address (line 6)",
     /// );
     /// ```
     pub fn from_toml(text: &str) -> Result<Self, ProfileError> {
@@ -98,7 +99,7 @@ impl Profiles {
     /// ```
     /// use tower_client_sessions::profile::Profiles;
     ///
-    /// let profiles = Profiles::from_json(r#"[{"proxy": "direct", "user-agent": "crawler/1.0"}]"#)?;
+    /// let profiles = Profiles::from_json(r#"[{"proxy": "direct", "user-agent": "a/1.0"}]"#)?;
     /// assert_eq!(profiles.len(), 1);
     /// # Ok::<(), tower_client_sessions::profile::ProfileError>(())
     /// ```

@@ -207,7 +207,7 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
         // A login that was given up runs on at the site until its end of the connection is noticed.
         let given_up = account.tries - account.logins;
         let most = 1 + u32::from(name == "a0") + given_up;
-        assert!(account.at_once_max <= most, "{name}: {account:?}");
+        assert!(account.concurrent_max <= most, "{name}: {account:?}");
     }
     for session in sessions.all() {
         assert_eq!(session.waiting(), 0);

@@ -137,9 +137,9 @@ async fn concurrent_logins_are_counted() {
     let raw = Raw::new();
     tokio::join!(raw.login(&site, "a"), raw.login(&site, "a"), raw.login(&site, "b"));
     let counters = site.counters();
-    assert_eq!((counters.accounts["a"].at_once_max, counters.accounts["a"].logins), (2, 2));
-    assert_eq!(counters.accounts["b"].at_once_max, 1);
-    assert_eq!((counters.logins(), counters.logins_at_once_max()), (3, 2));
+    assert_eq!((counters.accounts["a"].concurrent_max, counters.accounts["a"].logins), (2, 2));
+    assert_eq!(counters.accounts["b"].concurrent_max, 1);
+    assert_eq!((counters.logins(), counters.logins_concurrent_max()), (3, 2));
 }
 
 #[tokio::test]
@@ -273,13 +273,13 @@ async fn an_exclusive_site_bans_an_account_with_two_concurrent_pages() {
         assert_eq!(response.status(), 200);
         assert!(body(response).await.contains("of a by"));
     }
-    assert_eq!((site.counters().overlaps, site.counters().pages_at_once_max), (0, 1));
+    assert_eq!((site.counters().overlaps, site.counters().pages_in_flight_max), (0, 1));
 
     let unread = raw.get(&site.url("/page/1?drip_ms=60000"), &sid).await.unwrap();
     assert_eq!(unread.status(), 200);
     assert_eq!(raw.status(&site.url("/page/2"), &sid).await, 403);
     assert_eq!(raw.status(&site.url("/login?acct=a"), "").await, 403);
     assert_eq!(raw.status(&site.url("/login?acct=b"), "").await, 200);
-    assert_eq!((site.counters().overlaps, site.counters().pages_at_once_max), (1, 2));
+    assert_eq!((site.counters().overlaps, site.counters().pages_in_flight_max), (1, 2));
     drop(unread);
 }

@@ -94,11 +94,11 @@ async fn a_lease_ends_with_the_body_and_not_with_the_head() {
     assert_eq!(leased(&pool), 0);
 
     server.state().bodies.clear();
-    let mut broken = get(&client).await.unwrap().into_body();
+    let mut failing = get(&client).await.unwrap().into_body();
     server.state().bodies[0].1.send(Err("reset".into())).unwrap();
-    broken.frame().await.unwrap().unwrap();
+    failing.frame().await.unwrap().unwrap();
     assert_eq!(leased(&pool), 1);
-    broken.frame().await.unwrap().unwrap_err();
+    failing.frame().await.unwrap().unwrap_err();
     assert_eq!(leased(&pool), 0, "although the body is not dropped");
     assert_eq!(pool.stats().bad, 1);
 
