@@ -1,17 +1,21 @@
-//! A proxy on this machine that gives sessions to clients in any language: cookies, profiles and renewal, by one header.
+//! A local proxy that adds sessions (cookies, profiles, renewal) to clients in any language.
 //!
 //! ```text
-//! cargo run --features client --example gateway -- --expired 403 --login-url 'http://shop.example/login?user={session}'
+//! cargo run --features client --example gateway -- \
+//!     --expired 403 --login-url 'http://shop.example/login?user={session}'
 //! curl -H 'x-session: alice' --proxy http://127.0.0.1:8080 http://shop.example/cart
 //! curl -H 'x-session: alice' http://127.0.0.1:8080/https://shop.example/cart
 //! ```
 //!
-//! An `http` URL is asked for by way of the proxy, any URL by being written behind the gateway's own: there is no `CONNECT`, since
-//! what goes through a tunnel cannot be given a session. `--help` has the options.
+//! A client requests an `http` URL through the proxy, or any URL by appending it to the gateway's
+//! own. `CONNECT` is not supported, because the gateway cannot add a session to an encrypted
+//! tunnel. `--help` lists the options.
 //!
-//! Cookies belong to the session: `Set-Cookie` stays here, and comes to no client. A client's own `Cookie` header goes with its
-//! one request, wins over the session's cookies by name, and is not kept. `x-session` is never sent on. An answer says by
-//! `x-session-generation` and `x-session-replays` what was done for it. An answer with `x-session-error` is the gateway's own.
+//! Cookies belong to the session: the gateway stores `Set-Cookie` and does not send it to the
+//! client. A `Cookie` header of the client is sent with that request only; its cookies replace
+//! session cookies of the same name and are not stored. `x-session` is never sent to the origin. A
+//! response has `x-session-generation` and `x-session-replays`; one with `x-session-error` is from
+//! the gateway itself.
 
 mod args;
 #[path = "gateway/forward.rs"]
@@ -22,7 +26,7 @@ mod options;
 use std::{convert::Infallible, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use forward::{Body, Form, Refusal, Target};
+use forward::{Body, Form, Rejection, Target};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -61,9 +65,9 @@ async fn run(options: Options) -> Result<Infallible, BoxError> {
     let connections = Arc::new(Semaphore::new(options.connections));
     let gateway = Arc::new(Gateway { stack: stack(&options)?, own, options });
     loop {
-        let place = connections.clone().acquire_owned().await?;
+        let permit = connections.clone().acquire_owned().await?;
         let Ok((stream, _)) = listener.accept().await else {
-            // Out of descriptors: others must close first.
+            // No descriptor is left. Wait until another connection closes.
             tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
@@ -71,14 +75,14 @@ async fn run(options: Options) -> Result<Infallible, BoxError> {
         let gateway = gateway.clone();
         let service = service_fn(move |request| {
             let gateway = gateway.clone();
-            async move { Ok::<_, Infallible>(gateway.answer(request).await) }
+            async move { Ok::<_, Infallible>(gateway.handle(request).await) }
         });
         tokio::spawn(async move {
             let mut builder = http1::Builder::new();
             builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(90));
-            // A client that goes away is its own affair.
+            // The client has disconnected; an error has no recipient.
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-            drop(place);
+            drop(permit);
         });
     }
 }
@@ -126,19 +130,19 @@ fn stack(options: &Options) -> Result<Stack, BoxError> {
     Ok(BoxCloneSyncService::new(stack))
 }
 
-/// One request, by the template that the options give.
+/// Sends the one request that the options describe.
 async fn log_in(login: Login, renewal: Renewal<Full<Bytes>>) -> Result<(), BoxError> {
-    let answer = renewal.send(login.request(&renewal.session_id().to_string())?).await?;
-    let status = answer.status();
+    let response = renewal.send(login.request(&renewal.session_id().to_string())?).await?;
+    let status = response.status();
     let has_cookie = match &login.cookie {
         Some(name) => renewal.has_cookie(name),
         None => !renewal.cookies().is_empty(),
     };
-    // A redirect leads away from a login that worked.
-    let good = (status.is_success() || status.is_redirection()) && has_cookie;
+    // A successful login often ends in a redirect.
+    let succeeded = (status.is_success() || status.is_redirection()) && has_cookie;
     renewal
-        .ensure(good, "the login was not accepted")
-        .map_err(|error| format!("{error}: the login was answered with {status}").into())
+        .ensure(succeeded, "the login was not accepted")
+        .map_err(|error| format!("{error}: the response to the login has status {status}").into())
 }
 
 struct Gateway {
@@ -148,32 +152,32 @@ struct Gateway {
 }
 
 impl Gateway {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let name = request.headers().get(forward::SESSION).cloned();
         match self.forward(request).await {
             Ok(response) => response,
-            Err(refusal) => refusal.response(name),
+            Err(rejection) => rejection.response(name),
         }
     }
 
-    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, Refusal> {
+    async fn forward(&self, request: Request<Incoming>) -> Result<Response<Body>, Rejection> {
         if request.method() == Method::CONNECT {
-            return Err(Refusal::new(
+            return Err(Rejection::new(
                 StatusCode::NOT_IMPLEMENTED,
-                "there is no CONNECT: what goes through a tunnel cannot be given a session; ask this gateway for \
-                 /https://host/path instead",
+                "CONNECT is not supported: the gateway cannot add a session to a tunnel; request \
+                 /https://host/path from the gateway instead",
             ));
         }
         let target = Target::of(&request)?;
         if self.is_own(&target).await {
-            return Err(Refusal::new(
+            return Err(Rejection::new(
                 StatusCode::LOOP_DETECTED,
-                "the request is for the gateway itself: it would go round for ever",
+                "the target is the gateway itself: the request would loop forever",
             ));
         }
         let session = forward::session(request.headers())?;
         if session.is_none() && self.options.default_session.is_none() {
-            return Err(Refusal::new(
+            return Err(Rejection::new(
                 StatusCode::BAD_REQUEST,
                 "no session: send an x-session header, or start the gateway with --default-session",
             ));
@@ -183,34 +187,34 @@ impl Gateway {
             Limited::new(body, self.options.max_body).collect().await.map_err(|error| match error
                 .is::<LengthLimitError>(
             ) {
-                true => Refusal::new(
+                true => Rejection::new(
                     StatusCode::PAYLOAD_TOO_LARGE,
-                    "the body is longer than --max-body, and could not be sent again after a renewal",
+                    "the body is longer than --max-body and could not be replayed after a renewal",
                 ),
-                false => Refusal::new(StatusCode::BAD_REQUEST, "the body broke off"),
+                false => Rejection::new(StatusCode::BAD_REQUEST, "the body ended early"),
             })?;
         forward::strip(&mut head.headers);
         for name in [header::HOST, header::EXPECT, header::CONTENT_LENGTH] {
-            // The client below writes its own.
+            // The client below sets its own.
             head.headers.remove(name);
         }
         let mut request = Request::from_parts(head, Full::new(body.to_bytes()));
         *request.uri_mut() = target.uri.clone();
-        // What is left over from the client's connection is none of the stack's business.
+        // The extensions of the incoming connection mean nothing to the stack.
         let extensions = request.extensions_mut();
         extensions.clear();
         if let Some(session) = session {
             extensions.insert(session);
         }
-        let answer = self.stack.clone().ready().await?.call(request).await?;
-        Ok(self.give_back(answer, &target))
+        let response = self.stack.clone().ready().await?.call(request).await?;
+        Ok(self.finish(response, &target))
     }
 
-    /// Turns an origin's answer into the gateway's.
-    fn give_back(&self, answer: Response<Incoming>, target: &Target) -> Response<Body> {
-        let mut answer = answer.map(|body| body.map_err(BoxError::from).boxed_unsync());
-        let info = answer.extensions_mut().remove::<SessionInfo>();
-        let headers = answer.headers_mut();
+    /// Turns the response of an origin into that of the gateway.
+    fn finish(&self, response: Response<Incoming>, target: &Target) -> Response<Body> {
+        let mut response = response.map(|body| body.map_err(BoxError::from).boxed_unsync());
+        let info = response.extensions_mut().remove::<SessionInfo>();
+        let headers = response.headers_mut();
         forward::strip(headers);
         headers.remove(header::SET_COOKIE);
         if target.form == Form::Reverse {
@@ -223,10 +227,10 @@ impl Gateway {
             headers.insert("x-session-generation", info.generation().into());
             headers.insert("x-session-replays", info.replays().into());
         }
-        answer
+        response
     }
 
-    /// Whether the request would come back to this gateway.
+    /// Whether the request would be sent to this gateway again.
     async fn is_own(&self, target: &Target) -> bool {
         if target.port() != self.own.port() {
             return false;

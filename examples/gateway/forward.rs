@@ -1,4 +1,4 @@
-//! What the gateway takes from a client's request, and what it leaves away on both ways.
+//! What the gateway reads from a client's request, and what it removes in both directions.
 
 use std::{error::Error, net::IpAddr};
 
@@ -15,21 +15,21 @@ use tower_client_sessions::{
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// The header that names a session, in requests and in answers.
+/// The header that names a session, in requests and in responses.
 pub(crate) const SESSION: HeaderName = HeaderName::from_static("x-session");
-/// The header that tells the gateway's own answers from an origin's.
+/// The header that marks a response of the gateway itself.
 pub(crate) const ERROR: HeaderName = HeaderName::from_static("x-session-error");
 
-/// How the URL was given.
+/// How a client requests a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
-    /// As of a proxy: the request line has it whole.
+    /// As from a proxy: the request line has the whole URL.
     Proxy,
-    /// Behind the gateway's own URL, as `/https://host/path`.
+    /// Appended to the gateway's own URL: `/https://host/path`.
     Reverse,
 }
 
-/// Where a request is to go.
+/// The destination of a request.
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) uri: Uri,
@@ -37,16 +37,16 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn of<B>(request: &Request<B>) -> Result<Self, Refusal> {
+    pub(crate) fn of<B>(request: &Request<B>) -> Result<Self, Rejection> {
         if request.uri().scheme().is_some() {
             return Self::new(request.uri().clone(), Form::Proxy);
         }
-        refuse_browsers(request.headers())?;
+        reject_browsers(request.headers())?;
         let path = request.uri().path_and_query().map_or("", |path| path.as_str());
         let unknown = || {
-            Refusal::new(
+            Rejection::new(
                 StatusCode::BAD_REQUEST,
-                "ask by way of this proxy for an http URL, or for /https://host/path or /http://host/path",
+                "request an http URL through this proxy, or /https://host/path or /http://host/path from it",
             )
         };
         let (scheme, rest) =
@@ -54,21 +54,21 @@ impl Target {
         if !matches!(scheme, "http" | "https") {
             return Err(unknown());
         }
-        // Some clients write two slashes in a path as one.
+        // Some clients merge two slashes of a path into one.
         let rest = rest.strip_prefix('/').unwrap_or(rest);
         let uri = format!("{scheme}://{rest}").parse().map_err(|_| unknown())?;
         Self::new(uri, Form::Reverse)
     }
 
-    fn new(uri: Uri, form: Form) -> Result<Self, Refusal> {
+    fn new(uri: Uri, form: Form) -> Result<Self, Rejection> {
         let known = [Some(&Scheme::HTTP), Some(&Scheme::HTTPS)].contains(&uri.scheme());
         match uri.authority() {
             Some(authority) if known && !authority.host().is_empty() && !authority.as_str().contains('@') => {
                 Ok(Self { uri, form })
             }
-            _ => Err(Refusal::new(
+            _ => Err(Rejection::new(
                 StatusCode::BAD_REQUEST,
-                "the URL is not a whole http or https one without a user name",
+                "the URL must be a complete http or https URL without a user name",
             )),
         }
     }
@@ -82,7 +82,8 @@ impl Target {
         self.uri.port_u16().unwrap_or(usual)
     }
 
-    /// Lets a redirect lead through the gateway again, where the client would take it for one to the gateway.
+    /// Points a redirect to the gateway if the client would otherwise resolve it against the
+    /// gateway instead of the origin.
     pub(crate) fn rewrite_location(&self, headers: &mut HeaderMap) {
         let Some(location) = headers.get(header::LOCATION).and_then(|value| value.to_str().ok()) else {
             return;
@@ -97,7 +98,7 @@ impl Target {
         } else if location.starts_with('/') {
             format!("/{scheme}://{authority}{location}")
         } else {
-            // Relative to the page, which the client has asked the gateway for.
+            // Relative to the page, whose URL already leads through the gateway.
             return;
         };
         if let Ok(location) = HeaderValue::from_str(&location) {
@@ -106,11 +107,14 @@ impl Target {
     }
 }
 
-/// Refuses what a web page in a browser on this machine may have sent: pages of strangers may not use the sessions.
-fn refuse_browsers(headers: &HeaderMap) -> Result<(), Refusal> {
+/// Rejects what a web page in a local browser may have sent: other sites must not use the sessions.
+fn reject_browsers(headers: &HeaderMap) -> Result<(), Rejection> {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     if site.is_some_and(|site| site != b"none" && site != b"same-origin") {
-        return Err(Refusal::new(StatusCode::FORBIDDEN, "the request comes from a web page of another site"));
+        return Err(Rejection::new(
+            StatusCode::FORBIDDEN,
+            "the request comes from a web page of another site",
+        ));
     }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
@@ -118,15 +122,15 @@ fn refuse_browsers(headers: &HeaderMap) -> Result<(), Refusal> {
         |host: &str| host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     match host {
         Some(host) if is_plain(host.host()) => Ok(()),
-        _ => Err(Refusal::new(
+        _ => Err(Rejection::new(
             StatusCode::MISDIRECTED_REQUEST,
-            "call the gateway by its address or as localhost: any other name may be a stranger's",
+            "address the gateway by IP address or as localhost: another name may belong to an attacker",
         )),
     }
 }
 
 /// The session that a request names.
-pub(crate) fn session(headers: &HeaderMap) -> Result<Option<SessionId>, Refusal> {
+pub(crate) fn session(headers: &HeaderMap) -> Result<Option<SessionId>, Rejection> {
     let mut named = headers.get_all(SESSION).iter();
     let Some(name) = named.next() else {
         return Ok(None);
@@ -135,14 +139,14 @@ pub(crate) fn session(headers: &HeaderMap) -> Result<Option<SessionId>, Refusal>
         Ok(name) if !name.is_empty() && name.len() <= 256 && named.next().is_none() => {
             Ok(Some(SessionId::from(name)))
         }
-        _ => Err(Refusal::new(
+        _ => Err(Rejection::new(
             StatusCode::BAD_REQUEST,
-            "x-session has to be there once, with 1 to 256 printable characters",
+            "x-session must be present once, with 1 to 256 printable characters",
         )),
     }
 }
 
-/// Takes off what is for one connection alone, and what is for the gateway.
+/// Removes the headers that concern one connection or the gateway only.
 pub(crate) fn strip(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -172,14 +176,14 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
     }
 }
 
-/// Why the gateway answers by itself.
+/// Why the gateway responds itself.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct Rejection {
     pub(crate) status: StatusCode,
     pub(crate) message: String,
 }
 
-impl Refusal {
+impl Rejection {
     pub(crate) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
@@ -199,8 +203,8 @@ impl Refusal {
     }
 }
 
-/// An error of the stack: each says by its status whose it is.
-impl From<BoxError> for Refusal {
+/// An error of the stack; the status says whether client, gateway or origin caused it.
+impl From<BoxError> for Rejection {
     fn from(error: BoxError) -> Self {
         let mut status = StatusCode::BAD_GATEWAY;
         let mut cause: Option<&(dyn Error + 'static)> = Some(&*error);
@@ -231,7 +235,7 @@ impl From<BoxError> for Refusal {
     }
 }
 
-/// An error with its causes.
+/// An error and its causes.
 pub(crate) fn chain(error: &dyn Error) -> String {
     match error.source() {
         Some(source) => format!("{error}: {}", chain(source)),

@@ -12,30 +12,30 @@ use tower::BoxError;
 use crate::args::number;
 
 const HELP: &str = "\
-A proxy on this machine that gives each request the session that its x-session header names.
+A local proxy that adds to each request the session that its x-session header names.
 
 Usage: gateway [OPTIONS]
 
-      --listen ADDR            where to listen; a port of 0 takes a free one [127.0.0.1:8080]
-      --allow-remote           let --listen be an address that other machines can reach
-      --default-session NAME   the session of requests without x-session; by default they are refused
-      --max-sessions N         sessions that are kept, those last used [10000]
-      --profiles FILE          profiles for the sessions, TOML or JSON; without it, all go out directly
-      --connections N          connections at once, on either side [1024]
-      --timeout-ms N           how long an origin may take until the head of its answer [60000]
-      --max-body N             bytes of a request's body, which is read whole before it is sent [1048576]
-      --extra-root FILE        certificates to trust besides Mozilla's, PEM
+      --listen ADDR            address to listen on; port 0 selects a free port [127.0.0.1:8080]
+      --allow-remote           allow a --listen address that other machines can reach
+      --default-session NAME   session of requests without x-session; by default they are rejected
+      --max-sessions N         number of sessions to keep, most recently used first [10000]
+      --profiles FILE          profiles of the sessions, TOML or JSON; without it, all connect directly
+      --connections N          open connections, both to clients and to origins [1024]
+      --timeout-ms N           longest wait for the head of a response [60000]
+      --max-body N             bytes of a request body, which is buffered before it is sent [1048576]
+      --extra-root FILE        trusted certificates in addition to Mozilla's, PEM
 
-When a session has expired, and what to do then:
-      --expired LIST           statuses that mean it [401]
-      --expired-redirect PATH  a redirect to this path means it, too
-      --login-url URL          renew by this URL, with {session}; by default the next request goes ahead alone
-      --login-form FORM        post this to the URL, with {session}, as user={session}&password=secret
-      --login-cookie NAME      the cookie that a login has to set [any]
-      --max-uses N             renew early, before a session has been used more often
-      --replays N              how often a request is sent again [4]
+Expiry and renewal:
+      --expired LIST           statuses that mean a session has expired [401]
+      --expired-redirect PATH  a redirect to this path means the same
+      --login-url URL          URL of the login, with {session}; by default the next request is sent alone
+      --login-form FORM        form to post to that URL, such as user={session}&password=secret
+      --login-cookie NAME      cookie that a login must set [any]
+      --max-uses N             renew early, before a session has had this many uses
+      --replays N              most replays of one request [4]
 
-Exit status: 2 if the options are wrong or the address is taken.
+Exit status: 2 if an option is invalid or the address is in use.
 ";
 
 pub(crate) struct Options {
@@ -63,7 +63,7 @@ pub(crate) struct Login {
 }
 
 impl Login {
-    /// The login of a session. Its name is a stranger's word, and encoded.
+    /// The login of a session. Its name comes from the client, so it is percent-encoded.
     pub(crate) fn request(&self, session: &str) -> Result<Request<Full<Bytes>>, BoxError> {
         let fill = |template: &str| template.replace("{session}", &encode(session));
         let uri: Uri = fill(&self.url).parse()?;
@@ -77,7 +77,7 @@ impl Login {
 }
 
 impl Options {
-    /// Reads the command line; `None` if all it wants is help, which is then printed.
+    /// Reads the command line. Returns `None` after printing the help.
     pub(crate) fn from_env() -> Result<Option<Self>, BoxError> {
         let mut options = Self {
             listen: ([127, 0, 0, 1], 8080).into(),
@@ -136,7 +136,7 @@ impl Options {
         }
         if !options.listen.ip().is_loopback() && !remote {
             return Err(format!(
-                "--listen {}: other machines could reach it, and use your sessions; say --allow-remote if they may",
+                "--listen {}: other machines could reach the gateway and use your sessions; add --allow-remote to permit it",
                 options.listen
             )
             .into());
@@ -148,7 +148,9 @@ impl Options {
                 let whole =
                     request.as_ref().is_ok_and(|it| it.uri().scheme().is_some() && it.uri().host().is_some());
                 if !whole {
-                    return Err(format!("--login-url {:?}: give a whole http or https URL", login.url).into());
+                    return Err(
+                        format!("--login-url {:?}: give a complete http or https URL", login.url).into()
+                    );
                 }
                 Some(login)
             }
@@ -164,7 +166,7 @@ impl Options {
 fn statuses(list: &str) -> Result<Vec<u16>, String> {
     let status = |text: &str| {
         let status = text.trim().parse().ok().filter(|status| StatusCode::from_u16(*status).is_ok());
-        status.ok_or_else(|| format!("--expired {list:?}: give a list of statuses, as 401,403"))
+        status.ok_or_else(|| format!("--expired {list:?}: give a list of statuses, such as 401,403"))
     };
     list.split(',').map(status).collect()
 }

@@ -1,4 +1,4 @@
-//! Stacks that a naive gate deadlocks, and stacks of other people's services.
+//! Stacks that a naive gate would deadlock, and stacks over services of other crates.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -16,7 +16,7 @@ use tower_client_sessions::{
 
 use crate::support::*;
 
-/// Two hundred tasks on `service` over `site`: all answered, one renewal, nothing sent twice without need.
+/// Two hundred tasks on `service` over `site` get a response each, after one renewal.
 async fn two_hundred_tasks<S>(site: Site, service: S)
 where
     S: Service<Request<Body>, Response = Response<Body>> + Clone + Send + 'static,
@@ -79,7 +79,7 @@ async fn hazard_11_limits_above_are_harmless() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_14_a_queued_request_gives_its_place_up_when_the_gate_shuts() {
+async fn hazard_14_a_queued_request_gives_up_its_place_when_its_identity_ends() {
     let (site, sessions) = (Site::held(), Sessions::new());
     let limited = ServiceBuilder::new().concurrency_limit(1).service(site.clone());
     let client = client(&renewing(&sessions), &sessions, limited);
@@ -91,14 +91,15 @@ async fn hazard_14_a_queued_request_gives_its_place_up_when_the_gate_shuts() {
     }
     site.respond(1);
     assert_pending!(tasks[0].poll());
-    // The limiter has given the permit to the next in its line; each of them looks, and gives its place up.
+    // The limiter has passed the permit on to the next in its queue. Each of them checks the gate
+    // and gives up its place.
     for task in &mut tasks[1..] {
         assert!(task.is_woken());
         assert_pending!(task.poll());
     }
     settle().await;
     let seen: Vec<_> = site.seen().iter().map(|seen| seen.uri.path().to_owned()).collect();
-    assert_eq!(seen, ["/0", "/login"], "the renewal went before those who queued for the limiter");
+    assert_eq!(seen, ["/0", "/login"], "the renewal is sent before the requests that queued for the limiter");
     site.end_logins(1);
     settle().await;
     site.respond(100);
@@ -106,12 +107,13 @@ async fn hazard_14_a_queued_request_gives_its_place_up_when_the_gate_shuts() {
         assert!(task.is_woken());
         assert_eq!(assert_ready!(task.poll()).unwrap().status(), 200);
     }
-    assert_eq!(site.pages_seen(), 5, "only what was on the wire was wasted");
+    assert_eq!(site.pages_seen(), 5, "only the request in flight was wasted");
 }
 
-/// Drops the request after every number of polls that it can take, at the side of others, and then asks once more.
+/// Drops a request after each possible number of polls, with others in flight, and then sends one
+/// more.
 #[tokio::test(start_paused = true)]
-async fn hazard_27_dropping_a_request_at_any_await_hurts_no_other() {
+async fn hazard_27_dropping_a_request_at_any_await_affects_no_other() {
     for polls in 0..12 {
         for rule in [true, false] {
             let (site, sessions) = (Site::held(), Sessions::new());
@@ -143,8 +145,9 @@ async fn hazard_27_dropping_a_request_at_any_await_hurts_no_other() {
             site.end_logins(100);
             site.respond(100);
             let wait = Duration::from_secs(200);
-            while let Some(answer) = tokio::time::timeout(wait, others.join_next()).await.expect("a stall") {
-                assert!(answer.unwrap().is_ok(), "after {polls} polls, rule: {rule}");
+            while let Some(response) = tokio::time::timeout(wait, others.join_next()).await.expect("a stall")
+            {
+                assert!(response.unwrap().is_ok(), "after {polls} polls, rule: {rule}");
             }
             let fresh = tokio::time::timeout(wait, get(&client, "a", path)).await;
             assert_eq!(fresh.expect("a stall").unwrap().status(), 200, "after {polls} polls, rule: {rule}");
@@ -205,7 +208,7 @@ async fn over_reqwest() {
 }
 
 #[tokio::test]
-async fn over_a_router_that_knows_only_paths() {
+async fn over_a_router_that_matches_only_paths() {
     let sessions = Sessions::new();
     let router: axum::Router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
     let client = ServiceBuilder::new()
@@ -225,9 +228,9 @@ async fn over_a_router_that_knows_only_paths() {
 }
 
 #[tokio::test]
-async fn services_that_are_not_send_stand_under_the_session_layer() {
+async fn the_session_layer_accepts_services_that_are_not_send() {
     #[derive(Clone)]
-    struct Local(#[expect(dead_code, reason = "it is there for not being `Send`")] std::rc::Rc<()>);
+    struct Local(#[expect(dead_code, reason = "it makes the type not `Send`")] std::rc::Rc<()>);
     impl Service<Request<()>> for Local {
         type Response = Response<()>;
         type Error = Infallible;
@@ -246,7 +249,7 @@ async fn services_that_are_not_send_stand_under_the_session_layer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_streamed_body_is_read_ahead_and_sent_again() {
+async fn a_streamed_body_is_buffered_and_replayed() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let layer = RenewalLayer::with_body_clone(&sessions, ReplayBody::try_clone)
         .expired_when(tower_client_sessions::Expired::status([403]))
@@ -260,7 +263,7 @@ async fn a_streamed_body_is_read_ahead_and_sent_again() {
             let (head, body) = request.into_parts();
             let body = http_body_util::BodyExt::collect(body).await?.to_bytes();
             let is_whole = head.uri.path() == "/login" || body == "some text";
-            assert!(is_whole, "the body arrived whole each time");
+            assert!(is_whole, "the complete body arrives each time");
             site.oneshot(Request::from_parts(head, Full::new(body))).await
         }
     });
