@@ -155,6 +155,7 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         progress,
         next: 0.into(),
         failed: 0.into(),
+        forbidden: 0.into(),
         again: 0.into(),
         causes: Mutex::default(),
     });
@@ -199,6 +200,13 @@ impl Account {
     }
 }
 
+/// What the site has delivered for a page.
+enum Fetched {
+    Page,
+    /// The site forbids the page, whatever the session.
+    Forbidden,
+}
+
 /// The state that all workers share.
 struct Job {
     options: Options,
@@ -207,6 +215,8 @@ struct Job {
     accounts: Arc<[Account]>,
     next: AtomicUsize,
     failed: AtomicUsize,
+    /// Pages that the site forbids whatever the session.
+    forbidden: AtomicUsize,
     /// Repeated requests for a page, not counting the replays of the renewal layer.
     again: AtomicUsize,
     /// Why pages failed: each cause, with its first page and the number of pages.
@@ -226,20 +236,24 @@ impl Job {
             if page >= self.options.pages {
                 return;
             }
-            if let Err(error) = self.fetch(&stack, page).await {
-                self.failed.fetch_add(1, Relaxed);
-                let cause = chain(&*error);
-                let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
-                match causes.iter_mut().find(|(known, ..)| *known == cause) {
-                    Some((.., count)) => *count += 1,
-                    None => causes.push((cause, page, 1)),
+            match self.fetch(&stack, page).await {
+                Ok(Fetched::Page) => {}
+                Ok(Fetched::Forbidden) => drop(self.forbidden.fetch_add(1, Relaxed)),
+                Err(error) => {
+                    self.failed.fetch_add(1, Relaxed);
+                    let cause = chain(&*error);
+                    let mut causes = self.causes.lock().unwrap_or_else(PoisonError::into_inner);
+                    match causes.iter_mut().find(|(known, ..)| *known == cause) {
+                        Some((.., count)) => *count += 1,
+                        None => causes.push((cause, page, 1)),
+                    }
                 }
             }
             self.progress.inc(1);
         }
     }
 
-    async fn fetch<S, R>(&self, stack: &S, page: usize) -> Result<(), BoxError>
+    async fn fetch<S, R>(&self, stack: &S, page: usize) -> Result<Fetched, BoxError>
     where
         S: Service<Request<Body>, Response = Response<R>, Error = BoxError> + Clone,
         R: http_body::Body<Data = Bytes, Error: Into<BoxError>>,
@@ -259,10 +273,13 @@ impl Job {
                     match timeout(self.options.timeout(), response.into_body().collect()).await? {
                         Ok(_) => {
                             account.good.fetch_add(1, Relaxed);
-                            return Ok(());
+                            return Ok(Fetched::Page);
                         }
                         Err(error) => error.into(),
                     }
+                }
+                Ok(response) if response.headers().contains_key("x-forbidden") => {
+                    return Ok(Fetched::Forbidden);
                 }
                 Ok(response) if matches!(response.status().as_u16(), 401 | 403) => {
                     // If more requests are in flight than a login allows, most of them fail in each
@@ -292,10 +309,14 @@ impl Job {
         let stats = sessions.stats();
         let Options { pages, concurrency, json, .. } = self.options;
         let failed = self.failed.load(Relaxed);
-        let ok = pages - failed;
+        let forbidden = self.forbidden.load(Relaxed);
+        let ok = pages - failed - forbidden;
         let replays = stats.replayed() + self.again.load(Relaxed) as u64;
         let per_second = ok as f64 / seconds;
         println!("{ok} of {pages} pages in {seconds:.2} s, {per_second:.0} pages/s");
+        if forbidden > 0 {
+            println!("  forbidden {forbidden} pages");
+        }
         println!("  requests  {}, including {replays} repeated ones", stats.sent);
         println!("  renewals  {} committed, {} failed", stats.renewals_committed, stats.renewals_failed);
         println!("  waiting   at most {} requests", stats.waiting_peak);
@@ -341,8 +362,8 @@ impl Job {
         }
         if json {
             println!(
-                "{{\"pages_ok\": {ok}, \"pages_failed\": {failed}, \"requests\": {}, \"replays\": {replays}, \
-                 \"renewals\": {}, \"renewals_failed\": {}, \"waiting_peak\": {}, \"seconds\": {seconds:.3}, \
+                "{{\"pages_ok\": {ok}, \"pages_failed\": {failed}, \"pages_forbidden\": {forbidden}, \"requests\": {}, \"replays\": {replays}, \
+                 \"renewals\": {}, \"renewals_failed\": {}, \"held_peak\": {}, \"seconds\": {seconds:.3}, \
                  \"pages_per_second\": {per_second:.1}, \"addresses\": {addresses}, \
                  \"addresses_of_one_session\": {of_one_session}{of_pool}}}",
                 stats.sent, stats.renewals_committed, stats.renewals_failed, stats.waiting_peak

@@ -1,6 +1,6 @@
 //! The command line of the main example.
 
-use std::{fmt::Display, path::PathBuf, time::Duration};
+use std::{fmt::Display, num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use http::Uri;
 use lexopt::{Arg, Parser, ValueExt};
@@ -32,13 +32,14 @@ The embedded site:
       --latency-ms N     duration of a page [5]
       --login-faults L   faults of the first logins, a list such as
                          error,no-cookie,close,never
+      --forbid-every N   answers 403 to pages N, 2N and so on, whatever the session; 0 forbids none [0]
       --serve            do not crawl; print the URLs of the site and serve it until killed
 
 Any other site, where status 401 or 403 means that the session has expired:
       --page-url URL     http URL of a page, with {page} (from 0) and {session}
       --login-url URL    http URL whose response sets the cookies of {session}
 
-Exit status: 0 if every page was fetched, 1 if not, 2 if the options are invalid.
+Exit status: 0 if every page was fetched or is forbidden, 1 if not, 2 if the options are invalid.
 ";
 
 /// The options with their defaults.
@@ -54,6 +55,7 @@ pub(crate) struct Options {
     pub(crate) login_faults: Vec<LoginFault>,
     pub(crate) pool: Option<u32>,
     pub(crate) exclusive: bool,
+    pub(crate) forbid_every: Option<NonZeroUsize>,
     pub(crate) profiles: Option<PathBuf>,
     pub(crate) json: bool,
     pub(crate) serve: bool,
@@ -74,6 +76,7 @@ impl Default for Options {
             login_faults: Vec::new(),
             pool: None,
             exclusive: false,
+            forbid_every: None,
             profiles: None,
             json: false,
             serve: false,
@@ -101,6 +104,9 @@ impl Options {
                 Arg::Long("pool") => options.pool = Some(number(&mut parser, "--pool", 1)?),
                 Arg::Long("exclusive") => options.exclusive = true,
                 Arg::Long("profiles") => options.profiles = Some(parser.value()?.into()),
+                Arg::Long("forbid-every") => {
+                    options.forbid_every = NonZeroUsize::new(number(&mut parser, "--forbid-every", 0)?);
+                }
                 Arg::Long("json") => options.json = true,
                 Arg::Long("serve") => options.serve = true,
                 Arg::Long("page-url") => page_url = Some(template(&mut parser, "--page-url", true)?),
@@ -137,6 +143,7 @@ impl Options {
             latency_ms: self.latency_ms,
             login_faults: self.login_faults.clone(),
             exclusive: self.exclusive,
+            forbid_every: self.forbid_every,
             ..SiteConfig::default()
         }
     }

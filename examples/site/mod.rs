@@ -11,7 +11,7 @@
 //! | `/login?acct=a` | a new `sid`, and a refresh token in the header `x-refresh`; or the next of [`SiteConfig::login_faults`] |
 //! | `/login?acct=a&refresh=TOKEN` | the same without the delay of a login, for a token that was not used before; or 401 |
 //! | `/login` | a form with status 200, to which rejected pages may redirect |
-//! | `/page/7?acct=a` | 200, or the rejection |
+//! | `/page/7?acct=a` | 200, or the rejection; or 403 with the header `x-forbidden`, if [`SiteConfig::forbid_every`] forbids it |
 //! | `/hop?to=URL&cookie=n=v` | 302 to `URL` (percent-encoded), with the cookie set |
 //! | `/echo` | the request as JSON: `{"method": …, "uri": …, "headers": [[name, value], …]}` |
 //!
@@ -39,6 +39,7 @@ use std::{
     error::Error,
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    num::NonZeroUsize,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
@@ -80,6 +81,9 @@ pub(crate) struct SiteConfig {
     /// Whether an account is limited to one page at a time. An account that requests two is banned:
     /// all of its further pages and logins are rejected.
     pub(crate) exclusive: bool,
+    /// Forbids every page whose number is a multiple of this one, except page 0, whatever its `sid`.
+    /// A forbidden page does not count towards the budget.
+    pub(crate) forbid_every: Option<NonZeroUsize>,
 }
 
 impl Default for SiteConfig {
@@ -91,7 +95,15 @@ impl Default for SiteConfig {
             login_faults: Vec::new(),
             refusal: Refusal::Forbidden,
             exclusive: false,
+            forbid_every: None,
         }
+    }
+}
+
+impl SiteConfig {
+    fn forbids(&self, page: &str) -> bool {
+        let number = page.parse().unwrap_or(0_usize);
+        self.forbid_every.is_some_and(|every| number > 0 && number % every == 0)
     }
 }
 
@@ -132,6 +144,8 @@ pub(crate) struct Counters {
     pub(crate) pages_ok: u64,
     /// Rejected pages.
     pub(crate) pages_refused: u64,
+    /// Responses to pages that the site forbids.
+    pub(crate) pages_forbidden: u64,
     /// Logins by account.
     pub(crate) accounts: BTreeMap<String, AccountCounters>,
     /// Pages requested while another page of the account was in flight; each causes a ban.
@@ -472,7 +486,9 @@ async fn serve_page(
 ) -> io::Result<SiteResponse> {
     let running = PageRunning::new(shared, account);
     let sid = sid_of(request);
-    let reserved = sid.as_deref().and_then(|sid| shared.state().reserve(account, sid));
+    let is_forbidden = shared.config.forbids(page);
+    let reserved =
+        sid.as_deref().filter(|_| !is_forbidden).and_then(|sid| shared.state().reserve(account, sid));
     let late_ms = query.get("late_ms").and_then(|ms| ms.parse().ok()).unwrap_or(0);
     sleep(Duration::from_millis(shared.config.latency_ms + late_ms)).await;
     match query.get("cut") {
@@ -480,7 +496,12 @@ async fn serve_page(
         Some("reset") => return Err(RESET.into()),
         _ => {}
     }
-    let mut response = if let (Some(reserved), Some(sid)) = (reserved, &sid) {
+    let mut response = if is_forbidden {
+        shared.state().counters.pages_forbidden += 1;
+        let mut response = text(StatusCode::FORBIDDEN, "forbidden\n");
+        response.headers_mut().insert("x-forbidden", HeaderValue::from_static("page"));
+        response
+    } else if let (Some(reserved), Some(sid)) = (reserved, &sid) {
         reserved.forget();
         let mut state = shared.state();
         state.counters.pages_ok += 1;

@@ -1,6 +1,6 @@
 //! Tests of the embedded site, by hyper's client and without sessions.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, num::NonZeroUsize, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
@@ -74,6 +74,22 @@ async fn a_sid_is_valid_for_exactly_its_number_of_pages() {
     let counters = site.shutdown().await;
     assert_eq!((counters.pages_ok, counters.pages_refused, counters.requests), (10, 20, 31));
     assert_eq!(counters.sid_pages.into_values().collect::<Vec<_>>(), [10]);
+}
+
+#[tokio::test]
+async fn forbidden_pages_are_rejected_for_every_sid_and_use_no_budget() {
+    let forbid_every = NonZeroUsize::new(10);
+    let site = Site::start(SiteConfig { budget: 20, forbid_every, ..quick() }).await.unwrap();
+    let raw = Raw::new();
+    let sid = raw.login(&site, "a").await;
+    let mut statuses = Vec::new();
+    for page in 0..22 {
+        statuses.push(raw.status(&site.url(&format!("/page/{page}?acct=a")), &sid).await);
+    }
+    let expected: Vec<u16> = (0..22).map(|page| if matches!(page, 10 | 20) { 403 } else { 200 }).collect();
+    assert_eq!(statuses, expected);
+    let counters = site.shutdown().await;
+    assert_eq!((counters.pages_ok, counters.pages_refused, counters.pages_forbidden), (20, 0, 2));
 }
 
 #[tokio::test]
