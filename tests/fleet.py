@@ -119,7 +119,7 @@ def fleet(*options, disturb=None, pauses=(0, 0)):
     seen["disturbances"] = len(disturbances)
     pages = int(options[options.index("--pages") + 1])
     check(seen, status == 0 and (seen["pages_ok"], seen["pages_failed"]) == (pages, 0), "every page")
-    check(seen, seen["logins_at_once"] == 1, "one login at a time")
+    check(seen, seen["logins_concurrent_max"] == 1, "one login at a time")
     check(seen, seen["refreshes_reused"] == 0, "no token used twice")
     return seen
 

@@ -1,4 +1,5 @@
-//! Checks the auto traits of every public type, so that a private field cannot remove one unnoticed.
+//! Checks the auto traits of every public type, so that a private field cannot remove one
+//! unnoticed.
 
 use std::{
     collections::BTreeSet,

@@ -122,7 +122,7 @@ impl Summary {
                 "pages_refused": seen.pages_refused,
                 "logins": logins,
                 "login_tries": seen.accounts.values().map(|account| account.tries).sum::<u32>(),
-                "logins_at_once": seen.logins_concurrent_max(),
+                "logins_concurrent_max": seen.logins_concurrent_max(),
                 "refreshes": seen.refreshes,
                 "refreshes_reused": seen.refreshes_reused,
                 "store_requests": count("store_requests"),

@@ -55,9 +55,10 @@ impl Default for IdentityClientBuilder {
 impl IdentityClientBuilder {
     /// Sets how many connections are kept open for all identities together. Default: 1024.
     ///
-    /// When the limit is exceeded, the least recently used identities lose their connections. Idle connections close
-    /// immediately, and connections in use after their response. No request waits or fails because of this limit, so
-    /// more connections are open while more are in use. To limit those, put a `ConcurrencyLimit` above the client.
+    /// When the limit is exceeded, the least recently used identities lose their connections. Idle
+    /// connections close immediately, and connections in use after their response. No request waits
+    /// or fails because of this limit, so more connections are open while more are in use. To limit
+    /// those, put a `ConcurrencyLimit` above the client.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections;
         self
@@ -83,8 +84,8 @@ impl IdentityClientBuilder {
 
     /// Sets the timeout of each step of connecting. Default: 15 seconds.
     ///
-    /// The steps are the connection to the proxy or the origin, the handshake that opens a tunnel, and the TLS
-    /// handshake with the origin.
+    /// The steps are the connection to the proxy or the origin, the handshake that opens a tunnel,
+    /// and the TLS handshake with the origin.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connect_timeout = timeout;
         self
@@ -96,10 +97,12 @@ impl IdentityClientBuilder {
         self
     }
 
-    /// Sets the TLS configuration. Default: TLS 1.3 and 1.2 with *ring*, and Mozilla's root certificates.
+    /// Sets the TLS configuration. Default: TLS 1.3 and 1.2 with *ring*, and Mozilla's root
+    /// certificates.
     ///
-    /// Each identity uses its own ALPN protocols and TLS session cache in place of those of `config`. All other settings,
-    /// such as a client certificate, are shared by all identities and can link them.
+    /// Each identity uses its own ALPN protocols and TLS session cache in place of those of
+    /// `config`. All other settings, such as a client certificate, are shared by all identities and
+    /// can link them.
     pub fn tls_config(mut self, config: ClientConfig) -> Self {
         self.tls = Some(config);
         self
@@ -107,15 +110,16 @@ impl IdentityClientBuilder {
 
     /// Trusts the root certificates of the operating system instead of Mozilla's.
     ///
-    /// [`build`](Self::build) reads them once, for example from Debian's `ca-certificates`, the macOS keychain, the
-    /// Windows certificate store, or the file in the environment variable `SSL_CERT_FILE`. This setting and
-    /// [`tls_config`](Self::tls_config) are mutually exclusive.
+    /// [`build`](Self::build) reads them once, for example from Debian's `ca-certificates`, the
+    /// macOS keychain, the Windows certificate store, or the file in the environment variable
+    /// `SSL_CERT_FILE`. This setting and [`tls_config`](Self::tls_config) are mutually exclusive.
     pub fn native_roots(mut self) -> Self {
         self.native_roots = true;
         self
     }
 
-    /// Trusts these root certificates in addition to Mozilla's, or to those of the operating system.
+    /// Trusts these root certificates in addition to Mozilla's, or to those of the operating
+    /// system.
     ///
     /// This setting and [`tls_config`](Self::tls_config) are mutually exclusive.
     pub fn add_root_certificates(mut self, roots: impl IntoIterator<Item = CertificateDer<'static>>) -> Self {
@@ -123,13 +127,15 @@ impl IdentityClientBuilder {
         self
     }
 
-    /// Sets for how many servers an identity keeps TLS sessions; 0 turns resumption off. Default: 4.
+    /// Sets for how many servers an identity keeps TLS sessions; 0 turns resumption off.
+    /// Default: 4.
     pub fn tls_session_cache_size(mut self, servers: usize) -> Self {
         self.tls_session_cache_size = servers;
         self
     }
 
-    /// Connects directly if neither the request nor its profile has a proxy. By default, such a request fails.
+    /// Connects directly if neither the request nor its profile has a proxy. By default, such a
+    /// request fails.
     ///
     /// A request with a proxy never connects directly.
     pub fn allow_direct(mut self) -> Self {
@@ -139,18 +145,19 @@ impl IdentityClientBuilder {
 
     /// Accepts requests without an identity. By default, such a request fails.
     ///
-    /// Requests without an identity share connections if they have the same [`Proxy`](crate::profile::Proxy).
+    /// Requests without an identity share connections if they have the same
+    /// [`Proxy`](crate::profile::Proxy).
     pub fn allow_anonymous(mut self) -> Self {
         self.allow_anonymous = true;
         self
     }
 
-    /// Sets a closure that makes the user name for a proxy from the user name of the profile and the identity. Default:
-    /// the user name of the profile.
+    /// Sets a closure that makes the user name for a proxy from the user name of the profile and
+    /// the identity. Default: the user name of the profile.
     ///
-    /// Many proxy providers select the outgoing address by the user name. The client calls the closure once per identity,
-    /// and only for a proxy with credentials. Every request of the identity fails if the proxy protocol does not allow
-    /// the user name.
+    /// Many proxy providers select the outgoing address by the user name. The client calls the
+    /// closure once per identity, and only for a proxy with credentials. Every request of the
+    /// identity fails if the proxy protocol does not allow the user name.
     ///
     /// # Examples
     ///
@@ -173,8 +180,8 @@ impl IdentityClientBuilder {
     ///
     /// # Errors
     ///
-    /// Returns an error if an added root is not a valid certificate, if the operating system has no readable root
-    /// certificates, or if root certificates are combined with a TLS configuration.
+    /// Returns an error if an added root is not a valid certificate, if the operating system has no
+    /// readable root certificates, or if root certificates are combined with a TLS configuration.
     pub fn build<B>(self) -> Result<IdentityClient<B>, ClientError>
     where
         B: http_body::Body + Send + 'static,
@@ -227,8 +234,8 @@ impl IdentityClientBuilder {
     }
 }
 
-/// Reads the root certificates of the operating system. Certificates that cannot be parsed are skipped and traced, as
-/// other clients do.
+/// Reads the root certificates of the operating system. Certificates that cannot be parsed are
+/// skipped and traced, as other clients do.
 fn native_roots() -> Result<RootCertStore, ClientError> {
     let error = || {
         ClientError::new(ClientErrorKind::Config)

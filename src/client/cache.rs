@@ -52,7 +52,8 @@ pub(super) struct Limits {
 }
 
 struct State<B> {
-    /// The entries by the address of their session. Their weak references prevent that the address is used again.
+    /// The entries by the address of their session. Their weak references prevent that the address
+    /// is used again.
     sessions: HashMap<usize, Vec<Entry<B>>, foldhash::fast::RandomState>,
     /// The address of the session of each entry, by its last use.
     order: BTreeMap<u64, usize>,
@@ -74,7 +75,8 @@ struct Entry<B> {
 
 /// The identity of an entry; `None` for requests without an identity.
 ///
-/// The weak references keep the addresses in use, so that an address always means the same identity.
+/// The weak references keep the addresses in use, so that an address always means the same
+/// identity.
 struct CacheKey(Option<(Weak<IdentityInner>, Weak<SessionInner>, u64)>);
 
 impl CacheKey {
@@ -171,7 +173,8 @@ where
             state.sessions.entry(session).or_default().push(entry);
         }
         let entries = state.sessions.get_mut(&session).expect("the entry was added above");
-        // After a renewal, the old connections close with their last response, not after the idle timeout.
+        // After a renewal, the old connections close with their last response, not after the idle
+        // timeout.
         let order = &mut state.order;
         let ended = |entry: &mut Entry<B>| !entry.key.is(identity) && entry.key.has_ended(current);
         removed.extend(entries.extract_if(.., ended).inspect(|entry| _ = order.remove(&entry.used)));
@@ -218,7 +221,8 @@ where
     fn build(&self, egress: Arc<Egress>, count: Arc<ConnectionCount>) -> Client<Connector, B> {
         Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
-            // Without its own timer, the pool closes idle connections only when a request needs one.
+            // Without its own timer, the pool closes idle connections only when a request needs
+            // one.
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(self.limits.idle_timeout)
             .pool_max_idle_per_host(self.limits.idle_per_host)
@@ -277,8 +281,8 @@ where
                 evicted.push(entry);
                 continue;
             }
-            // Only the identity that connects is left. It gets a new pool; the idle connections of the old one close.
-            // Its TLS sessions stay.
+            // Only the identity that connects is left. It gets a new pool; the idle connections of
+            // the old one close. Its TLS sessions stay.
             let mut entries = state.sessions.values_mut().flatten();
             if let Some(entry) = entries.find(|entry| Arc::ptr_eq(&entry.count, count)) {
                 entry.count = ConnectionCount::new(&self.totals);

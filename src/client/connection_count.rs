@@ -10,7 +10,8 @@ use std::sync::{
 pub(super) struct Totals {
     /// All connections, including those that are being opened.
     open: AtomicUsize,
-    /// Connections that do not close when they become idle. Those of evicted identities do, so they need no eviction.
+    /// Connections that do not close when they become idle. Those of evicted identities do, so they
+    /// need no eviction.
     live: AtomicIsize,
 }
 

@@ -46,8 +46,8 @@ pub(super) struct Egress {
     pub(super) settings: Arc<Settings>,
     pub(super) proxy: Proxy,
     pub(super) local_address: Option<IpAddr>,
-    /// Created for the first TLS connection. Its session cache links connections to one client, so identities never
-    /// share it.
+    /// Created for the first TLS connection. Its session cache links connections to one client, so
+    /// identities never share it.
     origin_tls: OnceLock<Arc<ClientConfig>>,
     proxy_tls: OnceLock<Arc<ClientConfig>>,
 }
@@ -168,7 +168,8 @@ fn tcp_uri(origin: &Uri) -> Result<Uri, ClientError> {
     uri("http", host, port(origin))
 }
 
-/// Target of a connection to a proxy, always with a port: hyper assumes 443 or 80 for a URI without one.
+/// Target of a connection to a proxy, always with a port: hyper assumes 443 or 80 for a URI without
+/// one.
 fn proxy_uri(server: &ProxyServer) -> Result<Uri, ClientError> {
     // The scheme says only whether the connection to the proxy itself uses TLS.
     let scheme = match server.scheme() {

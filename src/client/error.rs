@@ -8,8 +8,8 @@ use crate::{gate::BoxError, profile::Proxy};
 
 /// Error of an [`IdentityClient`](super::IdentityClient) that has no response from the origin.
 ///
-/// The kind names the hop that failed. The error contains the proxy without its credentials, and no headers, cookies or
-/// bodies.
+/// The kind names the hop that failed. The error contains the proxy without its credentials, and no
+/// headers, cookies or bodies.
 #[derive(Clone, Debug)]
 pub struct ClientError {
     kind: ClientErrorKind,
@@ -27,11 +27,13 @@ pub enum ClientErrorKind {
     Config,
     /// The request has no identity. Nothing was sent.
     NoIdentity,
-    /// Neither the request nor the profile of its identity has a proxy, not even *direct*. Nothing was sent.
+    /// Neither the request nor the profile of its identity has a proxy, not even *direct*. Nothing
+    /// was sent.
     NoProxy,
     /// The URI of the request is not an absolute `http` or `https` URI. Nothing was sent.
     BadUri,
-    /// The client cannot connect to the proxy: its name does not resolve, or it does not accept the connection.
+    /// The client cannot connect to the proxy: its name does not resolve, or it does not accept the
+    /// connection.
     ProxyUnreachable,
     /// The TLS handshake with the proxy failed.
     ProxyTls,
@@ -41,7 +43,8 @@ pub enum ClientErrorKind {
     ProxyRefused,
     /// The client cannot connect to the origin, or the proxy reports that it cannot.
     OriginUnreachable,
-    /// The TLS handshake with the origin failed, for example because its certificate is not trusted.
+    /// The TLS handshake with the origin failed, for example because its certificate is not
+    /// trusted.
     OriginTls,
     /// The connection failed before the head of the response was received.
     Transport,
@@ -87,7 +90,8 @@ impl ClientError {
         self.status
     }
 
-    /// Returns whether the proxy or its credentials caused the error, so that another profile may work.
+    /// Returns whether the proxy or its credentials caused the error, so that another profile may
+    /// work.
     pub fn is_proxy_error(&self) -> bool {
         use ClientErrorKind::*;
         matches!(self.kind, ProxyUnreachable | ProxyTls | ProxyCredentials | ProxyRefused)

@@ -91,8 +91,9 @@ fn check(
 
 /// Returns whether the proxy announces that it keeps the connection open.
 ///
-/// HTTP/1.1 does not require the announcement. But tinyproxy passes on the origin's `HTTP/1.1`, announces nothing and
-/// closes the connection. Many requests on a reused connection would be lost in the race with the close.
+/// HTTP/1.1 does not require the announcement. But tinyproxy passes on the origin's `HTTP/1.1`,
+/// announces nothing and closes the connection. Many requests on a reused connection would be lost
+/// in the race with the close.
 fn stays_open(headers: &HeaderMap) -> bool {
     ["connection", "proxy-connection"].iter().flat_map(|name| headers.get_all(*name)).any(|value| {
         let mut options = value.to_str().unwrap_or_default().split(',');

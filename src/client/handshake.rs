@@ -1,7 +1,7 @@
 //! Handshakes that open a tunnel through a proxy: `CONNECT` and SOCKS5.
 //!
-//! hyper-util has connectors for both. But their errors are private, or do not distinguish rejected credentials from a
-//! rejected target, and a session needs to know which hop failed.
+//! hyper-util has connectors for both. But their errors are private, or do not distinguish rejected
+//! credentials from a rejected target, and a session needs to know which hop failed.
 
 use std::{io, net::IpAddr};
 
@@ -90,7 +90,8 @@ where
 {
     const NO_AUTHENTICATION: u8 = 0;
     const PASSWORD: u8 = 2;
-    // With credentials, no other method is offered: a proxy that ignored them could use the route of another client.
+    // With credentials, no other method is offered: a proxy that ignored them could use the route
+    // of another client.
     let method = if credentials.is_some() { PASSWORD } else { NO_AUTHENTICATION };
     send(stream, &[5, 1, method]).await?;
     match receive(stream).await? {

@@ -106,7 +106,8 @@ where
     }
 }
 
-/// Rejects a URI that cannot be sent, or that contains a user name, which a proxy or a log would see.
+/// Rejects a URI that cannot be sent, or that contains a user name, which a proxy or a log would
+/// see.
 fn check_uri<B>(request: &Request<B>) -> Result<(), ClientError> {
     let uri = request.uri();
     let detail = match uri.scheme() {

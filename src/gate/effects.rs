@@ -109,7 +109,7 @@ pub(super) struct Deferred<S: RenewalSource> {
     pub(super) attempt: Option<AttemptContext<S>>,
 }
 
-/// A timer that is to be spawned.
+/// A timer to spawn.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimerSetting {
     /// When it fires, by the source's clock.

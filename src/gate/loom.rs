@@ -123,8 +123,8 @@ fn generation(permit: &RawPermit<Plain>) -> Generation {
 
 #[test]
 fn hazard_03_two_reports_of_one_generation_start_one_renewal_and_both_get_its_value() {
-    // With the attempt these are four threads. All schedules take hours, so this searches those with
-    // two preemptions.
+    // With the attempt these are four threads. All schedules take hours, so this searches those
+    // with two preemptions.
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {

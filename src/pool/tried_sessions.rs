@@ -59,7 +59,11 @@ impl TriedSessions {
 /// # struct Twice;
 /// # impl<B: Clone, R, E> tower::retry::Policy<http::Request<B>, R, E> for Twice {
 /// #     type Future = std::future::Ready<()>;
-/// #     fn retry(&mut self, _: &mut http::Request<B>, _: &mut Result<R, E>) -> Option<Self::Future> {
+/// #     fn retry(
+/// #         &mut self,
+/// #         _: &mut http::Request<B>,
+/// #         _: &mut Result<R, E>,
+/// #     ) -> Option<Self::Future> {
 /// #         None
 /// #     }
 /// #     fn clone_request(&mut self, request: &http::Request<B>) -> Option<http::Request<B>> {

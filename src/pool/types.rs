@@ -163,7 +163,7 @@ pub(crate) enum Feedback {
     Release,
 }
 
-/// What becomes of the session of a member that is gone.
+/// What happens to the session of a member that has left the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MemberEnd {
     /// The member was retired: the session is not used again.

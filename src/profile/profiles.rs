@@ -32,8 +32,8 @@ use super::{
 /// | [`cooldown`](Self::cooldown): how long a profile marked bad is not free | 5 minutes | |
 ///
 /// [`Sessions::mark_profile_bad`](crate::Sessions::mark_profile_bad) marks a profile bad, and
-/// [`Session::pin_profile`](crate::Session::pin_profile) pins a session to one profile. The settings
-/// belong to the list: each setter applies to all clones.
+/// [`Session::pin_profile`](crate::Session::pin_profile) pins a session to one profile. The
+/// settings belong to the list: each setter applies to all clones.
 ///
 /// # Clone
 ///

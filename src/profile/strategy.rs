@@ -31,11 +31,12 @@ pub enum OnExhausted {
     /// A session that is created or renewed has no profile at first, and its requests wait for one.
     ///
     /// They wait in the session layer up to this duration, in the order in which the sessions
-    /// arrived. Then they fail with
-    /// [`SessionErrorKind::ProfilesExhausted`](crate::session::SessionErrorKind::ProfilesExhausted);
-    /// outside a tokio runtime, they fail immediately.
+    /// arrived. Then they fail with [`ProfilesExhausted`]; outside a tokio runtime, they fail
+    /// immediately.
     ///
     /// The wait counts against the timeout of a renewal attempt.
+    ///
+    /// [`ProfilesExhausted`]: crate::session::SessionErrorKind::ProfilesExhausted
     Wait(Duration),
     /// Like [`Wait`](Self::Wait) with a duration of zero.
     Fail,

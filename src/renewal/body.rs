@@ -34,8 +34,8 @@ impl RenewalBody {
     ///
     /// Dropping the future drops the body.
     pub async fn bytes(self, limit: usize) -> Result<Bytes, BoxError> {
-        // Not http-body-util's `Limited`: the compiler cannot prove that a future which holds it over a boxed
-        // error is `Send`, and the future of a rule must be.
+        // Not http-body-util's `Limited`: the compiler cannot prove that a future which holds it
+        // over a boxed error is `Send`, and the future of a rule must be.
         let mut body = self.0;
         let mut whole = BytesMut::new();
         while let Some(frame) = body.frame().await {

@@ -148,7 +148,8 @@ impl Expired {
         Self::from_fn(move |response| response.headers.get_all(name.as_str()).iter().any(&holds))
     }
 
-    /// Matches a redirect to this path, and a response from this path after a layer below has followed redirects.
+    /// Matches a redirect to this path, and a response from this path after a layer below has
+    /// followed redirects.
     ///
     /// A request for the path itself does not match. Queries are ignored.
     pub fn redirect_to(path: impl Into<String>) -> Self {

@@ -35,8 +35,8 @@ pin_project! {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels this request only. A renewal that it started continues. If the request led or
-    /// probed for others, the oldest waiter takes over.
+    /// Dropping the future cancels this request only. A renewal that it started continues. If the
+    /// request led or probed for others, the oldest waiter takes over.
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<B>>,
@@ -49,8 +49,8 @@ pin_project! {
 }
 
 pin_project! {
-    /// A new state overwrites the old one, which first releases what the old one held: a permit of a limiter, or a
-    /// connection.
+    /// A new state overwrites the old one, which first releases what the old one held: a permit of
+    /// a limiter, or a connection.
     #[project = StateProjection]
     enum State<S, F> {
         // ## Rejected => Done
@@ -67,11 +67,13 @@ pin_project! {
         Wait { #[pin] wait: Wait<SessionInner>, timer: WaitTimer, span: Scope },
         // ## Ready => (Sent | Admit | Done)
         //
-        // A clone of the inner service becomes ready. `Admit` if the identity ends meanwhile. `Done` if the service fails.
+        // A clone of the inner service becomes ready. `Admit` if the identity ends meanwhile.
+        // `Done` if the service fails.
         Ready { service: S, permit: Option<RawPermit<SessionInner>>, waker_slot: WakerSlot },
         // ## Sent => (Admit | Done)
         //
-        // The request is in flight. `Admit` to replay it. `Done` if the response or the error goes to the caller.
+        // The request is in flight. `Admit` to replay it. `Done` if the response or the error goes
+        // to the caller.
         Sent { #[pin] future: F, sent: Option<(RawPermit<SessionInner>, SendLog)>, span: Scope },
         // The future has completed.
         Done,
@@ -82,10 +84,12 @@ pin_project! {
 struct Call<S, B> {
     inner: S,
     config: Arc<Config<B>>,
-    /// Lets handles renew even if the service is dropped before its last response, as `oneshot` does.
+    /// Lets handles renew even if the service is dropped before its last response, as `oneshot`
+    /// does.
     _backend: Arc<dyn RenewalBackend>,
     session: Session,
-    /// The request to send next. While one is in flight: the clone to replay, if there may be a replay.
+    /// The request to send next. While one is in flight: the clone to replay, if there may be a
+    /// replay.
     request: Option<Request<B>>,
     replays_left: ReplaysLeft,
     /// Whether the gate has admitted the request before.
@@ -121,7 +125,8 @@ impl Drop for WaitTimer {
     }
 }
 
-/// A waker that the gate wakes when the identity ends. It is registered when the inner service is not ready.
+/// A waker that the gate wakes when the identity ends. It is registered when the inner service is
+/// not ready.
 struct WakerSlot {
     session: Session,
     ticket: Option<Ticket>,
@@ -232,8 +237,8 @@ where
                         Poll::Ready(ready) => ready.map_err(Into::into),
                         Poll::Pending => {
                             waker_slot.register(context.waker());
-                            // Checked after the waker is registered: an identity that ends in between is either seen
-                            // here or wakes this task.
+                            // Checked after the waker is registered: an identity that ends in
+                            // between is either seen here or wakes this task.
                             if gate.is_valid(permit.as_ref().expect("taken when the state ends")) {
                                 return Poll::Pending;
                             }
@@ -418,8 +423,8 @@ where
     }
 }
 
-/// Returns whether the session layer has rejected a hop of a redirect because the identity had ended. A layer in
-/// between may have wrapped the error.
+/// Returns whether the session layer has rejected a hop of a redirect because the identity had
+/// ended. A layer in between may have wrapped the error.
 fn has_ended_mid_redirect(error: &BoxError) -> bool {
     errors_of_type::<SessionError>(&**error).any(|error| error.kind() == SessionErrorKind::IdentityEnded)
 }

@@ -22,15 +22,15 @@ use crate::{
 
 /// [`Layer`] that applies [`RenewalService`]: renews expired sessions, and replays their requests.
 ///
-/// `B` is the type of request bodies; it is usually inferred from the inner service. The [module](super) explains
-/// rules, replays and limits.
+/// `B` is the type of request bodies; it is usually inferred from the inner service. The
+/// [module](super) explains rules, replays and limits.
 ///
 /// # Clone
 ///
 /// Clones share the sessions and the closures. Handles ([`Session::renew`](crate::Session::renew),
-/// [`Session::renew_with`](crate::Session::renew_with)) renew through the stack that was created last by
-/// [`layer`](Layer::layer) and still exists. Its rule and its limits then apply to the renewals of all stacks on
-/// these sessions.
+/// [`Session::renew_with`](crate::Session::renew_with)) renew through the stack that was created
+/// last by [`layer`](Layer::layer) and still exists. Its rule and its limits then apply to the
+/// renewals of all stacks on these sessions.
 #[must_use = "a layer does nothing until it is applied to a service"]
 pub struct RenewalLayer<B> {
     sessions: Sessions,
@@ -38,10 +38,11 @@ pub struct RenewalLayer<B> {
 }
 
 impl<B> RenewalLayer<B> {
-    /// Creates a layer without a rule: the next request renews an expired session, while the others wait.
+    /// Creates a layer without a rule: the next request renews an expired session, while the others
+    /// wait.
     ///
-    /// By default, a response with status 401 means expired, and a request with an empty body is replayed at most
-    /// twice.
+    /// By default, a response with status 401 means expired, and a request with an empty body is
+    /// replayed at most twice.
     pub fn new(sessions: &Sessions) -> Self
     where
         B: Body + Default,
@@ -87,10 +88,12 @@ impl<B> RenewalLayer<B> {
         self.set(|config| config.expired = expired)
     }
 
-    /// Renews with a closure, which sends any number of requests with [`Renewal::send`]. Default: no rule.
+    /// Renews with a closure, which sends any number of requests with [`Renewal::send`]. Default:
+    /// no rule.
     ///
-    /// The renewal succeeds if the future returns `Ok`, unless the last response means that the session has expired.
-    /// Return a [`PermanentError`](crate::gate::PermanentError) if another attempt would be pointless.
+    /// The renewal succeeds if the future returns `Ok`, unless the last response means that the
+    /// session has expired. Return a [`PermanentError`](crate::gate::PermanentError) if another
+    /// attempt would be pointless.
     pub fn renew_with<F, Fut>(self, steps: F) -> Self
     where
         F: Fn(Renewal<B>) -> Fut + Send + Sync + 'static,
@@ -101,8 +104,9 @@ impl<B> RenewalLayer<B> {
 
     /// Renews with a single request. Default: no rule.
     ///
-    /// The renewal succeeds if the response passes [`renewal_succeeds_when`](Self::renewal_succeeds_when). The attempt
-    /// fails if the layer cannot clone the body of the request.
+    /// The renewal succeeds if the response passes
+    /// [`renewal_succeeds_when`](Self::renewal_succeeds_when). The attempt fails if the layer
+    /// cannot clone the body of the request.
     pub fn renew_with_request(self, request: Request<B>) -> Self
     where
         B: Send + 'static,
@@ -138,8 +142,9 @@ impl<B> RenewalLayer<B> {
     /// Sets which response makes a renewal with a single request succeed.
     ///
     /// It applies to [`renew_with_request`](Self::renew_with_request) and to
-    /// [`Session::renew_with`](crate::Session::renew_with). A response that means expired never makes a renewal succeed.
-    /// Default: a status of success or redirection, and at least one cookie set.
+    /// [`Session::renew_with`](crate::Session::renew_with). A response that means expired never
+    /// makes a renewal succeed. Default: a status of success or redirection, and at least one
+    /// cookie set.
     pub fn renewal_succeeds_when(
         self,
         succeeds: impl Fn(&ResponseView<'_>) -> bool + Send + Sync + 'static,
@@ -149,15 +154,17 @@ impl<B> RenewalLayer<B> {
 
     /// Sets how many requests may be sent under one identity. Default: no limit.
     ///
-    /// Each send of this layer counts once; the hops of a redirect are not counted. The limit is exact for any number of
-    /// concurrent requests. A layer with a rule renews early, within the last tenth of the limit. Requests then wait only
-    /// if the limit is reached before the renewal ends.
+    /// Each send of this layer counts once; the hops of a redirect are not counted. The limit is
+    /// exact for any number of concurrent requests. A layer with a rule renews early, within the
+    /// last tenth of the limit. Requests then wait only if the limit is reached before the renewal
+    /// ends.
     pub fn max_uses(self, uses: u64) -> Self {
         let check = ConfigError::unless(uses > 0, "max_uses");
         self.checked(check).set(|config| config.usage_limits.uses = Some(uses))
     }
 
-    /// Sets the age up to which an identity is used, checked when a request is sent. Default: no limit.
+    /// Sets the age up to which an identity is used, checked when a request is sent. Default: no
+    /// limit.
     ///
     /// A layer with a rule renews early, as for [`max_uses`](Self::max_uses).
     pub fn max_age(self, age: Duration) -> Self {
@@ -165,11 +172,12 @@ impl<B> RenewalLayer<B> {
         self.checked(check).set(|config| config.usage_limits.age = Some(age))
     }
 
-    /// Renews early when a cookie named `name` expires within `margin`; requests continue meanwhile. Default: the expiry
-    /// of cookies does not start a renewal.
+    /// Renews early when a cookie named `name` expires within `margin`; requests continue
+    /// meanwhile. Default: the expiry of cookies does not start a renewal.
     ///
-    /// The margin of each identity is random, between `margin` and 1.5 times `margin`, so that sessions which started
-    /// together are not renewed together. A cookie without an expiry never starts a renewal.
+    /// The margin of each identity is random, between `margin` and 1.5 times `margin`, so that
+    /// sessions which started together are not renewed together. A cookie without an expiry never
+    /// starts a renewal.
     pub fn renew_before_expiry(self, name: impl Into<String>, margin: Duration) -> Self {
         let watch = ExpiryWatch::new(name.into(), margin);
         self.set(|config| config.expiry_watch = Some(watch))
@@ -182,7 +190,8 @@ impl<B> RenewalLayer<B> {
         self.set(|config| config.replay_limit = replays)
     }
 
-    /// Replays requests with any body, by cloning it. Default: only requests with an empty body are replayed.
+    /// Replays requests with any body, by cloning it. Default: only requests with an empty body are
+    /// replayed.
     pub fn clone_bodies(self) -> Self
     where
         B: Clone,
@@ -214,7 +223,8 @@ impl<B> RenewalLayer<B> {
         self.checked(check).set(|config| config.gate = gate)
     }
 
-    /// Checks the settings. Without this call, every request through the layer fails with the same error.
+    /// Checks the settings. Without this call, every request through the layer fails with the same
+    /// error.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
 //! Renewal: keeps a session logged in while many requests use it.
 //!
-//! [`RenewalLayer`] puts a [gate](crate::gate) around each session. A response that
-//! [means that the session has expired](Expired) starts one renewal. Requests of the session wait until the
-//! renewal ends, and the expired ones are replayed.
+//! [`RenewalLayer`] puts a [gate](crate::gate) around each session. A response that [means that the
+//! session has expired](Expired) starts one renewal. Requests of the session wait until the renewal
+//! ends, and the expired ones are replayed.
 //!
 //! # Rules
 //!
@@ -15,45 +15,49 @@
 //! | [`renew_from`](RenewalLayer::renew_from), [`renew_from_fn`](RenewalLayer::renew_from_fn) | takes cookies from a [`SessionSource`] or a closure, and sends nothing |
 //! | no rule | sends the next request alone, while the others wait; its identity becomes current unless the response means expired |
 //!
-//! A response alone does not make a renewal succeed. A closure has to return `Ok`, the response to a single
-//! request has to pass its test, and the last response must not mean that the session has expired.
+//! A response alone does not make a renewal succeed. A closure has to return `Ok`, the response to
+//! a single request has to pass its test, and the last response must not mean that the session has
+//! expired.
 //!
 //! [`Session::clear`](crate::Session::clear), [`renew`](crate::Session::renew),
-//! [`renew_with`](crate::Session::renew_with) and [`replace`](crate::Session::replace) start or replace a
-//! renewal explicitly. They need only a session, not the service.
+//! [`renew_with`](crate::Session::renew_with) and [`replace`](crate::Session::replace) start or
+//! replace a renewal explicitly. They need only a session, not the service.
 //!
 //! # Replays
 //!
-//! A request whose session had expired is sent again, at most [`replay_limit`](RenewalLayer::replay_limit) times.
-//! Each replay is a copy of the caller's request. It keeps the caller's headers and has none of the old
-//! identity's.
+//! A request whose session had expired is sent again, at most
+//! [`replay_limit`](RenewalLayer::replay_limit) times. Each replay is a copy of the caller's
+//! request. It keeps the caller's headers and has none of the old identity's.
 //!
-//! Only a request whose body can be cloned is replayed. By default, these are requests with an empty body;
-//! [`clone_bodies`](RenewalLayer::clone_bodies), [`clone_bodies_with`](RenewalLayer::clone_bodies_with) or a
-//! [`PrebufferLayer`] allow others. Otherwise the caller gets the response as it is.
+//! Only a request whose body can be cloned is replayed. By default, these are requests with an
+//! empty body; [`clone_bodies`](RenewalLayer::clone_bodies),
+//! [`clone_bodies_with`](RenewalLayer::clone_bodies_with) or a [`PrebufferLayer`] allow others.
+//! Otherwise the caller gets the response as it is.
 //!
-//! A successful response that arrives after its session was renewed is delivered. [`StaleResponse`] changes that
-//! for requests with safe methods.
+//! A successful response that arrives after its session was renewed is delivered. [`StaleResponse`]
+//! changes that for requests with safe methods.
 //!
 //! # Limits
 //!
-//! [`max_uses`](RenewalLayer::max_uses) and [`max_age`](RenewalLayer::max_age) are exact; they are checked when a
-//! request is sent. A layer with a rule renews a session early, within the last tenth of its limit, while requests
-//! continue under the old identity. The exact point is random, in the first half of that tenth, so that sessions
-//! which started together are not renewed together.
+//! [`max_uses`](RenewalLayer::max_uses) and [`max_age`](RenewalLayer::max_age) are exact; they are
+//! checked when a request is sent. A layer with a rule renews a session early, within the last
+//! tenth of its limit, while requests continue under the old identity. The exact point is random,
+//! in the first half of that tenth, so that sessions which started together are not renewed
+//! together.
 //!
 //! # Pages that report an expired session with status 200
 //!
 //! A [`PeekLayer`] below copies the beginning of a page into the extensions of the response, where
-//! [`Expired::body`] reads it. [`Expired::redirect_to`] also matches a redirect to the login page that a layer
-//! below has followed.
+//! [`Expired::body`] reads it. [`Expired::redirect_to`] also matches a redirect to the login page
+//! that a layer below has followed.
 //!
 //! # Compiler limit
 //!
-//! If the error of the inner service is a boxed error, as with a `service_fn` that returns a `BoxError`, then
-//! `tokio::spawn` of an async block that calls the client may fail to compile with "implementation of `From` is
-//! not general enough". The layers of tower that return boxed errors have the same limit. To avoid it, box the
-//! whole client as a `BoxCloneService`, or spawn the future of `oneshot` directly.
+//! If the error of the inner service is a boxed error, as with a `service_fn` that returns a
+//! `BoxError`, then `tokio::spawn` of an async block that calls the client may fail to compile with
+//! "implementation of `From` is not general enough". The layers of tower that return boxed errors
+//! have the same limit. To avoid it, box the whole client as a `BoxCloneService`, or spawn the
+//! future of `oneshot` directly.
 
 mod body;
 mod config;

@@ -1,4 +1,5 @@
-//! `RequestObserver`: reports the phases of one request in a renewal layer as events, counters and traces.
+//! `RequestObserver`: reports the phases of one request in a renewal layer as events, counters and
+//! traces.
 
 use http::StatusCode;
 use tracing::debug;
@@ -10,7 +11,8 @@ use crate::{
 
 /// Reports the phases of one request.
 ///
-/// Events are sent for the whole request, or not at all: a subscriber that comes later does not see it.
+/// Events are sent for the whole request, or not at all: a subscriber that comes later does not see
+/// it.
 pub(super) struct RequestObserver(Option<Box<ObserverState>>);
 
 /// A request that started while events had a subscriber.

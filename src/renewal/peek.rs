@@ -1,4 +1,5 @@
-//! `PeekLayer`: reads the beginning of response bodies, for sites that report an expired session with status 200.
+//! `PeekLayer`: reads the beginning of response bodies, for sites that report an expired session
+//! with status 200.
 
 use std::{
     collections::VecDeque,
@@ -21,8 +22,8 @@ use tower_service::Service;
 
 /// Beginning of a response body, as an extension of the response.
 ///
-/// [`ResponseView::body_prefix`](super::ResponseView::body_prefix) and [`Expired::body`](super::Expired::body)
-/// read it.
+/// [`ResponseView::body_prefix`](super::ResponseView::body_prefix) and
+/// [`Expired::body`](super::Expired::body) read it.
 #[derive(Clone, Debug)]
 pub struct PeekedBody(Bytes);
 
@@ -37,10 +38,11 @@ impl PeekedBody {
     }
 }
 
-/// [`Layer`] that applies [`PeekService`]: reads the beginning of some bodies before it returns the response.
+/// [`Layer`] that applies [`PeekService`]: reads the beginning of some bodies before it returns the
+/// response.
 ///
-/// Put it below `follow_redirects`, and above a layer that decompresses, so that it reads text. The caller still
-/// gets the whole body.
+/// Put it below `follow_redirects`, and above a layer that decompresses, so that it reads text. The
+/// caller still gets the whole body.
 ///
 /// # Examples
 ///
@@ -87,7 +89,8 @@ impl PeekLayer {
         self
     }
 
-    /// Sets how long the layer reads one body. After that, it uses the bytes that have arrived. Default: one second.
+    /// Sets how long the layer reads one body. After that, it uses the bytes that have arrived.
+    /// Default: one second.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         Arc::make_mut(&mut self.config).timeout = timeout;
         self
@@ -112,7 +115,8 @@ impl<S> Layer<S> for PeekLayer {
     }
 }
 
-/// Middleware that adds the beginning of a response body to the extensions of the response, as [`PeekedBody`].
+/// Middleware that adds the beginning of a response body to the extensions of the response, as
+/// [`PeekedBody`].
 #[derive(Clone, Debug)]
 pub struct PeekService<S> {
     inner: S,
@@ -173,7 +177,8 @@ pin_project! {
     }
 }
 
-/// The frames that were read from a body, and the body. Only responses that are read pay for the box.
+/// The frames that were read from a body, and the body. Only responses that are read pay for the
+/// box.
 type Peeking<R> = (VecDeque<Frame<Bytes>>, Pin<Box<R>>);
 
 impl<F, R, E> Future for PeekFuture<F, R>

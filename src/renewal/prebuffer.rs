@@ -17,10 +17,11 @@ use tower_service::Service;
 
 use crate::gate::BoxError;
 
-/// [`Layer`] that reads request bodies up to a limit into memory, so that a renewal layer below can replay them.
+/// [`Layer`] that reads request bodies up to a limit into memory, so that a renewal layer below can
+/// replay them.
 ///
-/// Put it directly above a [`RenewalLayer`](super::RenewalLayer) that clones bodies with [`ReplayBody::try_clone`].
-/// A longer body stays a stream, and its request is not replayed.
+/// Put it directly above a [`RenewalLayer`](super::RenewalLayer) that clones bodies with
+/// [`ReplayBody::try_clone`]. A longer body stays a stream, and its request is not replayed.
 ///
 /// # Examples
 ///
@@ -28,7 +29,10 @@ use crate::gate::BoxError;
 /// use bytes::Bytes;
 /// use http_body_util::{Empty, Full};
 /// use tower::{ServiceBuilder, service_fn};
-/// use tower_client_sessions::{RenewalLayer, SessionLayer, Sessions, renewal::{PrebufferLayer, ReplayBody}};
+/// use tower_client_sessions::{
+///     RenewalLayer, SessionLayer, Sessions,
+///     renewal::{PrebufferLayer, ReplayBody},
+/// };
 ///
 /// let sessions = Sessions::new();
 /// let client = ServiceBuilder::new()
@@ -65,8 +69,8 @@ impl<S> Layer<S> for PrebufferLayer {
 
 /// Middleware that reads request bodies up to a limit into memory.
 ///
-/// It polls a clone of the inner service for readiness after the body was read, so that a slow body holds no place
-/// in the inner service.
+/// It polls a clone of the inner service for readiness after the body was read, so that a slow body
+/// holds no place in the inner service.
 #[derive(Clone, Copy, Debug)]
 pub struct PrebufferService<S> {
     inner: S,

@@ -40,12 +40,13 @@ pub(super) struct Classified {
     pub(super) succeeds: bool,
 }
 
-/// A running renewal, passed to the rule of [`RenewalLayer::renew_with`](super::RenewalLayer::renew_with).
+/// A running renewal, passed to the rule of
+/// [`RenewalLayer::renew_with`](super::RenewalLayer::renew_with).
 ///
-/// [`send`](Self::send) sends requests under the candidate identity, through the stack below the layer. These
-/// requests never wait at the gate. The candidate becomes the current identity if the rule returns `Ok` and the last
-/// response does not mean that the session has expired. Otherwise the candidate is dropped with its cookies, and the
-/// session does not change.
+/// [`send`](Self::send) sends requests under the candidate identity, through the stack below the
+/// layer. These requests never wait at the gate. The candidate becomes the current identity if the
+/// rule returns `Ok` and the last response does not mean that the session has expired. Otherwise
+/// the candidate is dropped with its cookies, and the session does not change.
 ///
 /// # Clone
 ///
@@ -62,8 +63,8 @@ impl<B> Renewal<B> {
         Self { identity, reason, downstream, last_expired: Arc::default() }
     }
 
-    /// Sends a request under the candidate identity: with its cookies and its profile. Cookies of the response are
-    /// stored in the candidate.
+    /// Sends a request under the candidate identity: with its cookies and its profile. Cookies of
+    /// the response are stored in the candidate.
     ///
     /// The layer ignores the session that the request names.
     ///
@@ -73,7 +74,8 @@ impl<B> Renewal<B> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the request. Cookies that were already stored stay in the candidate.
+    /// Dropping the future cancels the request. Cookies that were already stored stay in the
+    /// candidate.
     pub async fn send(&self, request: Request<B>) -> Result<Response<RenewalBody>, BoxError> {
         self.send_classified(request).await.map(|(response, _)| response)
     }
@@ -105,15 +107,16 @@ impl<B> Renewal<B> {
 
     /// The session that is renewed.
     ///
-    /// Its cookies and profile are those of the current identity, or of the pending one. For those of the candidate,
-    /// see [`cookies`](Self::cookies) and [`profile`](Self::profile).
+    /// Its cookies and profile are those of the current identity, or of the pending one. For those
+    /// of the candidate, see [`cookies`](Self::cookies) and [`profile`](Self::profile).
     pub fn session(&self) -> &Session {
         self.identity.session()
     }
 
     /// Returns whether another process started to renew this session and did not finish.
     ///
-    /// A single-use credential, such as a refresh token, may then be used up, and a full login is needed.
+    /// A single-use credential, such as a refresh token, may then be used up, and a full login is
+    /// needed.
     #[cfg(feature = "shared")]
     pub fn follows_interrupted(&self) -> bool {
         self.identity.session.0.is_interrupted()

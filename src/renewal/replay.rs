@@ -18,7 +18,8 @@ use tower_service::Service;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum StaleResponse {
-    /// Replays the request if the response means that the session has expired; otherwise delivers the response. The default.
+    /// Replays the request if the response means that the session has expired; otherwise delivers
+    /// the response. The default.
     #[default]
     ReplayIfExpired,
     /// Delivers the response in any case.
@@ -29,8 +30,8 @@ pub enum StaleResponse {
 
 /// Which methods are replayed after a response that means that the session has expired.
 ///
-/// Such a response says that the server rejected the request, so a replay does not repeat an effect. Allow
-/// fewer methods if a server is known to act before it checks the session.
+/// Such a response says that the server rejected the request, so a replay does not repeat an
+/// effect. Allow fewer methods if a server is known to act before it checks the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ReplayMethods {
@@ -55,9 +56,10 @@ impl ReplayMethods {
 
 /// Number of replays that one request has left, as an extension of the request.
 ///
-/// Without this extension, each call of a renewal layer may replay a request up to its limit. A retry above the layer
-/// calls it several times, and each call has the whole limit. Copies of a request share its budget, so the budget
-/// limits the replays of all calls together. [`ReplayBudgetLayer`] adds one to every request.
+/// Without this extension, each call of a renewal layer may replay a request up to its limit. A
+/// retry above the layer calls it several times, and each call has the whole limit. Copies of a
+/// request share its budget, so the budget limits the replays of all calls together.
+/// [`ReplayBudgetLayer`] adds one to every request.
 ///
 /// # Clone
 ///

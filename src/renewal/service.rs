@@ -17,22 +17,25 @@ use crate::{
     session::{Sessions, renewal_backend::RenewalBackend, request::resolve_session},
 };
 
-/// Middleware that makes requests wait while their session is renewed, and replays them if it had expired.
+/// Middleware that makes requests wait while their session is renewed, and replays them if it had
+/// expired.
 ///
-/// It is always ready, because the session of a request is known only when the service is called, and a request
-/// that waits must not hold a place in the inner service. Put concurrency limits and load shedding above it.
+/// It is always ready, because the session of a request is known only when the service is called,
+/// and a request that waits must not hold a place in the inner service. Put concurrency limits and
+/// load shedding above it.
 ///
 /// The [module](super) explains rules, replays and limits.
 ///
 /// # Clone
 ///
-/// Clones share the sessions and are one stack. Handles can renew through it until the last clone and its last
-/// response future are dropped.
+/// Clones share the sessions and are one stack. Handles can renew through it until the last clone
+/// and its last response future are dropped.
 pub struct RenewalService<S, B> {
     inner: S,
     sessions: Sessions,
     config: Arc<Config<B>>,
-    /// The sessions hold it weakly, so that handles can renew as long as a clone of this service exists.
+    /// The sessions hold it weakly, so that handles can renew as long as a clone of this service
+    /// exists.
     backend: Arc<dyn RenewalBackend>,
 }
 
@@ -58,7 +61,8 @@ impl<S, B> RenewalService<S, B> {
 
     /// Returns the inner service, mutably.
     ///
-    /// Renewals send through a clone that was made when the layer was applied. They do not see a change made here.
+    /// Renewals send through a clone that was made when the layer was applied. They do not see a
+    /// change made here.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }

@@ -179,7 +179,8 @@ impl<S, B> StackBackend<S, B> {
                 let mut fetched = fetch(renewal.session_id(), renewal.reason()).await?;
                 let now = identity.session.0.context.timestamp();
                 let mut jar = identity.inner.jar.lock();
-                // Cookies that were added to the session during the wait are already in the candidate, and stay.
+                // Cookies that were added to the session during the wait are already in the
+                // candidate, and stay.
                 for edit in jar.iter(now) {
                     fetched.insert(edit.clone(), now);
                 }

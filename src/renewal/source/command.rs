@@ -20,9 +20,10 @@ use crate::{
 /// Source that runs a command, which prints the cookies of one session in any
 /// [format](crate::cookies::CookieFormat).
 ///
-/// The command runs once per renewal. The environment variables `SESSION` and `REASON` contain the id of the session
-/// and the [reason](crate::gate::RenewalReason) of the renewal. Standard error is inherited. Empty output means that no session
-/// is available. The process is killed if the renewal is dropped.
+/// The command runs once per renewal. The environment variables `SESSION` and `REASON` contain the
+/// id of the session and the [reason](crate::gate::RenewalReason) of the renewal. Standard error is
+/// inherited. Empty output means that no session is available. The process is killed if the renewal
+/// is dropped.
 ///
 /// The tokio runtime must have I/O enabled (`enable_io`).
 #[must_use = "a source does nothing until it is given to a layer"]
@@ -44,7 +45,8 @@ impl SessionCommand {
         self
     }
 
-    /// Sets the pause before the command runs again while a renewal waits for a session. Default: one second.
+    /// Sets the pause before the command runs again while a renewal waits for a session. Default:
+    /// one second.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self

@@ -21,12 +21,13 @@ use crate::{
 /// Source that takes the files of a directory. Each file contains the cookies of one session in any
 /// [format](crate::cookies::CookieFormat).
 ///
-/// A renewal takes the first file by name. It moves the file to the subdirectory `spent` before it uses the
-/// cookies. A file is therefore used once, even if several processes share the directory, and never again after a
-/// crash.
+/// A renewal takes the first file by name. It moves the file to the subdirectory `spent` before it
+/// uses the cookies. A file is therefore used once, even if several processes share the directory,
+/// and never again after a crash.
 ///
-/// Move files in when they are complete. Files whose names start with a dot or end in `.part` or `.tmp` are ignored.
-/// A file that cannot be read stays, with a warning in `tracing`, and is tried again when it has changed.
+/// Move files in when they are complete. Files whose names start with a dot or end in `.part` or
+/// `.tmp` are ignored. A file that cannot be read stays, with a warning in `tracing`, and is tried
+/// again when it has changed.
 #[derive(Clone, Debug)]
 #[must_use = "a source does nothing until it is given to a layer"]
 pub struct SessionDirectory {
@@ -39,13 +40,15 @@ impl SessionDirectory {
         Self { path, interval: Duration::from_secs(1) }
     }
 
-    /// Sets the pause before the directory is read again while a renewal waits for a file. Default: one second.
+    /// Sets the pause before the directory is read again while a renewal waits for a file. Default:
+    /// one second.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
         self
     }
 
-    /// Sets what a renewal does when the directory has no file left. See [`SessionSource::on_empty`].
+    /// Sets what a renewal does when the directory has no file left. See
+    /// [`SessionSource::on_empty`].
     pub fn on_empty(self, on_empty: OnEmpty) -> SessionSource {
         SessionSource::from(self).on_empty(on_empty)
     }
@@ -127,7 +130,8 @@ impl Directory {
 }
 
 impl ClaimedFile {
-    /// Reads the file and moves it to `spent`. Returns `None` if another process took it, or if it cannot be read.
+    /// Reads the file and moves it to `spent`. Returns `None` if another process took it, or if it
+    /// cannot be read.
     async fn spend(self) -> Result<Option<Jar>, BoxError> {
         let path = self.path.clone();
         let read = spawn_blocking(move || read(&path)).await.map_err(|error| self.directory.error(error))?;
@@ -142,7 +146,8 @@ impl ClaimedFile {
                 return Ok(None);
             }
         };
-        // Not in `spawn_blocking`: a rename is short, and the process whose rename succeeds has the file.
+        // Not in `spawn_blocking`: a rename is short, and the process whose rename succeeds has the
+        // file.
         match move_to_spent(&self.path) {
             Ok(()) => Ok(Some(cookies.into())),
             Err(error) if is_missing(&error) => Ok(None),

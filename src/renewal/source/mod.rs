@@ -26,13 +26,16 @@ use crate::{
     session::SessionId,
 };
 
-/// Source of sessions that were collected elsewhere. A renewal takes the next one, and sends nothing.
+/// Source of sessions that were collected elsewhere. A renewal takes the next one, and sends
+/// nothing.
 ///
-/// [`RenewalLayer::renew_from`](super::RenewalLayer::renew_from) makes a source the rule of a layer. A source is a
-/// [queue](SessionSource::queue) that the program fills or, with the feature `formats`, a directory or a command.
-/// [`RenewalLayer::renew_from_fn`](super::RenewalLayer::renew_from_fn) takes sessions from anywhere else. Each
-/// session is used once. Build the registry with
-/// [`login_first`](crate::session::SessionsBuilder::login_first), so that the first request waits for a session.
+/// [`RenewalLayer::renew_from`](super::RenewalLayer::renew_from) makes a source the rule of a
+/// layer. A source is a [queue](SessionSource::queue) that the program fills or, with the feature
+/// `formats`, a directory or a command.
+/// [`RenewalLayer::renew_from_fn`](super::RenewalLayer::renew_from_fn) takes sessions from anywhere
+/// else. Each session is used once. Build the registry with
+/// [`login_first`](crate::session::SessionsBuilder::login_first), so that the first request waits
+/// for a session.
 ///
 /// # Examples
 ///
@@ -86,8 +89,8 @@ pub enum OnEmpty {
     /// [`max_attempts`](crate::gate::GateConfig::max_attempts) failures. The default.
     #[default]
     Fail,
-    /// The attempt waits up to this duration for the next session, and then fails. The wait also counts towards
-    /// [`attempt_timeout`](crate::gate::GateConfig::attempt_timeout) and
+    /// The attempt waits up to this duration for the next session, and then fails. The wait also
+    /// counts towards [`attempt_timeout`](crate::gate::GateConfig::attempt_timeout) and
     /// [`max_wait`](crate::gate::GateConfig::max_wait); raise them accordingly.
     Wait(Duration),
     /// The renewal fails permanently. Waiters and later requests get the error until
@@ -125,7 +128,8 @@ impl SessionSource {
         (Self::new(queue.source()), queue)
     }
 
-    /// Creates a source that takes sessions from the files of a directory. See [`SessionDirectory`].
+    /// Creates a source that takes sessions from the files of a directory. See
+    /// [`SessionDirectory`].
     #[cfg(feature = "formats")]
     pub fn directory(path: impl Into<PathBuf>) -> SessionDirectory {
         SessionDirectory::new(path.into())

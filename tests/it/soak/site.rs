@@ -362,7 +362,8 @@ impl Site {
         let response = Response::builder();
         let status = match how {
             0 => return Err("the connection was reset".into()),
-            // Any status that is not 401 or 403 makes a leader's identity current, without a cookie.
+            // Any status that is not 401 or 403 makes a leader's identity current, without a
+            // cookie.
             1 if by_rule => 500,
             3 if by_rule => 200,
             1 | 3 | 4 => 401,
