@@ -1,4 +1,4 @@
-//! A site that misbehaves on purpose, over real sockets, crawled at 512 at once.
+//! A crawl with 512 concurrent requests of a site that misbehaves on purpose, over real sockets.
 
 use std::{
     sync::{
@@ -23,26 +23,26 @@ use crate::{
     support::Body,
 };
 
-const AT_ONCE: usize = 512;
+const CONCURRENCY: usize = 512;
 const PAGES: usize = 4096;
 const ACCOUNTS: usize = 8;
 const OUTSIDE: u64 = 40;
 
-/// What one crawler has met.
+/// What happened to the requests of one crawler.
 #[derive(Debug, Default)]
-struct Met {
-    answers: u64,
+struct Outcomes {
+    responses: u64,
     good: u64,
-    refused: u64,
-    broken_off: u64,
+    rejected: u64,
+    failed: u64,
     half_bodies: u64,
-    /// Half answers whose connection was gone before even the head was read.
+    /// Half responses whose connection closed before the head was read.
     lost_heads: u64,
     replays: u64,
 }
 
-/// How the site treats a page on the first try; later tries are treated well.
-fn mood(page: usize) -> &'static str {
+/// The fault of the site for the first request of a page. Later requests of the page get no fault.
+fn fault(page: usize) -> &'static str {
     match page % 16 {
         1 => "&cut=close",
         3 => "&cut=reset",
@@ -55,31 +55,34 @@ fn mood(page: usize) -> &'static str {
     }
 }
 
-/// Fetches a page until it is there whole.
-async fn fetch<S, R>(client: &S, site: &str, page: usize, met: &mut Met) -> Result<(), BoxError>
+/// Requests a page until the whole body arrives.
+async fn fetch<S, R>(client: &S, site: &str, page: usize, met: &mut Outcomes) -> Result<(), BoxError>
 where
     S: tower::Service<Request<Body>, Response = http::Response<R>, Error = BoxError> + Clone,
     R: http_body::Body<Data = bytes::Bytes>,
     R::Error: Into<BoxError>,
 {
     let account = format!("a{}", page % ACCOUNTS);
-    for (number, mood) in [mood(page), "", "", "", ""].into_iter().enumerate() {
-        let url = format!("{site}/page/{page}?acct={account}{mood}");
+    for (number, fault) in [fault(page), "", "", "", ""].into_iter().enumerate() {
+        let url = format!("{site}/page/{page}?acct={account}{fault}");
         let request = Request::get(url).extension(SessionId::from(account.as_str())).body(Body::default())?;
         let response = match client.clone().oneshot(request).await {
             Ok(response) => response,
             Err(error) if error.is::<legacy::Error>() => {
-                assert!(number == 0 && mood.starts_with("&cut"), "page {page} broke off unasked: {error:?}");
-                met.broken_off += 1;
-                met.lost_heads += u64::from(mood == "&cut=half");
+                assert!(
+                    number == 0 && fault.starts_with("&cut"),
+                    "page {page} failed without a fault: {error:?}"
+                );
+                met.failed += 1;
+                met.lost_heads += u64::from(fault == "&cut=half");
                 continue;
             }
             Err(error) => return Err(error),
         };
-        met.answers += 1;
+        met.responses += 1;
         met.replays += u64::from(response.extensions().get::<SessionInfo>().unwrap().replays());
         if response.status() != 200 {
-            met.refused += 1;
+            met.rejected += 1;
             continue;
         }
         match std::pin::pin!(response.into_body()).collect().await {
@@ -90,7 +93,7 @@ where
                 return Ok(());
             }
             Err(_) => {
-                assert_eq!(mood, "&cut=half", "page {page} was cut unasked");
+                assert_eq!(fault, "&cut=half", "page {page} was cut without a fault");
                 met.half_bodies += 1;
             }
         }
@@ -99,7 +102,7 @@ where
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_count_the_same() {
+async fn hazard_27_no_request_is_lost_at_a_misbehaving_site_and_both_sides_count_the_same() {
     rlimit::increase_nofile_limit(4096).unwrap();
     let login_faults = vec![
         LoginFault::Error,
@@ -127,9 +130,9 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
         .renew_with(move |renewal| {
             let url = format!("{login}/login?acct={}", renewal.session_id());
             async move {
-                let answer = renewal.send(Request::get(url).body(Body::default())?).await?;
+                let response = renewal.send(Request::get(url).body(Body::default())?).await?;
                 renewal.ensure(
-                    answer.status().is_success() && renewal.has_cookie("sid"),
+                    response.status().is_success() && renewal.has_cookie("sid"),
                     "the login was not accepted",
                 )
             }
@@ -140,30 +143,30 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
     let stack = SessionLayer::new(&sessions).layer(hyper.clone());
     let client = ServiceBuilder::new().layer(layer).service(stack);
 
-    // Somebody else logs in to one account again and again: its session ends in the middle of bodies. It begins when more pages
-    // were served than the logins that fail could have brought.
-    let (begin, begun) = tokio::sync::oneshot::channel();
+    // An outsider logs in to one account repeatedly, which ends its session in the middle of
+    // responses. It starts after more pages than the failing logins could have served.
+    let (start, started) = tokio::sync::oneshot::channel();
     let outsider = tokio::spawn({
         let url = site.url("/login?acct=a0");
         async move {
-            begun.await.unwrap();
+            started.await.unwrap();
             for _ in 0..OUTSIDE {
                 let request = Request::get(&url).body(Body::default()).unwrap();
                 hyper.request(request).await.unwrap();
             }
         }
     });
-    let begin = Arc::new(Mutex::new(Some(begin)));
+    let start = Arc::new(Mutex::new(Some(start)));
     let next = Arc::new(AtomicUsize::new(0));
     let mut crawlers = JoinSet::new();
-    for _ in 0..AT_ONCE {
-        let (client, url, next, begin) = (client.clone(), url.clone(), next.clone(), begin.clone());
+    for _ in 0..CONCURRENCY {
+        let (client, url, next, start) = (client.clone(), url.clone(), next.clone(), start.clone());
         crawlers.spawn(async move {
-            let mut met = Met::default();
+            let mut met = Outcomes::default();
             loop {
                 let page = next.fetch_add(1, Ordering::Relaxed);
-                if page == AT_ONCE + 1000 {
-                    begin.lock().unwrap().take().unwrap().send(()).unwrap();
+                if page == CONCURRENCY + 1000 {
+                    start.lock().unwrap().take().unwrap().send(()).unwrap();
                 }
                 if page >= PAGES {
                     return Ok::<_, BoxError>(met);
@@ -172,14 +175,14 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
             }
         });
     }
-    let mut met = Met::default();
+    let mut met = Outcomes::default();
     let all = timeout(Duration::from_secs(60), crawlers.join_all()).await.expect("a stall");
     for one in all {
         let one = one.unwrap();
-        met.answers += one.answers;
+        met.responses += one.responses;
         met.good += one.good;
-        met.refused += one.refused;
-        met.broken_off += one.broken_off;
+        met.rejected += one.rejected;
+        met.failed += one.failed;
         met.half_bodies += one.half_bodies;
         met.lost_heads += one.lost_heads;
         met.replays += one.replays;
@@ -189,25 +192,28 @@ async fn hazard_27_nothing_is_lost_at_a_site_that_misbehaves_and_both_sides_coun
     drop(client);
     let saw = site.shutdown().await;
     let tries: u32 = saw.accounts.values().map(|account| account.tries).sum();
-    println!("{met:?}\n{stats:?}\nrequests {}, logins {tries}, {OUTSIDE} of them from outside", saw.requests);
+    println!(
+        "{met:?}\n{stats:?}\nrequests {}, logins {tries}, {OUTSIDE} of them by the outsider",
+        saw.requests
+    );
 
-    assert_eq!(met.good, PAGES as u64, "every page was fetched, once");
-    assert_eq!(saw.requests, stats.sent + OUTSIDE, "every send arrived, and nothing else did");
-    assert_eq!(u64::from(tries), stats.renewals_started + OUTSIDE, "one login to a renewal");
+    assert_eq!(met.good, PAGES as u64, "each page was fetched once");
+    assert_eq!(saw.requests, stats.sent + OUTSIDE, "each send arrived, and nothing else");
+    assert_eq!(u64::from(tries), stats.renewals_started + OUTSIDE, "one login per renewal");
     assert!(stats.renewals_committed <= u64::from(saw.logins()) - OUTSIDE, "no renewal without a login");
-    // What was retired was never sent.
+    // Replays after an ended redirect were not sent.
     let replayed = stats.replayed_expired + stats.replayed_stale;
-    let (served, refused) = (met.good + met.half_bodies, replayed + met.refused);
-    assert!(saw.pages_ok >= served && saw.pages_refused >= refused);
-    let unheard = saw.pages_ok - served + saw.pages_refused - refused;
-    assert_eq!(unheard, met.lost_heads, "each page was delivered, and each refusal replayed or delivered");
+    let (served, rejected) = (met.good + met.half_bodies, replayed + met.rejected);
+    assert!(saw.pages_ok >= served && saw.pages_refused >= rejected);
+    let unread = saw.pages_ok - served + saw.pages_refused - rejected;
+    assert_eq!(unread, met.lost_heads, "each page was delivered, and each rejection replayed or delivered");
     assert!(met.replays <= stats.replayed());
-    assert!(met.broken_off >= PAGES as u64 / 16, "the site did misbehave");
+    assert!(met.failed >= PAGES as u64 / 16, "the site misbehaved");
     for (name, account) in &saw.accounts {
-        // A login that was given up runs on at the site until its end of the connection is noticed.
-        let given_up = account.tries - account.logins;
-        let most = 1 + u32::from(name == "a0") + given_up;
-        assert!(account.concurrent_max <= most, "{name}: {account:?}");
+        // An abandoned login continues at the site until the site sees that the connection closed.
+        let abandoned = account.tries - account.logins;
+        let max = 1 + u32::from(name == "a0") + abandoned;
+        assert!(account.concurrent_max <= max, "{name}: {account:?}");
     }
     for session in sessions.all() {
         assert_eq!(session.waiting(), 0);

@@ -1,4 +1,4 @@
-//! One renewal, the right one; nothing lost, nothing doubled; the right data.
+//! One renewal per expiry, no request lost or repeated, and cookies in the right identity.
 
 use std::{
     sync::{
@@ -34,7 +34,7 @@ async fn hazard_01_many_expiries_of_one_generation_start_one_renewal() {
     site.end_logins(10);
     assert_eq!(good(tasks).await, 100);
     assert_eq!(site.logins(), 1);
-    assert_eq!(site.pages_seen(), 200, "each page was refused once and sent once more");
+    assert_eq!(site.pages_seen(), 200, "each page was rejected once and replayed once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,7 +43,7 @@ async fn hazard_01_expiries_that_come_late_start_none() {
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let mut tasks = spawn_pages(&client, "a", 16);
     settle().await;
-    // All sixteen are on the wire without a session; their refusals arrive one by one, renewals in between.
+    // All sixteen are in flight without a session. Their rejections arrive one by one.
     for _ in 0..16 {
         site.respond(1);
         settle().await;
@@ -52,13 +52,13 @@ async fn hazard_01_expiries_that_come_late_start_none() {
     site.respond(1000);
     settle().await;
     assert_eq!(site.logins(), 1);
-    while let Some(answer) = tasks.join_next().await {
-        assert_eq!(answer.unwrap().unwrap().status(), 200);
+    while let Some(result) = tasks.join_next().await {
+        assert_eq!(result.unwrap().unwrap().status(), 200);
     }
 }
 
 #[tokio::test]
-async fn hazard_02_a_stamp_left_on_a_request_is_overwritten() {
+async fn hazard_02_an_identity_left_in_a_request_is_overwritten() {
     let (site, sessions) = world();
     let client = client(&renewing(&sessions), &sessions, site.clone());
     get(&client, "a", "/").await.unwrap();
@@ -70,7 +70,7 @@ async fn hazard_02_a_stamp_left_on_a_request_is_overwritten() {
     let info = response.extensions().get::<SessionInfo>().unwrap();
     assert!(info.generation() > old.generation());
     assert_eq!(response.status(), 200);
-    assert_eq!(info.replays(), 0, "it was judged by what it was sent under");
+    assert_eq!(info.replays(), 0, "the response was classified under the identity that it was sent under");
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,7 +85,7 @@ async fn hazard_04_one_renewal_is_one_generation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_05_the_same_cookie_again_is_still_a_new_generation() {
+async fn hazard_05_an_unchanged_cookie_is_still_a_new_generation() {
     let (site, sessions) = world();
     let client = client(&renewing(&sessions), &sessions, site.clone());
     get(&client, "a", "/").await.unwrap();
@@ -107,11 +107,11 @@ async fn hazard_06_a_renewal_from_before_a_clear_cannot_commit() {
     assert_eq!(site.logins(), 1);
     session.clear();
     settle().await;
-    assert_eq!(site.logins(), 2, "those who wait get a renewal of their own");
+    assert_eq!(site.logins(), 2, "the waiters get a new renewal");
     site.end_logins(2);
     assert_eq!(good(tasks).await, 3);
     assert_eq!(session.cookies()[0].value(), Some("a-2"));
-    assert_eq!(site.max_concurrent_logins(), 1, "the first one was ended");
+    assert_eq!(site.max_concurrent_logins(), 1, "the first renewal was cancelled");
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,7 +127,7 @@ async fn hazard_08_a_renewal_that_timed_out_cannot_commit_later() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_13_and_12_a_request_that_waits_has_given_up_its_answer_and_its_permit() {
+async fn hazard_13_and_12_a_waiting_request_has_dropped_its_response_and_its_permit() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let limited = ServiceBuilder::new().concurrency_limit(1).service(site.clone());
     let limit = limited.clone();
@@ -141,18 +141,18 @@ async fn hazard_13_and_12_a_request_that_waits_has_given_up_its_answer_and_its_p
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_15_a_gated_call_from_inside_a_renewal_is_an_error() {
+async fn hazard_15_a_call_through_the_gate_from_inside_a_renewal_is_an_error() {
     let (site, sessions) = world();
     let slot: Arc<std::sync::Mutex<Option<Client>>> = Arc::default();
     let inside = slot.clone();
-    let told = Arc::new(std::sync::Mutex::new(None));
-    let tell = told.clone();
+    let seen = Arc::new(std::sync::Mutex::new(None));
+    let sink = seen.clone();
     let layer = ruleless(&sessions).renew_with(move |renewal| {
         let client = inside.lock().unwrap().clone().unwrap();
-        let tell = tell.clone();
+        let sink = sink.clone();
         async move {
-            let answer = get(&client, "a", "/login").await;
-            *tell.lock().unwrap() = Some(kind(&answer));
+            let result = get(&client, "a", "/login").await;
+            *sink.lock().unwrap() = Some(kind(&result));
             log_in(renewal).await
         }
     });
@@ -160,12 +160,12 @@ async fn hazard_15_a_gated_call_from_inside_a_renewal_is_an_error() {
     *slot.lock().unwrap() = Some(client.clone());
     let response = get(&client, "a", "/").await.unwrap();
     assert_eq!(response.status(), 200);
-    assert_eq!(*told.lock().unwrap(), Some(RenewalErrorKind::Reentrant));
+    assert_eq!(*seen.lock().unwrap(), Some(RenewalErrorKind::Reentrant));
     *slot.lock().unwrap() = None;
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_17_a_waiter_that_is_not_polled_blocks_nobody() {
+async fn hazard_17_a_waiter_that_is_not_polled_blocks_no_other() {
     let (site, sessions) = world();
     let client = client(&renewing(&sessions), &sessions, site.clone());
     sessions.session("a").clear();
@@ -194,16 +194,16 @@ async fn hazard_18_dropping_the_request_that_started_the_renewal_neither_cancels
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_19_a_renewal_that_panics_is_a_failure_like_any_other() {
+async fn hazard_19_a_renewal_that_panics_is_a_failed_attempt() {
     let (site, sessions) = world();
     let tries = Arc::new(AtomicU32::new(0));
     let count = tries.clone();
     let layer = ruleless(&sessions).renew_with(move |renewal| {
-        // The first panics in the closure, the second in its future.
+        // The first attempt panics in the closure, the second in its future.
         let number = count.fetch_add(1, Ordering::Relaxed);
-        assert!(number != 0, "panic in the closure, wanted by the test");
+        assert!(number != 0, "expected panic in the closure");
         async move {
-            assert!(number != 1, "panic in the future, wanted by the test");
+            assert!(number != 1, "expected panic in the future");
             log_in(renewal).await
         }
     });
@@ -214,14 +214,14 @@ async fn hazard_19_a_renewal_that_panics_is_a_failure_like_any_other() {
 }
 
 #[test]
-fn hazard_21_a_runtime_that_shuts_down_in_a_renewal_leaves_the_gate_startable() {
+fn hazard_21_the_gate_renews_again_after_a_runtime_shut_down_in_a_renewal() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Never]);
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = runtime();
-    let held = client.clone();
-    let waiting = first.spawn(async move { get(&held, "a", "/").await });
+    let other = client.clone();
+    let waiting = first.spawn(async move { get(&other, "a", "/").await });
     first.block_on(settle());
     assert_eq!(site.logins(), 1);
     drop(first);
@@ -232,22 +232,22 @@ fn hazard_21_a_runtime_that_shuts_down_in_a_renewal_leaves_the_gate_startable() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_23_every_wait_has_a_bound() {
+async fn hazard_23_every_wait_times_out() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let gate = GateConfig::new().max_wait(Duration::from_secs(5)).attempt_timeout(Duration::from_secs(60));
     let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
     let start = tokio::time::Instant::now();
-    let answer = get(&client, "a", "/").await;
-    assert_eq!(kind(&answer), RenewalErrorKind::WaitTimedOut);
+    let result = get(&client, "a", "/").await;
+    assert_eq!(kind(&result), RenewalErrorKind::WaitTimedOut);
     assert_eq!(start.elapsed(), Duration::from_secs(5));
     site.end_logins(1);
     settle().await;
-    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200, "the renewal went on");
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200, "the renewal continued");
     assert_eq!(site.logins(), 1);
 }
 
 #[test]
-fn hazard_23_a_handle_has_a_bound_though_the_runtime_of_its_renewal_stands_still() {
+fn hazard_23_a_handle_times_out_if_the_runtime_of_its_renewal_is_not_driven() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Never]);
     let gate = GateConfig::new().attempt_timeout(Duration::from_secs(10));
@@ -261,14 +261,14 @@ fn hazard_23_a_handle_has_a_bound_though_the_runtime_of_its_renewal_stands_still
     };
     first.block_on(settle());
     assert_eq!(site.logins(), 1);
-    // The first runtime is alive, and nobody drives it.
+    // The first runtime still exists, but nothing drives it.
     let ended = second.block_on(async { tokio::time::timeout(Duration::from_secs(60), handle).await });
-    assert_eq!(ended.expect("somebody looks").unwrap_err().kind(), RenewalErrorKind::TimedOut);
+    assert_eq!(ended.expect("the handle times out").unwrap_err().kind(), RenewalErrorKind::TimedOut);
     drop(first);
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_24_an_attempts_clock_starts_with_the_attempt() {
+async fn hazard_24_the_timeout_of_an_attempt_starts_with_the_attempt() {
     let (site, sessions) = (Site::new(), Sessions::new());
     site.logins_go([Login::Never, Login::Never]);
     let gate = GateConfig::new()
@@ -278,7 +278,7 @@ async fn hazard_24_an_attempts_clock_starts_with_the_attempt() {
     let start = tokio::time::Instant::now();
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     let took = start.elapsed();
-    assert!(took >= Duration::from_secs(20), "two whole attempts, {took:?}");
+    assert!(took >= Duration::from_secs(20), "two full attempts, {took:?}");
     assert_eq!(site.logins(), 3);
 }
 
@@ -296,7 +296,7 @@ async fn hazard_25_one_slow_session_delays_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_26_held_requests_are_capped() {
+async fn hazard_26_waiting_requests_are_limited() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let client =
         client(&renewing(&sessions).gate_config(GateConfig::new().max_waiting(3)), &sessions, site.clone());
@@ -311,11 +311,11 @@ async fn hazard_26_held_requests_are_capped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_28_a_request_is_sent_at_most_once_and_its_replays() {
+async fn hazard_28_a_request_is_sent_once_plus_at_most_its_replays() {
     let (site, sessions) = (Site::new().budget(0), Sessions::new());
     let client = client(&renewing(&sessions).replay_limit(3), &sessions, site.clone());
     let response = get(&client, "a", "/").await.unwrap();
-    assert_eq!(response.status(), 403, "the last answer is delivered");
+    assert_eq!(response.status(), 403, "the last response is delivered");
     assert_eq!(response.extensions().get::<SessionInfo>().unwrap().replays(), 3);
     assert_eq!(site.pages_seen(), 4);
 }
@@ -347,18 +347,18 @@ async fn hazard_29_a_retry_above_does_not_multiply_the_limit() {
     ));
     let response = client.oneshot(page("a", "/")).await.unwrap();
     assert_eq!(response.status(), 403);
-    assert_eq!(site.pages_seen(), 3 + 2, "three calls and two replays over all of them");
+    assert_eq!(site.pages_seen(), 3 + 2, "three calls, and two replays in total");
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_30_a_body_that_cannot_be_had_again_is_sent_once() {
+async fn hazard_30_a_body_that_cannot_be_cloned_is_sent_once() {
     let (site, sessions) = world();
     let send = |layer| {
         let client = client(&layer, &sessions, site.clone());
         let request = Request::post("http://a/form").extension(SessionId::from("a")).body(Body::from("text"));
         client.oneshot(request.unwrap())
     };
-    assert_eq!(send(renewing(&sessions)).await.unwrap().status(), 403, "its answer comes as it came");
+    assert_eq!(send(renewing(&sessions)).await.unwrap().status(), 403, "the response is returned as it is");
     assert_eq!(site.pages_seen(), 1);
     site.expire("a");
     assert_eq!(send(renewing(&sessions).clone_bodies()).await.unwrap().status(), 200);
@@ -368,7 +368,7 @@ async fn hazard_30_a_body_that_cannot_be_had_again_is_sent_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_31_methods_are_replayed_as_the_policy_says() {
+async fn hazard_31_only_allowed_methods_are_replayed() {
     async fn sends(method: Method, methods: ReplayMethods) -> usize {
         let (site, sessions) = world();
         let client = client(&renewing(&sessions).replay_methods(methods), &sessions, site.clone());
@@ -384,10 +384,11 @@ async fn hazard_31_methods_are_replayed_as_the_policy_says() {
     assert_eq!(sends(Method::GET, ReplayMethods::Safe).await, 2);
 }
 
-/// Sends one request, ends its session by a clear while its good answer is on its way, and says how often it was sent.
-async fn late_good_answer(method: Method, late: StaleResponse) -> usize {
+/// Sends one request, clears its session before its good response arrives, and returns how often it
+/// was sent.
+async fn sends_with_good_stale_response(method: Method, stale: StaleResponse) -> usize {
     let (site, sessions) = (Site::held_pages(), Sessions::new());
-    let client = client(&renewing(&sessions).stale_responses(late), &sessions, site.clone());
+    let client = client(&renewing(&sessions).stale_responses(stale), &sessions, site.clone());
     site.respond(2);
     get(&client, "a", "/").await.unwrap();
     let before = site.pages_seen();
@@ -402,19 +403,19 @@ async fn late_good_answer(method: Method, late: StaleResponse) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_31_a_good_answer_that_is_late_is_delivered_unless_all_are_replayed() {
-    assert_eq!(late_good_answer(Method::GET, StaleResponse::ReplayIfExpired).await, 1);
-    assert_eq!(late_good_answer(Method::GET, StaleResponse::Deliver).await, 1);
-    assert_eq!(late_good_answer(Method::GET, StaleResponse::ReplayAll).await, 2);
+async fn hazard_31_a_good_stale_response_is_delivered_unless_all_are_replayed() {
+    assert_eq!(sends_with_good_stale_response(Method::GET, StaleResponse::ReplayIfExpired).await, 1);
+    assert_eq!(sends_with_good_stale_response(Method::GET, StaleResponse::Deliver).await, 1);
+    assert_eq!(sends_with_good_stale_response(Method::GET, StaleResponse::ReplayAll).await, 2);
     assert_eq!(
-        late_good_answer(Method::POST, StaleResponse::ReplayAll).await,
+        sends_with_good_stale_response(Method::POST, StaleResponse::ReplayAll).await,
         1,
-        "an unsafe method has succeeded"
+        "an unsafe method is not replayed"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_32_a_replay_is_made_of_the_callers_request() {
+async fn hazard_32_a_replay_is_a_copy_of_the_callers_request() {
     let (site, sessions) = world();
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let mut request = page("a", "/");
@@ -426,12 +427,12 @@ async fn hazard_32_a_replay_is_made_of_the_callers_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_33_renewals_in_a_window_are_capped_also_when_they_succeed() {
+async fn hazard_33_renewals_in_a_window_are_limited_even_if_they_succeed() {
     let (site, sessions) = (Site::new().budget(0), Sessions::new());
     let gate = GateConfig::new().renewal_rate_limit(4, Duration::from_secs(60));
     let client = client(&renewing(&sessions).replay_limit(100).gate_config(gate), &sessions, site.clone());
-    let answer = get(&client, "a", "/").await;
-    assert_eq!(kind(&answer), RenewalErrorKind::TooManyRenewals);
+    let result = get(&client, "a", "/").await;
+    assert_eq!(kind(&result), RenewalErrorKind::TooManyRenewals);
     assert_eq!(site.logins(), 4);
     tokio::time::advance(Duration::from_secs(61)).await;
     assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::TooManyRenewals);
@@ -439,10 +440,10 @@ async fn hazard_33_renewals_in_a_window_are_capped_also_when_they_succeed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_34_a_renewal_that_is_itself_answered_as_expired_is_a_failure() {
+async fn hazard_34_a_renewal_whose_own_response_means_expired_fails() {
     let (site, sessions) = world();
     site.logins_go([Login::Status(403)]);
-    // This rule believes every answer.
+    // This rule accepts every response.
     let layer = ruleless(&sessions).renew_with(|renewal| async move {
         renewal.send(Request::get("http://a/login").body(Body::default())?).await?;
         Ok(())
@@ -454,19 +455,19 @@ async fn hazard_34_a_renewal_that_is_itself_answered_as_expired_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_35_a_failing_renewal_costs_one_attempt_for_all_and_gives_all_its_error() {
+async fn hazard_35_a_failed_attempt_counts_once_and_all_waiters_get_its_error() {
     let (site, sessions) = world();
     site.logins_go([Login::Status(500); 3]);
     let client =
         client(&renewing(&sessions).gate_config(GateConfig::new().max_attempts(3)), &sessions, site.clone());
-    let answers = spawn_pages(&client, "a", 50).join_all().await;
+    let results = spawn_pages(&client, "a", 50).join_all().await;
     assert_eq!(site.logins(), 3);
-    for answer in &answers {
-        assert_eq!(kind(answer), RenewalErrorKind::Failed);
-        let source = std::error::Error::source(&**answer.as_ref().unwrap_err()).unwrap().to_string();
+    for result in &results {
+        assert_eq!(kind(result), RenewalErrorKind::Failed);
+        let source = std::error::Error::source(&**result.as_ref().unwrap_err()).unwrap().to_string();
         assert_eq!(source, "the login was not accepted");
     }
-    // Before the rest is over nobody tries; after it one does.
+    // No attempt during the backoff; one after it.
     assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Failed);
     assert_eq!(site.logins(), 3);
     tokio::time::advance(Duration::from_secs(2)).await;
@@ -475,7 +476,7 @@ async fn hazard_35_a_failing_renewal_costs_one_attempt_for_all_and_gives_all_its
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_36_a_refusal_for_good_is_remembered_until_something_changes() {
+async fn hazard_36_a_permanent_error_is_remembered_until_the_session_is_cleared() {
     let (site, sessions) = world();
     let refuse = Arc::new(AtomicU32::new(1));
     let refusing = refuse.clone();
@@ -499,7 +500,7 @@ async fn hazard_36_a_refusal_for_good_is_remembered_until_something_changes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_37_a_failed_early_renewal_leaves_the_session_that_works() {
+async fn hazard_37_a_failed_early_renewal_keeps_the_working_identity() {
     let (site, sessions) = world();
     let client = client(&renewing(&sessions), &sessions, site.clone());
     get(&client, "a", "/").await.unwrap();
@@ -508,12 +509,12 @@ async fn hazard_37_a_failed_early_renewal_leaves_the_session_that_works() {
     let error = session.renew().await.unwrap_err();
     assert_eq!(error.kind(), RenewalErrorKind::Failed);
     assert_eq!(session.generation(), Some(2));
-    // The site refuses the old cookie as soon as a login has begun; only what the client does is of interest here.
+    // The site rejects the old cookie as soon as a login has started; only the client matters here.
     assert!(get(&client, "a", "/").await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_38_nobody_waits_for_an_early_renewal() {
+async fn hazard_38_no_request_waits_for_an_early_renewal() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let client = client(&renewing(&sessions).max_uses(20), &sessions, site.clone());
     site.end_logins(1);
@@ -521,8 +522,8 @@ async fn hazard_38_nobody_waits_for_an_early_renewal() {
         assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     }
     settle().await;
-    assert_eq!(site.logins(), 2, "begun before the budget was spent");
-    assert_eq!(sessions.stats().waited, 1, "only the first request has ever waited");
+    assert_eq!(site.logins(), 2, "started before the limit was reached");
+    assert_eq!(sessions.stats().waited, 1, "only the first request has waited");
     site.end_logins(1);
     settle().await;
     assert_eq!(sessions.session("a").generation(), Some(3));
@@ -556,18 +557,18 @@ fn spawn_late(client: &Client, path: &'static str) -> tokio::task::JoinHandle<Si
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_42_a_budget_of_uses_is_exact_however_many_there_are_at_once() {
+async fn hazard_42_max_uses_is_exact_for_concurrent_requests() {
     let (site, sessions) = (Site::new().budget(50), Sessions::new());
     let gate = GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(60));
     let client = client(&renewing(&sessions).max_uses(50).gate_config(gate), &sessions, site.clone());
     sessions.session("a").clear();
     assert_eq!(good(spawn_pages(&client, "a", 1000)).await, 1000);
-    assert_eq!(site.pages_seen(), 1000, "no page was ever sent beyond the budget");
+    assert_eq!(site.pages_seen(), 1000, "no page was sent beyond the limit");
     assert!(site.logins() <= 23, "{} logins", site.logins());
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_42_age_is_counted_at_the_send() {
+async fn hazard_42_max_age_is_checked_when_a_request_is_sent() {
     let (site, sessions) = world();
     let client = client(&renewing(&sessions).max_age(Duration::from_secs(60)), &sessions, site.clone());
     get(&client, "a", "/").await.unwrap();
@@ -582,7 +583,7 @@ async fn hazard_42_age_is_counted_at_the_send() {
 }
 
 #[tokio::test]
-async fn hazard_43_after_clear_has_returned_nothing_old_is_sent() {
+async fn hazard_43_no_old_cookie_is_sent_after_clear_has_returned() {
     let (site, sessions) = world();
     let gate = GateConfig::new().renewal_rate_limit(1000, Duration::from_secs(60));
     let client = client(&renewing(&sessions).gate_config(gate), &sessions, site.clone());
@@ -597,7 +598,7 @@ async fn hazard_43_after_clear_has_returned_nothing_old_is_sent() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_45_a_probe_goes_first_and_hands_on_when_it_is_dropped() {
+async fn hazard_45_a_probe_is_sent_first_and_a_dropped_probe_is_replaced() {
     let (site, sessions) = (Site::held(), Sessions::new());
     let layer = renewing(&sessions).gate_config(GateConfig::new().release(Release::ProbeFirst));
     let client = client(&layer, &sessions, site.clone());
@@ -624,7 +625,7 @@ async fn hazard_45_a_probe_goes_first_and_hands_on_when_it_is_dropped() {
             .collect::<Vec<_>>()
     };
     poll_all(&mut tasks);
-    assert_eq!(pages(), ["/0"], "the oldest alone");
+    assert_eq!(pages(), ["/0"], "only the oldest");
     drop(tasks.remove(0));
     poll_all(&mut tasks);
     assert_eq!(pages(), ["/0", "/1"], "then the next oldest");
@@ -636,7 +637,7 @@ async fn hazard_45_a_probe_goes_first_and_hands_on_when_it_is_dropped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_45_a_staggered_release_is_in_order_and_bounded() {
+async fn hazard_45_a_staggered_release_is_in_order_and_in_bursts() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let release = Release::Staggered { burst: 2, every: Duration::from_secs(1) };
     let layer = renewing(&sessions).gate_config(GateConfig::new().release(release));
@@ -666,7 +667,7 @@ async fn logins_that_fail_in_every_way_recover() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_rule_one_request_goes_ahead_and_the_rest_wait_for_its_answer() {
+async fn without_a_rule_one_request_is_sent_and_the_others_wait_for_its_response() {
     let (site, sessions) = (Site::held(), Sessions::new());
     let client = client(&ruleless(&sessions), &sessions, site.clone());
     sessions.session("a").clear();
@@ -687,7 +688,7 @@ async fn without_a_rule_one_request_goes_ahead_and_the_rest_wait_for_its_answer(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_leader_that_is_dropped_hands_the_lead_to_the_oldest() {
+async fn the_oldest_waiter_takes_over_from_a_dropped_lead() {
     let (site, sessions) = (Site::held(), Sessions::new());
     let client = client(&ruleless(&sessions), &sessions, site.clone());
     sessions.session("a").clear();
@@ -710,7 +711,7 @@ async fn a_leader_that_is_dropped_hands_the_lead_to_the_oldest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_by_one_request_needs_success_and_a_cookie() {
+async fn a_renewal_with_one_request_needs_a_good_status_and_a_cookie() {
     let (site, sessions) = world();
     site.logins_go([Login::Status(500), Login::NoCookie]);
     let login = Request::get("http://a/login").body(Body::default()).unwrap();
@@ -720,7 +721,7 @@ async fn a_renewal_by_one_request_needs_success_and_a_cookie() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn supplied_cookies_send_nothing() {
+async fn a_renewal_from_supplied_cookies_sends_nothing() {
     let (site, sessions) = world();
     get(&client(&renewing(&sessions), &sessions, site.clone()), "a", "/").await.unwrap();
     let good = sessions.session("a").cookies();
@@ -738,7 +739,7 @@ async fn supplied_cookies_send_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_zero_limit_is_told_to_every_request_and_by_check() {
+async fn a_zero_limit_fails_validate_and_every_request() {
     let (site, sessions) = world();
     let layer = renewing(&sessions).max_uses(0).gate_config(GateConfig::new().max_waiting(0));
     assert_eq!(layer.validate().unwrap_err().setting(), "max_uses");
@@ -748,7 +749,7 @@ async fn a_zero_limit_is_told_to_every_request_and_by_check() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_became_of_a_request_is_on_its_response() {
+async fn a_response_has_a_session_info() {
     let (site, sessions) = (Site::held_logins(), Sessions::new());
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let task = tokio::spawn({
@@ -768,11 +769,11 @@ async fn what_became_of_a_request_is_on_its_response() {
     let stats = sessions.session("a").stats();
     assert_eq!((stats.sent, stats.waited, stats.replayed_expired), (3, 1, 1));
     assert_eq!((stats.renewals_started, stats.renewals_committed), (1, 1));
-    assert_eq!(stats.cookies_stored, 3, "one by the login, one by each answer of the page");
+    assert_eq!(stats.cookies_stored, 3, "one by the login, one by each response of the page");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_budget_in_the_request_takes_the_place_of_the_limit() {
+async fn a_replay_budget_in_the_request_replaces_the_limit() {
     let (site, sessions) = world();
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let mut request = page("a", "/");
@@ -781,12 +782,12 @@ async fn a_budget_in_the_request_takes_the_place_of_the_limit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_page_that_says_expired_with_status_200_is_seen_by_a_peek() {
+async fn a_peek_layer_detects_an_expired_page_with_status_200() {
     use tower_client_sessions::{renewal::PeekLayer, session::SessionService};
     let (site, sessions) = world();
-    let teller = site.clone();
+    let inner = site.clone();
     let service = tower::service_fn(move |request: Request<Body>| {
-        let sent = teller.clone().oneshot(request);
+        let sent = inner.clone().oneshot(request);
         async move {
             let response = sent.await?;
             if response.status() == 403 {
@@ -810,7 +811,7 @@ async fn a_page_that_says_expired_with_status_200_is_seen_by_a_peek() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn sessions_that_end_all_the_time_strand_nobody_on_many_threads() {
+async fn no_request_is_stranded_when_sessions_expire_constantly_on_many_threads() {
     for release in [Release::All, Release::ProbeFirst] {
         let (site, sessions) = (Site::new().budget(7), Sessions::new());
         let gate = GateConfig::new().renewal_rate_limit(100_000, Duration::from_secs(60)).release(release);
@@ -825,7 +826,7 @@ async fn sessions_that_end_all_the_time_strand_nobody_on_many_threads() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn bounds_as_long_as_time_itself_are_no_trap() {
+async fn durations_without_an_end_do_not_overflow() {
     let (site, sessions) = world();
     let gate = GateConfig::new()
         .attempt_timeout(Duration::MAX)
@@ -841,7 +842,7 @@ async fn bounds_as_long_as_time_itself_are_no_trap() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn supplied_cookies_join_those_that_were_added_while_held() {
+async fn supplied_cookies_are_merged_with_cookies_added_during_the_wait() {
     let sessions = Sessions::new();
     let layer = ruleless(&sessions).renew_from_fn(|_reason| async {
         let mut jar = tower_client_sessions::cookies::Jar::default();
@@ -852,7 +853,7 @@ async fn supplied_cookies_join_those_that_were_added_while_held() {
     let session = sessions.session("a");
     session.clear();
     session.add_cookies([("early", "1"), ("both", "added")], "http://a/").unwrap();
-    // A page that any session may see.
+    // A page that needs no session.
     get(&client, "a", "/login").await.unwrap();
     let cookie = |name: &str| {
         let cookies = session.cookies();
@@ -866,7 +867,7 @@ async fn supplied_cookies_join_those_that_were_added_while_held() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_44_a_session_is_renewed_before_the_cookie_it_needs_ends() {
+async fn hazard_44_a_session_is_renewed_before_its_cookie_expires() {
     let begin = std::time::SystemTime::now();
     let passed = Arc::new(AtomicU32::new(0));
     let clock = passed.clone();
@@ -874,7 +875,7 @@ async fn hazard_44_a_session_is_renewed_before_the_cookie_it_needs_ends() {
     let (site, sessions) = (Site::new(), Sessions::builder().clock(now).build().unwrap());
     let steps = |renewal: tower_client_sessions::Renewal<Body>| async move {
         log_in(renewal.clone()).await?;
-        // The login's cookie, with an end.
+        // A cookie with an expiry.
         renewal.send(Request::get("http://a/x?set=ends=1;Max-Age=100").body(Body::default())?).await?;
         Ok(())
     };
@@ -884,18 +885,18 @@ async fn hazard_44_a_session_is_renewed_before_the_cookie_it_needs_ends() {
     passed.store(69, Ordering::Relaxed);
     get(&client, "a", "/").await.unwrap();
     settle().await;
-    assert_eq!(site.logins(), 1, "the margin is at most one and a half of what was said");
+    assert_eq!(site.logins(), 1, "the margin is at most 1.5 times the setting");
     passed.store(81, Ordering::Relaxed);
     let held = sessions.stats().waited;
     get(&client, "a", "/").await.unwrap();
     settle().await;
-    assert_eq!((site.logins(), sessions.stats().waited), (2, held), "and nobody has waited for it");
+    assert_eq!((site.logins(), sessions.stats().waited), (2, held), "and no request has waited for it");
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_comes_back_stands_ahead_of_those_who_wait_for_the_first_time() {
+async fn a_replayed_request_waits_ahead_of_new_ones() {
     let (site, sessions) = (Site::held(), Sessions::new());
-    // The probe is the one that stands first.
+    // The probe is the first waiter.
     let layer = renewing(&sessions).gate_config(GateConfig::new().release(Release::ProbeFirst));
     let client = client(&layer, &sessions, site.clone());
     let mut old = tokio_test::task::spawn(client.clone().oneshot(page("a", "/old")));
@@ -903,7 +904,7 @@ async fn one_that_comes_back_stands_ahead_of_those_who_wait_for_the_first_time()
     sessions.session("a").clear();
     let mut new = tokio_test::task::spawn(client.clone().oneshot(page("a", "/new")));
     assert_pending!(new.poll());
-    // The refusal of the old one arrives when the new one is waiting already.
+    // The rejection of the old request arrives while the new one waits.
     site.respond(1);
     assert_pending!(old.poll());
     settle().await;

@@ -1,4 +1,5 @@
-//! Sessions collected elsewhere: each is used once, the next one when it has expired, and what happens when none is left.
+//! Session sources: each session is used once, an expiry takes the next one, and an empty source
+//! fails or waits.
 
 use std::{
     collections::HashSet,
@@ -20,7 +21,7 @@ use crate::support::{Body, SiteResult, client, get, kind, page, ruleless, settle
 
 type Service = BoxCloneService<Request<Body>, Response<Body>, BoxError>;
 
-/// A site that takes any `sid` that is not spent; its page is the `sid`.
+/// A site that accepts any `sid` that is not spent. Its page is the `Cookie` header.
 #[derive(Clone, Default)]
 struct Shop(Arc<Mutex<HashSet<String>>>);
 
@@ -36,8 +37,8 @@ impl Shop {
                 request.headers().get(header::COOKIE).map(|cookie| cookie.to_str().unwrap().to_owned());
             let spent = cookie.as_ref().is_none_or(|cookie| shop.0.lock().unwrap().contains(cookie));
             async move {
-                let answer = Response::builder().status(if spent { 401 } else { 200 });
-                Ok::<_, BoxError>(answer.body(Body::from(cookie.unwrap_or_default()))?)
+                let result = Response::builder().status(if spent { 401 } else { 200 });
+                Ok::<_, BoxError>(result.body(Body::from(cookie.unwrap_or_default()))?)
             }
         }))
     }
@@ -49,37 +50,37 @@ fn jar(sid: &str) -> Jar {
     jar
 }
 
-fn patient() -> GateConfig {
+fn long_timeouts() -> GateConfig {
     let hour = Duration::from_secs(3600);
     GateConfig::new().attempt_timeout(hour).max_wait(hour)
 }
 
-async fn sid(answer: SiteResult) -> String {
+async fn sid(result: SiteResult) -> String {
     use http_body_util::BodyExt;
-    let body = answer.unwrap().into_body().collect().await.unwrap().to_bytes();
+    let body = result.unwrap().into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(body.to_vec()).unwrap()
 }
 
-/// The supply's error below the one that a request is told.
+/// The kind of the source's error in the chain of the request's error.
 #[track_caller]
-fn supply_error(answer: &SiteResult) -> SessionSourceErrorKind {
-    let mut error: &(dyn std::error::Error + 'static) = &**answer.as_ref().expect_err("an error is expected");
+fn source_error(result: &SiteResult) -> SessionSourceErrorKind {
+    let mut error: &(dyn std::error::Error + 'static) = &**result.as_ref().expect_err("an error is expected");
     loop {
         if let Some(error) = error.downcast_ref::<SessionSourceError>() {
             return error.kind();
         }
-        error = error.source().unwrap_or_else(|| panic!("not the supply's: {answer:?}"));
+        error = error.source().unwrap_or_else(|| panic!("not an error of the source: {result:?}"));
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn on_each_expiry_the_next_one_is_taken() {
+async fn each_expiry_takes_the_next_session() {
     let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-    let (supply, queue) = SessionSource::queue();
+    let (source, queue) = SessionSource::queue();
     for sid in ["1", "2", "3"] {
         queue.push(jar(sid));
     }
-    let client = client(&ruleless(&sessions).renew_from(supply), &sessions, shop.service());
+    let client = client(&ruleless(&sessions).renew_from(source), &sessions, shop.service());
     assert_eq!(sid(get(&client, "a", "/").await).await, "sid=1");
     assert_eq!(sid(get(&client, "a", "/").await).await, "sid=1");
     shop.spend("1");
@@ -87,11 +88,11 @@ async fn on_each_expiry_the_next_one_is_taken() {
     for _ in 0..10 {
         tasks.spawn(client.clone().oneshot(page("a", "/")));
     }
-    for answer in tasks.join_all().await {
-        assert_eq!(sid(answer).await, "sid=2");
+    for result in tasks.join_all().await {
+        assert_eq!(sid(result).await, "sid=2");
     }
-    assert_eq!(queue.len(), 1, "one for all of them");
-    // Another session takes from the same supply.
+    assert_eq!(queue.len(), 1, "one session for all requests");
+    // Another session takes from the same source.
     let mut other = page("a", "/");
     other.extensions_mut().insert(sessions.session("b"));
     assert_eq!(sid(client.clone().oneshot(other).await).await, "sid=3");
@@ -99,12 +100,15 @@ async fn on_each_expiry_the_next_one_is_taken() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_none_is_left_requests_wait_and_go_when_one_comes() {
+async fn requests_wait_at_an_empty_source_until_a_session_arrives() {
     let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-    let (supply, queue) = SessionSource::queue();
-    let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
-    let client =
-        client(&ruleless(&sessions).gate_config(patient()).renew_from(supply), &sessions, shop.service());
+    let (source, queue) = SessionSource::queue();
+    let source = source.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
+    let client = client(
+        &ruleless(&sessions).gate_config(long_timeouts()).renew_from(source),
+        &sessions,
+        shop.service(),
+    );
     let mut first = task::spawn(client.clone().oneshot(page("a", "/")));
     let mut second = task::spawn({
         let mut request = page("a", "/");
@@ -117,7 +121,7 @@ async fn where_none_is_left_requests_wait_and_go_when_one_comes() {
     settle().await;
     queue.push(jar("1"));
     settle().await;
-    assert!(first.is_woken() && !second.is_woken(), "the one that has waited longer");
+    assert!(first.is_woken() && !second.is_woken(), "the renewal that has waited longer");
     assert_eq!(sid(assert_ready!(first.poll())).await, "sid=1");
     tokio::time::advance(Duration::from_secs(50)).await;
     settle().await;
@@ -128,35 +132,35 @@ async fn where_none_is_left_requests_wait_and_go_when_one_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_has_its_bound() {
+async fn a_wait_at_an_empty_source_times_out() {
     let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-    let (supply, queue) = SessionSource::queue();
-    let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
-    let gate = patient().max_attempts(1);
-    let client = client(&ruleless(&sessions).gate_config(gate).renew_from(supply), &sessions, shop.service());
+    let (source, queue) = SessionSource::queue();
+    let source = source.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
+    let gate = long_timeouts().max_attempts(1);
+    let client = client(&ruleless(&sessions).gate_config(gate).renew_from(source), &sessions, shop.service());
     let began = tokio::time::Instant::now();
-    let answer = get(&client, "a", "/").await;
+    let result = get(&client, "a", "/").await;
     assert_eq!(
-        (kind(&answer), supply_error(&answer)),
+        (kind(&result), source_error(&result)),
         (RenewalErrorKind::Failed, SessionSourceErrorKind::Empty)
     );
     assert_eq!(began.elapsed().as_secs(), 60);
     queue.push(jar("1"));
     tokio::time::advance(Duration::from_secs(2)).await;
-    assert_eq!(sid(get(&client, "a", "/").await).await, "sid=1", "after a rest it is tried again");
+    assert_eq!(sid(get(&client, "a", "/").await).await, "sid=1", "another attempt is made after the backoff");
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_none_is_left_requests_fail_or_are_refused_as_configured() {
+async fn an_empty_source_fails_the_attempt_or_the_renewal_as_configured() {
     for (on_empty, expected) in
         [(OnEmpty::Fail, RenewalErrorKind::Failed), (OnEmpty::FailPermanently, RenewalErrorKind::Permanent)]
     {
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-        let (supply, queue) = SessionSource::queue();
+        let (source, queue) = SessionSource::queue();
         let client =
-            client(&ruleless(&sessions).renew_from(supply.on_empty(on_empty)), &sessions, shop.service());
-        let answer = get(&client, "a", "/").await;
-        assert_eq!((kind(&answer), supply_error(&answer)), (expected, SessionSourceErrorKind::Empty));
+            client(&ruleless(&sessions).renew_from(source.on_empty(on_empty)), &sessions, shop.service());
+        let result = get(&client, "a", "/").await;
+        assert_eq!((kind(&result), source_error(&result)), (expected, SessionSourceErrorKind::Empty));
         queue.push(jar("1"));
         tokio::time::advance(Duration::from_secs(120)).await;
         if on_empty == OnEmpty::FailPermanently {
@@ -168,12 +172,15 @@ async fn where_none_is_left_requests_fail_or_are_refused_as_configured() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_renewal_that_is_ended_while_it_waits_takes_none() {
+async fn a_cancelled_renewal_takes_no_session() {
     let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-    let (supply, queue) = SessionSource::queue();
-    let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
-    let client =
-        client(&ruleless(&sessions).gate_config(patient()).renew_from(supply), &sessions, shop.service());
+    let (source, queue) = SessionSource::queue();
+    let source = source.on_empty(OnEmpty::Wait(Duration::from_secs(60)));
+    let client = client(
+        &ruleless(&sessions).gate_config(long_timeouts()).renew_from(source),
+        &sessions,
+        shop.service(),
+    );
     let mut waiting = task::spawn(client.clone().oneshot(page("a", "/")));
     assert_pending!(waiting.poll());
     settle().await;
@@ -207,7 +214,7 @@ mod files {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn each_file_of_a_folder_is_used_once_and_moved_aside() {
+    async fn each_file_of_a_directory_is_used_once_and_moved_to_spent() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         for (name, sid) in [("2.txt", "2"), ("1.txt", "1"), ("3.txt", "3")] {
@@ -215,9 +222,9 @@ mod files {
         }
         fs::write(path.join(".hidden"), "x").unwrap();
         fs::write(path.join("0.txt.part"), "x").unwrap();
-        fs::write(path.join("0.txt"), "not the cookies of a session").unwrap();
+        fs::write(path.join("0.txt"), "not a list of cookies").unwrap();
         fs::create_dir(path.join("spent")).unwrap();
-        fs::write(path.join("spent/1.txt"), "an older one of this name").unwrap();
+        fs::write(path.join("spent/1.txt"), "an older file of this name").unwrap();
 
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let client = client(
@@ -230,24 +237,27 @@ mod files {
             shop.spend(expected);
         }
         assert_eq!(names(&path.join("spent")), ["1.txt", "1.txt.1", "2.txt", "3.txt"]);
-        assert_eq!(names(path), [".hidden", "0.txt", "0.txt.part", "spent"], "what cannot be read stays");
-        let answer = get(&client, "a", "/").await;
-        assert_eq!(supply_error(&answer), SessionSourceErrorKind::Empty);
+        assert_eq!(names(path), [".hidden", "0.txt", "0.txt.part", "spent"], "an unreadable file stays");
+        let result = get(&client, "a", "/").await;
+        assert_eq!(source_error(&result), SessionSourceErrorKind::Empty);
 
-        // One that could not be read is tried again when it has changed.
-        put(path, "0.txt", "mended");
+        // An unreadable file is tried again when it has changed.
+        put(path, "0.txt", "repaired");
         tokio::time::advance(Duration::from_secs(120)).await;
-        assert_eq!(sid(get(&client, "a", "/").await).await, "sid=mended");
+        assert_eq!(sid(get(&client, "a", "/").await).await, "sid=repaired");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_folder_is_watched_while_a_renewal_waits() {
+    async fn a_directory_is_polled_while_a_renewal_waits() {
         let directory = tempfile::tempdir().unwrap();
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
-        let supply = SessionSource::directory(directory.path()).poll_interval(Duration::from_secs(5));
-        let supply = supply.on_empty(OnEmpty::Wait(Duration::from_secs(600)));
-        let client =
-            client(&ruleless(&sessions).gate_config(patient()).renew_from(supply), &sessions, shop.service());
+        let source = SessionSource::directory(directory.path()).poll_interval(Duration::from_secs(5));
+        let source = source.on_empty(OnEmpty::Wait(Duration::from_secs(600)));
+        let client = client(
+            &ruleless(&sessions).gate_config(long_timeouts()).renew_from(source),
+            &sessions,
+            shop.service(),
+        );
         let waiting = tokio::spawn(client.oneshot(page("a", "/")));
         tokio::time::sleep(Duration::from_secs(100)).await;
         assert!(!waiting.is_finished());
@@ -258,7 +268,7 @@ mod files {
     }
 
     #[tokio::test]
-    async fn sessions_that_start_together_take_a_file_each() {
+    async fn concurrent_sessions_take_one_file_each() {
         let directory = tempfile::tempdir().unwrap();
         for number in 0..20 {
             put(directory.path(), &format!("{number}.txt"), &number.to_string());
@@ -273,24 +283,24 @@ mod files {
             tasks.spawn(client.clone().oneshot(request));
         }
         let mut sids = HashSet::new();
-        for answer in tasks.join_all().await {
-            sids.insert(sid(answer).await);
+        for result in tasks.join_all().await {
+            sids.insert(sid(result).await);
         }
         assert_eq!(sids.len(), 20);
         assert_eq!(names(directory.path()), ["spent"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_folder_that_is_not_there_is_an_error_that_names_it() {
+    async fn a_missing_directory_is_an_error() {
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let layer = ruleless(&sessions).renew_from(SessionSource::directory("no/such/folder"));
-        let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
-        assert_eq!(supply_error(&answer), SessionSourceErrorKind::Directory);
+        let result = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
+        assert_eq!(source_error(&result), SessionSourceErrorKind::Directory);
     }
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn a_command_prints_the_cookies_of_the_session_that_asks() {
+    async fn a_command_gets_the_session_and_the_reason() {
         let (shop, sessions) = (Shop::default(), Sessions::builder().login_first().build().unwrap());
         let script = r#"printf '# http://a/\nsid=%s-%s; Path=/\n' "$SESSION" "$REASON""#;
         let command = SessionSource::command("sh").arg("-c").arg(script);
@@ -309,14 +319,14 @@ mod files {
             let layer = ruleless(&sessions)
                 .gate_config(GateConfig::new().max_attempts(1))
                 .renew_from(SessionSource::command("sh").arg("-c").arg(script));
-            let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
-            assert_eq!(supply_error(&answer), expected, "{script}");
-            assert!(!format!("{answer:?}").contains("top-secret"));
+            let result = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
+            assert_eq!(source_error(&result), expected, "{script}");
+            assert!(!format!("{result:?}").contains("top-secret"));
         }
         let sessions = Sessions::builder().login_first().build().unwrap();
         let layer = ruleless(&sessions).renew_from(SessionSource::command("no-such-program"));
         let layer = layer.gate_config(GateConfig::new().max_attempts(1));
-        let answer = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
-        assert_eq!(supply_error(&answer), SessionSourceErrorKind::Command);
+        let result = get(&client(&layer, &sessions, shop.service()), "a", "/").await;
+        assert_eq!(source_error(&result), SessionSourceErrorKind::Command);
     }
 }

@@ -32,7 +32,7 @@ where
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_11_concurrency_limits_below() {
+async fn hazard_11_concurrency_limits_below_do_not_deadlock() {
     for limit in [1, 2, 8] {
         let site = Site::new();
         two_hundred_tasks(site.clone(), ServiceBuilder::new().concurrency_limit(limit).service(site)).await;
@@ -40,20 +40,20 @@ async fn hazard_11_concurrency_limits_below() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_11_a_buffer_of_one_below() {
+async fn hazard_11_a_buffer_of_one_below_does_not_deadlock() {
     let site = Site::new();
     two_hundred_tasks(site.clone(), Buffer::new(site, 1)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_11_a_buffer_over_a_rate_limit_below() {
+async fn hazard_11_a_buffer_over_a_rate_limit_below_does_not_deadlock() {
     let site = Site::new();
     let limited = ServiceBuilder::new().rate_limit(10, Duration::from_secs(1)).service(site.clone());
     two_hundred_tasks(site, Buffer::new(limited, 4)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_11_a_buffer_over_a_rate_limit_over_a_concurrency_limit_below() {
+async fn hazard_11_a_buffer_over_rate_and_concurrency_limits_below_does_not_deadlock() {
     let site = Site::new();
     let limited = ServiceBuilder::new()
         .rate_limit(50, Duration::from_secs(1))
@@ -63,7 +63,7 @@ async fn hazard_11_a_buffer_over_a_rate_limit_over_a_concurrency_limit_below() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hazard_11_limits_above_are_harmless() {
+async fn hazard_11_limits_above_do_not_deadlock() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let client = ServiceBuilder::new().timeout(Duration::from_secs(60)).concurrency_limit(4).service(client(
         &renewing(&sessions),
@@ -157,7 +157,7 @@ async fn hazard_27_dropping_a_request_at_any_await_affects_no_other() {
 }
 
 #[tokio::test]
-async fn over_a_boxed_service() {
+async fn the_stack_works_over_a_boxed_service() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let boxed: BoxCloneService<Request<Body>, Response<Body>, BoxError> = BoxCloneService::new(site.clone());
     let client = client(&renewing(&sessions), &sessions, boxed);
@@ -165,7 +165,7 @@ async fn over_a_boxed_service() {
 }
 
 #[tokio::test]
-async fn inside_a_boxed_service() {
+async fn the_stack_works_inside_a_boxed_service() {
     let (site, sessions) = (Site::new(), Sessions::new());
     let boxed = BoxCloneService::new(client(&renewing(&sessions), &sessions, site.clone()));
     assert_eq!(boxed.oneshot(page("a", "/")).await.unwrap().status(), 200);
@@ -190,7 +190,7 @@ async fn the_whole_stack_infers_its_types_over_hyper() {
 }
 
 #[tokio::test]
-async fn over_reqwest() {
+async fn the_stack_works_over_reqwest() {
     let sessions = Sessions::new();
     let reqwest = reqwest::Client::new();
     let service = tower::service_fn(move |request: Request<reqwest::Body>| {
@@ -208,7 +208,7 @@ async fn over_reqwest() {
 }
 
 #[tokio::test]
-async fn over_a_router_that_matches_only_paths() {
+async fn the_stack_works_over_an_axum_router() {
     let sessions = Sessions::new();
     let router: axum::Router = axum::Router::new().route("/", axum::routing::get(|| async { "here" }));
     let client = ServiceBuilder::new()
