@@ -55,6 +55,11 @@ pub(crate) struct RegistryContext {
 }
 
 impl RegistryContext {
+    /// Whether a session starts with an identity: not if it logs in first or may be in a store.
+    pub(super) fn starts_current(&self) -> bool {
+        !self.login_first && self.share.is_none()
+    }
+
     /// Notes that a part of the sessions' snapshot has changed. Call it after the change and
     /// outside of locks.
     pub(crate) fn changed(&self) {

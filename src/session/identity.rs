@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use super::{Session, SessionId};
 use crate::{
     cookies::Jar,
-    gate::VersionState,
+    gate::{Generation, VersionState},
     profile::{Profile, ProfileAssignment},
 };
 
@@ -31,6 +31,9 @@ pub struct Identity {
     pub(crate) session: Session,
     pub(crate) inner: Arc<IdentityInner>,
 }
+
+/// The generation of a pending identity; no request ever sees it.
+pub(super) const PENDING: Generation = 0;
 
 /// The state of an identity, which its handles and requests share.
 pub(crate) struct IdentityInner {

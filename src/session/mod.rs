@@ -124,6 +124,8 @@ mod session;
 pub(crate) mod sessions;
 #[cfg_attr(not(feature = "shared"), allow(dead_code))]
 pub(crate) mod share;
+#[cfg(feature = "shared")]
+mod shared;
 #[cfg(feature = "serde")]
 pub mod snapshot;
 mod source;

@@ -16,10 +16,10 @@ use parking_lot::Mutex;
 use super::{
     Identity, IdentityInner, SessionId, SessionIdTaken, Stats,
     context::RegistryContext,
+    identity::PENDING,
     initial::{Data, InitialIdentity, InitialState, ProfileChoice},
     names::Names,
     share::{PendingWrite, ShareState},
-    source::PENDING,
     stats::Counters,
 };
 use crate::{

@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use tracing::Instrument;
 
-use super::{EventKind, IdentityInner, Session, SessionInner, renewal_backend::ExplicitRequest, trace};
+use super::{
+    EventKind, IdentityInner, Session, SessionInner, identity::PENDING, renewal_backend::ExplicitRequest,
+    trace,
+};
 use crate::gate::{
     AttemptContext, Failure, Gate, GateEvent, GateOwner, Generation, Limits, RenewalError, RenewalErrorKind,
     RenewalFuture, RenewalSource, VersionState,
 };
-
-/// The generation of a pending identity; no request ever sees it.
-pub(super) const PENDING: Generation = 0;
 
 impl GateOwner for SessionInner {
     fn gate(&self) -> &Gate<Self> {

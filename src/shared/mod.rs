@@ -86,8 +86,8 @@
 //! - Cookies that change within a version are [merged](CookieSync). Data that is set between two
 //!   renewals is shared with the next renewal.
 //! - [`Session::clear`](crate::Session::clear) ends the session in all processes, and a renewal
-//! that   runs at that time is not committed. [`replace`](crate::Session::replace) and
-//! [`restore`](crate::Session::restore) apply to all processes, too.
+//!   that runs at that time is not committed. [`replace`](crate::Session::replace) and
+//!   [`restore`](crate::Session::restore) apply to all processes, too.
 //! - [`Sessions::remove`](crate::Sessions::remove) removes the session from this process only.
 //! - The limit of [`max_uses`](crate::RenewalLayer::max_uses) applies to all processes together.
 //!   Each process takes uses in [batches](SharingConfig::use_batch_size).
