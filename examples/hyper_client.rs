@@ -77,9 +77,9 @@ async fn main() -> Result<(), BoxError> {
         assert_eq!(status??, 200);
     }
     let seen = site.shutdown().await;
-    println!("{} pages by {} logins, over {} connections", seen.pages_ok, seen.logins(), seen.connections);
+    println!("{} pages with {} logins, over {} connections", seen.pages_ok, seen.logins(), seen.connections);
     assert_eq!(seen.pages_ok, PAGES as u64);
-    assert_eq!(seen.logins(), PAGES as u32 / BUDGET, "as few as possible");
+    assert_eq!(seen.logins(), PAGES as u32 / BUDGET, "the minimum");
     assert_eq!(seen.logins_concurrent_max(), 1);
     Ok(())
 }

@@ -97,7 +97,7 @@ async fn measure(identities: usize, kind: &str, stay_open: bool) -> Result<(), B
     }
     let each = |from: usize, to: usize| to.saturating_sub(from) as f64 / 1024.0 / identities as f64;
     println!(
-        "{kind}: {} identities with {} connections: {:.1} KB each, besides {:.1} KB for the session",
+        "{kind}: {} identities with {} connections: {:.1} KB each, plus {:.1} KB for the session",
         client.identities(),
         client.connections(),
         each(of_sessions, resident()?),

@@ -55,18 +55,18 @@ async fn main() -> Result<(), BoxError> {
         assert_eq!(response?.status(), 200);
     }
 
-    let visitors = visitors.lock().expect("nothing panics under it");
+    let visitors = visitors.lock().expect("the lock is not poisoned");
     assert_eq!(visitors.len(), IDENTITIES);
     let mut seen = HashSet::new();
     for (name, [cookies, agents, connections]) in &*visitors {
-        assert_eq!((cookies.len(), agents.len()), (1, 1), "{name} was one client all the time");
-        for mark in agents.iter().chain(connections) {
-            assert!(seen.insert(mark), "{name} shares {mark} with another");
+        assert_eq!((cookies.len(), agents.len()), (1, 1), "{name} was always the same client");
+        for value in agents.iter().chain(connections) {
+            assert!(seen.insert(value), "{name} shares {value} with another");
         }
     }
     let connections: usize = visitors.values().map(|[.., connections]| connections.len()).sum();
     println!(
-        "{REQUESTS} requests of {IDENTITIES} identities over {connections} connections; none had two owners"
+        "{REQUESTS} requests of {IDENTITIES} identities over {connections} connections; no connection had two identities"
     );
     Ok(())
 }
@@ -76,12 +76,12 @@ async fn serve() -> Result<(String, Visitors), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}/", listener.local_addr()?);
     let visitors = Visitors::default();
-    let noted = visitors.clone();
+    let shared = visitors.clone();
     tokio::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
-            let visitors = noted.clone();
+            let visitors = shared.clone();
             let service = service_fn(move |request: Request<Incoming>| {
-                note(&visitors, request.headers(), peer);
+                record(&visitors, request.headers(), peer);
                 async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) }
             });
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
@@ -90,10 +90,10 @@ async fn serve() -> Result<(String, Visitors), BoxError> {
     Ok((url, visitors))
 }
 
-fn note(visitors: &Visitors, headers: &HeaderMap, peer: SocketAddr) {
+fn record(visitors: &Visitors, headers: &HeaderMap, peer: SocketAddr) {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let cookie = text(header::COOKIE);
-    let mut visitors = visitors.lock().expect("nothing panics under it");
+    let mut visitors = visitors.lock().expect("the lock is not poisoned");
     let [cookies, agents, connections] = visitors.entry(cookie.clone()).or_default();
     cookies.insert(cookie);
     agents.insert(text(header::USER_AGENT));

@@ -31,7 +31,7 @@ struct Clients(Arc<Mutex<HashMap<SessionId, (u64, reqwest::Client)>>>);
 
 impl Clients {
     fn client(&self, identity: &Identity, proxy: &Proxy) -> Result<reqwest::Client, BoxError> {
-        let mut clients = self.0.lock().expect("nothing panics under it");
+        let mut clients = self.0.lock().expect("the lock is not poisoned");
         let generation = identity.generation();
         match clients.get(identity.session_id()) {
             Some((known, client)) if *known == generation => return Ok(client.clone()),
@@ -83,7 +83,7 @@ async fn main() -> Result<(), BoxError> {
                 let extensions = request.extensions();
                 let identity = Identity::of(extensions).ok_or("no identity")?;
                 // Fail closed: a request is sent only if its profile has a proxy, or is direct.
-                let proxy = extensions.get::<Proxy>().ok_or("the profile names no proxy, not even direct")?;
+                let proxy = extensions.get::<Proxy>().ok_or("the profile has no proxy, not even direct")?;
                 let client = clients.client(&identity, proxy)?;
                 let response = client.execute(request.try_into()?).await?;
                 Ok::<Response<reqwest::Body>, BoxError>(response.into())
