@@ -32,7 +32,7 @@ The embedded site:
       --latency-ms N     duration of a page [5]
       --login-faults L   faults of the first logins, a list such as
                          error,no-cookie,close,never
-      --forbid-every N   answers 403 to pages N, 2N and so on, whatever the session; 0 forbids none [0]
+      --forbid-every N   rejects pages N, 2N and so on with 403, whatever the session; 0 forbids none [0]
       --serve            do not crawl; print the URLs of the site and serve it until killed
 
 Any other site, where status 401 or 403 means that the session has expired:

@@ -81,8 +81,8 @@ pub(crate) struct SiteConfig {
     /// Whether an account is limited to one page at a time. An account that requests two is banned:
     /// all of its further pages and logins are rejected.
     pub(crate) exclusive: bool,
-    /// Forbids every page whose number is a multiple of this one, except page 0, whatever its `sid`.
-    /// A forbidden page does not count towards the budget.
+    /// Forbids every page whose number is a multiple of this one, except page 0, whatever its
+    /// `sid`. A forbidden page does not count towards the budget.
     pub(crate) forbid_every: Option<NonZeroUsize>,
 }
 
