@@ -168,7 +168,7 @@ def main():
             django.right_password()
             django.wrong_password()
             django.forbidden()
-            # Django answers 403 to a POST without its CSRF token.
+            # Django rejects a POST without its CSRF token with 403.
             django.forbidden("change")
         with serving(lambda port, _: [python, SITES / "flask_site.py", str(port)]) as url:
             flask = Scenarios("Flask-Login", url)

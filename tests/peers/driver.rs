@@ -1,4 +1,5 @@
-//! Sends requests through the stack of this crate to a real login server, and prints what came back as JSON.
+//! Sends requests through the stack of this crate to a real login server, and prints what came back
+//! as JSON.
 //!
 //! `tests/peers.py` starts the servers and runs it.
 
@@ -157,7 +158,8 @@ where
 
 /// Logs in like a browser, and judges the login by the page where it ended.
 ///
-/// All four servers reject a password with status 200 and the form, and their cookies may exist before the login.
+/// All four servers reject a password with status 200 and the form, and their cookies may exist
+/// before the login.
 async fn log_in(renewal: Renewal<Body>, options: Arc<Options>) -> Result<(), BoxError> {
     let login = format!("{}/login", options.url);
     let page =
