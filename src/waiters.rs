@@ -172,6 +172,12 @@ impl<W, O, D> Waiters<W, O, D> {
         self.slot(ticket).outcome.is_some()
     }
 
+    /// Returns a waiter's outcome.
+    #[cfg(test)]
+    pub(crate) fn outcome(&self, ticket: Ticket) -> Option<&O> {
+        self.slot(ticket).outcome.as_ref()
+    }
+
     /// Returns a waiter's note.
     pub(crate) fn note(&self, ticket: Ticket) -> &D {
         self.slot(ticket).note.as_ref().expect("a used slot has a note")

@@ -26,6 +26,7 @@ use super::state::{Limits, Release};
 pub struct GateConfig {
     pub(crate) limits: Limits,
     pub(crate) max_wait: Duration,
+    pub(crate) evidence_timeout: Duration,
 }
 
 impl GateConfig {
@@ -47,6 +48,7 @@ impl GateConfig {
                 release: Release::All,
             },
             max_wait: Duration::from_secs(120),
+            evidence_timeout: Duration::from_secs(1),
         }
     }
 
@@ -59,6 +61,17 @@ impl GateConfig {
     /// Sets how long one request may wait. Default: two minutes.
     pub const fn max_wait(mut self, max_wait: Duration) -> Self {
         self.max_wait = max_wait;
+        self
+    }
+
+    /// Sets how long a request that was rejected under two identities waits for evidence at most.
+    /// Default: one second.
+    ///
+    /// A response to a request that was sent later shows whether the session works. The wait is
+    /// about twice as long as the rejected response took, but at least 20 ms. If no evidence comes,
+    /// the request may cause one renewal. If it already has, its response is delivered.
+    pub const fn evidence_timeout(mut self, timeout: Duration) -> Self {
+        self.evidence_timeout = timeout;
         self
     }
 

@@ -7,7 +7,7 @@ use tokio::task::AbortHandle;
 use super::{
     error::RenewalError,
     source::{AttemptContext, GateEvent, RenewalSource},
-    state::{Attempt, CandidateBase, DiscardReason, EffectSink, Generation},
+    state::{Attempt, CandidateBase, DiscardReason, EffectSink, Generation, VerificationId},
 };
 use crate::jitter::spread;
 
@@ -22,11 +22,13 @@ pub(super) enum Effect {
     Install,
     StartAttempt(Attempt, Generation),
     AbortAttempt,
+    Verify(VerificationId),
 }
 
 /// Records the effects of one step.
 pub(crate) struct Effects {
     has_rule: bool,
+    can_verify: bool,
     random: u64,
     pub(super) list: Vec<Effect>,
     pub(super) wakes: Vec<Waker>,
@@ -35,9 +37,11 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    pub(super) fn new(has_rule: bool, random: u64) -> Self {
+    /// Creates the record for a step of `source`.
+    pub(super) fn of<S: RenewalSource>(source: &S, random: u64) -> Self {
         Self {
-            has_rule,
+            has_rule: source.has_rule(),
+            can_verify: source.can_verify(),
             random,
             list: Vec::new(),
             wakes: Vec::new(),
@@ -53,6 +57,9 @@ impl EffectSink for Effects {
 
     fn has_rule(&self) -> bool {
         self.has_rule
+    }
+    fn can_verify(&self) -> bool {
+        self.can_verify
     }
     fn end_current(&mut self) {
         self.list.push(Effect::EndCurrent);
@@ -77,6 +84,9 @@ impl EffectSink for Effects {
     }
     fn abort_attempt(&mut self) {
         self.list.push(Effect::AbortAttempt);
+    }
+    fn verify(&mut self, _generation: Generation, id: VerificationId) {
+        self.list.push(Effect::Verify(id));
     }
     fn wake(&mut self, waker: Waker) {
         self.wakes.push(waker);
@@ -107,6 +117,14 @@ pub(super) struct Deferred<S: RenewalSource> {
     pub(super) dropped_errors: Vec<RenewalError>,
     pub(super) timer: Option<TimerSetting>,
     pub(super) attempt: Option<AttemptContext<S>>,
+    pub(super) verification: Option<(VerificationId, Arc<S::Value>)>,
+}
+
+/// The tasks that a step starts.
+pub(super) struct Starts<S: RenewalSource> {
+    pub(super) timer: Option<TimerSetting>,
+    pub(super) attempt: Option<AttemptContext<S>>,
+    pub(super) verification: Option<(VerificationId, Arc<S::Value>)>,
 }
 
 /// A timer to spawn.
@@ -132,11 +150,12 @@ impl<S: RenewalSource> Deferred<S> {
             dropped_errors: Vec::new(),
             timer: None,
             attempt: None,
+            verification: None,
         }
     }
 
     /// Does all of it but the start of tasks, and returns those.
-    pub(super) fn run(self, source: &Arc<S>) -> (Option<TimerSetting>, Option<AttemptContext<S>>) {
+    pub(super) fn run(self, source: &Arc<S>) -> Starts<S> {
         for waker in self.wakes {
             waker.wake();
         }
@@ -146,6 +165,6 @@ impl<S: RenewalSource> Deferred<S> {
         for event in self.events {
             source.on_event(event);
         }
-        (self.timer, self.attempt)
+        Starts { timer: self.timer, attempt: self.attempt, verification: self.verification }
     }
 }

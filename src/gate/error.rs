@@ -57,6 +57,9 @@ pub enum RenewalErrorKind {
     BodyTypeMismatch,
     /// The gate was closed.
     Closed,
+    /// The renewals succeeded, but the server rejected the renewed session before it accepted any
+    /// request.
+    Rejected,
 }
 
 impl RenewalError {
@@ -111,6 +114,9 @@ impl fmt::Display for RenewalError {
                 "the request's body type differs from the stack's; build it with the stack's body type"
             }
             RenewalErrorKind::Closed => "the gate is closed",
+            RenewalErrorKind::Rejected => {
+                "the server rejected the renewed session each time; check that the rule proves that the login worked"
+            }
         })
     }
 }
@@ -128,6 +134,7 @@ impl From<CoreError> for RenewalError {
             CoreError::TooManyRenewals => RenewalErrorKind::TooManyRenewals,
             CoreError::LeaderFailed => RenewalErrorKind::LeaderFailed,
             CoreError::Aborted => RenewalErrorKind::Aborted,
+            CoreError::Rejected => RenewalErrorKind::Rejected,
         })
     }
 }

@@ -14,10 +14,13 @@ use tokio::task::AbortHandle;
 use tracing::Span;
 
 use super::{
-    effects::{Deferred, Effect, Effects, TimerSetting},
+    effects::{Deferred, Effect, Effects, Starts, TimerSetting},
     error::{RenewalError, RenewalErrorKind},
     source::{AttemptContext, GateEvent, RenewalReason, RenewalSource},
-    state::{Attempt, CandidateBase, Core, DiscardReason, Generation, Grant, Ignored, State, Step},
+    state::{
+        Attempt, CandidateBase, Core, DiscardReason, Generation, Grant, Ignored, State, Step, VerificationId,
+        Verified,
+    },
     sync::{Mutex, Published},
     task::{self, AttemptResult, TaskReports},
     version::{Status, VersionState},
@@ -459,14 +462,18 @@ impl<'a, S: GateOwner> GateRef<'a, S> {
         let gate = source.gate();
         let limits = source.limits();
         let now = source.now();
-        let mut effects = Effects::new(source.has_rule(), gate.random());
+        let mut effects = Effects::of(&**source, gate.random());
         let (result, deferred) = {
             let mut inner = gate.inner().lock();
+            inner.note_proof();
             let decided = decide(&mut inner, &mut Step { effects: &mut effects, limits: &limits, now });
             let deferred = inner.apply(source, now, effects);
             (inspect(&inner, decided), deferred)
         };
-        let (timer, attempt) = deferred.run(source);
+        let Starts { timer, attempt, verification } = deferred.run(source);
+        if let Some((id, value)) = verification {
+            task::spawn_verification(source, id, value);
+        }
         if let Some(timer) = timer {
             task::spawn_timer(source, timer);
         }
@@ -529,9 +536,17 @@ impl<S: GateOwner> TaskReports for S {
                     unused = inner.candidate.replace(value).map(|old| Ok(Some(old)));
                 }
             });
+            let is_adopted = inner.candidate.as_deref().is_some_and(|value| S::version(value).is_adopted());
             inner.core.attempt_ended(step, attempt, result);
+            if is_adopted {
+                inner.core.not_renewed_here();
+            }
         });
         drop(unused);
+    }
+
+    fn verification_ended(self: &Arc<Self>, id: VerificationId, result: Verified) {
+        GateRef(self).event(|inner, step| inner.core.verified(step, id, result));
     }
 
     fn timer_spawned(&self, number: u64, task: AbortHandle) {
@@ -588,6 +603,15 @@ impl<S: RenewalSource> Inner<S> {
         granted.expect("a grant is for the current value or the candidate").clone()
     }
 
+    /// Learns whether a request was accepted under the current value, which takes no lock.
+    fn note_proof(&mut self) {
+        if let Some(version) = self.current.as_deref().map(S::version)
+            && version.is_proven()
+        {
+            self.core.prove(version.generation);
+        }
+    }
+
     /// Returns the current value of an open gate.
     pub(super) fn open_value(&self) -> Arc<S::Value> {
         self.current.clone().expect("an open gate has a current value")
@@ -612,6 +636,9 @@ impl<S: GateOwner> Inner<S> {
             self.published = generation;
             has_changed = true;
             deferred.dropped_values.extend(source.gate().published.swap(free));
+        }
+        if let Some(current) = &self.current {
+            S::version(current).set_doubts(self.core.epoch(), self.core.has_doubts());
         }
         deferred.wakes = effects.wakes;
         if has_changed {
@@ -690,6 +717,12 @@ impl<S: GateOwner> Inner<S> {
                 deferred.dropped_values.extend(self.pending.take());
                 let given = self.given_value.take();
                 self.make_current(given, deferred);
+            }
+            Effect::Verify(id) => {
+                let value = self.open_value();
+                let generation = S::version(&value).generation;
+                deferred.events.push(GateEvent::Verifying { generation });
+                deferred.verification = Some((id, value));
             }
             Effect::StartAttempt(attempt, generation) => {
                 // A task that ends without a report has timed out.

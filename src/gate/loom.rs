@@ -135,7 +135,7 @@ fn hazard_03_two_reports_of_one_generation_start_one_renewal_and_both_get_its_va
             .map(|permit| {
                 let source = source.clone();
                 thread::spawn(move || {
-                    GateRef::new(&source).report_expired(permit);
+                    GateRef::new(&source).report_first_rejection(&permit);
                     assert_eq!(generation(&acquire(&source).unwrap()), 2);
                 })
             })
@@ -224,13 +224,13 @@ fn hazard_42_a_value_with_one_allowed_use_is_used_once() {
     loom::model(|| {
         let source = Plain::open(false);
         let limits = UsageLimits { uses: Some(1), age: None };
-        let first = acquire(&source).unwrap();
-        let second = acquire(&source).unwrap();
+        let mut first = acquire(&source).unwrap();
+        let mut second = acquire(&source).unwrap();
         let other = {
             let source = source.clone();
-            thread::spawn(move || u32::from(GateRef::new(&source).count_use(&second, &limits)))
+            thread::spawn(move || u32::from(GateRef::new(&source).count_use(&mut second, &limits)))
         };
-        let here = u32::from(GateRef::new(&source).count_use(&first, &limits));
+        let here = u32::from(GateRef::new(&source).count_use(&mut first, &limits));
         assert_eq!(here + other.join().unwrap(), 1);
     });
 }

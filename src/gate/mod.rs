@@ -71,8 +71,8 @@ pub(crate) use self::{
     gate::{Availability, Gate, GateOwner, GateRef, GateSnapshot},
     permit::{Admitted, RawPermit},
     renewal_gate::failure,
-    source::{AttemptContext, GateEvent, RenewalFuture, RenewalSource},
-    state::{Arrival, Failure, Generation, Limits, ReportOutcome},
+    source::{AttemptContext, GateEvent, RenewalFuture, RenewalSource, VerificationFuture},
+    state::{Arrival, Charge, DoubtOutcome, Failure, Generation, Limits, Rejection, ReportOutcome, Verified},
     version::{UsageLimits, VersionState},
-    wait::{Wait, wait},
+    wait::{DoubtWait, Wait, wait, wait_for_evidence},
 };

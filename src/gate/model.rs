@@ -6,6 +6,10 @@
 //! progress alone, without a user call. Waiters are polled only when they were woken, so that a
 //! lost wake-up is a state that cannot finish.
 //!
+//! A setting may have pages that the server rejects under every identity. There the server's decision
+//! and the arrival of its response are two steps, so that responses overtake each other, and the
+//! monitors know which request was sent after which rejection had arrived.
+//!
 //! Requests are interchangeable: the key of a state has the sorted requests, the rank of each
 //! generation, and whether each attempt is live. Each broken variant omits one duty of the shell,
 //! or uses the state machine wrongly in one way. The search has to find it.
@@ -16,8 +20,9 @@ use std::{
 };
 
 use super::{
-    Admission, Arrival, Attempt, CandidateBase, Core, CoreError, DiscardReason, EffectSink, Failure,
-    FailureKind, Generation, Grant, Limits, Refusal, Release, Source, State, Step,
+    Admission, Arrival, Attempt, CandidateBase, Charge, Core, CoreError, DiscardReason, DoubtOutcome,
+    EffectSink, Epoch, Failure, FailureKind, Generation, Grant, Limits, Refusal, Rejection, Release,
+    ReportOutcome, Source, State, Step, VerificationId, Verified,
 };
 use crate::waiters::Ticket;
 
@@ -86,6 +91,11 @@ enum Flaw {
     RoleToYoungest,
     OverlapEndsFirst,
     ExplicitForgotten,
+    EvidenceStampedLate,
+    EarlierServiceCounts,
+    SecondRejectionEnds,
+    ChargedTwice,
+    VerificationDecidesLater,
 }
 
 #[derive(Clone)]
@@ -98,6 +108,10 @@ struct Setting {
     sends: u8,
     uses: u8,
     login_first: bool,
+    /// The number of requests whose page the server rejects under every identity. With any, the
+    /// responses overtake each other.
+    forbidden: Option<usize>,
+    verifies: bool,
     events: BTreeMap<Event, u8>,
     flaw: Option<Flaw>,
 }
@@ -113,6 +127,8 @@ impl Setting {
             sends: 3,
             uses: 0,
             login_first: false,
+            forbidden: None,
+            verifies: false,
             events: events.iter().copied().collect(),
             flaw: None,
         }
@@ -135,6 +151,16 @@ impl Setting {
 
     fn sends(mut self, sends: u8) -> Self {
         self.sends = sends;
+        self
+    }
+
+    fn forbidden(mut self, requests: usize) -> Self {
+        self.forbidden = Some(requests);
+        self
+    }
+
+    fn verifies(mut self) -> Self {
+        self.verifies = true;
         self
     }
 
@@ -182,12 +208,23 @@ enum At {
     /// With a permit, before the second check and the send.
     Ready,
     InFlight,
+    /// Rejected again; it waits for evidence.
+    InDoubt,
     Done,
     Failed,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Request {
+    is_forbidden: bool,
+    /// What the server has decided, before the response arrives.
+    accepted: Option<bool>,
+    rejections: u8,
+    /// How many values its rejections have ended.
+    charges: u8,
+    epoch: Epoch,
+    /// The requests that were in doubt when this one was sent.
+    sent_after: u8,
     at: At,
     ticket: Option<Ticket>,
     woken: bool,
@@ -211,6 +248,10 @@ enum Note {
     Cancelled,
     Stale,
     GoodResponse(usize),
+    /// The verification was accepted. The requests that were in doubt when it was sent.
+    GoodVerification(u8),
+    /// A request came to be in doubt.
+    InDoubt,
     CommitAfterCancel,
 }
 
@@ -227,6 +268,8 @@ struct Values {
     woken: Vec<usize>,
     committed: Option<Generation>,
     ended: bool,
+    verifies: bool,
+    verification: Option<VerificationId>,
 }
 
 impl Values {
@@ -241,6 +284,12 @@ impl EffectSink for Values {
 
     fn has_rule(&self) -> bool {
         self.rule
+    }
+    fn can_verify(&self) -> bool {
+        self.verifies
+    }
+    fn verify(&mut self, _generation: Generation, id: VerificationId) {
+        self.verification = Some(id);
     }
     fn end_current(&mut self) {
         self.ended = true;
@@ -284,6 +333,7 @@ struct World {
     requests: Vec<Request>,
     permits: u8,
     task: Task,
+    verification: Option<Verification>,
     /// Attempts that were cancelled in flight; their results arrive later.
     late: Vec<Attempt>,
     /// The server rejects generations below this one.
@@ -298,6 +348,15 @@ struct World {
     notes: Vec<Note>,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Verification {
+    id: VerificationId,
+    generation: Generation,
+    accepted: Option<bool>,
+    /// The requests that were in doubt when it was sent.
+    sent_after: u8,
+}
+
 /// The part of the state that a stale report must not change.
 type Stance =
     (State<Mishap>, Option<Generation>, Option<Generation>, Generation, Attempt, Source, u32, usize);
@@ -307,20 +366,26 @@ impl World {
         let grant = Grant { generation: 0, role: None };
         Self {
             core: if setting.login_first { Core::initially_pending() } else { Core::initially_open() },
-            values: Values { rule: setting.rule, ..Values::default() },
-            requests: vec![
-                Request {
+            values: Values { rule: setting.rule, verifies: setting.verifies, ..Values::default() },
+            requests: (0..setting.requests)
+                .map(|index| Request {
+                    is_forbidden: setting.forbidden.is_some_and(|forbidden| index < forbidden),
+                    accepted: None,
+                    rejections: 0,
+                    charges: 0,
+                    epoch: Epoch::default(),
+                    sent_after: 0,
                     at: At::New,
                     ticket: None,
                     woken: false,
                     grant,
                     arrival: Arrival::First,
-                    sends: 0
-                };
-                setting.requests
-            ],
+                    sends: 0,
+                })
+                .collect(),
             permits: setting.permits,
             task: Task::None,
+            verification: None,
             late: Vec::new(),
             server: 1,
             floor: 0,
@@ -369,6 +434,11 @@ impl World {
         if let Some(attempt) = values.started.take() {
             self.task = Task::Waiting(attempt);
         }
+        if let Some(id) = values.verification.take() {
+            let generation = self.core.current.expect("a verification is about the current value");
+            let sent_after = in_doubt(&self.core, &self.requests);
+            self.verification = Some(Verification { id, generation, accepted: None, sent_after });
+        }
         if values.installed.take().is_some() {
             self.uses = 0;
         }
@@ -401,6 +471,7 @@ impl World {
             return false;
         }
         let role = match request.ticket {
+            Some(_) if request.at == At::InDoubt => None,
             Some(ticket) if !self.core.waiters.has_outcome(ticket) => *self.core.waiters.note(ticket),
             Some(_) => None,
             None => request.grant.role,
@@ -420,6 +491,7 @@ impl World {
                 .filter(|r| matches!(r.at, At::Queued | At::Ready | At::InFlight))
                 .map(|r| r.grant.generation),
         );
+        generations.extend(self.verification.map(|it| it.generation));
         let rank = |generation: Generation| generations.range(..generation).count() as u8;
         let mut key = Vec::with_capacity(64);
         key.push(match &core.state {
@@ -440,6 +512,13 @@ impl World {
             State::Closed => 16,
         });
         key.extend([
+            u8::from(core.is_renewed)
+                | u8::from(core.is_proven) << 1
+                | u8::from(core.verification.is_some()) << 2
+                | self.verification.map_or(0, |it| {
+                    let is_live = core.verification.is_some_and(|(id, _)| id == it.id);
+                    8 | u8::from(is_live) << 4 | it.accepted.map_or(0, |accepted| 32 << u8::from(accepted))
+                }),
             rank(core.current.unwrap_or(0)),
             rank(core.candidate.unwrap_or(0)),
             rank(core.last),
@@ -460,16 +539,22 @@ impl World {
                 Task::Sent(attempt) => 2 + 2 * u8::from(core.runs(attempt)),
             },
         ]);
+        key.push(self.verification.map_or(0, |it| it.sent_after));
         key.extend(self.left.values());
         let line = self.line();
         let mut requests: Vec<_> = self
             .requests
             .iter()
-            .map(|r| {
+            .enumerate()
+            .map(|(index, r)| {
+                let waiter = r.ticket.filter(|_| r.at != At::InDoubt);
                 let place =
-                    r.ticket.and_then(|t| line.iter().position(|other| *other == t)).map_or(0, |p| p + 1);
-                let outcome = r.ticket.is_some_and(|t| core.waiters.has_outcome(t));
-                let turn = r.ticket.is_some_and(|t| !outcome && core.has_role(t));
+                    waiter.and_then(|t| line.iter().position(|other| *other == t)).map_or(0, |p| p + 1);
+                let outcome = r.ticket.is_some_and(|t| match r.at {
+                    At::InDoubt => core.doubts.has_outcome(t),
+                    _ => core.waiters.has_outcome(t),
+                });
+                let turn = waiter.is_some_and(|t| !outcome && core.has_role(t));
                 let generation = if matches!(r.at, At::Queued | At::Ready | At::InFlight) {
                     rank(r.grant.generation)
                 } else {
@@ -477,7 +562,29 @@ impl World {
                 };
                 let over = matches!(r.at, At::Done | At::Failed);
                 let roles = if over { 0 } else { u8::from(self.live_role(r)) | u8::from(turn) << 1 };
+                // Doubts are settled by who was sent after whom, so these requests are told apart.
+                let (identity, sent_after, outcome_kind) = if self.has_doubts() {
+                    let outcome = r.ticket.filter(|_| r.at == At::InDoubt);
+                    let kind = outcome.map_or(0, |t| match core.doubts.outcome(t) {
+                        None => 1,
+                        Some(outcome) => 2 + *outcome as u8,
+                    });
+                    (index as u8 + 1, if r.at == At::InFlight { r.sent_after } else { 0 }, kind)
+                } else {
+                    (0, 0, 0)
+                };
                 [
+                    identity,
+                    sent_after,
+                    outcome_kind,
+                    if over {
+                        0
+                    } else {
+                        u8::from(r.is_forbidden)
+                            | r.accepted.map_or(0, |accepted| 2 << u8::from(accepted))
+                            | r.rejections.min(2) << 3
+                            | r.charges << 5
+                    },
                     r.at as u8,
                     generation,
                     if over { 0 } else { r.sends },
@@ -494,6 +601,13 @@ impl World {
         key
     }
 
+    /// Whether a request is in doubt, or was when another was sent that is still in flight.
+    fn has_doubts(&self) -> bool {
+        let sent = |r: &Request| r.at == At::InFlight && r.sent_after != 0;
+        self.requests.iter().any(|r| r.at == At::InDoubt || sent(r))
+            || self.verification.is_some_and(|it| it.sent_after != 0)
+    }
+
     fn committed(&self) -> bool {
         self.notes.iter().any(|note| matches!(note, Note::Commit(_)))
     }
@@ -501,6 +615,14 @@ impl World {
     fn finished(&self) -> bool {
         self.requests.iter().all(|r| matches!(r.at, At::Done | At::Failed | At::Frozen))
     }
+}
+
+/// The requests that are in doubt, as a set of bits.
+fn in_doubt(core: &Core<Values>, requests: &[Request]) -> u8 {
+    let is_open =
+        |r: &Request| r.at == At::InDoubt && r.ticket.is_some_and(|ticket| !core.doubts.has_outcome(ticket));
+    let doubts = requests.iter().enumerate().filter(|(_, r)| is_open(r));
+    doubts.fold(0, |set, (index, _)| set | 1 << index)
 }
 
 /// A step: its label, whether it is progress, and the world after it.
@@ -526,6 +648,7 @@ impl Search<'_> {
             self.request_steps(before, index, &mut steps);
         }
         self.task_steps(before, &mut steps);
+        self.verification_steps(before, &mut steps);
         self.user_steps(before, &mut steps);
         self.time_steps(before, &mut steps);
         steps
@@ -619,7 +742,14 @@ impl Search<'_> {
                 });
             }
             At::Queued | At::Ready => self.send_steps(before, index, steps),
+            At::InFlight if self.setting.forbidden.is_some() && request.accepted.is_none() => {
+                let accepted = !request.is_forbidden && request.grant.generation >= before.server;
+                steps.push(self.step(before, name("is decided"), true, |world| {
+                    world.requests[index].accepted = Some(accepted);
+                }));
+            }
             At::InFlight => self.response_steps(before, index, steps),
+            At::InDoubt => self.doubt_steps(before, index, steps),
             _ => {}
         }
         if !matches!(request.at, At::Done | At::Failed | At::Reserved) {
@@ -655,6 +785,11 @@ impl Search<'_> {
             *permits += 1;
         }
         let at = std::mem::replace(&mut request.at, At::Failed);
+        if at == At::InDoubt {
+            let ticket = request.ticket.take().expect("a request in doubt has a ticket");
+            core.drop_doubt(&mut values.step(&self.limits, *now), ticket);
+            return;
+        }
         if let Some(ticket) = request.ticket.take() {
             if self.flawed(Flaw::NoBaton) && core.has_role(ticket) {
                 // The slot is freed, and the role is lost.
@@ -705,8 +840,10 @@ impl Search<'_> {
                     return;
                 }
                 world.notes.push(Note::Send(index, grant));
-                world.requests[index].at = At::InFlight;
-                world.requests[index].sends += 1;
+                let (epoch, sent_after) = (world.core.epoch(), in_doubt(&world.core, &world.requests));
+                let request = &mut world.requests[index];
+                *request = Request { at: At::InFlight, accepted: None, epoch, sent_after, ..*request };
+                request.sends += 1;
                 if counted {
                     world.uses += 1;
                     if world.uses + 1 == limit {
@@ -729,28 +866,56 @@ impl Search<'_> {
                 generation: before.core.candidate.unwrap_or(grant.generation),
             };
         }
-        if grant.generation >= before.server {
+        let accepted = request.accepted.unwrap_or(grant.generation >= before.server);
+        if accepted {
             steps.push(self.step(before, name("gets a good response"), true, |world| {
                 world.permits += 1;
                 world.requests[index].at = At::Done;
                 world.notes.push(Note::GoodResponse(index));
                 let World { core, values, now, .. } = world;
-                core.report_good(&mut values.step(&self.limits, *now), grant);
+                let epoch = match self.setting.flaw {
+                    Some(Flaw::EvidenceStampedLate) => core.epoch(),
+                    Some(Flaw::EarlierServiceCounts) => Epoch(u64::MAX),
+                    _ => request.epoch,
+                };
+                core.report_good(&mut values.step(&self.limits, *now), grant, epoch);
             }));
         } else {
             steps.push(self.step(before, name("gets an expired response"), true, |world| {
                 world.permits += 1;
-                let World { core, values, now, requests, notes, .. } = world;
-                let again = requests[index].sends < self.setting.sends || self.flawed(Flaw::EndlessReplay);
-                requests[index].at = if again { At::New } else { At::Done };
+                let World { core, values, now, requests, notes, verification, .. } = world;
+                let request = &mut requests[index];
+                let again = request.sends < self.setting.sends || self.flawed(Flaw::EndlessReplay);
+                request.at = if again { At::New } else { At::Done };
                 if self.flawed(Flaw::LeadCommitsExpired) && grant.role == Some(core.attempt) {
-                    return core.report_good(&mut values.step(&self.limits, *now), grant);
+                    return core.report_good(&mut values.step(&self.limits, *now), grant, request.epoch);
                 }
                 let mut reported = grant;
                 if self.flawed(Flaw::StaleActs) {
                     reported.generation = core.current.unwrap_or(reported.generation);
                 }
-                core.report_expired(&mut values.step(&self.limits, *now), reported);
+                let is_first = request.rejections == 0 || self.flawed(Flaw::SecondRejectionEnds);
+                let rejection = if is_first { Rejection::First } else { Rejection::Repeated };
+                let is_leader = core.leads(reported);
+                request.rejections = request.rejections.saturating_add(1);
+                match core.report_rejected(&mut values.step(&self.limits, *now), reported, rejection) {
+                    ReportOutcome::Ended => request.charges += u8::from(!is_leader),
+                    ReportOutcome::Stale => {}
+                    ReportOutcome::Kept => request.at = At::Done,
+                    // It is delivered, since it may not be sent again.
+                    ReportOutcome::InDoubt(ticket) if !again => {
+                        core.drop_doubt(&mut values.step(&self.limits, *now), ticket);
+                    }
+                    ReportOutcome::InDoubt(ticket) => {
+                        // It is polled once, to store its waker.
+                        *request = Request { at: At::InDoubt, ticket: Some(ticket), woken: true, ..*request };
+                        notes.push(Note::InDoubt);
+                        // What was sent after an earlier doubt of this request was not sent after this one.
+                        let earlier = !(1 << index);
+                        requests.iter_mut().for_each(|r| r.sent_after &= earlier);
+                        verification.iter_mut().for_each(|it| it.sent_after &= earlier);
+                    }
+                }
                 if !before.core.may_send(grant) {
                     notes.push(Note::Stale);
                 }
@@ -765,6 +930,69 @@ impl Search<'_> {
             let World { core, values, now, .. } = world;
             core.report_error(&mut values.step(&self.limits, *now), grant);
         });
+    }
+
+    fn doubt_steps(&self, before: &World, index: usize, steps: &mut Vec<Move>) {
+        let request = before.requests[index];
+        let ticket = request.ticket.expect("a request in doubt has a ticket");
+        let name = |what: &str| format!("r{index} {what}");
+        let ended = |world: &mut World, outcome: DoubtOutcome| {
+            let request = &mut world.requests[index];
+            request.ticket = None;
+            request.woken = false;
+            // Delivered, or sent again.
+            let ends = matches!(outcome, DoubtOutcome::Ended | DoubtOutcome::Declared);
+            request.at = if ends { At::New } else { At::Done };
+        };
+        if request.woken {
+            steps.push(self.step(before, name("is polled in doubt"), true, |world| {
+                world.requests[index].woken = false;
+                match world.core.poll_doubt(ticket) {
+                    None => *world.core.doubt_waker(ticket) = Some(index),
+                    Some(outcome) => ended(world, outcome),
+                }
+            }));
+        }
+        steps.push(self.step(before, name("gets no evidence in time"), true, |world| {
+            let World { core, values, now, requests, .. } = world;
+            let request = &mut requests[index];
+            let is_free = request.charges == 0 || self.flawed(Flaw::ChargedTwice);
+            let charge = if is_free { Charge::Free } else { Charge::Used };
+            let outcome = core.doubt_elapsed(&mut values.step(&self.limits, *now), ticket, charge);
+            request.charges += u8::from(outcome == DoubtOutcome::Declared);
+            ended(world, outcome);
+        }));
+    }
+
+    fn verification_steps(&self, before: &World, steps: &mut Vec<Move>) {
+        let Some(verification) = before.verification else {
+            return;
+        };
+        let Some(accepted) = verification.accepted else {
+            let accepted = verification.generation >= before.server;
+            steps.push(self.step(before, "the verification is decided", true, |world| {
+                world.verification = Some(Verification { accepted: Some(accepted), ..verification });
+            }));
+            return;
+        };
+        let arrives = |world: &mut World, accepted: bool| {
+            world.verification = None;
+            if accepted {
+                world.notes.push(Note::GoodVerification(verification.sent_after));
+            }
+            let World { core, values, now, .. } = world;
+            if self.flawed(Flaw::VerificationDecidesLater)
+                && let Some((_, epoch)) = &mut core.verification
+            {
+                *epoch = core.epoch;
+            }
+            let result = if accepted { Verified::Accepted } else { Verified::Rejected };
+            core.verified(&mut values.step(&self.limits, *now), verification.id, result);
+        };
+        steps.push(self.step(before, "the verification ends", true, |world| arrives(world, accepted)));
+        if accepted {
+            self.rare(before, TransportError, "the verification fails", steps, |world| arrives(world, false));
+        }
     }
 
     fn task_steps(&self, before: &World, steps: &mut Vec<Move>) {
@@ -982,8 +1210,21 @@ impl Search<'_> {
         {
             return Some("I16 a failed early renewal ended the current value");
         }
+        if core.has_doubts() && core.current.is_none() {
+            return Some("I18 a request is in doubt about a value that is not current");
+        }
+        if world.requests.iter().any(|r| r.charges > 1) {
+            return Some("I19 one request has ended two values");
+        }
+        if let Some(broken) = self.check_evidence(before, world) {
+            return Some(broken);
+        }
         for note in &world.notes {
             let broken = match note {
+                Note::InDoubt if !matches!(before.core.state, State::Probe { .. }) => {
+                    let changed = before.stance() != world.stance();
+                    changed.then_some("I20 a repeated rejection changed the state")
+                }
                 Note::Send(_, grant) if !before.core.may_send(*grant) => {
                     Some("I3 sent under a value that is neither current nor led")
                 }
@@ -1017,6 +1258,46 @@ impl Search<'_> {
             }
         }
         self.check_grant(before, world)
+    }
+
+    /// A doubt is settled exactly by a response to a request that was sent after it, and only a page
+    /// that is forbidden under every identity is taken for one.
+    fn check_evidence(&self, before: &World, world: &World) -> Option<&'static str> {
+        let settled = |world: &World, index: usize| {
+            let request = &world.requests[index];
+            let ticket = request.ticket.filter(|_| request.at == At::InDoubt)?;
+            world.core.doubts.outcome(ticket).copied()
+        };
+        let mut evidence = 0;
+        for note in &world.notes {
+            match note {
+                Note::GoodResponse(index)
+                    if Some(before.requests[*index].grant.generation) == before.core.current =>
+                {
+                    evidence |= before.requests[*index].sent_after;
+                }
+                Note::GoodVerification(sent_after) => evidence |= sent_after,
+                _ => {}
+            }
+        }
+        for (index, request) in before.requests.iter().enumerate() {
+            if request.at != At::InDoubt || settled(before, index).is_some() {
+                continue;
+            }
+            let is_accepted = settled(world, index) == Some(DoubtOutcome::Accepted);
+            let has_evidence = evidence & 1 << index != 0;
+            if is_accepted && !has_evidence {
+                return Some("I21 a doubt was settled without evidence");
+            }
+            if is_accepted && !request.is_forbidden {
+                return Some("I22 a rejection by an expired session was taken for one of the page");
+            }
+            let still_waits = world.requests[index].at == At::InDoubt && settled(world, index).is_none();
+            if has_evidence && still_waits && before.core.current == world.core.current {
+                return Some("I23 evidence did not settle a doubt");
+            }
+        }
+        None
     }
 
     /// A role that was granted in this step belongs to the oldest waiter.
@@ -1219,6 +1500,50 @@ fn login_first() {
     holds(Setting::new("2 requests, login first, rule", 2, 1, &events).login_first());
     let events = [(Clear, 1), (Drop, 1), (Edit, 1), (Renew, 1), (ServerExpires, 1), (TransportError, 1)];
     holds(Setting::new("2 requests, login first, no rule", 2, 1, &events).login_first().no_rule());
+}
+
+#[test]
+fn pages_that_are_forbidden() {
+    for permits in [1, 2] {
+        let events = [(ServerExpires, 2), (Drop, 1)];
+        holds(Setting::new("2 requests, 1 forbidden", 2, permits, &events).forbidden(1));
+        let events = [(ServerExpires, 1), (AttemptFails, 1), (Clear, 1)];
+        holds(Setting::new("2 requests, 2 forbidden", 2, permits, &events).forbidden(2));
+    }
+    let events = [(ServerExpires, 2)];
+    holds(Setting::new("3 requests, 1 forbidden", 3, 2, &events).forbidden(1));
+    holds(Setting::new("3 requests, 2 forbidden", 3, 2, &[(ServerExpires, 1)]).forbidden(2));
+    holds(Setting::new("2 requests, 1 forbidden, probe first", 2, 2, &events).forbidden(1).release(PROBE));
+    holds(Setting::new("2 requests, 1 forbidden, login first", 2, 2, &events).forbidden(1).login_first());
+    holds(Setting::new("2 requests, 1 forbidden, limit", 2, 2, &[(ServerExpires, 1)]).forbidden(1).uses(2));
+}
+
+#[test]
+fn pages_that_are_forbidden_with_a_verification() {
+    let events = [(ServerExpires, 1), (Drop, 1), (TransportError, 1)];
+    holds(Setting::new("2 requests, 1 forbidden, verified", 2, 2, &events).forbidden(1).verifies());
+    let events = [(ServerExpires, 1), (Renew, 1)];
+    holds(Setting::new("2 requests, 2 forbidden, verified", 2, 1, &events).forbidden(2).verifies());
+}
+
+/// A forbidden page among two others, on a server that ends the session.
+fn doubtful(flaw: Flaw, invariant: &str) {
+    let setting = Setting::new("broken", 3, 3, &[(ServerExpires, 2)]).forbidden(1);
+    is_caught(flaw, invariant, setting);
+}
+
+#[test]
+fn hazard_51_broken_variants_with_unsound_evidence_are_caught() {
+    doubtful(Flaw::EvidenceStampedLate, "I21");
+    doubtful(Flaw::EarlierServiceCounts, "I21");
+    let verified = Setting::new("broken", 2, 2, &[(ServerExpires, 1)]).forbidden(2).verifies();
+    is_caught(Flaw::VerificationDecidesLater, "I21", verified);
+}
+
+#[test]
+fn hazard_52_broken_variants_that_renew_for_a_forbidden_page_are_caught() {
+    doubtful(Flaw::SecondRejectionEnds, "I19");
+    doubtful(Flaw::ChargedTwice, "I19");
 }
 
 fn two(events: &[(Event, u8)]) -> Setting {

@@ -6,7 +6,10 @@ use super::{
     error::{RenewalError, RenewalErrorKind},
     gate::{GateOwner, GateRef},
     source::RenewalReason,
-    state::{Admission, Arrival, Attempt, Generation, Grant, Refusal, ReportOutcome},
+    state::{
+        Admission, Arrival, Attempt, Charge, DoubtOutcome, Epoch, Generation, Grant, Refusal, Rejection,
+        ReportOutcome,
+    },
     sync::Ordering,
     version::UsageLimits,
 };
@@ -16,6 +19,8 @@ use crate::waiters::Ticket;
 pub(crate) struct RawPermit<S: GateOwner> {
     pub(crate) value: Arc<S::Value>,
     role: Option<Role<S>>,
+    /// When the request was sent, relative to the doubts of the value.
+    epoch: Epoch,
 }
 
 /// The right of one request to act for the others, until it reports or is dropped.
@@ -36,7 +41,7 @@ impl<S: GateOwner> Drop for Role<S> {
 impl<S: GateOwner> RawPermit<S> {
     /// Creates a permit without a role.
     pub(crate) const fn plain(value: Arc<S::Value>) -> Self {
-        Self { value, role: None }
+        Self { value, role: None, epoch: Epoch(0) }
     }
 
     fn grant(&self) -> Grant {
@@ -84,7 +89,7 @@ impl<S: GateOwner> Polled<S> {
             Self::Wait(ticket) => Admitted::Wait(ticket),
             Self::Pass(value, grant) => {
                 let role = grant.role.map(|attempt| Role { source: source.clone(), attempt: Some(attempt) });
-                Admitted::Pass(RawPermit { value, role })
+                Admitted::Pass(RawPermit { value, role, epoch: Epoch::default() })
             }
             Self::Refuse(Refusal::Closed) => Admitted::Refuse(RenewalError::new(RenewalErrorKind::Closed)),
             Self::Refuse(Refusal::Overloaded) => {
@@ -165,7 +170,7 @@ impl<S: GateOwner> GateRef<'_, S> {
 
     /// Counts one use of this permit's value. `false` means that the value has ended or is used up,
     /// and that the request has to be admitted again.
-    pub(crate) fn count_use(self, permit: &RawPermit<S>, limits: &UsageLimits) -> bool {
+    pub(crate) fn count_use(self, permit: &mut RawPermit<S>, limits: &UsageLimits) -> bool {
         if !self.is_valid(permit) {
             return false;
         }
@@ -202,9 +207,11 @@ impl<S: GateOwner> GateRef<'_, S> {
                     uses as f64 >= UsageLimits::early(max_uses as f64, version.jitter()) && uses < max_uses;
             }
         }
+        let epoch = version.epoch();
         if is_early {
             self.renew_early(version);
         }
+        permit.epoch = epoch;
         true
     }
 
@@ -217,31 +224,66 @@ impl<S: GateOwner> GateRef<'_, S> {
         });
     }
 
-    /// Reports a response that shows that the session has not expired.
+    /// Reports that a response was accepted. An event is needed only if other requests wait for it.
     pub(crate) fn report_good(self, permit: &mut RawPermit<S>) {
-        if permit.has_role() {
-            let grant = permit.grant();
-            self.event(|inner, step| inner.core.report_good(step, grant));
+        let is_awaited = S::version(&permit.value).prove();
+        if is_awaited || permit.has_role() {
+            let (grant, epoch) = (permit.grant(), permit.epoch);
+            self.event(|inner, step| inner.core.report_good(step, grant, epoch));
             permit.disarm();
         }
     }
 
-    /// Reports a response that shows that the session has expired.
-    pub(crate) fn report_expired(self, mut permit: RawPermit<S>) -> ReportOutcome {
-        let outcome = self.report_rejected(&permit);
+    /// Reports that a response was rejected: it looks as if the session has expired. The caller
+    /// keeps the permit, without its role.
+    pub(crate) fn report_rejected(self, permit: &mut RawPermit<S>, rejection: Rejection) -> ReportOutcome {
+        let grant = permit.grant();
+        let outcome = self.reject(grant, rejection);
         permit.disarm();
         outcome
     }
 
-    /// Reports that the value of this permit was rejected; the caller keeps the permit.
-    pub(crate) fn report_rejected(self, permit: &RawPermit<S>) -> ReportOutcome {
-        let grant = permit.grant();
+    /// Like [`report_rejected`](Self::report_rejected), for a permit that others still use.
+    pub(super) fn report_first_rejection(self, permit: &RawPermit<S>) -> ReportOutcome {
+        self.reject(permit.grant(), Rejection::First)
+    }
+
+    fn reject(self, grant: Grant, rejection: Rejection) -> ReportOutcome {
         self.event(|inner, step| {
             if inner.core.current() == Some(grant.generation) {
                 inner.reason = RenewalReason::Expired;
             }
-            inner.core.report_expired(step, grant)
+            inner.core.report_rejected(step, grant, rejection)
         })
+    }
+
+    /// Polls a request that is in doubt. `None` means that `waker` was stored.
+    pub(super) fn poll_doubt(self, ticket: Ticket, waker: &Waker) -> Option<DoubtOutcome> {
+        // Cloned, and the old one dropped, outside the lock.
+        let mut waker = Some(waker.clone());
+        let outcome = {
+            let mut inner = self.inner().lock();
+            let outcome = inner.core.poll_doubt(ticket);
+            if outcome.is_none() {
+                std::mem::swap(inner.core.doubt_waker(ticket), &mut waker);
+            }
+            outcome
+        };
+        drop(waker);
+        outcome
+    }
+
+    /// No evidence about a request in doubt came in time.
+    pub(super) fn doubt_elapsed(self, ticket: Ticket, charge: Charge) -> DoubtOutcome {
+        self.event(|inner, step| {
+            inner.reason = RenewalReason::Expired;
+            inner.core.doubt_elapsed(step, ticket, charge)
+        })
+    }
+
+    /// Removes a request that is in doubt.
+    pub(super) fn leave_doubt(self, ticket: Ticket) {
+        self.event(|inner, step| inner.core.drop_doubt(step, ticket));
     }
 
     /// Reports that a request failed without a response.

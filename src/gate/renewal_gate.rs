@@ -5,7 +5,10 @@ use std::{
     future::Future,
     ops::Deref,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -154,13 +157,15 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
     /// Returns a permit for the current value if no caller has to wait for it. This starts no
     /// renewal.
     pub fn try_acquire(&self) -> Option<Permit<T>> {
-        self.gate().published().map(|value| Permit { permit: RawPermit::plain(value) })
+        self.gate().published().map(|value| Permit::new(RawPermit::plain(value)))
     }
 
     /// Reports that the value of `rejected` was not accepted, and waits for its successor.
     ///
     /// If that value has been renewed already, this returns the current value and starts no
-    /// renewal.
+    /// renewal. If no permit of a renewed value was dropped without a rejection, its renewal counts
+    /// as failed: the gate backs off before it retries, and after
+    /// [`max_attempts`](GateConfig::max_attempts) such renewals the callers get an error.
     ///
     /// # Errors
     ///
@@ -173,7 +178,8 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
         if self.gate().is_reentrant() {
             return Err(RenewalError::new(RenewalErrorKind::Reentrant));
         }
-        self.gate().report_rejected(&rejected.permit);
+        rejected.is_rejected.store(true, Ordering::Relaxed);
+        self.gate().report_first_rejection(&rejected.permit);
         Acquire { source: &self.source, arrival: Arrival::Returning, wait: None }.await
     }
 
@@ -249,7 +255,7 @@ impl<T: Send + Sync + 'static> Future for Acquire<'_, T> {
             return Poll::Ready(Err(RenewalError::new(RenewalErrorKind::Reentrant)));
         }
         loop {
-            let permit = if let Some(wait) = this.wait.as_mut().as_pin_mut() {
+            let mut permit = if let Some(wait) = this.wait.as_mut().as_pin_mut() {
                 let permit = ready!(wait.poll(context));
                 this.wait.set(None);
                 permit?
@@ -263,8 +269,8 @@ impl<T: Send + Sync + 'static> Future for Acquire<'_, T> {
                     Admitted::Refuse(error) => return Poll::Ready(Err(error)),
                 }
             };
-            if gate.count_use(&permit, &UsageLimits::default()) {
-                return Poll::Ready(Ok(Permit { permit }));
+            if gate.count_use(&mut permit, &UsageLimits::default()) {
+                return Poll::Ready(Ok(Permit::new(permit)));
             }
             *this.arrival = Arrival::Returning;
         }
@@ -292,21 +298,33 @@ impl<T: Send + Sync + 'static> fmt::Debug for RenewalGate<T> {
 #[must_use = "a permit that is dropped immediately counts as a successful use of the value"]
 pub struct Permit<T: Send + Sync + 'static> {
     permit: RawPermit<Standalone<T>>,
+    is_rejected: AtomicBool,
 }
 
 impl<T: Send + Sync + 'static> Permit<T> {
+    fn new(permit: RawPermit<Standalone<T>>) -> Self {
+        Self { permit, is_rejected: AtomicBool::new(false) }
+    }
+
     /// Returns the number of the value; it grows with each renewal.
     pub fn generation(&self) -> u64 {
         self.permit.value.version.generation
     }
 }
 
-/// A permit that is dropped without having been rejected was good: the waiters behind a probe are
-/// released.
+/// A permit that is dropped without having been rejected was good: its value works, and the waiters
+/// behind a probe are released.
 impl<T: Send + Sync + 'static> Drop for Permit<T> {
     fn drop(&mut self) {
-        if let Some(source) = self.permit.role_owner() {
-            GateRef::new(&source).report_good(&mut self.permit);
+        if *self.is_rejected.get_mut() {
+            return;
+        }
+        match self.permit.role_owner() {
+            Some(source) => GateRef::new(&source).report_good(&mut self.permit),
+            // No request of this gate is ever in doubt.
+            None => {
+                self.permit.value.version.prove();
+            }
         }
     }
 }
@@ -428,13 +446,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_early_renewal_starts_in_the_last_tenth_of_a_limit() {
         let gate = open();
-        let permit = gate.try_acquire().unwrap();
+        let mut permit = gate.try_acquire().unwrap();
         for _ in 0..89 {
-            assert!(gate.gate().count_use(&permit.permit, &uses(100)));
+            assert!(gate.gate().count_use(&mut permit.permit, &uses(100)));
         }
         assert!(gate.gate().is_idle());
         for _ in 89..95 {
-            assert!(gate.gate().count_use(&permit.permit, &uses(100)));
+            assert!(gate.gate().count_use(&mut permit.permit, &uses(100)));
         }
         assert!(!gate.gate().is_idle());
     }
@@ -451,7 +469,7 @@ mod tests {
         assert_eq!((inner.waiting(), inner.snapshot().is_current), (0, true));
         assert!(inner.current().is_some() && inner.is_untouched());
         // The state that the event creates knows the current value.
-        gate.gate().report_rejected(&permit.permit);
+        gate.gate().report_first_rejection(&permit.permit);
         assert!(!inner.is_untouched());
         assert!(inner.published().is_none() && permit.permit.value.version.is_ended());
         gate.replace(5).unwrap();
@@ -461,10 +479,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_last_allowed_use_starts_no_early_renewal() {
         let gate = open();
-        let permit = gate.try_acquire().unwrap();
-        assert!(gate.gate().count_use(&permit.permit, &uses(1)));
+        let mut permit = gate.try_acquire().unwrap();
+        assert!(gate.gate().count_use(&mut permit.permit, &uses(1)));
         assert!(gate.gate().is_idle());
-        assert!(!gate.gate().count_use(&permit.permit, &uses(1)));
+        assert!(!gate.gate().count_use(&mut permit.permit, &uses(1)));
         assert!(!gate.gate().is_idle());
     }
 

@@ -6,7 +6,7 @@ use tracing::Span;
 
 use super::{
     error::{RenewalError, RenewalErrorKind},
-    state::{Attempt, Failure, Generation, Limits},
+    state::{Attempt, Failure, Generation, Limits, Verified},
     version::VersionState,
 };
 
@@ -41,6 +41,16 @@ pub(crate) trait RenewalSource: Sized + Send + Sync + 'static {
     /// The time since an origin that the source chooses; it never goes back.
     fn now(&self) -> Duration;
     fn has_rule(&self) -> bool;
+
+    /// Whether [`verify`](Self::verify) can ask the server about a value.
+    fn can_verify(&self) -> bool {
+        false
+    }
+
+    /// Asks the server whether it still accepts this value.
+    fn verify(self: &Arc<Self>, _value: Arc<Self::Value>) -> VerificationFuture {
+        Box::pin(std::future::ready(Verified::Rejected))
+    }
 
     /// Makes the value that receives edits while none is current. `candidate` is the running one,
     /// if there is one; `failed` is the pending value whose candidate has just failed.
@@ -87,7 +97,12 @@ pub(crate) enum GateEvent {
     Activated { generation: Generation },
     /// The current value has ended.
     Invalidated { generation: Generation },
+    /// A verification of the current value has started.
+    Verifying { generation: Generation },
 }
+
+/// A running verification.
+pub(crate) type VerificationFuture = Pin<Box<dyn Future<Output = Verified> + Send>>;
 
 /// A running renewal.
 pub(crate) type RenewalFuture<V> =

@@ -46,7 +46,18 @@ pub(crate) enum CoreError {
     LeaderFailed,
     /// The renewal's own result was classified as expired, or no request is left to lead.
     Aborted,
+    /// The renewed value was rejected before any request was accepted under it.
+    Rejected,
 }
+
+/// Orders sends after doubts: a send has the number of the last doubt of its generation that was
+/// raised before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Epoch(pub(super) u64);
+
+/// The number of a verification; it only grows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct VerificationId(u64);
 
 /// On what a candidate is based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +86,8 @@ pub(crate) trait EffectSink {
 
     /// Whether a rule exists that can renew without a leading request.
     fn has_rule(&self) -> bool;
+    /// Whether a request exists that asks the server whether the current value still works.
+    fn can_verify(&self) -> bool;
     /// The current value has ended; no request may be sent under it any more.
     fn end_current(&mut self);
     /// A new pending value is made. A running candidate, if there is one, replaces it at a commit.
@@ -91,6 +104,8 @@ pub(crate) trait EffectSink {
     fn start_attempt(&mut self, attempt: Attempt, generation: Generation);
     /// The task of the running attempt is no longer needed.
     fn abort_attempt(&mut self);
+    /// A task is needed to verify the current value.
+    fn verify(&mut self, generation: Generation, id: VerificationId);
     /// Wakes a task.
     fn wake(&mut self, waker: Self::Waker);
     /// Drops the waker of a task that was polled anyway.
@@ -190,13 +205,40 @@ pub(crate) enum Refusal<E> {
     Failed(E),
 }
 
-/// How the gate took a report.
+/// Which rejection of one request is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Rejection {
+    /// The request was not rejected before.
+    First,
+    /// The request was rejected under an earlier generation, too.
+    Repeated,
+}
+
+/// How the gate took the report of a rejected response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ReportOutcome {
-    /// The report was about the current value, or came from the leader.
-    Current,
+    /// The value has ended because of this report, or the report came from the leader.
+    Ended,
     /// The report was about a value that is no longer current; nothing changed.
     Stale,
+    /// The rejection proves nothing yet. The request waits for evidence.
+    InDoubt(Ticket),
+    /// The value stays current, although the server rejected it: too many renewals were started, or
+    /// too many requests are in doubt.
+    Kept,
+}
+
+/// How a doubt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum DoubtOutcome {
+    /// A request that was sent later was accepted: the rejection concerns its own request only.
+    Accepted,
+    /// The value is no longer current.
+    Ended,
+    /// No evidence came in time, and this request has ended the value.
+    Declared,
+    /// No evidence came in time, or no renewal may start. The value stays current.
+    Kept,
 }
 
 /// How an attempt failed.
@@ -302,6 +344,20 @@ enum Start {
     CallerLeads,
 }
 
+/// Where a value comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    Renewal,
+    Caller,
+}
+
+/// Why the current value ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EndCause {
+    Rejected,
+    Limit,
+}
+
 /// The state of one gate, with its waiters.
 #[derive(Clone)]
 pub(crate) struct Core<S: EffectSink> {
@@ -313,15 +369,27 @@ pub(crate) struct Core<S: EffectSink> {
     source: Source,
     /// When the running attempt, or an unused role, times out.
     deadline: Duration,
-    /// Attempts that failed since the last success, explicit call or pause.
+    /// Attempts that failed since a request was last accepted, an explicit call or a pause.
     failures: u32,
     /// How often the gate became `Failed` since the last success.
     failed_periods: u32,
-    /// When the renewals of the current window were started.
+    /// When the renewals of the current window were started that no accepted request has followed.
     recent_starts: VecDeque<Duration>,
     waiters: Waiters<S::Waker, S::Error>,
     /// Callers that wait for the result of a renewal.
     result_waiters: Waiters<S::Waker, Ended<S::Error>>,
+    /// Whether the current value comes from a renewal of this gate.
+    is_renewed: bool,
+    /// Whether a request was accepted under the current value.
+    is_proven: bool,
+    /// Requests that were rejected and wait for evidence, each with the epoch of its doubt. All of
+    /// them were sent under the current value.
+    doubts: waiters::Waiters<S::Waker, DoubtOutcome, Epoch>,
+    /// The epoch of the last doubt.
+    epoch: Epoch,
+    /// The running verification, with the last doubt that it can decide.
+    verification: Option<(VerificationId, Epoch)>,
+    last_verification: VerificationId,
 }
 
 impl<S: EffectSink> Core<S> {
@@ -350,6 +418,12 @@ impl<S: EffectSink> Core<S> {
             recent_starts: VecDeque::new(),
             waiters: Waiters::new(),
             result_waiters: Waiters::new(),
+            is_renewed: false,
+            is_proven: false,
+            doubts: waiters::Waiters::new(),
+            epoch: Epoch::default(),
+            verification: None,
+            last_verification: VerificationId::default(),
         }
     }
 
@@ -390,6 +464,7 @@ impl<S: EffectSink> Core<S> {
     pub(crate) fn is_idle(&self) -> bool {
         self.waiters.is_empty()
             && self.result_waiters.is_empty()
+            && self.doubts.is_empty()
             && !matches!(
                 self.state,
                 State::Overlap
@@ -411,7 +486,8 @@ impl<S: EffectSink> Core<S> {
     /// Wakes all waiters of both kinds, so that each polls again.
     pub(crate) fn wake_all(&mut self, mut wake: impl FnMut(S::Waker)) {
         self.waiters.wake_all(&mut wake);
-        self.result_waiters.wake_all(wake);
+        self.result_waiters.wake_all(&mut wake);
+        self.doubts.wake_all(wake);
     }
 
     /// Returns whether a request may still be sent under this grant.
@@ -560,8 +636,8 @@ impl<S: EffectSink> Core<S> {
         }
     }
 
-    /// The response to a request shows that the session has not expired.
-    pub(crate) fn report_good(&mut self, step: &mut Step<'_, S>, grant: Grant) {
+    /// The response to a request was accepted. `epoch` is that of its send.
+    pub(crate) fn report_good(&mut self, step: &mut Step<'_, S>, grant: Grant, epoch: Epoch) {
         if self.leads(grant) {
             // Lead => Open: the leader's own response was the probe.
             self.commit(step);
@@ -572,19 +648,34 @@ impl<S: EffectSink> Core<S> {
         } else {
             self.tick(step);
         }
+        self.accepted(step, grant.generation, epoch);
     }
 
-    /// The response to a request shows that the session has expired.
-    pub(crate) fn report_expired(&mut self, step: &mut Step<'_, S>, grant: Grant) -> ReportOutcome {
+    /// The response to a request was rejected: it looks as if the session has expired.
+    pub(crate) fn report_rejected(
+        &mut self,
+        step: &mut Step<'_, S>,
+        grant: Grant,
+        rejection: Rejection,
+    ) -> ReportOutcome {
         if self.leads(grant) {
             self.fail_transiently(step, CoreError::LeaderFailed.into());
-            ReportOutcome::Current
-        } else if self.current == Some(grant.generation) {
-            self.invalidate(step);
-            ReportOutcome::Current
-        } else {
-            ReportOutcome::Stale
+            return ReportOutcome::Ended;
         }
+        if self.current != Some(grant.generation) {
+            return ReportOutcome::Stale;
+        }
+        let is_probe = self.probes(grant);
+        let outcome = match rejection {
+            Rejection::First if !step.effects.can_verify() => self.expire(step),
+            _ => self.doubt(step),
+        };
+        if is_probe && self.probes(grant) {
+            // Probe => Probe: this response decides nothing, so the next waiter goes first.
+            self.advance_attempt();
+            self.release(step);
+        }
+        outcome
     }
 
     /// A request failed without a response.
@@ -601,7 +692,7 @@ impl<S: EffectSink> Core<S> {
     /// This generation has reached its limit of uses or age.
     pub(crate) fn limit_reached(&mut self, step: &mut Step<'_, S>, generation: Generation) {
         if self.current == Some(generation) {
-            self.invalidate(step);
+            self.invalidate(step, EndCause::Limit);
         }
     }
 
@@ -833,6 +924,7 @@ impl<S: EffectSink> Core<S> {
         self.last = least.max(self.last + 1);
         self.current = Some(self.last);
         step.effects.install(self.last);
+        self.replaced(step, Origin::Caller);
         self.release(step);
         Ok(self.last)
     }
@@ -843,9 +935,7 @@ impl<S: EffectSink> Core<S> {
             return;
         }
         self.cancel_attempt(step, DiscardReason::Cancelled);
-        if self.current.take().is_some() {
-            step.effects.end_current();
-        }
+        self.end_current(step);
         self.transition(step, State::Closed);
         self.waiters.end_all(|| CoreError::Aborted.into(), |waker| step.effects.wake(waker));
         self.result_waiters.end_all(|| Ended::Closed, |waker| step.effects.wake(waker));
@@ -880,9 +970,7 @@ impl<S: EffectSink> Core<S> {
             return Err(Ignored::Closed);
         }
         self.cancel_attempt(step, DiscardReason::Cancelled);
-        if self.current.take().is_some() {
-            step.effects.end_current();
-        }
+        self.end_current(step);
         self.new_pending(step);
         self.failures = 0;
         self.failed_periods = 0;
@@ -897,11 +985,7 @@ impl<S: EffectSink> Core<S> {
     /// Starts an attempt. `false` means that the window has too many starts; the state says so.
     fn start(&mut self, step: &mut Step<'_, S>, start: Start) -> bool {
         let limits = step.limits;
-        let is_old = |start: &Duration| step.now.saturating_sub(*start) >= limits.start_window;
-        while self.recent_starts.front().is_some_and(is_old) {
-            self.recent_starts.pop_front();
-        }
-        if self.recent_starts.len() >= limits.max_starts {
+        if self.is_cap_reached(step) {
             let oldest = self.recent_starts.front();
             let until = oldest.map_or(step.now, |oldest| oldest.saturating_add(limits.start_window));
             let error = S::Error::from(CoreError::TooManyRenewals);
@@ -934,6 +1018,16 @@ impl<S: EffectSink> Core<S> {
             self.grant_role(step);
         }
         true
+    }
+
+    /// Forgets the starts that have left the window, and returns whether it has no room for another.
+    fn is_cap_reached(&mut self, step: &Step<'_, S>) -> bool {
+        let window = step.limits.start_window;
+        let is_old = |start: &Duration| step.now.saturating_sub(*start) >= window;
+        while self.recent_starts.front().is_some_and(is_old) {
+            self.recent_starts.pop_front();
+        }
+        self.recent_starts.len() >= step.limits.max_starts
     }
 
     /// Makes all tasks and roles of the present attempt stale. A waiter that had a role keeps its
@@ -976,9 +1070,8 @@ impl<S: EffectSink> Core<S> {
         let generation = self.candidate.take().expect("an attempt has a candidate");
         self.current = Some(generation);
         step.effects.promote();
+        self.replaced(step, Origin::Renewal);
         self.source = Source::Standard;
-        self.failures = 0;
-        self.failed_periods = 0;
         self.advance_attempt();
         self.result_waiters.end_all(|| Ended::Renewed(generation), |waker| step.effects.wake(waker));
     }
@@ -1067,10 +1160,9 @@ impl<S: EffectSink> Core<S> {
         self.transition(step, State::Failed { error, retry_at });
     }
 
-    /// The current value has expired.
-    fn invalidate(&mut self, step: &mut Step<'_, S>) {
-        self.current = None;
-        step.effects.end_current();
+    /// The current value may not be used any more.
+    fn invalidate(&mut self, step: &mut Step<'_, S>, cause: EndCause) {
+        self.end_current(step);
         self.new_pending(step);
         if matches!(self.state, State::Overlap) {
             // Overlap => Hold: the requests join the running attempt.
@@ -1084,6 +1176,10 @@ impl<S: EffectSink> Core<S> {
         if let Some(error) = permanent_error {
             return self.fail(step, error, None);
         }
+        if cause == EndCause::Rejected && self.is_renewed && !self.is_proven {
+            // The renewal that made this value failed after all.
+            return self.fail_transiently(step, CoreError::Rejected.into());
+        }
         self.advance_attempt();
         self.state = State::Pending;
         if step.effects.has_rule() {
@@ -1092,7 +1188,20 @@ impl<S: EffectSink> Core<S> {
             self.start_if_wanted(step);
         }
     }
+
+    /// No value is current any more, if one was.
+    fn end_current(&mut self, step: &mut Step<'_, S>) {
+        if self.current.take().is_some() {
+            step.effects.end_current();
+        }
+        self.end_doubts(step, DoubtOutcome::Ended);
+    }
 }
+
+#[path = "doubt.rs"]
+mod doubt;
+
+pub(crate) use self::doubt::{Charge, Verified};
 
 #[cfg(test)]
 #[path = "model.rs"]

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Admission, Arrival, Attempt, CandidateBase, Core, CoreError, DiscardReason, EffectSink, Ended, Failure,
-    FailureKind, Generation, Grant, Ignored, Limits, Refusal, Release, ReportOutcome, State, Step,
+    Admission, Arrival, Attempt, CandidateBase, Charge, Core, CoreError, DiscardReason, DoubtOutcome,
+    EffectSink, Ended, Epoch, Failure, FailureKind, Generation, Grant, Ignored, Limits, Refusal, Rejection,
+    Release, ReportOutcome, State, Step, VerificationId, Verified,
 };
 use crate::waiters::Ticket;
 
@@ -33,6 +34,8 @@ struct TestSink {
     errors: Vec<Cause>,
     started: Vec<Attempt>,
     aborts: u32,
+    verifies: bool,
+    verifications: Vec<VerificationId>,
 }
 
 impl EffectSink for TestSink {
@@ -41,6 +44,12 @@ impl EffectSink for TestSink {
 
     fn has_rule(&self) -> bool {
         self.rule
+    }
+    fn can_verify(&self) -> bool {
+        self.verifies
+    }
+    fn verify(&mut self, _generation: Generation, id: VerificationId) {
+        self.verifications.push(id);
     }
     fn end_current(&mut self) {}
     fn new_pending(&mut self) {}
@@ -110,6 +119,17 @@ impl Gate {
 
     fn step<R>(&mut self, event: impl FnOnce(&mut Core<TestSink>, &mut Step<'_, TestSink>) -> R) -> R {
         event(&mut self.core, &mut Step { effects: &mut self.effects, limits: &self.limits, now: self.now })
+    }
+
+    fn reject(&mut self, rejection: Rejection) -> ReportOutcome {
+        let grant = Grant { generation: self.core.current().unwrap(), role: None };
+        self.step(|core, step| core.report_rejected(step, grant, rejection))
+    }
+
+    /// Reports the acceptance of a request that was sent in `epoch`.
+    fn accept(&mut self, epoch: Epoch) {
+        let grant = Grant { generation: self.core.current().unwrap(), role: None };
+        self.step(|core, step| core.report_good(step, grant, epoch));
     }
 
     fn admit(&mut self) -> Admission<Cause> {
@@ -313,7 +333,7 @@ fn hazard_33_the_window_of_the_rate_limit_slides() {
     let mut gate = Gate::ruleless();
     gate.limits.max_starts = 1;
     let lead = gate.pass();
-    gate.step(|core, step| core.report_expired(step, lead));
+    gate.step(|core, step| core.report_rejected(step, lead, Rejection::First));
     gate.now = 5 * SECOND;
     assert_eq!(
         gate.admit(),
@@ -351,13 +371,132 @@ fn pauses_double_up_to_their_maximum() {
         gate.wait();
         assert_eq!(gate.core.state(), &State::Hold);
     }
-    // A success resets all counts.
+    // The first accepted request resets all counts.
     assert!(gate.done(Ok(())));
-    gate.step(|core, step| {
-        core.report_expired(step, Grant { generation: core.current().unwrap(), role: None })
-    });
+    let current = gate.core.current().unwrap();
+    gate.core.prove(current);
+    gate.reject(Rejection::First);
     assert!(gate.fail(Transient, 1));
     assert_eq!(gate.core.state(), &State::Backoff { until: gate.now + SECOND });
+}
+
+#[test]
+fn hazard_34_a_renewed_value_that_is_rejected_first_counts_as_a_failed_renewal() {
+    let mut gate = Gate::pending();
+    gate.limits.max_attempts = 3;
+    gate.limits.max_starts = 10;
+    for failures in 1..=3 {
+        gate.wait();
+        assert!(gate.done(Ok(())));
+        assert_eq!(gate.reject(Rejection::First), ReportOutcome::Ended);
+        assert_eq!(gate.core.failures, failures);
+        if failures < 3 {
+            assert!(matches!(gate.core.state(), State::Backoff { .. }), "{failures}");
+            gate.now += 10 * SECOND;
+            gate.tick();
+        }
+    }
+    let error = Cause::CoreError(CoreError::Rejected);
+    assert!(matches!(gate.core.state(), State::Failed { error: last, .. } if *last == error));
+    // A value that the caller gave is not the result of a renewal.
+    gate.step(|core, step| core.replace(step)).unwrap();
+    assert_eq!(gate.reject(Rejection::First), ReportOutcome::Ended);
+    assert_eq!((gate.core.state(), gate.core.failures), (&State::Hold, 0));
+}
+
+#[test]
+fn hazard_53_renewals_that_work_never_reach_the_cap() {
+    let mut gate = Gate::open();
+    gate.limits.max_starts = 2;
+    for _ in 0..10 {
+        let current = gate.core.current().unwrap();
+        gate.core.prove(current);
+        assert_eq!(gate.reject(Rejection::First), ReportOutcome::Ended);
+        assert!(gate.done(Ok(())));
+    }
+}
+
+#[test]
+fn hazard_54_the_cap_keeps_a_value_that_works() {
+    let mut gate = Gate::open();
+    gate.limits.max_starts = 2;
+    gate.core.prove(1);
+    // Two early renewals fail.
+    for _ in 0..2 {
+        gate.step(|core, step| core.renew(step)).unwrap();
+        assert!(gate.fail(Transient, 1));
+    }
+    assert_eq!(gate.reject(Rejection::First), ReportOutcome::Kept);
+    assert_eq!(gate.core.current(), Some(1));
+    // A value without evidence of life is not kept.
+    gate.core.is_proven = false;
+    assert_eq!(gate.reject(Rejection::First), ReportOutcome::Ended);
+    assert!(matches!(gate.core.state(), State::Failed { .. }));
+}
+
+#[test]
+fn a_doubt_is_settled_by_a_later_request_only() {
+    let mut gate = Gate::open();
+    let before = gate.core.epoch();
+    let ReportOutcome::InDoubt(doubt) = gate.reject(Rejection::Repeated) else { panic!("it is in doubt") };
+    *gate.core.doubt_waker(doubt) = Some(7);
+    let after = gate.core.epoch();
+    gate.accept(before);
+    assert_eq!(gate.core.poll_doubt(doubt), None);
+    assert!(!gate.core.is_idle());
+    gate.accept(after);
+    assert_eq!(gate.effects.woken, [7]);
+    assert_eq!(gate.core.poll_doubt(doubt), Some(DoubtOutcome::Accepted));
+    assert!(gate.core.is_idle());
+}
+
+#[test]
+fn a_doubt_without_evidence_ends_the_value_once_per_request() {
+    let mut gate = Gate::open();
+    let [used, free, other] = [(); 3].map(|()| match gate.reject(Rejection::Repeated) {
+        ReportOutcome::InDoubt(doubt) => doubt,
+        outcome => panic!("{outcome:?}"),
+    });
+    let elapsed =
+        |gate: &mut Gate, doubt, charge| gate.step(|core, step| core.doubt_elapsed(step, doubt, charge));
+    assert_eq!(elapsed(&mut gate, used, Charge::Used), DoubtOutcome::Kept);
+    assert_eq!(gate.core.state(), &State::Open);
+    assert_eq!(elapsed(&mut gate, free, Charge::Free), DoubtOutcome::Declared);
+    assert_eq!(gate.core.state(), &State::Hold);
+    assert_eq!(elapsed(&mut gate, other, Charge::Used), DoubtOutcome::Ended, "it ended with the value");
+}
+
+#[test]
+fn the_number_of_doubts_is_limited() {
+    let mut gate = Gate::open();
+    gate.limits.max_waiting = 1;
+    assert!(matches!(gate.reject(Rejection::Repeated), ReportOutcome::InDoubt(_)));
+    assert_eq!(gate.reject(Rejection::Repeated), ReportOutcome::Kept);
+}
+
+#[test]
+fn one_verification_runs_at_a_time_and_decides_the_doubts_before_it() {
+    let mut gate = Gate::open();
+    gate.effects.verifies = true;
+    let mut doubts = Vec::new();
+    for _ in 0..3 {
+        match gate.reject(Rejection::First) {
+            ReportOutcome::InDoubt(doubt) => doubts.push(doubt),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+    assert_eq!(gate.effects.verifications.len(), 1);
+    let first = gate.effects.verifications[0];
+    gate.step(|core, step| core.verified(step, first, Verified::Accepted));
+    assert_eq!(gate.core.poll_doubt(doubts[0]), Some(DoubtOutcome::Accepted));
+    assert_eq!(gate.core.poll_doubt(doubts[1]), None);
+    assert_eq!(gate.effects.verifications.len(), 2, "the others were raised after it was sent");
+    gate.step(|core, step| core.verified(step, first, Verified::Rejected));
+    assert_eq!(gate.core.state(), &State::Open, "the first has ended");
+    let second = gate.effects.verifications[1];
+    gate.step(|core, step| core.verified(step, second, Verified::Rejected));
+    assert_eq!(gate.core.state(), &State::Hold);
+    assert_eq!(gate.core.poll_doubt(doubts[2]), Some(DoubtOutcome::Ended));
 }
 
 #[test]
@@ -395,7 +534,10 @@ fn a_permanent_error_of_an_early_renewal_is_kept_until_the_value_expires() {
     assert_eq!(gate.core.state(), &cooldown);
     // When the value expires as well, all requests get the permanent error.
     let current = gate.pass();
-    assert_eq!(gate.step(|core, step| core.report_expired(step, current)), ReportOutcome::Current);
+    assert_eq!(
+        gate.step(|core, step| core.report_rejected(step, current, Rejection::First)),
+        ReportOutcome::Ended
+    );
     assert_eq!(gate.core.state(), &State::Failed { error: Cause::Reported(2), retry_at: None });
     assert_eq!(gate.effects.errors, [Cause::Reported(1)]);
     gate.clear();
@@ -413,7 +555,7 @@ fn a_renewal_without_a_rule_is_ignored() {
     // A running attempt can be joined, also when a request leads.
     let lead = gate.pass();
     let result = gate.renew().unwrap();
-    gate.step(|core, step| core.report_good(step, lead));
+    gate.step(|core, step| core.report_good(step, lead, Epoch::default()));
     assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(2)));
     // A later call supersedes the earlier ones.
     let first = gate.step(|core, step| core.renew_with(step)).unwrap();
@@ -470,9 +612,9 @@ fn a_role_is_valid_only_for_its_own_attempt_and_value() {
     assert!(!gate.core.may_send(lead));
     let next = gate.pass();
     assert!(next.role > lead.role && next.generation > lead.generation);
-    gate.step(|core, step| core.report_good(step, lead));
+    gate.step(|core, step| core.report_good(step, lead, Epoch::default()));
     assert_eq!(gate.core.state(), &State::Lead { taken: true });
-    gate.step(|core, step| core.report_good(step, next));
+    gate.step(|core, step| core.report_good(step, next, Epoch::default()));
     assert_eq!((gate.core.state(), gate.core.current()), (&State::Open, Some(next.generation)));
     assert!(gate.core.may_send(Grant { generation: next.generation, role: None }));
 }
@@ -490,7 +632,7 @@ fn each_end_of_a_probe_increments_the_attempt() {
         last = probe.role;
         assert!(gate.poll(second).is_none());
         match round {
-            0 => gate.step(|core, step| core.report_good(step, probe)),
+            0 => gate.step(|core, step| core.report_good(step, probe, Epoch::default())),
             1 => gate.step(|core, step| core.report_error(step, probe)),
             2 => gate.step(|core, step| core.drop_role(step, probe.role.unwrap())),
             3 => {
@@ -501,7 +643,7 @@ fn each_end_of_a_probe_increments_the_attempt() {
                 gate.renew().unwrap();
             }
             _ => {
-                gate.step(|core, step| core.report_expired(step, probe));
+                gate.step(|core, step| core.report_rejected(step, probe, Rejection::First));
             }
         }
         assert!(Some(gate.core.attempt) > probe.role, "round {round}");

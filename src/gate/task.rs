@@ -16,7 +16,7 @@ use super::{
     effects::TimerSetting,
     error::{RenewalError, RenewalErrorKind},
     source::{AttemptContext, RenewalSource},
-    state::{Attempt, CoreError, Failure},
+    state::{Attempt, CoreError, Failure, VerificationId, Verified},
 };
 use crate::rt::{self, OnTimer};
 
@@ -32,6 +32,8 @@ pub(super) trait TaskReports: RenewalSource {
     /// The attempt's request was not sent.
     fn request_unused(self: &Arc<Self>, attempt: Attempt, request: Self::Request);
     fn attempt_ended(self: &Arc<Self>, attempt: Attempt, result: AttemptResult<Self>);
+
+    fn verification_ended(self: &Arc<Self>, id: VerificationId, result: Verified);
 
     /// The timer has a task.
     fn timer_spawned(&self, number: u64, task: AbortHandle);
@@ -71,6 +73,39 @@ pub(super) fn spawn<S: TaskReports>(source: &Arc<S>, mut context: AttemptContext
 /// other panic of the task.
 async fn renew<S: RenewalSource>(source: &Arc<S>, context: AttemptContext<S>) -> AttemptResult<S> {
     source.renew(context).await
+}
+
+/// Runs one verification on the caller's runtime. Without a runtime, it fails.
+pub(super) fn spawn_verification<S: TaskReports>(source: &Arc<S>, id: VerificationId, value: Arc<S::Value>) {
+    let mut guard = VerificationGuard { source: source.clone(), id: Some(id) };
+    let timeout = source.limits().attempt_timeout;
+    let stack = RenewalStack::here().with(identify(source));
+    rt::try_spawn(async move {
+        let verification = Scope { stack, inner: verify(&guard.source, value) };
+        let result = tokio::time::timeout(timeout, verification).await.unwrap_or(Verified::Rejected);
+        if let Some(id) = guard.id.take() {
+            guard.source.verification_ended(id, result);
+        }
+    });
+}
+
+/// Calls the source inside the task, like [`renew`].
+async fn verify<S: RenewalSource>(source: &Arc<S>, value: Arc<S::Value>) -> Verified {
+    source.verify(value).await
+}
+
+/// Reports that its verification failed, unless it has reported a result.
+struct VerificationGuard<S: TaskReports> {
+    source: Arc<S>,
+    id: Option<VerificationId>,
+}
+
+impl<S: TaskReports> Drop for VerificationGuard<S> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.source.verification_ended(id, Verified::Rejected);
+        }
+    }
 }
 
 /// Spawns a timer. It is lost where there is no runtime, and with its runtime.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     allowance::Allowance,
-    state::Generation,
+    state::{Epoch, Generation},
     sync::{AtomicU8, AtomicU64, Ordering},
 };
 
@@ -15,14 +15,23 @@ pub(crate) struct VersionState {
     /// When it was made, by the source's clock.
     pub(crate) created_at: Duration,
     status: AtomicU8,
+    /// Bit 0: a request was accepted under this value. Bit 1: a request is in doubt. The rest: the
+    /// epoch of the last doubt. One word, so that a request whose send has read an epoch also sees
+    /// the doubt that raised it.
+    evidence: AtomicU64,
     pub(super) uses: AtomicU64,
     pub(crate) allowance: Allowance,
     /// The source's clock, in nanoseconds, from which on the value may ask for an early renewal
     /// again.
     next_early_renewal: AtomicU64,
+    /// Whether the value is the result of another process's renewal.
+    is_adopted: bool,
     /// Delays this value's early renewal, so that many sessions are not renewed together.
     jitter: u32,
 }
+
+const PROVEN: u64 = 1;
+const IN_DOUBT: u64 = 2;
 
 /// What a value is to its gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,9 +59,11 @@ impl VersionState {
             generation,
             created_at,
             status: AtomicU8::new(status as u8),
+            evidence: AtomicU64::new(0),
             uses: AtomicU64::new(0),
             allowance: Allowance::unlimited(),
             next_early_renewal: AtomicU64::new(0),
+            is_adopted: false,
             jitter: random as u32,
         }
     }
@@ -60,6 +71,18 @@ impl VersionState {
     /// Sets the number of earlier uses.
     pub(crate) fn used(self, uses: u64) -> Self {
         Self { uses: AtomicU64::new(uses), ..self }
+    }
+
+    /// Marks the value as the result of another process's renewal.
+    #[cfg(feature = "shared")]
+    pub(crate) fn adopted(self) -> Self {
+        Self { is_adopted: true, ..self }
+    }
+
+    /// Returns whether the value is the result of another process's renewal, so that no request of
+    /// this process has caused it.
+    pub(crate) fn is_adopted(&self) -> bool {
+        self.is_adopted
     }
 
     /// Returns whether no request may be sent under this value any more. A superseded value has not
@@ -78,6 +101,35 @@ impl VersionState {
 
     pub(super) fn set_status(&self, status: Status) {
         self.status.store(status as u8, Ordering::Release);
+    }
+
+    /// Returns the epoch of a request that is sent now.
+    pub(super) fn epoch(&self) -> Epoch {
+        Epoch(self.evidence.load(Ordering::Acquire) >> 2)
+    }
+
+    /// Returns whether a request was accepted under this value.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.evidence.load(Ordering::Acquire) & PROVEN != 0
+    }
+
+    /// Notes that a request was accepted, and returns whether one is in doubt.
+    pub(super) fn prove(&self) -> bool {
+        let mut evidence = self.evidence.load(Ordering::Acquire);
+        if evidence & PROVEN == 0 {
+            evidence = self.evidence.fetch_or(PROVEN, Ordering::AcqRel);
+        }
+        evidence & IN_DOUBT != 0
+    }
+
+    /// Publishes the doubts. Called under the gate's lock.
+    pub(super) fn set_doubts(&self, epoch: Epoch, has_doubts: bool) {
+        let doubts = (epoch.0 << 2) | if has_doubts { IN_DOUBT } else { 0 };
+        if self.evidence.load(Ordering::Relaxed) & !PROVEN != doubts {
+            let _ = self.evidence.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |evidence| {
+                Some(doubts | (evidence & PROVEN))
+            });
+        }
     }
 
     /// The part of the renewal buffer by which the early renewal is delayed, at most a half.

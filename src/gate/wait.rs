@@ -10,6 +10,7 @@ use super::{
     error::{RenewalError, RenewalErrorKind},
     gate::{GateOwner, GateRef},
     permit::{Admitted, RawPermit},
+    state::{Charge, DoubtOutcome},
 };
 use crate::{
     wait::{self, Place},
@@ -50,6 +51,55 @@ pub(crate) fn wait<S: GateOwner>(
         .attempt_deadline()
         .map(|deadline| deadline.saturating_sub(source.now()).saturating_add(Duration::from_millis(100)));
     Wait::new(place, max_wait, recheck).ok_or_else(|| RenewalError::new(RenewalErrorKind::NoRuntime))
+}
+
+/// Resolves when evidence has settled a doubt, or when none has come in time.
+pub(crate) type DoubtWait<S> = wait::Wait<DoubtPlace<S>>;
+
+/// A request in doubt. Dropping it ends the doubt.
+pub(crate) struct DoubtPlace<S: GateOwner> {
+    source: Arc<S>,
+    ticket: Option<Ticket>,
+    charge: Charge,
+}
+
+/// Waits for evidence for at most `max_wait`. Outside a runtime, the doubt ends and `None` is
+/// returned.
+pub(crate) fn wait_for_evidence<S: GateOwner>(
+    source: &Arc<S>,
+    ticket: Ticket,
+    charge: Charge,
+    max_wait: Duration,
+) -> Option<DoubtWait<S>> {
+    wait::Wait::new(DoubtPlace { source: source.clone(), ticket: Some(ticket), charge }, max_wait, None)
+}
+
+impl<S: GateOwner> Drop for DoubtPlace<S> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            GateRef::new(&self.source).leave_doubt(ticket);
+        }
+    }
+}
+
+impl<S: GateOwner> Place for DoubtPlace<S> {
+    type Output = DoubtOutcome;
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<DoubtOutcome> {
+        let ticket = self.ticket.expect("polled after completion");
+        match GateRef::new(&self.source).poll_doubt(ticket, context.waker()) {
+            None => Poll::Pending,
+            Some(outcome) => {
+                self.ticket = None;
+                Poll::Ready(outcome)
+            }
+        }
+    }
+
+    fn time_out(&mut self) -> DoubtOutcome {
+        let ticket = self.ticket.take().expect("polled after completion");
+        GateRef::new(&self.source).doubt_elapsed(ticket, self.charge)
+    }
 }
 
 impl<S: GateOwner> Place for GatePlace<S> {

@@ -5,7 +5,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Expired, ReplayMethods, ResponseView, StaleResponse, replay::CloneBody, rule::Rule};
+use super::{
+    Expired, ReplayMethods, ResponseView, StaleResponse,
+    replay::CloneBody,
+    rule::{Rule, Verification},
+};
 use crate::{
     cookies::{StoredCookie, Timestamp},
     gate::{ConfigError, GateConfig, UsageLimits},
@@ -16,6 +20,7 @@ use crate::{
 pub(super) struct Config<B> {
     pub(super) expired: Expired,
     pub(super) rule: Option<Arc<Rule<B>>>,
+    pub(super) verification: Option<Arc<Verification<B>>>,
     /// Whether the response to a renewal of one request makes it succeed.
     pub(super) succeeds: Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>,
     pub(super) usage_limits: UsageLimits,
@@ -26,6 +31,8 @@ pub(super) struct Config<B> {
     /// Makes the body of requests that handles send, if the body type has an empty value.
     pub(super) empty_body: Option<fn() -> B>,
     pub(super) stale_responses: StaleResponse,
+    /// Whether the caller gets an error instead of a response that looks as if the session has expired.
+    pub(super) expired_as_error: bool,
     pub(super) gate: GateConfig,
     /// The first invalid setting. Every request fails with it, because `Layer::layer` cannot fail.
     pub(super) invalid: Option<ConfigError>,
@@ -85,6 +92,7 @@ impl<B> Clone for Config<B> {
         Self {
             expired: self.expired.clone(),
             rule: self.rule.clone(),
+            verification: self.verification.clone(),
             succeeds: self.succeeds.clone(),
             usage_limits: self.usage_limits,
             expiry_watch: self.expiry_watch.clone(),
@@ -93,6 +101,7 @@ impl<B> Clone for Config<B> {
             clone_body: self.clone_body.clone(),
             empty_body: self.empty_body,
             stale_responses: self.stale_responses,
+            expired_as_error: self.expired_as_error,
             gate: self.gate.clone(),
             invalid: self.invalid.clone(),
         }

@@ -10,19 +10,25 @@ use std::{
     time::Duration,
 };
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{
-    ReplayBudget, ResponseView, StaleResponse, config::Config, observer::RequestObserver, replay::ReplaysLeft,
+    RejectedResponse, ReplayBudget, ResponseView, StaleResponse, config::Config, observer::RequestObserver,
+    replay::ReplaysLeft,
 };
 use crate::{
+    cookies::StoredCookie,
     error_chain::errors_of_type,
-    gate::{self, Admitted, Arrival, BoxError, GateRef, RawPermit, RenewalError, ReportOutcome, Wait},
+    gate::{
+        self, Admitted, Arrival, BoxError, Charge, DoubtOutcome, DoubtWait, GateRef, RawPermit, Rejection,
+        RenewalError, ReportOutcome, Wait,
+    },
     session::{
-        Identity, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo, SessionInner,
+        Delivery, Identity, NotReplayed, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo,
+        SessionInner,
         renewal_backend::RenewalBackend,
         request::{EndedHop, SendContext, SendLog},
         trace::{self, Scope},
@@ -42,7 +48,7 @@ pin_project! {
         S: Service<Request<B>>,
     {
         #[pin]
-        state: State<S, S::Future>,
+        state: State<S, S::Future, S::Response>,
         call: Option<Call<S, B>>,
         span: Scope,
     }
@@ -52,7 +58,7 @@ pin_project! {
     /// A new state overwrites the old one, which first releases what the old one held: a permit of
     /// a limiter, or a connection.
     #[project = StateProjection]
-    enum State<S, F> {
+    enum State<S, F, R> {
         // ## Rejected => Done
         //
         // The request was rejected before it reached the gate.
@@ -70,11 +76,17 @@ pin_project! {
         // A clone of the inner service becomes ready. `Admit` if the identity ends meanwhile.
         // `Done` if the service fails.
         Ready { service: S, permit: Option<RawPermit<SessionInner>>, waker_slot: WakerSlot },
-        // ## Sent => (Admit | Done)
+        // ## Sent => (Admit | InDoubt | Done)
         //
         // The request is in flight. `Admit` to replay it. `Done` if the response or the error goes
         // to the caller.
         Sent { #[pin] future: F, sent: Option<(RawPermit<SessionInner>, SendLog)>, span: Scope },
+        // ## InDoubt => (Admit | Done)
+        //
+        // The response looks as if the session has expired, and waits for evidence. It keeps its body, and so may
+        // keep a connection, for a limited time. `Admit` to replay the request. `Done` if the response goes to the
+        // caller. In a box, since it is rare.
+        InDoubt { doubt: Pin<Box<InDoubt<R>>> },
         // The future has completed.
         Done,
     }
@@ -95,8 +107,31 @@ struct Call<S, B> {
     /// Whether the gate has admitted the request before.
     arrival: Arrival,
     replays: u32,
+    /// How many of its responses looked as if the session has expired.
+    rejections: u32,
+    /// Whether one of them has caused a renewal.
+    charge: Charge,
+    /// When the request was last sent, if it was rejected before. Others are not timed.
+    sent_at: Option<Instant>,
     time_waiting: Duration,
     observer: RequestObserver,
+}
+
+pin_project! {
+    /// A rejected response that waits for evidence.
+    struct InDoubt<R> {
+        #[pin]
+        wait: DoubtWait<SessionInner>,
+        response: Option<R>,
+        rejected: Option<RejectedSend>,
+    }
+}
+
+/// What is known of the send whose response was rejected.
+struct RejectedSend {
+    generation: u64,
+    cookies: Vec<StoredCookie>,
+    final_uri: Option<Uri>,
 }
 
 /// Counts one waiting request, and measures the time that it waits.
@@ -172,6 +207,9 @@ where
             request: Some(request),
             arrival: Arrival::First,
             replays: 0,
+            rejections: 0,
+            charge: Charge::Free,
+            sent_at: None,
             time_waiting: Duration::ZERO,
             config,
         };
@@ -247,14 +285,14 @@ where
                             continue;
                         }
                     };
-                    let permit = permit.take().expect("taken when the state ends");
+                    let mut permit = permit.take().expect("taken when the state ends");
                     if let Err(error) = ready {
                         call.session.gate().report_error(permit);
                         call.observer.failed();
                         this.state.set(State::Done);
                         return Poll::Ready(Err(error));
                     }
-                    if call.session.gate().count_use(&permit, &call.config.usage_limits) {
+                    if call.session.gate().count_use(&mut permit, &call.config.usage_limits) {
                         call.renew_before_expiry(&permit);
                         let (request, log) = call.next_request(&permit);
                         let generation = permit.value.version.generation;
@@ -275,6 +313,19 @@ where
                     match call.decide(result, permit, &log) {
                         ResponseDecision::Deliver(result) => return Poll::Ready(result),
                         ResponseDecision::Replay => State::Admit,
+                        ResponseDecision::Doubt(doubt) => State::InDoubt { doubt },
+                    }
+                }
+                StateProjection::InDoubt { doubt } => {
+                    let mut doubt = doubt.as_mut().project();
+                    let outcome = ready!(doubt.wait.as_mut().poll(context));
+                    let response = doubt.response.take().expect("taken when the state ends");
+                    let rejected = doubt.rejected.take().expect("taken when the state ends");
+                    this.state.set(State::Done);
+                    let call = this.call.as_mut().expect("polled after completion");
+                    match call.settle(outcome, response, rejected) {
+                        Some(result) => return Poll::Ready(result),
+                        None => State::Admit,
                     }
                 }
                 StateProjection::Done => panic!("polled after completion"),
@@ -288,19 +339,20 @@ where
 enum ResponseDecision<R> {
     Deliver(Result<Response<R>, BoxError>),
     Replay,
+    Doubt(Pin<Box<InDoubt<Response<R>>>>),
 }
 
 impl<S, B> Call<S, B>
 where
     S: Service<Request<B>> + Clone,
 {
-    fn ready(&mut self, permit: RawPermit<SessionInner>) -> State<S, S::Future> {
+    fn ready(&mut self, permit: RawPermit<SessionInner>) -> State<S, S::Future, S::Response> {
         self.arrival = Arrival::Returning;
         let waker_slot = WakerSlot { session: self.session.clone(), ticket: None };
         State::Ready { service: self.inner.clone(), permit: Some(permit), waker_slot }
     }
 
-    fn wait(&self, ticket: Ticket) -> Result<State<S, S::Future>, RenewalError> {
+    fn wait(&self, ticket: Ticket) -> Result<State<S, S::Future, S::Response>, RenewalError> {
         // The timeout limits all waits of the request together.
         let max_wait = self.config.gate.max_wait.saturating_sub(self.time_waiting);
         let wait = gate::wait(&self.session.0, ticket, max_wait)?;
@@ -316,6 +368,9 @@ where
     /// Takes the request to send, keeps a clone for a replay, and adds the identity to the request.
     fn next_request(&mut self, permit: &RawPermit<SessionInner>) -> (Request<B>, SendLog) {
         let mut request = self.request.take().expect("each admission sends one request");
+        if self.rejections > 0 {
+            self.sent_at = Some(Instant::now());
+        }
         if self.replays_left.any() {
             self.request = self.config.clone_body.clone_request(&request);
         }
@@ -378,12 +433,7 @@ where
             final_uri: final_uri.as_ref().unwrap_or(request_uri),
             cookies: &cookies,
         });
-        let deliver = |call: &mut Self, mut response: Response<R>| {
-            call.observer.completed(generation, response.status());
-            let info = SessionInfo::new(call.session.id(), generation, cookies, final_uri);
-            response.extensions_mut().insert(info.with_gate(call.replays, call.time_waiting));
-            ResponseDecision::Deliver(Ok(response))
-        };
+        let send = RejectedSend { generation, cookies, final_uri };
         if !expired {
             let replay_stale = self.config.stale_responses == StaleResponse::ReplayAll
                 && !permit.has_role()
@@ -394,18 +444,143 @@ where
                 self.observer.replayed(&session, generation, ReplayCause::Stale);
                 return ResponseDecision::Replay;
             }
-            return deliver(self, response);
+            return ResponseDecision::Deliver(self.deliver(response, send, Delivery::Accepted));
         }
-        let is_current = GateRef::new(&session).report_expired(permit) == ReportOutcome::Current;
-        let wanted = is_current || self.config.stale_responses != StaleResponse::Deliver;
-        if wanted && self.can_replay(|method| self.config.replay_methods.allow(method)) && self.replay() {
-            let cause = if is_current { ReplayCause::Expired } else { ReplayCause::Stale };
-            self.observer.replayed(&session, generation, cause);
+        if permit.value.version.is_adopted() {
+            // Another process has renewed the session. This request has not caused that.
+            self.rejections = 0;
+            self.charge = Charge::Free;
+        }
+        let rejection = if self.rejections == 0 { Rejection::First } else { Rejection::Repeated };
+        self.rejections += 1;
+        let obstacle = self.obstacle();
+        let verifies = self.config.verification.is_some();
+        if rejection == Rejection::Repeated && obstacle.is_some() && !verifies {
+            // The evidence would come too late for this request; a role goes to the next waiter.
+            drop(permit);
+            return self.replay_or_deliver(response, send, None, obstacle);
+        }
+        match GateRef::new(&session).report_rejected(&mut permit, rejection) {
+            ReportOutcome::Ended => {
+                self.charge = Charge::Used;
+                self.replay_or_deliver(response, send, Some(ReplayCause::Expired), obstacle)
+            }
+            ReportOutcome::Stale if self.config.stale_responses == StaleResponse::Deliver => {
+                self.replay_or_deliver(response, send, None, Some(NotReplayed::Stale))
+            }
+            ReportOutcome::Stale => {
+                self.replay_or_deliver(response, send, Some(ReplayCause::Stale), obstacle)
+            }
+            ReportOutcome::Kept => ResponseDecision::Deliver(self.deliver(
+                response,
+                send,
+                Delivery::Refused(NotReplayed::RateLimited),
+            )),
+            ReportOutcome::InDoubt(ticket) => {
+                let max_wait = if verifies { self.config.gate.max_wait } else { self.evidence_timeout() };
+                match gate::wait_for_evidence(&self.session.0, ticket, self.charge, max_wait) {
+                    Some(wait) => {
+                        self.observer.in_doubt();
+                        let doubt = InDoubt { wait, response: Some(response), rejected: Some(send) };
+                        ResponseDecision::Doubt(Box::pin(doubt))
+                    }
+                    None => ResponseDecision::Deliver(self.deliver(
+                        response,
+                        send,
+                        Delivery::Refused(NotReplayed::NoEvidence),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// How long the request waits for evidence: about as long as another request needs for its response, which is
+    /// estimated from the last response of this one.
+    fn evidence_timeout(&self) -> Duration {
+        const LEAST: Duration = Duration::from_millis(20);
+        let round_trip = self.sent_at.map_or(Duration::ZERO, |sent_at| sent_at.elapsed());
+        round_trip.saturating_mul(2).max(LEAST).min(self.config.gate.evidence_timeout)
+    }
+
+    /// Acts on the end of a doubt. `None` means that the request is replayed.
+    fn settle<R>(
+        &mut self,
+        outcome: DoubtOutcome,
+        response: Response<R>,
+        send: RejectedSend,
+    ) -> Option<Result<Response<R>, BoxError>> {
+        let decision = match outcome {
+            DoubtOutcome::Accepted => {
+                ResponseDecision::Deliver(self.deliver(response, send, Delivery::Refused(NotReplayed::Alive)))
+            }
+            DoubtOutcome::Kept => ResponseDecision::Deliver(self.deliver(
+                response,
+                send,
+                Delivery::Refused(NotReplayed::NoEvidence),
+            )),
+            DoubtOutcome::Ended | DoubtOutcome::Declared => {
+                if outcome == DoubtOutcome::Declared {
+                    self.charge = Charge::Used;
+                }
+                let obstacle = self.obstacle();
+                self.replay_or_deliver(response, send, Some(ReplayCause::Expired), obstacle)
+            }
+        };
+        match decision {
+            ResponseDecision::Deliver(result) => Some(result),
+            ResponseDecision::Replay | ResponseDecision::Doubt(_) => None,
+        }
+    }
+
+    /// Replays the request for `cause`, unless there is an obstacle.
+    fn replay_or_deliver<R>(
+        &mut self,
+        response: Response<R>,
+        send: RejectedSend,
+        cause: Option<ReplayCause>,
+        obstacle: Option<NotReplayed>,
+    ) -> ResponseDecision<R> {
+        if let (Some(cause), None) = (cause, obstacle)
+            && self.replay()
+        {
+            let session = self.session.0.clone();
+            self.observer.replayed(&session, send.generation, cause);
             // Dropped with its body before the wait: a waiting request holds no connection.
             drop(response);
             return ResponseDecision::Replay;
         }
-        deliver(self, response)
+        let obstacle = obstacle.unwrap_or(NotReplayed::LimitReached);
+        ResponseDecision::Deliver(self.deliver(response, send, Delivery::Expired(obstacle)))
+    }
+
+    /// Completes the response for the caller, or turns it into an error if the layer says so.
+    fn deliver<R>(
+        &mut self,
+        mut response: Response<R>,
+        send: RejectedSend,
+        delivery: Delivery,
+    ) -> Result<Response<R>, BoxError> {
+        let RejectedSend { generation, cookies, final_uri } = send;
+        self.observer.completed(&self.session, generation, response.status(), delivery);
+        if self.config.expired_as_error && delivery != Delivery::Accepted {
+            return Err(
+                RejectedResponse::new(self.session.id(), generation, response.status(), delivery).into()
+            );
+        }
+        let info = SessionInfo::new(self.session.id(), generation, cookies, final_uri);
+        response.extensions_mut().insert(info.with_gate(self.replays, self.time_waiting, delivery));
+        Ok(response)
+    }
+
+    /// Returns what keeps the request from being replayed.
+    fn obstacle(&self) -> Option<NotReplayed> {
+        match &self.request {
+            None if self.replays_left.any() => Some(NotReplayed::Body),
+            None => Some(NotReplayed::LimitReached),
+            Some(clone) if !self.config.replay_methods.allow(clone.method()) => Some(NotReplayed::Method),
+            Some(_) if !self.replays_left.any() => Some(NotReplayed::LimitReached),
+            Some(_) => None,
+        }
     }
 
     /// Returns whether there is a clone to replay, with a method that may be replayed.
@@ -440,6 +615,7 @@ where
             State::Wait { .. } => "Wait",
             State::Ready { .. } => "Ready",
             State::Sent { .. } => "Sent",
+            State::InDoubt { .. } => "InDoubt",
             State::Done => "Done",
         };
         f.debug_struct("ResponseFuture").field("state", &state).finish_non_exhaustive()

@@ -12,7 +12,7 @@ use super::{
     Expired, Renewal, RenewalService, ReplayMethods, ResponseView, SessionSource, StaleResponse,
     config::{Config, ExpiryWatch},
     replay::CloneBody,
-    rule::Rule,
+    rule::{Rule, Verification},
 };
 use crate::{
     cookies::Jar,
@@ -42,7 +42,7 @@ impl<B> RenewalLayer<B> {
     /// wait.
     ///
     /// By default, a response with status 401 means expired, and a request with an empty body is
-    /// replayed at most twice.
+    /// replayed at most four times.
     pub fn new(sessions: &Sessions) -> Self
     where
         B: Body + Default,
@@ -66,17 +66,19 @@ impl<B> RenewalLayer<B> {
             config: Arc::new(Config {
                 expired: Expired::status([401]),
                 rule: None,
+                verification: None,
                 succeeds: Arc::new(|response| {
                     (response.status.is_success() || response.status.is_redirection())
                         && !response.cookies.is_empty()
                 }),
                 usage_limits: UsageLimits::default(),
                 expiry_watch: None,
-                replay_limit: 2,
+                replay_limit: 4,
                 replay_methods: ReplayMethods::default(),
                 clone_body,
                 empty_body,
                 stale_responses: StaleResponse::default(),
+                expired_as_error: false,
                 gate: GateConfig::new(),
                 invalid: None,
             }),
@@ -115,6 +117,46 @@ impl<B> RenewalLayer<B> {
         // The body of a request need not be `Sync`, so the lock serialises the clones.
         let request = parking_lot::Mutex::new(request);
         self.rule(Rule::Request(Box::new(move || clone_body.clone_request(&request.lock()))))
+    }
+
+    /// Verifies a session before a rejected response renews it. Default: no verification.
+    ///
+    /// The closure sends a request whose response tells whether the server still accepts the session, and returns
+    /// `true` if it does. [`Renewal::send`] sends it under the identity that was rejected. Then the rejection concerns
+    /// its own request only, and its response is delivered. If the closure returns `false` or an error, or takes longer
+    /// than [`attempt_timeout`](GateConfig::attempt_timeout), the session is renewed.
+    ///
+    /// One verification of a session runs at a time. It decides all rejections that arrived before it started.
+    pub fn verify_with<F, Fut>(self, steps: F) -> Self
+    where
+        F: Fn(Renewal<B>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<bool, BoxError>> + Send + 'static,
+    {
+        let verification = Verification::Steps(Box::new(move |renewal| Box::pin(steps(renewal))));
+        self.set(|config| config.verification = Some(Arc::new(verification)))
+    }
+
+    /// Verifies a session with a single request before a rejected response renews it. Default: no verification.
+    ///
+    /// The session works unless the response looks as if it has [expired](Self::expired_when). See
+    /// [`verify_with`](Self::verify_with).
+    pub fn verify_with_request(self, request: Request<B>) -> Self
+    where
+        B: Send + 'static,
+    {
+        let clone_body = self.config.clone_body.clone();
+        let request = parking_lot::Mutex::new(request);
+        let verification = Verification::Request(Box::new(move || clone_body.clone_request(&request.lock())));
+        self.set(|config| config.verification = Some(Arc::new(verification)))
+    }
+
+    /// Returns an error in place of a response that looks as if the session has expired. Default: the response.
+    ///
+    /// Such a response is otherwise delivered if the request cannot be replayed, or if the rejection concerns this
+    /// request only; [`SessionInfo::outcome`](crate::SessionInfo::outcome) tells it from others. The error is a
+    /// [`RejectedResponse`](super::RejectedResponse).
+    pub fn expired_as_error(self) -> Self {
+        self.set(|config| config.expired_as_error = true)
     }
 
     /// Renews with the next session of a [`SessionSource`], and sends nothing. Default: no rule.
@@ -183,7 +225,7 @@ impl<B> RenewalLayer<B> {
         self.set(|config| config.expiry_watch = Some(watch))
     }
 
-    /// Sets how many times a request is replayed; 0 turns replays off. Default: 2.
+    /// Sets how many times a request is replayed; 0 turns replays off. Default: 4.
     ///
     /// A [`ReplayBudget`](super::ReplayBudget) in the extensions of a request replaces this limit.
     pub fn replay_limit(self, replays: u32) -> Self {

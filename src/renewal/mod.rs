@@ -67,6 +67,7 @@ mod layer;
 mod observer;
 mod peek;
 mod prebuffer;
+mod rejected;
 #[expect(clippy::module_inception, reason = "the file is about the type of this name")]
 mod renewal;
 mod replay;
@@ -84,6 +85,7 @@ pub use self::{
     layer::RenewalLayer,
     peek::{PeekBody, PeekFuture, PeekLayer, PeekService, PeekedBody},
     prebuffer::{PrebufferFuture, PrebufferLayer, PrebufferService, ReplayBody},
+    rejected::RejectedResponse,
     renewal::Renewal,
     replay::{ReplayBudget, ReplayBudgetLayer, ReplayBudgetService, ReplayMethods, StaleResponse},
     service::RenewalService,

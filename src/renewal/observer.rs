@@ -6,7 +6,10 @@ use tracing::debug;
 
 use crate::{
     gate::RenewalErrorKind,
-    session::{EventKind, ReplayCause, RequestPhase, Session, SessionInner, trace::REQUEST},
+    session::{
+        Delivery, EventKind, ReplayCause, RequestPhase, ResponseOutcome, Session, SessionInner,
+        trace::REQUEST,
+    },
 };
 
 /// Reports the phases of one request.
@@ -66,9 +69,29 @@ impl RequestObserver {
         self.continues(RequestPhase::Replayed { generation, cause });
     }
 
-    pub(super) fn completed(&mut self, generation: u64, status: StatusCode) {
+    pub(super) fn in_doubt(&self) {
+        debug!(target: REQUEST, "in doubt");
+        self.continues(RequestPhase::InDoubt);
+    }
+
+    pub(super) fn completed(
+        &mut self,
+        session: &Session,
+        generation: u64,
+        status: StatusCode,
+        delivery: Delivery,
+    ) {
+        let outcome = delivery.outcome();
+        match outcome {
+            ResponseOutcome::Accepted => {}
+            ResponseOutcome::Expired => session.0.counters.rare().responses_expired.add(),
+            ResponseOutcome::Refused => session.0.counters.rare().responses_refused.add(),
+        }
+        if let Some(reason) = delivery.not_replayed() {
+            debug!(target: REQUEST, generation, status = status.as_u16(), ?outcome, ?reason, "not replayed");
+        }
         debug!(target: REQUEST, generation, status = status.as_u16(), "completed");
-        self.ends(RequestPhase::Completed { generation, status });
+        self.ends(RequestPhase::Completed { generation, status, outcome });
     }
 
     pub(super) fn failed(&mut self) {

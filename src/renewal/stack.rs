@@ -13,11 +13,12 @@ use super::{
     Renewal, RenewalBody, ResponseView,
     config::Config,
     renewal::{BoxFuture, Classified, Downstream},
-    rule::Rule,
+    rule::{Rule, Verification},
 };
 use crate::{
     gate::{
-        AttemptContext, BoxError, Failure, Limits, RenewalError, RenewalErrorKind, RenewalFuture, failure,
+        AttemptContext, BoxError, Failure, Limits, RenewalError, RenewalErrorKind, RenewalFuture,
+        RenewalReason, VerificationFuture, Verified, failure,
     },
     session::{
         Identity, IdentityInner, Session, SessionId, SessionInfo, SessionInner,
@@ -100,6 +101,28 @@ where
 {
     fn has_rule(&self) -> bool {
         self.config.rule.is_some()
+    }
+
+    fn can_verify(&self) -> bool {
+        self.config.verification.is_some()
+    }
+
+    fn verify(self: Arc<Self>, identity: Identity) -> VerificationFuture {
+        Box::pin(async move {
+            let renewal = Renewal::new(identity, RenewalReason::Expired, self.clone());
+            let is_accepted = match self.config.verification.as_deref() {
+                Some(Verification::Steps(steps)) => steps(renewal.clone()).await.unwrap_or(false),
+                Some(Verification::Request(make)) => match make() {
+                    Some(request) => {
+                        let sent = renewal.send_classified(request).await;
+                        sent.is_ok_and(|(_, classified)| !classified.expired)
+                    }
+                    None => false,
+                },
+                None => false,
+            };
+            if is_accepted { Verified::Accepted } else { Verified::Rejected }
+        })
     }
 
     fn limits(&self) -> Limits {

@@ -12,7 +12,7 @@ use std::{
 use http::StatusCode;
 use tokio::sync::broadcast::{self, error::RecvError, error::TryRecvError};
 
-use super::{SessionId, context::RegistryContext};
+use super::{ResponseOutcome, SessionId, context::RegistryContext};
 use crate::gate::{RenewalErrorKind, RenewalReason};
 
 /// Something that happened to a session, received from [`Events`].
@@ -88,6 +88,11 @@ pub enum EventKind {
         /// How long the renewal ran.
         took: Duration,
     },
+    /// A verification of the current identity has started.
+    VerificationStarted {
+        /// The generation that is verified.
+        generation: u64,
+    },
     /// A request entered a new phase in a renewal layer.
     Request {
         /// A number that identifies the request within its [`Sessions`](super::Sessions). A request
@@ -128,6 +133,8 @@ pub enum RequestPhase {
         generation: u64,
         /// The status of the response.
         status: StatusCode,
+        /// What the layer made of the response.
+        outcome: ResponseOutcome,
     },
     /// The inner service returned an error.
     Failed,
@@ -138,6 +145,8 @@ pub enum RequestPhase {
     },
     /// The future was dropped before it completed.
     Dropped,
+    /// The response was rejected under a second identity, and waits for evidence.
+    InDoubt,
 }
 
 /// Why a request is replayed.

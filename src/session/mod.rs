@@ -115,6 +115,7 @@ mod initial;
 mod layer;
 mod metrics;
 mod names;
+mod outcome;
 pub(crate) mod profile_wait;
 pub(crate) mod renewal_backend;
 pub(crate) mod request;
@@ -139,6 +140,7 @@ pub use self::{
     id::SessionId,
     identity::Identity,
     layer::SessionLayer,
+    outcome::{NotReplayed, ResponseOutcome},
     request::{CookieMode, RequestCookies, SessionInfo},
     service::SessionService,
     session::Session,
@@ -148,4 +150,4 @@ pub use self::{
 #[doc(no_inline)]
 pub use crate::gate::RenewalHandle;
 
-pub(crate) use self::{identity::IdentityInner, session::SessionInner};
+pub(crate) use self::{identity::IdentityInner, outcome::Delivery, session::SessionInner};

@@ -2,8 +2,8 @@
 
 use std::{any::Any, sync::Arc};
 
-use super::{IdentityInner, Session, SessionInner};
-use crate::gate::{AttemptContext, Limits, RenewalError, RenewalFuture};
+use super::{Identity, IdentityInner, Session, SessionInner};
+use crate::gate::{AttemptContext, Limits, RenewalError, RenewalFuture, VerificationFuture};
 
 /// A request given to `renew_with`, checked by [`RenewalBackend::accept`].
 pub(crate) type ExplicitRequest = Box<dyn Any + Send>;
@@ -16,6 +16,12 @@ pub(crate) trait RenewalBackend: Send + Sync {
     fn has_rule(&self) -> bool;
 
     fn limits(&self) -> Limits;
+
+    /// Whether the layer can ask the server if it still accepts an identity.
+    fn can_verify(&self) -> bool;
+
+    /// Asks the server whether it still accepts `identity`.
+    fn verify(self: Arc<Self>, identity: Identity) -> VerificationFuture;
 
     /// The limits of uses and age of one identity.
     #[cfg(feature = "shared")]

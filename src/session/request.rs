@@ -5,7 +5,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, Uri};
 use parking_lot::Mutex;
 
-use super::{Identity, Session, SessionError, SessionErrorKind, SessionId, Sessions};
+use super::{
+    Delivery, Identity, NotReplayed, ResponseOutcome, Session, SessionError, SessionErrorKind, SessionId,
+    Sessions,
+};
 use crate::cookies::{NewCookie, StoredCookie};
 
 /// Request extension that turns off sending or storing of cookies for one request.
@@ -82,6 +85,7 @@ pub struct SessionInfo {
     uri: Option<Uri>,
     replays: u32,
     time_waiting: Duration,
+    delivery: Delivery,
 }
 
 impl SessionInfo {
@@ -93,14 +97,16 @@ impl SessionInfo {
         uri: Option<Uri>,
     ) -> Self {
         let session = session.clone();
-        Self { session, generation, cookies, uri, replays: 0, time_waiting: Duration::ZERO }
+        let (time_waiting, delivery) = (Duration::ZERO, Delivery::Accepted);
+        Self { session, generation, cookies, uri, replays: 0, time_waiting, delivery }
     }
 
     /// Adds what happened to the request at the gate.
     #[must_use]
-    pub(crate) fn with_gate(mut self, replays: u32, time_waiting: Duration) -> Self {
+    pub(crate) fn with_gate(mut self, replays: u32, time_waiting: Duration, delivery: Delivery) -> Self {
         self.replays = replays;
         self.time_waiting = time_waiting;
+        self.delivery = delivery;
         self
     }
 
@@ -134,6 +140,19 @@ impl SessionInfo {
     pub fn time_waiting(&self) -> Duration {
         self.time_waiting
     }
+
+    /// What the renewal layer made of the response.
+    ///
+    /// A response that looks as if the session has expired is delivered if the request cannot be
+    /// replayed, or if the rejection concerns this request only.
+    pub fn outcome(&self) -> ResponseOutcome {
+        self.delivery.outcome()
+    }
+
+    /// Why the request was not replayed. `None` if the response was accepted.
+    pub fn not_replayed(&self) -> Option<NotReplayed> {
+        self.delivery.not_replayed()
+    }
 }
 
 /// Omits the query of the URI, which may contain secrets.
@@ -146,6 +165,7 @@ impl fmt::Debug for SessionInfo {
             .field("path", &self.uri.as_ref().map(Uri::path))
             .field("replays", &self.replays)
             .field("time_waiting", &self.time_waiting)
+            .field("outcome", &self.outcome())
             .finish()
     }
 }

@@ -114,7 +114,8 @@ impl Session {
         let is_limited = self.use_limit().is_some();
         let mut installed = None;
         self.gate().replace_if(current, |generation| {
-            let version = VersionState::new(generation, adopted.version.created_at, self.0.gate.random());
+            let version =
+                VersionState::new(generation, adopted.version.created_at, self.0.gate.random()).adopted();
             if is_limited {
                 // It may not be used before a batch of uses was taken.
                 version.allowance.begin();
@@ -165,7 +166,7 @@ impl SessionInner {
     ) -> Result<Arc<IdentityInner>, RestoreError> {
         let InitialState { jar, profile, data, age, .. } = self.context.restored(snapshot)?;
         let born = self.context.now().saturating_sub(age);
-        let version = VersionState::new(candidate.version.generation, born, self.gate.random());
+        let version = VersionState::new(candidate.version.generation, born, self.gate.random()).adopted();
         let profile = match profile {
             ProfileChoice::Next => candidate.profile.clone(),
             profile => profile.resolve(self.profile_picker.as_ref(), self.context.std_now()),

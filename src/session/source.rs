@@ -5,12 +5,12 @@ use std::{sync::Arc, time::Duration};
 use tracing::Instrument;
 
 use super::{
-    EventKind, IdentityInner, Session, SessionInner, identity::PENDING, renewal_backend::ExplicitRequest,
-    trace,
+    EventKind, Identity, IdentityInner, Session, SessionInner, identity::PENDING,
+    renewal_backend::ExplicitRequest, trace,
 };
 use crate::gate::{
     AttemptContext, Failure, Gate, GateEvent, GateOwner, Generation, Limits, RenewalError, RenewalErrorKind,
-    RenewalFuture, RenewalSource, VersionState,
+    RenewalFuture, RenewalSource, VerificationFuture, Verified, VersionState,
 };
 
 impl GateOwner for SessionInner {
@@ -84,6 +84,17 @@ impl RenewalSource for SessionInner {
         })
     }
 
+    fn can_verify(&self) -> bool {
+        self.context.backend().is_some_and(|backend| backend.can_verify())
+    }
+
+    fn verify(self: &Arc<Self>, value: Arc<IdentityInner>) -> VerificationFuture {
+        match self.context.backend() {
+            Some(backend) => backend.verify(Identity { session: Session::of(self.clone()), inner: value }),
+            None => Box::pin(std::future::ready(Verified::Rejected)),
+        }
+    }
+
     fn renew(self: &Arc<Self>, attempt: AttemptContext<Self>) -> RenewalFuture<IdentityInner> {
         let span = trace::renewal(self.names.last(), &attempt);
         let session = Session::of(self.clone());
@@ -120,6 +131,7 @@ impl RenewalSource for SessionInner {
                 metrics.abandoned.ended(took);
                 EventKind::RenewalAbandoned { generation, took }
             }
+            GateEvent::Verifying { generation } => EventKind::VerificationStarted { generation },
             GateEvent::Activated { generation } => EventKind::Activated { generation },
             GateEvent::Invalidated { generation } => EventKind::Invalidated { generation },
         };

@@ -83,6 +83,11 @@ counters! {
         replayed_stale,
         /// Replays because the identity ended between two hops of a redirect.
         replayed_ended_mid_redirect,
+        /// Responses that look as if the session has expired, delivered because it has and the request was
+        /// not replayed.
+        responses_expired,
+        /// Responses that look as if the session has expired, delivered because nothing shows that it has.
+        responses_refused,
         /// Renewals started, for any reason. A leading request, without a rule, counts as a
         /// renewal.
         renewals_started,

@@ -79,6 +79,9 @@ pub(super) fn changed(session: &SessionId, kind: &EventKind) {
         EventKind::RenewalAbandoned { generation, took } => {
             debug!(target: RENEWAL, %session, generation, ?took, "renewal abandoned");
         }
+        EventKind::VerificationStarted { generation } => {
+            debug!(target: RENEWAL, %session, generation, "verification started")
+        }
         EventKind::Activated { generation } => {
             debug!(target: RENEWAL, %session, generation, "identity activated")
         }

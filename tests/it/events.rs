@@ -13,7 +13,7 @@ use tower::ServiceExt;
 use tower_client_sessions::{
     Sessions,
     gate::{GateConfig, RenewalErrorKind, RenewalReason},
-    session::{EventKind, Events, ReplayCause, RequestPhase},
+    session::{EventKind, Events, ReplayCause, RequestPhase, ResponseOutcome},
 };
 
 use crate::support::*;
@@ -67,7 +67,11 @@ async fn events_follow_a_request_from_start_to_response_including_its_renewal() 
             Activated { generation: 2 },
             request(RequestPhase::Released),
             request(RequestPhase::Sent { generation: 2 }),
-            request(RequestPhase::Completed { generation: 2, status: OK }),
+            request(RequestPhase::Completed {
+                generation: 2,
+                status: OK,
+                outcome: ResponseOutcome::Accepted
+            }),
         ]
     );
     assert_eq!(events.lagged(), 0);
@@ -130,6 +134,8 @@ async fn a_stale_response_is_reported_as_the_cause_of_the_replay() {
     let client = client(&renewing(&sessions), &sessions, site.clone());
     let session = sessions.session("a");
     session.renew().await.unwrap();
+    site.respond(1);
+    get(&client, "a", "/").await.unwrap();
     // The site rejects both. The first response starts the renewal; the second one arrives after
     // it.
     site.expire("a");
@@ -157,7 +163,7 @@ async fn a_stale_response_is_reported_as_the_cause_of_the_replay() {
             (0, RequestPhase::Sent { generation: 2 }),
             (0, RequestPhase::Replayed { generation: 2, cause: ReplayCause::Stale }),
             (0, RequestPhase::Sent { generation: 3 }),
-            (0, RequestPhase::Completed { generation: 3, status: OK }),
+            (0, RequestPhase::Completed { generation: 3, status: OK, outcome: ResponseOutcome::Accepted }),
         ]
     );
 }
@@ -278,7 +284,7 @@ async fn a_subscriber_that_lags_misses_the_oldest_events_and_can_count_them() {
     assert_eq!(slow.lagged(), 3000 - 8);
     assert_eq!(
         buffered[7],
-        (999, RequestPhase::Completed { generation: 2, status: OK }),
+        (999, RequestPhase::Completed { generation: 2, status: OK, outcome: ResponseOutcome::Accepted }),
         "the newest events are buffered"
     );
     get(&client, "a", "/").await.unwrap();

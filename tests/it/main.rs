@@ -6,6 +6,7 @@ mod embedded;
 #[cfg(feature = "client")]
 mod client;
 mod events;
+mod evidence;
 #[cfg(feature = "formats")]
 mod files;
 #[cfg(feature = "formats")]

@@ -34,7 +34,7 @@ pub(crate) enum Login {
     Never,
 }
 
-/// A site with accounts. A session is valid while its cookie is the one that the last login of its
+/// A site with accounts. Pages below `/forbidden` have status 403 for every session. A session is valid while its cookie is the one that the last login of its
 /// account returned.
 #[derive(Clone, Default)]
 pub(crate) struct Site(Arc<Inner>);
@@ -198,8 +198,9 @@ impl Site {
             let budget = state.budget.unwrap_or(u32::MAX);
             let account = state.accounts.entry(name.clone()).or_default();
             let sid = format!("sid={}-{}", name, account.sid);
-            let good =
-                account.logins > 0 && cookie.is_some_and(|cookie| cookie.split("; ").any(|pair| pair == sid));
+            let good = !uri.path().starts_with("/forbidden")
+                && account.logins > 0
+                && cookie.is_some_and(|cookie| cookie.split("; ").any(|pair| pair == sid));
             if good && account.used < budget {
                 account.used += 1;
                 StatusCode::OK

@@ -47,6 +47,8 @@ async fn a_member_renewed_by_a_request_serves_again() {
     let lease = [get(&client).await.unwrap(), get(&client).await.unwrap()];
     settle().await;
     drop(lease);
+    // Both sessions work.
+    drop([get(&client).await.unwrap(), get(&client).await.unwrap()]);
     let server = server.block_logins();
     // The session expires under a request, which waits for the renewal.
     server.reply([Reply::Status(401)]);
