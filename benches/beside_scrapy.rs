@@ -44,7 +44,7 @@ fn main() -> ExitCode {
 
 fn run(turns: usize, rounds: u32) -> Result<(), Box<dyn std::error::Error>> {
     let python = env::var("PYTHON").unwrap_or_else(|_| String::from("python3"));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/beside_scrapy.py");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/beside_scrapy.py");
     let mut child = Command::new(&python)
         .arg(script)
         .stdin(Stdio::piped())

@@ -123,7 +123,7 @@ fn total(folder: &Path, dump: usize) -> Result<u64, Box<dyn std::error::Error>> 
 }
 
 fn file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/instructions.txt")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.txt")
 }
 
 /// Prints the counts next to those of the file, and rewrites the file if `save`.

@@ -2,8 +2,8 @@
 //! of criterion.
 //!
 //! `cargo bench --bench open_path --bench gate --bench sessions --bench end_to_end && cargo run
-//! --release --example growth` writes `docs/growth.svg`. Two arguments replace the directory of
-//! criterion and the path of the picture.
+//! --release --features plots --example growth` writes `docs/growth.svg`. Two arguments replace the
+//! directory of criterion and the path of the picture.
 
 use std::{
     error::Error,

@@ -1,8 +1,8 @@
 //! Uses reqwest below the layers, with a client per identity, created at its first request.
 //!
-//! `cargo run --example reqwest_client`. A single reqwest client would send the requests of all
-//! sessions over the same connections and through the same proxy. reqwest drops the extensions of a
-//! request in `execute`, so the identity is read before.
+//! `cargo run --features reqwest --example reqwest_client`. A single reqwest client would send the
+//! requests of all sessions over the same connections and through the same proxy. reqwest drops the
+//! extensions of a request in `execute`, so the identity is read before.
 
 use std::{
     collections::HashMap,

@@ -1,8 +1,8 @@
 //! Searches every schedule of a few threads on one gate.
 //!
-//! Run with `RUSTFLAGS="--cfg sessions_loom" cargo test --lib loom`. Under that cfg the gate's
-//! mutex, its atomics and its published pointer are loom's; each attempt is a thread that the
-//! source starts.
+//! `RUSTFLAGS="--cfg sessions_loom" cargo test -p tower-client-sessions --lib loom` runs it. Under
+//! that cfg the gate's mutex, its atomics and its published pointer are loom's; each attempt is a
+//! thread that the source starts.
 
 use std::{
     future::{Future, poll_fn},

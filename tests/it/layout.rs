@@ -28,7 +28,7 @@ const CYCLES: &[(&str, &str, &str, &str)] = &[
 /// All files below `folder`, with their texts, tests at their ends cut off.
 fn sources(folder: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join(folder)];
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../src").join(folder)];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
