@@ -119,6 +119,7 @@
 //!
 //! - `profile-files` (default): profiles from TOML and JSON files.
 //! - `redirect` (default): [`redirect`], a redirect policy for tower-http.
+//! - `json`: [`Expired`] rules on JSON bodies.
 //! - `client`: `IdentityClient`, an HTTP client that uses the proxies of profiles, and separates
 //!   the connections and TLS sessions of identities.
 //! - `serde`: `session::snapshot`, snapshots of sessions.

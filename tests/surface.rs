@@ -166,6 +166,7 @@ const TYPES: &[Row] = &auto_traits! {
     session::CookieMode: Send & Sync & Unpin,
     session::Event: Send & Sync & Unpin,
     session::EventKind: Send & Sync & Unpin,
+    session::MissingBody: Send & Sync & Unpin,
     session::Events: Send & Sync & Unpin,
     session::Identity: Send & Sync & Unpin,
     session::ReplayCause: Send & Sync & Unpin,

@@ -147,18 +147,27 @@ impl Default for GateConfig {
     }
 }
 
-/// A limit was set to zero, which would admit no request.
+/// A setting that cannot work: a limit of zero, which would admit no request, or a missing layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     setting: &'static str,
+    problem: &'static str,
 }
 
 impl ConfigError {
-    pub(crate) fn unless(holds: bool, setting: &'static str) -> Result<(), Self> {
-        if holds { Ok(()) } else { Err(Self { setting }) }
+    /// A layer that a setting requires is missing.
+    pub(crate) fn missing_layer(layer: &'static str) -> Self {
+        Self {
+            setting: layer,
+            problem: "is missing below; the rule reads bodies, and only this layer provides them",
+        }
     }
 
-    /// Returns the name of the setting.
+    pub(crate) fn unless(holds: bool, setting: &'static str) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self { setting, problem: "is zero; it must be at least one" }) }
+    }
+
+    /// Returns the name of the setting or of the layer.
     pub fn setting(&self) -> &'static str {
         self.setting
     }
@@ -166,7 +175,7 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is zero; it must be at least one", self.setting)
+        write!(f, "{} {}", self.setting, self.problem)
     }
 }
 

@@ -4,8 +4,8 @@ use std::{fmt, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderValue, StatusCode, Uri, header};
 
-use super::PeekedBody;
-use crate::cookies::StoredCookie;
+use super::{body_need::BodyNeed, peeked_body::PeekedBody};
+use crate::{cookies::StoredCookie, session::MissingBody};
 
 /// Head of a response, with the URI and the cookies of its request.
 #[derive(Clone, Copy)]
@@ -125,12 +125,16 @@ impl fmt::Debug for ResponseView<'_> {
 /// Clones share the closures.
 #[derive(Clone)]
 #[must_use = "a test does nothing until it is given to a layer"]
-pub struct Expired(Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>);
+pub struct Expired {
+    test: Arc<dyn Fn(&ResponseView<'_>) -> bool + Send + Sync>,
+    /// What its parts read of bodies.
+    bodies: Vec<Arc<BodyNeed>>,
+}
 
 impl Expired {
     /// Matches if `test` returns `true`.
     pub fn from_fn(test: impl Fn(&ResponseView<'_>) -> bool + Send + Sync + 'static) -> Self {
-        Self(Arc::new(test))
+        Self { test: Arc::new(test), bodies: Vec::new() }
     }
 
     /// Matches a response with one of these status codes.
@@ -162,9 +166,69 @@ impl Expired {
 
     /// Matches if `test` returns `true` for the beginning of the body.
     ///
-    /// A response whose body no [`PeekLayer`](super::PeekLayer) has read does not match.
+    /// A response whose body no [`PeekLayer`](super::PeekLayer) has read does not match. A layer that
+    /// reads no body, or only a compressed one, is reported once.
     pub fn body(test: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
-        Self::from_fn(move |response| response.body_prefix().is_some_and(&test))
+        Self::with_body(BodyNeed::of_pages(), move |_, body| test(body.as_bytes()))
+    }
+
+    /// Matches if the beginning of a page, of plain text or of JSON contains `text`.
+    ///
+    /// It works only with [`PeekLayer::for_rule`](super::PeekLayer::for_rule). Without it, every
+    /// request fails with an error that names the layer.
+    pub fn body_contains(text: impl Into<String>) -> Self {
+        const TYPES: &[&str] =
+            &["text/html", "text/plain", "application/xhtml+xml", "application/json", "+json"];
+        let text = text.into();
+        Self::with_body(BodyNeed::of_types(TYPES), move |_, body| {
+            memchr::memmem::find(body.as_bytes(), text.as_bytes()).is_some()
+        })
+    }
+
+    /// Matches if `test` returns `true` for the value at `pointer` in a JSON body.
+    ///
+    /// The pointer has the form of RFC 6901, such as `/error/code`; the empty pointer is the whole
+    /// body. A body without this value does not match. It works only with
+    /// [`PeekLayer::for_rule`](super::PeekLayer::for_rule). Without it, every request fails with an
+    /// error that names the layer. A body that is longer than the limit of the layer does not match,
+    /// and is reported once.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_client_sessions::Expired;
+    ///
+    /// let expired = Expired::body_json("/error/code", |code| code == "session_expired");
+    /// # drop(expired);
+    /// ```
+    #[cfg(feature = "json")]
+    pub fn body_json(
+        pointer: impl Into<String>,
+        test: impl Fn(&serde_json::Value) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let pointer = pointer.into();
+        Self::with_body(BodyNeed::of_types(&["application/json", "+json"]), move |need, body| {
+            match serde_json::from_slice::<serde_json::Value>(body.as_bytes()) {
+                Ok(json) => json.pointer(&pointer).is_some_and(&test),
+                Err(_) => {
+                    if !body.is_complete() {
+                        need.miss(MissingBody::Truncated);
+                    }
+                    false
+                }
+            }
+        })
+    }
+
+    fn with_body(
+        need: Arc<BodyNeed>,
+        test: impl Fn(&BodyNeed, &PeekedBody) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        let bodies = vec![need.clone()];
+        let expired = Self::from_fn(move |response| {
+            need.body(response.extensions).is_some_and(|body| test(&need, body))
+        });
+        Self { bodies, ..expired }
     }
 
     /// Matches nothing: sessions end when a limit is reached, or explicitly.
@@ -174,22 +238,43 @@ impl Expired {
 
     /// Matches if this or `other` matches.
     pub fn or(self, other: Self) -> Self {
-        Self::from_fn(move |response| self.matches(response) || other.matches(response))
+        let bodies = [self.bodies.clone(), other.bodies.clone()].concat();
+        let either = Self::from_fn(move |response| self.matches(response) || other.matches(response));
+        Self { bodies, ..either }
     }
 
     /// Matches if both this and `other` match.
     pub fn and(self, other: Self) -> Self {
-        Self::from_fn(move |response| self.matches(response) && other.matches(response))
+        let bodies = [self.bodies.clone(), other.bodies.clone()].concat();
+        let both = Self::from_fn(move |response| self.matches(response) && other.matches(response));
+        Self { bodies, ..both }
     }
 
     /// Matches if this does not match.
     #[expect(clippy::should_implement_trait, reason = "part of one set with `or` and `and`")]
     pub fn not(self) -> Self {
-        Self::from_fn(move |response| !self.matches(response))
+        let bodies = self.bodies.clone();
+        Self { bodies, ..Self::from_fn(move |response| !self.matches(response)) }
     }
 
     pub(super) fn matches(&self, response: &ResponseView<'_>) -> bool {
-        (self.0)(response)
+        (self.test)(response)
+    }
+
+    /// Records that a layer reads bodies for this rule. Returns the content types that it reads.
+    pub(super) fn attach_layer(&self) -> Vec<&'static str> {
+        self.bodies.iter().for_each(|need| need.attach());
+        self.bodies.iter().flat_map(|need| need.content_types).copied().collect()
+    }
+
+    /// Returns whether a part of the rule cannot work, because no layer reads bodies for it.
+    pub(super) fn lacks_layer(&self) -> bool {
+        self.bodies.iter().any(|need| need.lacks_layer())
+    }
+
+    /// Returns what a part of the rule has missed, once for each part.
+    pub(super) fn take_missing_body(&self) -> Option<MissingBody> {
+        self.bodies.iter().find_map(|need| need.take_missing())
     }
 }
 
@@ -274,7 +359,7 @@ mod tests {
         check(&Expired::header("not a name", "x"), plain(), page, false);
         let body = Expired::body(|bytes| bytes.starts_with(b"Please log in"));
         check(&body, plain(), page, false);
-        check(&body, plain().extension(PeekedBody::new("Please log in again".into())), page, true);
+        check(&body, plain().extension(PeekedBody::new("Please log in again".into(), true)), page, true);
         check(&body.clone().not(), plain(), page, true);
         check(&body.clone().and(Expired::status([200])), plain(), page, false);
         check(&body.or(Expired::status([200])), plain(), page, true);

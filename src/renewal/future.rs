@@ -434,6 +434,9 @@ where
             cookies: &cookies,
         });
         let send = RejectedSend { generation, cookies, final_uri };
+        if let Some(missing) = self.config.expired.take_missing_body() {
+            self.observer.body_missing(&self.session, missing);
+        }
         if !expired {
             let replay_stale = self.config.stale_responses == StaleResponse::ReplayAll
                 && !permit.has_role()

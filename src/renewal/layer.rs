@@ -305,7 +305,12 @@ where
     type Service = RenewalService<S, B>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        RenewalService::new(inner, self.sessions.clone(), self.config.clone())
+        let mut config = self.config.clone();
+        if config.expired.lacks_layer() {
+            let config = Arc::make_mut(&mut config);
+            config.invalid.get_or_insert(ConfigError::missing_layer("PeekLayer::for_rule"));
+        }
+        RenewalService::new(inner, self.sessions.clone(), config)
     }
 }
 

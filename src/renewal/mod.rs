@@ -48,7 +48,10 @@
 //! # Pages that report an expired session with status 200
 //!
 //! A [`PeekLayer`] below copies the beginning of a page into the extensions of the response, where
-//! [`Expired::body`] reads it. [`Expired::redirect_to`] also matches a redirect to the login page
+//! [`Expired::body`] reads it. [`PeekLayer::for_rule`] reads the content types that a rule asks for,
+//! such as JSON. Put it above a layer that decompresses. A rule that needs a body and does not get
+//! it reports that once, as [`EventKind::BodyMissing`](crate::session::EventKind::BodyMissing) and
+//! as a warning of `tracing`. [`Expired::redirect_to`] also matches a redirect to the login page
 //! that a layer below has followed.
 //!
 //! # Compiler limit
@@ -60,12 +63,14 @@
 //! future of `oneshot` directly.
 
 mod body;
+mod body_need;
 mod config;
 mod expired;
 mod future;
 mod layer;
 mod observer;
 mod peek;
+mod peeked_body;
 mod prebuffer;
 mod rejected;
 #[expect(clippy::module_inception, reason = "the file is about the type of this name")]
@@ -83,7 +88,8 @@ pub use self::{
     expired::{Expired, ResponseView},
     future::ResponseFuture,
     layer::RenewalLayer,
-    peek::{PeekBody, PeekFuture, PeekLayer, PeekService, PeekedBody},
+    peek::{PeekBody, PeekFuture, PeekLayer, PeekService},
+    peeked_body::PeekedBody,
     prebuffer::{PrebufferFuture, PrebufferLayer, PrebufferService, ReplayBody},
     rejected::RejectedResponse,
     renewal::Renewal,

@@ -2,12 +2,12 @@
 //! traces.
 
 use http::StatusCode;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     gate::RenewalErrorKind,
     session::{
-        Delivery, EventKind, ReplayCause, RequestPhase, ResponseOutcome, Session, SessionInner,
+        Delivery, EventKind, MissingBody, ReplayCause, RequestPhase, ResponseOutcome, Session, SessionInner,
         trace::REQUEST,
     },
 };
@@ -67,6 +67,12 @@ impl RequestObserver {
         session.context.metrics.replayed(cause).add();
         debug!(target: REQUEST, generation, ?cause, "replayed");
         self.continues(RequestPhase::Replayed { generation, cause });
+    }
+
+    /// Reports that the rule needed a body. Also reported if the request has no events.
+    pub(super) fn body_missing(&self, session: &Session, missing: MissingBody) {
+        warn!(target: REQUEST, session = %session.id(), ?missing, "a rule reads the body, but got none");
+        session.0.context.publish(session.id(), EventKind::BodyMissing { missing });
     }
 
     pub(super) fn in_doubt(&self) {

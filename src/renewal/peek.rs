@@ -20,29 +20,16 @@ use tokio::time::Sleep;
 use tower_layer::Layer;
 use tower_service::Service;
 
-/// Beginning of a response body, as an extension of the response.
-///
-/// [`ResponseView::body_prefix`](super::ResponseView::body_prefix) and
-/// [`Expired::body`](super::Expired::body) read it.
-#[derive(Clone, Debug)]
-pub struct PeekedBody(Bytes);
-
-impl PeekedBody {
-    pub(super) fn new(bytes: Bytes) -> Self {
-        Self(bytes)
-    }
-
-    /// Bytes of the beginning of the body.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
+use super::{
+    Expired,
+    peeked_body::{NotPeeked, PeekedBody},
+};
 
 /// [`Layer`] that applies [`PeekService`]: reads the beginning of some bodies before it returns the
 /// response.
 ///
 /// Put it below `follow_redirects`, and above a layer that decompresses, so that it reads text. The
-/// caller still gets the whole body.
+/// caller still gets the whole body. A body with a `Content-Encoding` is not read.
 ///
 /// # Examples
 ///
@@ -82,7 +69,32 @@ impl PeekLayer {
         Self { config: Arc::new(Config { limit, timeout: Duration::from_secs(1), content_types }) }
     }
 
-    /// Sets the prefixes of the content types that are read. Default: `text/html`.
+    /// Creates a layer that reads the first 64 KiB of the content types that a rule asks for, for at
+    /// most one second.
+    ///
+    /// [`Expired::body_contains`] and `Expired::body_json` work only with this layer.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tower_client_sessions::renewal::{Expired, PeekLayer};
+    ///
+    /// let expired = Expired::status([401]).or(Expired::body_contains("Your session has ended"));
+    /// let below_the_renewal_layer = PeekLayer::for_rule(&expired);
+    /// # drop((expired, below_the_renewal_layer));
+    /// ```
+    pub fn for_rule(rule: &Expired) -> Self {
+        Self::new(64 * 1024).content_types(rule.attach_layer())
+    }
+
+    /// Sets how many bytes of a body the layer reads.
+    pub fn limit(mut self, limit: usize) -> Self {
+        Arc::make_mut(&mut self.config).limit = limit;
+        self
+    }
+
+    /// Sets the prefixes of the content types that are read. One that starts with `+` is a suffix,
+    /// such as `+json`. Default: `text/html`.
     pub fn content_types<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
         Arc::make_mut(&mut self.config).content_types =
             types.into_iter().map(|content_type| content_type.into().to_ascii_lowercase()).collect();
@@ -98,12 +110,22 @@ impl PeekLayer {
 }
 
 impl Config {
-    fn reads<R>(&self, response: &Response<R>) -> bool {
+    fn check<R>(&self, response: &Response<R>) -> Result<(), NotPeeked> {
         let content_type = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        content_type.is_some_and(|content_type| {
+        let is_wanted = content_type.is_some_and(|content_type| {
             let content_type = content_type.to_ascii_lowercase();
-            self.content_types.iter().any(|wanted| content_type.starts_with(wanted))
-        })
+            let essence = content_type.split(';').next().unwrap_or("").trim_end();
+            self.content_types.iter().any(|wanted| match wanted.starts_with('+') {
+                true => essence.ends_with(wanted),
+                false => content_type.starts_with(wanted),
+            })
+        });
+        if !is_wanted {
+            return Err(NotPeeked::ContentType);
+        }
+        let mut encodings = response.headers().get_all(header::CONTENT_ENCODING).iter();
+        let is_text = encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+        if is_text { Ok(()) } else { Err(NotPeeked::Encoded) }
     }
 }
 
@@ -193,8 +215,9 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjection::Head { inner } => {
-                    let response = ready!(inner.poll(context))?;
-                    if !this.config.reads(&response) {
+                    let mut response = ready!(inner.poll(context))?;
+                    if let Err(reason) = this.config.check(&response) {
+                        response.extensions_mut().insert(reason);
                         return Poll::Ready(Ok(response.map(PeekBody::untouched)));
                     }
                     let response = response.map(|body| (VecDeque::new(), Box::pin(body)));
@@ -203,14 +226,21 @@ where
                 }
                 StateProjection::Body { response, seen, sleep } => {
                     let (read, body) = response.as_mut().expect("polled after completion").body_mut();
-                    let mut failed = None;
+                    let (mut failed, mut is_complete) = (None, false);
                     let enough = loop {
-                        if seen.len() >= this.config.limit || body.is_end_stream() {
+                        if body.is_end_stream() {
+                            is_complete = true;
+                            break true;
+                        }
+                        if seen.len() >= this.config.limit {
                             break true;
                         }
                         match body.as_mut().poll_frame(context) {
                             Poll::Pending => break false,
-                            Poll::Ready(None) => break true,
+                            Poll::Ready(None) => {
+                                is_complete = true;
+                                break true;
+                            }
                             Poll::Ready(Some(Err(error))) => {
                                 failed = Some(error);
                                 break true;
@@ -227,8 +257,11 @@ where
                     if !enough {
                         ready!(sleep.poll(context));
                     }
+                    // The last frame may have been longer than the limit.
+                    let read_len: usize = read.iter().filter_map(Frame::data_ref).map(Bytes::len).sum();
+                    is_complete &= read_len == seen.len();
                     let mut response = response.take().expect("polled after completion");
-                    response.extensions_mut().insert(PeekedBody::new(mem::take(seen).freeze()));
+                    response.extensions_mut().insert(PeekedBody::new(mem::take(seen).freeze(), is_complete));
                     return Poll::Ready(Ok(
                         response.map(|(read, body)| PeekBody { inner: Inner::Peeked { read, failed, body } })
                     ));

@@ -101,6 +101,24 @@ pub enum EventKind {
         /// The new phase.
         phase: RequestPhase,
     },
+    /// A rule of a renewal layer reads response bodies, and got none. Sent once for each part of a
+    /// rule.
+    BodyMissing {
+        /// Why it got none.
+        missing: MissingBody,
+    },
+}
+
+/// Why a rule that reads response bodies got none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MissingBody {
+    /// No [`PeekLayer`](crate::renewal::PeekLayer) is below the renewal layer.
+    NoPeekLayer,
+    /// The body is compressed: the `PeekLayer` has to be above a layer that decompresses.
+    Encoded,
+    /// The body is longer than the limit of the `PeekLayer`, or did not arrive in time.
+    Truncated,
 }
 
 /// A phase of a request.

@@ -135,7 +135,7 @@ pub(crate) mod trace;
 
 pub use self::{
     error::{SessionError, SessionErrorKind, SessionIdTaken},
-    events::{Event, EventKind, Events, ReplayCause, RequestPhase},
+    events::{Event, EventKind, Events, MissingBody, ReplayCause, RequestPhase},
     future::ResponseFuture,
     id::SessionId,
     identity::Identity,

@@ -4,6 +4,7 @@
 mod embedded;
 
 #[cfg(feature = "client")]
+mod bodies;
 mod client;
 mod events;
 mod evidence;
