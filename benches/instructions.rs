@@ -233,6 +233,8 @@ fn open_path(scenario: &mut Show<'_>) {
     let stack = support::profile_stack(&sessions, Sets::Nothing);
     scenario("session and profile layer, D=1 k=5".into(), Some(BARE), request_through(stack, 1, true));
     let stack = support::redirect_stack(Sets::Nothing);
+    scenario("redirect layer".into(), Some(BARE), request_through(stack, 1, true));
+    let stack = support::tower_http_redirect_stack(Sets::Nothing);
     scenario("tower-http's redirects alone".into(), Some(BARE), request_through(stack, 1, true));
     let stack = support::whole_stack(&sessions, Sets::Nothing);
     scenario("the whole stack, D=1 k=5".into(), Some(BARE), request_through(stack, 1, true));

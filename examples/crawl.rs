@@ -31,10 +31,9 @@ use site::Site;
 use tokio::{task::JoinSet, time::timeout};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
-    Expired, PoolLayer, ProfileLayer, Profiles, Renewal, RenewalLayer, Session, SessionLayer, SessionPool,
-    Sessions,
+    Expired, PoolLayer, ProfileLayer, Profiles, RedirectLayer, Renewal, RenewalLayer, Session, SessionLayer,
+    SessionPool, Sessions,
     gate::{GateConfig, PermanentError, RenewalError},
-    redirect::follow_redirects,
 };
 
 type Body = Empty<Bytes>;
@@ -135,7 +134,7 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
                 .replay_limit(4)
                 .gate_config(gate),
         )
-        .layer(follow_redirects(10))
+        .layer(RedirectLayer::new(10))
         .layer(SessionLayer::new(&sessions))
         .layer(ProfileLayer::new())
         .concurrency_limit(connections)

@@ -18,8 +18,8 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
-    Expired, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer, Sessions, gate::PermanentError,
-    redirect::follow_redirects,
+    Expired, RedirectLayer, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer, Sessions,
+    gate::PermanentError,
 };
 
 type Body = Full<Bytes>;
@@ -36,7 +36,7 @@ async fn main() -> Result<(), BoxError> {
                 .expired_when(Expired::redirect_to("/login"))
                 .renew_with(move |renewal| log_in(renewal, login.clone())),
         )
-        .layer(follow_redirects(10))
+        .layer(RedirectLayer::new(10))
         .layer(SessionLayer::new(&sessions))
         .service(Client::builder(TokioExecutor::new()).build_http::<Body>());
 

@@ -16,15 +16,14 @@
 //! # A complete stack
 //!
 //! ```
-//! # #[cfg(feature = "redirect")]
 //! # fn main() -> Result<(), tower::BoxError> {
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
 //! use http::{Request, Response};
 //! use http_body_util::Empty;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! use tower_client_sessions::{
-//!     Expired, ProfileLayer, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer,
-//!     Sessions, redirect::follow_redirects,
+//!     Expired, ProfileLayer, RedirectLayer, Renewal, RenewalLayer, SessionId, SessionInfo,
+//!     SessionLayer, Sessions,
 //! };
 //! # type Body = Empty<bytes::Bytes>;
 //! # // Replaces a client: a site whose pages require the cookie that its login sets.
@@ -51,8 +50,8 @@
 //!                 renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
 //!             }),
 //!     )
-//!     // Follows redirects with tower-http, and a policy that keeps the session.
-//!     .layer(follow_redirects(10))
+//!     // Follows redirects, and keeps the session of the request.
+//!     .layer(RedirectLayer::new(10))
 //!     // Sends and stores cookies, also for each redirect.
 //!     .layer(SessionLayer::new(&sessions))
 //!     // Sets the user agent and headers of the profile, and passes its proxy to the client.
@@ -70,8 +69,6 @@
 //! # Ok(())
 //! # })
 //! # }
-//! # #[cfg(not(feature = "redirect"))]
-//! # fn main() {}
 //! ```
 //!
 //! The [guides] compare this crate with scrapy-sessions and with the cookie jar of reqwest.
@@ -86,7 +83,7 @@
 //! | [`ReplayBudgetLayer`](renewal::ReplayBudgetLayer), `Retry` | a retry calls the stack again; the budget limits the replays of all these calls together |
 //! | [`PoolLayer`] | assigns a session to requests that name none; a retry above it gets another session |
 //! | [`RenewalLayer`] | replays the request of the caller |
-//! | [`follow_redirects`](redirect::follow_redirects) | the layers below handle the cookies of each redirect |
+//! | [`RedirectLayer`] | the layers below handle the cookies of each redirect |
 //! | [`PeekLayer`](renewal::PeekLayer) | sees the decompressed body of each response |
 //! | [`SessionLayer`] | adds the cookies and the identity to the request |
 //! | [`ProfileLayer`] | applies the profile of that identity |
@@ -118,7 +115,8 @@
 //! # Features
 //!
 //! - `profile-files` (default): profiles from TOML and JSON files.
-//! - `redirect` (default): [`redirect`], a redirect policy for tower-http.
+//! - `redirect` (default): `redirect::follow_redirects`, a policy for the redirect layer of
+//!   tower-http.
 //! - `json`: [`Expired`] rules on JSON bodies.
 //! - `client`: `IdentityClient`, an HTTP client that uses the proxies of profiles, and separates
 //!   the connections and TLS sessions of identities.
@@ -152,7 +150,6 @@ mod hash;
 pub mod pool;
 pub mod profile;
 pub mod profile_layer;
-#[cfg(feature = "redirect")]
 pub mod redirect;
 pub mod renewal;
 pub mod session;
@@ -166,6 +163,7 @@ pub use self::{
     pool::{PoolLayer, SessionPool},
     profile::{Profile, Profiles},
     profile_layer::ProfileLayer,
+    redirect::RedirectLayer,
     renewal::{Expired, Renewal, RenewalLayer},
     session::{
         CookieMode, Identity, RequestCookies, Session, SessionId, SessionInfo, SessionLayer, Sessions,

@@ -17,9 +17,7 @@ use tokio::{
     task::JoinSet,
 };
 use tower::{Layer, Service, ServiceExt};
-use tower_client_sessions::{
-    ProfileLayer, RenewalLayer, Session, SessionLayer, Sessions, redirect::follow_redirects,
-};
+use tower_client_sessions::{ProfileLayer, RedirectLayer, RenewalLayer, Session, SessionLayer, Sessions};
 
 use super::{Body, ReqwestLayer, Sets, time::thread_time};
 
@@ -94,7 +92,7 @@ impl Loopback {
         let request = self.request_of(session);
         let stack = |client| {
             let below = SessionLayer::new(sessions).layer(ProfileLayer::new().layer(client));
-            RenewalLayer::new(sessions).layer(follow_redirects(10).layer(below))
+            RenewalLayer::new(sessions).layer(RedirectLayer::new(10).layer(below))
         };
         self.drive(requests, stack, request)
     }

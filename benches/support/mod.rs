@@ -24,7 +24,8 @@ use pin_project_lite::pin_project;
 use reqwest::{Url, cookie::CookieStore};
 use tower::{Layer, Service};
 use tower_client_sessions::{
-    Expired, Profile, ProfileLayer, Profiles, Renewal, RenewalLayer, Session, SessionLayer, Sessions,
+    Expired, Profile, ProfileLayer, Profiles, RedirectLayer, Renewal, RenewalLayer, Session, SessionLayer,
+    Sessions,
     cookies::{CookieUrl, Jar, Limits, Timestamp},
     profile::Proxy,
     redirect::follow_redirects,
@@ -233,11 +234,16 @@ pub(crate) fn gate_stack(sessions: &Sessions, replays: Replays, sets: Sets) -> S
 /// Returns all layers, in the order of the README.
 pub(crate) fn whole_stack(sessions: &Sessions, sets: Sets) -> Stack {
     let below = SessionLayer::new(sessions).layer(ProfileLayer::new().layer(Bare::new(sets)));
-    boxed(renewal(sessions, Replays::On).layer(follow_redirects(10).layer(below)))
+    boxed(renewal(sessions, Replays::On).layer(RedirectLayer::new(10).layer(below)))
+}
+
+/// Returns the redirect layer alone.
+pub(crate) fn redirect_stack(sets: Sets) -> Stack {
+    boxed(RedirectLayer::new(10).layer(Bare::new(sets)))
 }
 
 /// Returns tower-http's redirect layer alone.
-pub(crate) fn redirect_stack(sets: Sets) -> Stack {
+pub(crate) fn tower_http_redirect_stack(sets: Sets) -> Stack {
     boxed(follow_redirects(10).layer(Bare::new(sets)))
 }
 

@@ -21,7 +21,7 @@ const PLAIN: [bool; 256] = {
 ///
 /// The form is lower case, with punycode, canonical IP addresses, and IPv6 in brackets. A host that
 /// is canonical already, like the hosts of most requests, is borrowed.
-pub(super) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
+pub(crate) fn canonical_host(host: &str) -> Option<Cow<'_, str>> {
     if let Some(host) = plain_host(host) {
         return Some(Cow::Borrowed(host));
     }

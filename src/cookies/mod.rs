@@ -66,6 +66,7 @@ mod stored;
 mod tests;
 mod time;
 
+pub(crate) use self::domain::canonical_host;
 #[cfg(feature = "formats")]
 pub use self::formats::{CookieFormat, FormatError, FormatErrorKind, ImportedCookies};
 #[cfg(any(feature = "cookie_store", feature = "formats"))]

@@ -92,8 +92,8 @@
 //!   rules of `cookie_store`.
 //! - The cookies in a `Cookie` header of the request replace cookies of the jar with the same name,
 //!   for this request. reqwest does not add cookies to such a request.
-//! - [`follow_redirects`](crate::redirect) follows redirects above the [`SessionLayer`]. Each
+//! - [`RedirectLayer`] follows redirects above the [`SessionLayer`]. Each
 //!   redirect therefore sends and stores its own cookies.
 
 // For the links in the documentation.
-use crate::{Session, SessionId, SessionInfo, SessionLayer};
+use crate::{RedirectLayer, Session, SessionId, SessionInfo, SessionLayer};

@@ -81,6 +81,7 @@ mod service;
 mod source;
 mod stack;
 
+pub(crate) use self::replay::CloneBody;
 #[cfg(feature = "formats")]
 pub use self::source::{SessionCommand, SessionDirectory};
 pub use self::{

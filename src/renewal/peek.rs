@@ -28,8 +28,8 @@ use super::{
 /// [`Layer`] that applies [`PeekService`]: reads the beginning of some bodies before it returns the
 /// response.
 ///
-/// Put it below `follow_redirects`, and above a layer that decompresses, so that it reads text. The
-/// caller still gets the whole body. A body with a `Content-Encoding` is not read.
+/// Put it below [`RedirectLayer`](crate::RedirectLayer), and above a layer that decompresses, so that
+/// it reads text. The caller still gets the whole body. A body with a `Content-Encoding` is not read.
 ///
 /// # Examples
 ///

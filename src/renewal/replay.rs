@@ -178,26 +178,38 @@ where
 }
 
 /// Clones requests by cloning their bodies.
-pub(super) struct CloneBody<B>(Arc<CloneBodyFn<B>>);
+pub(crate) struct CloneBody<B>(CloneBodyFn<B>);
 
-type CloneBodyFn<B> = dyn Fn(&B) -> Option<B> + Send + Sync;
+enum CloneBodyFn<B> {
+    /// Copied with the services of a stack, which costs no reference count.
+    Plain(fn(&B) -> Option<B>),
+    Shared(Arc<dyn Fn(&B) -> Option<B> + Send + Sync>),
+}
 
 impl<B> CloneBody<B> {
-    pub(super) fn from_fn(clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(clone))
+    pub(crate) fn from_fn(clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
+        Self(CloneBodyFn::Shared(Arc::new(clone)))
     }
 
     /// Clones only bodies that are empty.
-    pub(super) fn empty_only() -> Self
+    pub(crate) fn empty_only() -> Self
     where
         B: Body + Default,
     {
-        Self::from_fn(|body| body.is_end_stream().then(B::default))
+        Self(CloneBodyFn::Plain(|body| body.is_end_stream().then(B::default)))
+    }
+
+    /// Clones a body. Returns `None` if it cannot be cloned.
+    pub(crate) fn clone_body(&self, body: &B) -> Option<B> {
+        match &self.0 {
+            CloneBodyFn::Plain(clone) => clone(body),
+            CloneBodyFn::Shared(clone) => clone(body),
+        }
     }
 
     /// Clones a request. Returns `None` if its body cannot be cloned.
     pub(super) fn clone_request(&self, request: &Request<B>) -> Option<Request<B>> {
-        let mut clone = Request::new((self.0)(request.body())?);
+        let mut clone = Request::new(self.clone_body(request.body())?);
         clone.method_mut().clone_from(request.method());
         clone.uri_mut().clone_from(request.uri());
         *clone.version_mut() = request.version();
@@ -209,7 +221,10 @@ impl<B> CloneBody<B> {
 
 impl<B> Clone for CloneBody<B> {
     fn clone(&self) -> Self {
-        Self(self.0.clone())
+        Self(match &self.0 {
+            CloneBodyFn::Plain(clone) => CloneBodyFn::Plain(*clone),
+            CloneBodyFn::Shared(clone) => CloneBodyFn::Shared(clone.clone()),
+        })
     }
 }
 

@@ -62,7 +62,7 @@ impl fmt::Display for SessionError {
         f.write_str(match self.kind {
             SessionErrorKind::NoSession => {
                 "the request selects no session; add a SessionId or Session extension, or configure a default session \
-                 (a redirect layer other than follow_redirects removes extensions)"
+                 (a redirect layer of another crate removes extensions)"
             }
             SessionErrorKind::SessionMismatch => {
                 "the request has the identity of one session and names another; remove one of the extensions"

@@ -22,6 +22,7 @@ mod misbehaving;
 mod pool;
 mod pool_soak;
 mod profiles;
+mod redirects;
 mod renewal;
 mod session_sources;
 mod sessions;

@@ -7,11 +7,10 @@ use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_client_sessions::{
-    CookieMode, Expired, Identity, Profile, ProfileLayer, Profiles, RequestCookies, SessionId, SessionInfo,
-    SessionLayer, Sessions,
+    CookieMode, Expired, Identity, Profile, ProfileLayer, Profiles, RedirectLayer, RequestCookies, SessionId,
+    SessionInfo, SessionLayer, Sessions,
     gate::{BoxError, GateConfig},
     profile::Proxy,
-    redirect::follow_redirects,
     session::{SessionError, SessionErrorKind},
 };
 
@@ -314,7 +313,7 @@ async fn a_replay_carries_nothing_of_the_profile_before_the_renewal() {
     });
     let client = ServiceBuilder::new()
         .layer(renewing(&sessions))
-        .layer(follow_redirects(5))
+        .layer(RedirectLayer::new(5))
         .layer(SessionLayer::new(&sessions))
         .layer(ProfileLayer::new())
         .service(service);
@@ -409,7 +408,7 @@ async fn a_redirect_to_another_origin_and_back_keeps_the_session_and_each_hops_c
         hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
     let client = ServiceBuilder::new()
         .layer(renewing(&sessions))
-        .layer(follow_redirects(10))
+        .layer(RedirectLayer::new(10))
         .layer(SessionLayer::new(&sessions))
         .service(hyper);
     let escaped = |url: &str| {
@@ -458,7 +457,7 @@ async fn a_followed_redirect_to_the_login_page_means_expired() {
     });
     let client = ServiceBuilder::new()
         .layer(layer)
-        .layer(follow_redirects(10))
+        .layer(RedirectLayer::new(10))
         .layer(SessionLayer::new(&sessions))
         .service(hyper);
     let mut tasks = tokio::task::JoinSet::new();

@@ -8,9 +8,8 @@ use http_body_util::Full;
 use tokio_test::{assert_pending, assert_ready};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, buffer::Buffer, util::BoxCloneService};
 use tower_client_sessions::{
-    ProfileLayer, RenewalLayer, SessionId, SessionLayer, Sessions,
+    ProfileLayer, RedirectLayer, RenewalLayer, SessionId, SessionLayer, Sessions,
     gate::BoxError,
-    redirect::follow_redirects,
     renewal::{PeekLayer, PrebufferLayer, ReplayBody},
 };
 
@@ -178,7 +177,7 @@ async fn the_whole_stack_infers_its_types_over_hyper() {
         hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
     let client = ServiceBuilder::new()
         .layer(renewing(&sessions))
-        .layer(follow_redirects(10))
+        .layer(RedirectLayer::new(10))
         .layer(PeekLayer::new(1024))
         .layer(SessionLayer::new(&sessions))
         .layer(ProfileLayer::new())

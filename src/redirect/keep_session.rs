@@ -1,13 +1,7 @@
-//! Following redirects without losing the session.
+//! A policy for tower-http's redirect layer that keeps the session.
 //!
 //! On a redirect to another origin, tower-http's `FollowRedirect` removes all extensions of a
-//! request, also from http to https on one host. The session would be lost. [`follow_redirects`]
-//! returns that layer with a policy that keeps this crate's extensions, and removes credentials
-//! like tower-http.
-//!
-//! Put it above [`SessionLayer`](crate::SessionLayer), so that each hop sends and stores its own
-//! cookies, and below [`RenewalLayer`](crate::RenewalLayer), so that a replay starts with the
-//! original request.
+//! request, also from http to https on one host. The session would be lost.
 
 use http::Request;
 use tower_http::follow_redirect::{
@@ -21,7 +15,11 @@ use crate::{
     session::{CookieMode, Identity, RequestCookies, Session, SessionId, request::SendContext},
 };
 
-/// [`Layer`](tower_layer::Layer) that follows at most `max` redirects and keeps the session.
+/// [`Layer`](tower_layer::Layer) of tower-http that follows at most `max` redirects and keeps the
+/// session.
+///
+/// [`RedirectLayer`](super::RedirectLayer) costs less. Use this function to combine [`KeepSession`]
+/// with other policies of tower-http.
 ///
 /// The response of a further redirect is returned unchanged. After a 307 or 308, a request is sent
 /// again only if its body is empty. To change that, combine [`KeepSession`] with tower-http's other
