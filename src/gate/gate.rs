@@ -147,7 +147,7 @@ impl<S: RenewalSource> Gate<S> {
 
     /// Creates a gate without a current value; its first request starts a renewal.
     pub(crate) fn pending(pending: Option<Arc<S::Value>>, jitter: Jitter) -> Self {
-        Self::pending_after(1, pending, jitter)
+        Self::pending_after(Generation::FIRST, pending, jitter)
     }
 
     /// Like [`pending`](Self::pending), where generations up to `last` were used before.
@@ -362,7 +362,7 @@ impl<'a, S: GateOwner> GateRef<'a, S> {
         self,
         make: impl FnOnce(Generation) -> Arc<S::Value>,
     ) -> Result<Generation, RenewalError> {
-        self.replace_from(Generation::MIN, make)
+        self.replace_from(Generation::FIRST, make)
     }
 
     /// Like [`replace`](Self::replace), with `least` as the lowest generation to use.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     error::{RenewalError, RenewalErrorKind},
     gate::{GateOwner, GateRef},
-    state::{Ended, Generation},
+    state::Ended,
 };
 use crate::{rt, waiters::Ticket};
 
@@ -65,7 +65,7 @@ impl<S: GateOwner> ResultWaiter<S> {
 }
 
 impl<S: GateOwner> Future for ResultWaiter<S> {
-    type Output = Result<Generation, RenewalError>;
+    type Output = Result<u64, RenewalError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -96,7 +96,7 @@ impl<S: GateOwner> Future for ResultWaiter<S> {
         this.ticket = None;
         this.recheck = None;
         Poll::Ready(match ended {
-            Ended::Renewed(generation) => Ok(generation),
+            Ended::Renewed(generation) => Ok(generation.get()),
             Ended::Failed(error) => Err(error),
             Ended::Superseded => Err(RenewalError::new(RenewalErrorKind::Superseded)),
             Ended::Closed => Err(RenewalError::new(RenewalErrorKind::Closed)),

@@ -26,6 +26,8 @@ use super::{
 };
 use crate::waiters::Ticket;
 
+/// Before the first generation.
+const NONE: Generation = Generation::new(0);
 const STARTS: usize = 4;
 const FAILURES: u32 = 2;
 const MAX_WAITING: usize = 3;
@@ -363,7 +365,7 @@ type Stance =
 
 impl World {
     fn new(setting: &Setting) -> Self {
-        let grant = Grant { generation: 0, role: None };
+        let grant = Grant { generation: NONE, role: None };
         Self {
             core: if setting.login_first { Core::initially_pending() } else { Core::initially_open() },
             values: Values { rule: setting.rule, verifies: setting.verifies, ..Values::default() },
@@ -387,8 +389,8 @@ impl World {
             task: Task::None,
             verification: None,
             late: Vec::new(),
-            server: 1,
-            floor: 0,
+            server: Generation::FIRST,
+            floor: NONE,
             wanted: false,
             uses: 0,
             now: Duration::ZERO,
@@ -482,7 +484,7 @@ impl World {
     /// The key of a state: equal states have equal keys.
     fn key(&self) -> Vec<u8> {
         let core = &self.core;
-        let mut generations = BTreeSet::from([0, core.last, self.server, self.floor]);
+        let mut generations = BTreeSet::from([NONE, core.last, self.server, self.floor]);
         generations.extend(core.current);
         generations.extend(core.candidate);
         generations.extend(
@@ -519,8 +521,8 @@ impl World {
                     let is_live = core.verification.is_some_and(|(id, _)| id == it.id);
                     8 | u8::from(is_live) << 4 | it.accepted.map_or(0, |accepted| 32 << u8::from(accepted))
                 }),
-            rank(core.current.unwrap_or(0)),
-            rank(core.candidate.unwrap_or(0)),
+            rank(core.current.unwrap_or(NONE)),
+            rank(core.candidate.unwrap_or(NONE)),
             rank(core.last),
             rank(self.server),
             rank(self.floor),
@@ -1122,7 +1124,7 @@ impl Search<'_> {
         }
         if before.server <= before.core.last {
             self.rare(before, ServerExpires, "the server ends every session so far", steps, |world| {
-                world.server = world.core.last + 1;
+                world.server = world.core.last.next();
             });
         }
     }

@@ -123,7 +123,7 @@ impl<T: Send + Sync + 'static> RenewalGate<T> {
         let jitter = Jitter::random();
         let gate = match value {
             Some(value) => {
-                let version = VersionState::current(1, Duration::ZERO, jitter.draw());
+                let version = VersionState::current(Generation::FIRST, Duration::ZERO, jitter.draw());
                 Gate::open(Arc::new(Versioned { version, value }), jitter)
             }
             None => Gate::pending(None, jitter),
@@ -308,7 +308,7 @@ impl<T: Send + Sync + 'static> Permit<T> {
 
     /// Returns the number of the value; it grows with each renewal.
     pub fn generation(&self) -> u64 {
-        self.permit.value.version.generation
+        self.permit.value.version.generation.get()
     }
 }
 

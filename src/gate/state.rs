@@ -10,7 +10,7 @@
 //! and tasks carry the number of the attempt under which they were granted. Every cancellation
 //! increments the number, and whatever carries an older one is ignored. Nothing else is compared.
 
-use std::{collections::VecDeque, num::NonZeroU64, time::Duration};
+use std::{collections::VecDeque, fmt, num::NonZeroU64, time::Duration};
 
 use crate::{
     backoff::{doubled, jittered},
@@ -18,7 +18,32 @@ use crate::{
 };
 
 /// The number of a value within its gate; it only grows.
-pub(crate) type Generation = u64;
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Generation(u64);
+
+impl Generation {
+    /// The generation of the value that a gate starts with.
+    pub(crate) const FIRST: Self = Self(1);
+
+    pub(crate) const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// Returns the number, as the public API has it.
+    pub(crate) const fn get(self) -> u64 {
+        self.0
+    }
+
+    const fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+}
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// The number of an attempt or of a role; it only grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -395,7 +420,7 @@ pub(crate) struct Core<S: EffectSink> {
 impl<S: EffectSink> Core<S> {
     /// Creates an open gate, with generation 1 as current.
     pub(crate) fn initially_open() -> Self {
-        Self::new(State::Open, Some(1))
+        Self::new(State::Open, Some(Generation::FIRST))
     }
 
     /// Creates a pending gate without a current value. The first admission starts the rule, or
@@ -409,7 +434,7 @@ impl<S: EffectSink> Core<S> {
             state,
             current,
             candidate: None,
-            last: 1,
+            last: Generation::FIRST,
             attempt: Attempt::FIRST,
             source: Source::Standard,
             deadline: Duration::ZERO,
@@ -429,7 +454,7 @@ impl<S: EffectSink> Core<S> {
 
     /// Sets the newest generation that was used before.
     pub(crate) fn continuing_from(mut self, last: Generation) -> Self {
-        self.last = last.max(1);
+        self.last = last.max(Generation::FIRST);
         self.current = self.current.map(|_| self.last);
         self
     }
@@ -911,7 +936,7 @@ impl<S: EffectSink> Core<S> {
 
     /// Makes a value given by the caller current. The sink installs it.
     pub(crate) fn replace(&mut self, step: &mut Step<'_, S>) -> Result<Generation, Ignored> {
-        self.replace_from(step, Generation::MIN)
+        self.replace_from(step, Generation::FIRST)
     }
 
     /// Like [`replace`](Self::replace), with `least` as the lowest generation to use.
@@ -921,7 +946,7 @@ impl<S: EffectSink> Core<S> {
         least: Generation,
     ) -> Result<Generation, Ignored> {
         self.reset(step)?;
-        self.last = least.max(self.last + 1);
+        self.last = least.max(self.last.next());
         self.current = Some(self.last);
         step.effects.install(self.last);
         self.replaced(step, Origin::Caller);
@@ -1000,7 +1025,7 @@ impl<S: EffectSink> Core<S> {
         }
         self.recent_starts.push_back(step.now);
         self.advance_attempt();
-        self.last += 1;
+        self.last = self.last.next();
         self.candidate = Some(self.last);
         let base = if start == Start::Overlap { CandidateBase::New } else { CandidateBase::Pending };
         step.effects.candidate(self.last, base);

@@ -11,6 +11,10 @@ use crate::waiters::Ticket;
 
 use FailureKind::{Permanent, Transient};
 
+fn generation(number: u64) -> Generation {
+    Generation::new(number)
+}
+
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -281,8 +285,8 @@ fn wake_all_wakes_all_waiters_and_removes_none() {
     gate.core.wake_all(|waker| woken.push(waker));
     assert_eq!((woken, gate.core.waiting()), (vec![1, 2, 3], 2));
     assert!(gate.done(Ok(())));
-    assert_eq!(gate.core.current(), Some(2));
-    assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(2)));
+    assert_eq!(gate.core.current(), Some(generation(2)));
+    assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(generation(2))));
 }
 
 #[test]
@@ -420,14 +424,14 @@ fn hazard_53_renewals_that_work_never_reach_the_cap() {
 fn hazard_54_the_cap_keeps_a_value_that_works() {
     let mut gate = Gate::open();
     gate.limits.max_starts = 2;
-    gate.core.prove(1);
+    gate.core.prove(generation(1));
     // Two early renewals fail.
     for _ in 0..2 {
         gate.step(|core, step| core.renew(step)).unwrap();
         assert!(gate.fail(Transient, 1));
     }
     assert_eq!(gate.reject(Rejection::First), ReportOutcome::Kept);
-    assert_eq!(gate.core.current(), Some(1));
+    assert_eq!(gate.core.current(), Some(generation(1)));
     // A value without evidence of life is not kept.
     gate.core.is_proven = false;
     assert_eq!(gate.reject(Rejection::First), ReportOutcome::Ended);
@@ -519,16 +523,16 @@ fn a_permanent_error_of_an_early_renewal_is_kept_until_the_value_expires() {
     let mut gate = Gate::open();
     let renew_early =
         |gate: &mut Gate, generation| gate.step(|core, step| core.renew_early(step, generation));
-    renew_early(&mut gate, 2);
+    renew_early(&mut gate, generation(2));
     assert_eq!(gate.core.state(), &State::Open, "another generation is near its limit");
-    renew_early(&mut gate, 1);
+    renew_early(&mut gate, generation(1));
     assert_eq!(gate.core.state(), &State::Overlap);
     assert!(gate.fail(Transient, 1));
     assert_eq!(gate.core.state(), &State::Cooldown { until: 7 * SECOND, permanent_error: None });
-    renew_early(&mut gate, 1);
+    renew_early(&mut gate, generation(1));
     assert_eq!(gate.effects.started.len(), 1, "no limit starts another attempt during the cooldown");
     gate.now = 7 * SECOND;
-    renew_early(&mut gate, 1);
+    renew_early(&mut gate, generation(1));
     assert!(gate.fail(Permanent, 2));
     let cooldown = State::Cooldown { until: Duration::MAX, permanent_error: Some(Cause::Reported(2)) };
     assert_eq!(gate.core.state(), &cooldown);
@@ -544,7 +548,7 @@ fn a_permanent_error_of_an_early_renewal_is_kept_until_the_value_expires() {
     assert_eq!(gate.effects.errors, [Cause::Reported(1), Cause::Reported(2)]);
 
     let mut gate = Gate::new(Core::initially_open(), false);
-    renew_early(&mut gate, 1);
+    renew_early(&mut gate, generation(1));
     assert_eq!(gate.core.state(), &State::Open, "there is no rule to renew it by");
 }
 
@@ -556,7 +560,7 @@ fn a_renewal_without_a_rule_is_ignored() {
     let lead = gate.pass();
     let result = gate.renew().unwrap();
     gate.step(|core, step| core.report_good(step, lead, Epoch::default()));
-    assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(2)));
+    assert_eq!(gate.step(|core, step| core.poll_result(step, result)), Some(Ended::Renewed(generation(2))));
     // A later call supersedes the earlier ones.
     let first = gate.step(|core, step| core.renew_with(step)).unwrap();
     let second = gate.renew().unwrap();
@@ -606,7 +610,7 @@ fn a_role_is_valid_only_for_its_own_attempt_and_value() {
     let lead = gate.pass();
     assert!(gate.core.may_send(lead));
     assert!(!gate.core.may_send(Grant { role: None, ..lead }));
-    assert!(!gate.core.may_send(Grant { generation: lead.generation + 1, ..lead }));
+    assert!(!gate.core.may_send(Grant { generation: lead.generation.next(), ..lead }));
     // A dropped lead uses up no start, and its number is not used again.
     gate.step(|core, step| core.drop_role(step, lead.role.unwrap()));
     assert!(!gate.core.may_send(lead));
@@ -743,7 +747,7 @@ fn release_fast_needs_an_open_gate_and_no_outcome() {
     let last = gate.core.last;
     gate.store_waker(waits, 2);
     assert_eq!(gate.core.release_fast(waits), None, "the gate is not open");
-    assert_eq!(gate.step(|core, step| core.replace(step)), Ok(last + 1));
+    assert_eq!(gate.step(|core, step| core.replace(step)), Ok(last.next()));
     gate.store_waker(waits, 3);
     assert_eq!(gate.core.release_fast(failed), None, "it has an error to fetch");
     assert_eq!(gate.core.release_fast(waits), Some(Some(3)));
@@ -765,8 +769,8 @@ fn an_explicit_request_is_retried_without_a_rule_and_without_waiters() {
 #[test]
 fn only_the_limit_of_the_current_generation_ends_it() {
     let mut gate = Gate::open();
-    gate.step(|core, step| core.limit_reached(step, 2));
+    gate.step(|core, step| core.limit_reached(step, generation(2)));
     assert_eq!(gate.core.state(), &State::Open);
-    gate.step(|core, step| core.limit_reached(step, 1));
+    gate.step(|core, step| core.limit_reached(step, generation(1)));
     assert_eq!((gate.core.state(), gate.core.current()), (&State::Hold, None));
 }

@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn hazard_44_an_early_renewal_is_jittered_within_its_buffer() {
         let early = |random| {
-            let version = VersionState::new(1, Duration::ZERO, random);
+            let version = VersionState::new(Generation::FIRST, Duration::ZERO, random);
             UsageLimits::early(100.0, version.jitter())
         };
         // The buffer is the last tenth. Every draw leaves at least half of it for the renewal.

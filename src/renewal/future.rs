@@ -295,7 +295,7 @@ where
                     if call.session.gate().count_use(&mut permit, &call.config.usage_limits) {
                         call.renew_before_expiry(&permit);
                         let (request, log) = call.next_request(&permit);
-                        let generation = permit.value.version.generation;
+                        let generation = permit.value.version.generation.get();
                         call.observer.sent(generation);
                         let span = Scope::new(trace::send(generation));
                         let future = span.in_scope(|| service.call(request));
@@ -402,7 +402,7 @@ where
         log: &SendLog,
     ) -> ResponseDecision<R> {
         let session = self.session.0.clone();
-        let generation = permit.value.version.generation;
+        let generation = permit.value.version.generation.get();
         let response = match result {
             Ok(response) => response,
             Err(error) => {

@@ -33,7 +33,7 @@ pub struct Identity {
 }
 
 /// The generation of a pending identity; no request ever sees it.
-pub(super) const PENDING: Generation = 0;
+pub(super) const PENDING: Generation = Generation::new(0);
 
 /// The state of an identity, which its handles and requests share.
 pub(crate) struct IdentityInner {
@@ -79,7 +79,7 @@ impl Identity {
     ///
     /// It grows with every renewal, clear and replacement, and may skip numbers.
     pub fn generation(&self) -> u64 {
-        self.inner.version.generation
+        self.inner.version.generation.get()
     }
 
     /// The profile, if the sessions have profiles and one was free.

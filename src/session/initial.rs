@@ -83,6 +83,6 @@ impl ProfileChoice {
 
 impl InitialState {
     pub(super) fn new(jar: Jar, profile: ProfileChoice, data: Data, identity: InitialIdentity) -> Self {
-        Self { jar, profile, data, generation: 1, identity, age: Duration::ZERO, uses: 0 }
+        Self { jar, profile, data, generation: Generation::FIRST, identity, age: Duration::ZERO, uses: 0 }
     }
 }

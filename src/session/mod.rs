@@ -150,4 +150,6 @@ pub use self::{
 #[doc(no_inline)]
 pub use crate::gate::RenewalHandle;
 
+#[cfg(feature = "serde")]
+pub(crate) use self::initial::InitialIdentity;
 pub(crate) use self::{identity::IdentityInner, outcome::Delivery, session::SessionInner};

@@ -146,8 +146,8 @@ pub(crate) struct KnownRecord {
     pub(crate) cookies: Vec<StoredCookie>,
     /// Every version up to this one has ended.
     pub(crate) ended_up_to: u64,
-    /// The generation that `version` has here.
-    pub(crate) generation: Generation,
+    /// The generation that `version` has here, once it has been one.
+    pub(crate) generation: Option<Generation>,
     /// The change that the store does not have yet.
     pub(crate) pending: Option<PendingWrite>,
     pub(crate) epoch: WriteEpoch,

@@ -115,25 +115,27 @@ impl RenewalSource for SessionInner {
             GateEvent::Started { generation, reason } => {
                 counters.rare().renewals_started.add();
                 metrics.started(reason).add();
-                EventKind::RenewalStarted { generation, reason }
+                EventKind::RenewalStarted { generation: generation.get(), reason }
             }
             GateEvent::Committed { generation, took } => {
                 counters.rare().renewals_committed.add();
                 metrics.committed.ended(took);
-                EventKind::RenewalCommitted { generation, took }
+                EventKind::RenewalCommitted { generation: generation.get(), took }
             }
             GateEvent::Failed { generation, kind: error, took } => {
                 counters.rare().renewals_failed.add();
                 metrics.failed.ended(took);
-                EventKind::RenewalFailed { generation, error, took }
+                EventKind::RenewalFailed { generation: generation.get(), error, took }
             }
             GateEvent::Abandoned { generation, took } => {
                 metrics.abandoned.ended(took);
-                EventKind::RenewalAbandoned { generation, took }
+                EventKind::RenewalAbandoned { generation: generation.get(), took }
             }
-            GateEvent::Verifying { generation } => EventKind::VerificationStarted { generation },
-            GateEvent::Activated { generation } => EventKind::Activated { generation },
-            GateEvent::Invalidated { generation } => EventKind::Invalidated { generation },
+            GateEvent::Verifying { generation } => {
+                EventKind::VerificationStarted { generation: generation.get() }
+            }
+            GateEvent::Activated { generation } => EventKind::Activated { generation: generation.get() },
+            GateEvent::Invalidated { generation } => EventKind::Invalidated { generation: generation.get() },
         };
         let session = self.names.last();
         trace::changed(session, &kind);

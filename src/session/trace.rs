@@ -56,7 +56,7 @@ pub(crate) fn send(generation: u64) -> Span {
 
 /// The span of a renewal. It follows from the span in which the renewal was started.
 pub(super) fn renewal(session: &SessionId, attempt: &AttemptContext<SessionInner>) -> Span {
-    let (generation, reason) = (attempt.generation, attempt.reason);
+    let (generation, reason) = (attempt.generation.get(), attempt.reason);
     let span = debug_span!(target: RENEWAL, "renewal", %session, generation, ?reason);
     if !span.is_disabled() {
         span.follows_from(&attempt.cause);

@@ -24,7 +24,7 @@ use crate::{
     gate::{AttemptContext, Failure, RenewalError, RenewalErrorKind, RenewalReason, failure},
     rt,
     session::{
-        IdentityInner, Session, SessionInner,
+        IdentityInner, InitialIdentity, Session, SessionInner,
         renewal_backend::RenewalBackend,
         share::{PendingWrite, WriteEpoch},
         snapshot::SnapshotOptions,
@@ -394,7 +394,7 @@ impl Fleet {
                 CookieSync::Merged => cookies,
                 CookieSync::Local => Vec::new(),
             };
-            known.generation = identity.version.generation;
+            known.generation = Some(identity.version.generation);
             known.mark_flushed(epoch);
             known.reload = false;
             known.in_progress = false;
@@ -421,7 +421,12 @@ impl Fleet {
         let expected = base.version.number;
         let version = self.next_version(expected, newest);
         let options = SnapshotOptions::new().profiles(self.config.profiles);
-        let snapshot = session.snapshot_of(Some(identity), identity.version.generation, true, &options);
+        let snapshot = session.snapshot_of(
+            Some(identity),
+            Some(identity.version.generation),
+            InitialIdentity::Current,
+            &options,
+        );
         let content = Payload { session: snapshot, changes: Vec::new() };
         let payload = payload::write(self.config.encryption_key.as_ref(), key, version, &content);
         let commit = Commit {

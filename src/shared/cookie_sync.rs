@@ -73,7 +73,8 @@ impl Fleet {
                 let known = state.known();
                 (known.version, known.generation, known.pending.is_some(), known.cookies.clone())
             };
-            let current = session.published().filter(|identity| identity.version.generation == generation);
+            let current =
+                session.published().filter(|identity| Some(identity.version.generation) == generation);
             let is_same_version = found.version.number == version && !found.version.ended;
             let (Some(identity), true, false) = (current, is_same_version, is_pending) else {
                 // Another version follows, here or in the store, and has its own cookies.

@@ -30,7 +30,7 @@ impl Fleet {
         let state = session.share_state();
         let version = {
             let known = state.known();
-            (known.generation == spent.version.generation).then_some(known.version)?
+            (known.generation == Some(spent.version.generation)).then_some(known.version)?
         };
         if found.version.ended || found.version.number != version || is_too_old() {
             return None;
@@ -47,7 +47,7 @@ impl Fleet {
         // The version has not ended: only the uses of this process were used up.
         let mut known = state.known();
         known.ended_up_to = version - 1;
-        known.generation = identity.version.generation;
+        known.generation = Some(identity.version.generation);
         known.limited = Some(identity.clone());
         drop(known);
         Some(identity)
@@ -60,7 +60,7 @@ impl Fleet {
         let is_limited = session.use_limit().is_some();
         let is_stored = {
             let known = state.known();
-            known.generation == identity.version.generation && known.pending.is_none()
+            known.generation == Some(identity.version.generation) && known.pending.is_none()
         };
         if is_limited && is_stored && !identity.version.allowance.allows_some() {
             identity.version.allowance.begin();
@@ -75,7 +75,7 @@ impl Fleet {
         let state = session.share_state();
         let version = {
             let known = state.known();
-            if known.generation != identity.version.generation {
+            if known.generation != Some(identity.version.generation) {
                 return;
             }
             known.version

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     gate::Generation,
     session::{
-        Session, SessionId,
+        InitialIdentity, Session, SessionId,
         sessions::Registry,
         share::{PendingWrite, WriteEpoch},
         snapshot::SnapshotOptions,
@@ -163,9 +163,11 @@ impl Fleet {
         let state = session.share_state();
         let epoch = state.epoch();
         let found = self.load(&key).await?;
-        let (version, generation) = {
+        let (version, Some(generation)) = ({
             let known = state.known();
             (known.version, known.generation)
+        }) else {
+            return Ok(());
         };
         // False if the session was cleared or replaced in the meantime: that has its own pending
         // write.
@@ -233,7 +235,7 @@ impl Fleet {
             let newest = state.known().newest();
             let version = self.next_version(found.version.number, newest);
             let options = SnapshotOptions::new().profiles(self.config.profiles);
-            let snapshot = session.snapshot_of(None, 0, false, &options);
+            let snapshot = session.snapshot_of(None, None, InitialIdentity::Pending, &options);
             let content = Payload { session: snapshot, changes: Vec::new() };
             let payload = payload::write(self.config.encryption_key.as_ref(), &key, version, &content);
             let commit = Commit {

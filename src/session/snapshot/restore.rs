@@ -4,6 +4,7 @@ use std::{collections::HashMap, error::Error, fmt};
 
 use super::{ProfileDetail, ProfileSnapshot, ProxySnapshot, SessionSnapshot, SessionsSnapshot};
 use crate::{
+    gate::Generation,
     profile::{Profile, ProfileError, Profiles, Proxy},
     session::{
         Session, SessionId, Sessions,
@@ -105,7 +106,7 @@ impl RegistryContext {
             jar,
             profile,
             data: snapshot.data.clone(),
-            generation: snapshot.generation.clamp(1, (1 << 53) - 1),
+            generation: Generation::new(snapshot.generation.clamp(1, (1 << 53) - 1)),
             identity: InitialIdentity::current_if(snapshot.current),
             age: clock.saturating_since(snapshot.created_at),
             uses: snapshot.uses.min((1 << 53) - 1),

@@ -9,10 +9,9 @@ use super::{
 #[cfg(feature = "formats")]
 use crate::cookies::{self, ConversionReport, FormatError, ImportedCookies};
 use crate::{
-    gate::GateSnapshot,
-    gate::Generation,
+    gate::{GateSnapshot, Generation},
     profile::{Profile, Proxy, ProxyServer},
-    session::{IdentityInner, Session, Sessions},
+    session::{IdentityInner, InitialIdentity, Session, Sessions},
 };
 
 /// What a snapshot contains.
@@ -71,15 +70,15 @@ impl Session {
     /// Like [`snapshot`](Self::snapshot), with options.
     pub fn snapshot_with(&self, options: &SnapshotOptions) -> SessionSnapshot {
         let GateSnapshot { last, is_current, value } = self.gate().snapshot();
-        self.snapshot_of(value.as_deref(), last, is_current, options)
+        self.snapshot_of(value.as_deref(), Some(last), InitialIdentity::current_if(is_current), options)
     }
 
     /// Takes a snapshot of this session as if `inner` were its identity.
     pub(crate) fn snapshot_of(
         &self,
         inner: Option<&IdentityInner>,
-        last: Generation,
-        is_current: bool,
+        last: Option<Generation>,
+        identity: InitialIdentity,
         options: &SnapshotOptions,
     ) -> SessionSnapshot {
         let clock = self.0.context.timestamp();
@@ -90,8 +89,8 @@ impl Session {
         SessionSnapshot {
             version: Version,
             id: self.id().clone(),
-            generation: last.min((1 << 53) - 1),
-            current: is_current,
+            generation: last.map_or(0, Generation::get).min((1 << 53) - 1),
+            current: identity.is_current(),
             created_at: clock.saturating_sub(age),
             uses: inner.map_or(0, |inner| inner.version.uses()),
             profile: inner
