@@ -109,6 +109,7 @@ struct Call<S, B> {
     replays: u32,
     /// How many of its responses looked as if the session has expired.
     rejections: u32,
+    cookie_replay: CookieReplay,
     /// Whether one of them has caused a renewal.
     charge: Charge,
     /// When the request was last sent, if it was rejected before. Others are not timed.
@@ -132,6 +133,13 @@ struct RejectedSend {
     generation: u64,
     cookies: Vec<StoredCookie>,
     final_uri: Option<Uri>,
+}
+
+/// Whether the request was replayed because its cookies had changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CookieReplay {
+    Left,
+    Used,
 }
 
 /// Counts one waiting request, and measures the time that it waits.
@@ -208,6 +216,7 @@ where
             arrival: Arrival::First,
             replays: 0,
             rejections: 0,
+            cookie_replay: CookieReplay::Left,
             charge: Charge::Free,
             sent_at: None,
             time_waiting: Duration::ZERO,
@@ -449,6 +458,9 @@ where
             }
             return ResponseDecision::Deliver(self.deliver(response, send, Delivery::Accepted));
         }
+        let Some(mut permit) = self.keep_unless_cookies_changed(permit, log, &send) else {
+            return ResponseDecision::Replay;
+        };
         if permit.value.version.is_adopted() {
             // Another process has renewed the session. This request has not caused that.
             self.rejections = 0;
@@ -495,6 +507,37 @@ where
                 }
             }
         }
+    }
+
+    /// Replays a rejected request, once, if another response has changed the cookies of its identity
+    /// since it was sent: the rejection then says nothing about the session. Returns the permit if the
+    /// request is not replayed.
+    fn keep_unless_cookies_changed(
+        &mut self,
+        permit: RawPermit<SessionInner>,
+        log: &SendLog,
+        send: &RejectedSend,
+    ) -> Option<RawPermit<SessionInner>> {
+        let sent_cookies = log.with(|log| mem::take(&mut log.sent_cookies));
+        let identity = Identity { session: self.session.clone(), inner: permit.value.clone() };
+        let has_changed = send
+            .final_uri
+            .as_ref()
+            .is_some_and(|final_uri| sent_cookies.reject(&identity, final_uri, &send.cookies));
+        // A request with a role decides for others, and was sent alone.
+        let is_replayed = has_changed
+            && self.rejections == 0
+            && self.cookie_replay == CookieReplay::Left
+            && !permit.has_role()
+            && permit.value.version.is_current()
+            && self.obstacle().is_none()
+            && self.replay();
+        if !is_replayed {
+            return Some(permit);
+        }
+        self.cookie_replay = CookieReplay::Used;
+        self.observer.replayed(&self.session.0, send.generation, ReplayCause::CookiesChanged);
+        None
     }
 
     /// How long the request waits for evidence: about as long as another request needs for its response, which is

@@ -34,6 +34,11 @@
 //! [`clone_bodies_with`](RenewalLayer::clone_bodies_with) or a [`PrebufferLayer`] allow others.
 //! Otherwise the caller gets the response as it is.
 //!
+//! Some servers replace the id of a session while it is used, and reject the old one. A request that
+//! was rejected after another response had changed its cookies is therefore replayed once under the
+//! same identity, before its session counts as expired. A cookie of a rejected response never
+//! replaces a newer one.
+//!
 //! A successful response that arrives after its session was renewed is delivered. [`StaleResponse`]
 //! changes that for requests with safe methods.
 //!

@@ -62,6 +62,7 @@ impl RequestObserver {
             ReplayCause::Expired => &counters.replayed_expired,
             ReplayCause::Stale => &counters.replayed_stale,
             ReplayCause::EndedMidRedirect => &counters.replayed_ended_mid_redirect,
+            ReplayCause::CookiesChanged => &counters.replayed_cookies_changed,
         }
         .add();
         session.context.metrics.replayed(cause).add();

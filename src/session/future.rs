@@ -13,7 +13,10 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{
-    Identity, SessionError, SessionInfo, SessionService, profile_wait::ProfileWaitFuture, request::SendLog,
+    Identity, SessionError, SessionInfo, SessionService,
+    profile_wait::ProfileWaitFuture,
+    request::SendLog,
+    sent_cookies::{self, SentCookie},
     trace,
 };
 use crate::{
@@ -97,19 +100,22 @@ pub(super) struct Sent {
     /// Whether the response gets a `SessionInfo`, if no gate adds one.
     pub(super) has_info: bool,
     pub(super) log: Option<SendLog>,
+    /// The cookies of the request, if it has a log.
+    pub(super) cookie: SentCookie,
 }
 
 impl Sent {
     /// Stores the cookies of a response in the identity of its request, and adds a `SessionInfo`.
     fn receive<R>(&mut self, response: &mut Response<R>) {
-        let mut cookies = Vec::new();
+        let (mut cookies, mut replaced) = (Vec::new(), Vec::new());
         if self.stores && response.headers().contains_key(header::SET_COOKIE) {
-            self.store(response, &mut cookies);
+            replaced = self.store(response, &mut cookies);
         }
         if let Some(log) = &self.log {
             log.with(|log| {
                 log.cookies.append(&mut cookies);
-                log.uri = Some(mem::take(&mut self.uri));
+                let previous_uri = log.uri.replace(mem::take(&mut self.uri));
+                log.sent_cookies.record(mem::take(&mut self.cookie), previous_uri, replaced);
             });
         } else if self.has_info {
             let (session, generation) = (self.identity.session_id(), self.identity.generation());
@@ -118,13 +124,15 @@ impl Sent {
         }
     }
 
-    fn store<R>(&self, response: &Response<R>, cookies: &mut Vec<StoredCookie>) {
+    /// Stores the cookies of a response. Returns the newer cookies that it has replaced.
+    fn store<R>(&self, response: &Response<R>, cookies: &mut Vec<StoredCookie>) -> Vec<StoredCookie> {
         let Ok(url) = CookieUrl::from_uri(&self.uri) else {
-            return;
+            return Vec::new();
         };
         let session = &self.identity.session.0;
         let is_reported = self.log.is_some() || self.has_info;
         let now = session.context.timestamp();
+        let newer = self.cookie.newer_cookies(&self.identity, &self.uri, now);
         for set_cookie in response.headers().get_all(header::SET_COOKIE) {
             // Locked per cookie, so that no subscriber of `tracing` runs under the lock.
             let stored =
@@ -154,5 +162,6 @@ impl Sent {
                 }
             }
         }
+        sent_cookies::replaced(&self.identity, newer, now)
     }
 }

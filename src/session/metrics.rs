@@ -118,7 +118,7 @@ pub(crate) struct SessionMetrics {
     pub(crate) waited: Counter,
     pub(crate) waiting: Gauge,
     pub(crate) wait_seconds: Histogram,
-    replayed: [Counter; 3],
+    replayed: [Counter; 4],
     started: [Counter; 5],
     pub(crate) committed: RenewalMetrics,
     pub(crate) failed: RenewalMetrics,
@@ -162,6 +162,7 @@ impl SessionMetrics {
                 replayed(&[("cause", "expired")]),
                 replayed(&[("cause", "stale")]),
                 replayed(&[("cause", "ended_mid_redirect")]),
+                replayed(&[("cause", "cookies_changed")]),
             ],
             started: [
                 started(&[("reason", "initial")]),
@@ -187,11 +188,12 @@ impl SessionMetrics {
     }
 
     pub(crate) fn replayed(&self, cause: ReplayCause) -> &Counter {
-        let [expired, stale, ended] = &self.replayed;
+        let [expired, stale, ended, cookies_changed] = &self.replayed;
         match cause {
             ReplayCause::Expired => expired,
             ReplayCause::Stale => stale,
             ReplayCause::EndedMidRedirect => ended,
+            ReplayCause::CookiesChanged => cookies_changed,
         }
     }
 

@@ -96,7 +96,7 @@
 //! | `client_sessions_requests_waited_total` | counter | | waits of requests at the gate |
 //! | `client_sessions_requests_waiting` | gauge | | requests that are waiting at the gate |
 //! | `client_sessions_wait_seconds` | histogram | | duration of each wait |
-//! | `client_sessions_requests_replayed_total` | counter | `cause`: `expired`, `stale`, `ended_mid_redirect` | replays |
+//! | `client_sessions_requests_replayed_total` | counter | `cause`: `expired`, `stale`, `ended_mid_redirect`, `cookies_changed` | replays |
 //! | `client_sessions_renewals_started_total` | counter | `reason`: `initial`, `expired`, `cleared`, `requested`, `limit_reached` | renewals started |
 //! | `client_sessions_renewals_ended_total` | counter | `outcome`: `committed`, `failed`, `abandoned` | renewals ended |
 //! | `client_sessions_renewal_seconds` | histogram | `outcome` | duration of each renewal |
@@ -119,6 +119,7 @@ mod outcome;
 pub(crate) mod profile_wait;
 pub(crate) mod renewal_backend;
 pub(crate) mod request;
+mod sent_cookies;
 mod service;
 #[expect(clippy::module_inception, reason = "the file defines the type of this name")]
 mod session;

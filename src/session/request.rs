@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::{Extensions, Uri};
 use parking_lot::Mutex;
 
+use super::sent_cookies::SentCookies;
 use super::{
     Delivery, Identity, NotReplayed, ResponseOutcome, Session, SessionError, SessionErrorKind, SessionId,
     Sessions,
@@ -182,6 +183,8 @@ pub(crate) struct HopLog {
     pub(crate) uri: Option<Uri>,
     /// The URI of the request, if the gate has no copy of the request.
     pub(crate) requested: Option<Uri>,
+    /// The cookies of its hops.
+    pub(crate) sent_cookies: SentCookies,
     /// What to do with a hop whose identity has ended.
     pub(super) ended_hop: EndedHop,
 }

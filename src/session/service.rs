@@ -15,6 +15,7 @@ use super::{
     CookieMode, Identity, ResponseFuture, SessionError, SessionErrorKind, Sessions,
     future::Sent,
     request::{self, EndedHop, ResolvedRequest},
+    sent_cookies::SentCookie,
     trace,
 };
 use crate::{cookies::CookieUrl, gate::BoxError};
@@ -81,8 +82,10 @@ impl<S> SessionService<S> {
             jar.add(cookies.iter(), &cookie_url(&uri)?, context.timestamp())
                 .map_err(|error| SessionError::caused_by(SessionErrorKind::BadCookie, error))?;
         }
+        let mut cookie = SentCookie::Unknown;
         if CookieMode::sends(mode.as_ref()) {
-            send_cookies(&identity, &uri, request.headers_mut())?;
+            let sent = log.is_some().then_some(&mut cookie);
+            send_cookies(&identity, &uri, request.headers_mut(), sent)?;
         } else {
             // An invalid URI is an error with every mode.
             cookie_url(&uri)?;
@@ -90,7 +93,7 @@ impl<S> SessionService<S> {
         identity.session.0.counters.sent.add();
         context.metrics.sent.add();
         let stores = CookieMode::stores(mode.as_ref());
-        Ok(Sent { identity, uri, stores, has_info: self.has_info, log })
+        Ok(Sent { identity, uri, stores, has_info: self.has_info, log, cookie })
     }
 }
 
@@ -135,8 +138,13 @@ impl From<SessionError> for NotSent {
     }
 }
 
-/// Adds the session's cookies to those of the request itself.
-fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Result<(), SessionError> {
+/// Adds the session's cookies to those of the request itself, and records them in `sent`.
+fn send_cookies(
+    identity: &Identity,
+    uri: &Uri,
+    headers: &mut HeaderMap,
+    sent: Option<&mut SentCookie>,
+) -> Result<(), SessionError> {
     let context = &identity.session.0.context;
     let now = || context.timestamp();
     let mut jar = identity.inner.jar.lock();
@@ -145,7 +153,13 @@ fn send_cookies(identity: &Identity, uri: &Uri, headers: &mut HeaderMap) -> Resu
         None => jar.cookie_header(&cookie_url(uri)?, now),
     };
     drop(jar);
-    if cookie.is_none() && !headers.contains_key(header::COOKIE) {
+    let has_own = headers.contains_key(header::COOKIE);
+    if let Some(sent) = sent
+        && !has_own
+    {
+        *sent = SentCookie::Jar(cookie.clone());
+    }
+    if cookie.is_none() && !has_own {
         return Ok(());
     }
     match (headers.entry(header::COOKIE), cookie) {

@@ -83,6 +83,8 @@ counters! {
         replayed_stale,
         /// Replays because the identity ended between two hops of a redirect.
         replayed_ended_mid_redirect,
+        /// Replays because another response had changed the cookies while the request was in flight.
+        replayed_cookies_changed,
         /// Responses that look as if the session has expired, delivered because it has and the request was
         /// not replayed.
         responses_expired,
@@ -127,7 +129,10 @@ impl Counter {
 impl Stats {
     /// Replays for any reason.
     pub fn replayed(&self) -> u64 {
-        self.replayed_expired + self.replayed_stale + self.replayed_ended_mid_redirect
+        self.replayed_expired
+            + self.replayed_stale
+            + self.replayed_ended_mid_redirect
+            + self.replayed_cookies_changed
     }
 }
 

@@ -24,6 +24,7 @@ mod pool_soak;
 mod profiles;
 mod redirects;
 mod renewal;
+mod rotation;
 mod session_sources;
 mod sessions;
 #[cfg(feature = "shared")]
