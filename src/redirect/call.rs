@@ -48,6 +48,10 @@ pub(super) struct Call<B> {
     body: Option<B>,
 }
 
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every request has the first, which a box would allocate for"
+)]
 enum Head {
     /// The request was sent as the caller made it.
     First(KeptHead),

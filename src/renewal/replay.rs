@@ -183,8 +183,10 @@ pub(crate) struct CloneBody<B>(CloneBodyFn<B>);
 enum CloneBodyFn<B> {
     /// Copied with the services of a stack, which costs no reference count.
     Plain(fn(&B) -> Option<B>),
-    Shared(Arc<dyn Fn(&B) -> Option<B> + Send + Sync>),
+    Shared(SharedClone<B>),
 }
+
+type SharedClone<B> = Arc<dyn Fn(&B) -> Option<B> + Send + Sync>;
 
 impl<B> CloneBody<B> {
     pub(crate) fn from_fn(clone: impl Fn(&B) -> Option<B> + Send + Sync + 'static) -> Self {
