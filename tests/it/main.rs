@@ -3,8 +3,8 @@
 #[path = "../../examples/site/mod.rs"]
 mod embedded;
 
-#[cfg(feature = "client")]
 mod bodies;
+#[cfg(feature = "client")]
 mod client;
 mod events;
 mod evidence;
