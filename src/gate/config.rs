@@ -7,8 +7,8 @@ use super::state::{Limits, Release};
 /// The limits of a gate.
 ///
 /// All waits are bounded; [`validate`](Self::validate) rejects a zero. The defaults suit an API
-/// client whose login takes seconds. Raise [`renewal_rate_limit`](Self::renewal_rate_limit) for a
-/// crawler that uses up sessions quickly.
+/// client whose login takes seconds. Renewals that work never
+/// reach the [`renewal_rate_limit`](Self::renewal_rate_limit).
 ///
 /// # Examples
 ///
@@ -69,7 +69,8 @@ impl GateConfig {
     ///
     /// A response to a request that was sent later shows whether the session works. The wait is
     /// about twice as long as the rejected response took, but at least 20 ms. If no evidence comes,
-    /// the request may cause one renewal. If it already has, its response is delivered.
+    /// the request may cause one renewal. If it already has, its response is delivered. Zero means no
+    /// wait.
     pub const fn evidence_timeout(mut self, timeout: Duration) -> Self {
         self.evidence_timeout = timeout;
         self
@@ -101,8 +102,11 @@ impl GateConfig {
         self
     }
 
-    /// Sets how many renewals may start within `window`, whether or not they succeed. Default: 20
-    /// in one minute.
+    /// Sets how many renewals may start within `window` without an accepted request after them.
+    /// Default: 20 in one minute.
+    ///
+    /// An accepted request under a new identity resets the count, so a session whose renewals work
+    /// never reaches the limit.
     pub const fn renewal_rate_limit(mut self, renewals: usize, window: Duration) -> Self {
         self.limits.max_starts = renewals;
         self.limits.start_window = window;

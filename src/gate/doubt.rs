@@ -29,8 +29,10 @@ pub(crate) enum Charge {
 pub(crate) enum Verified {
     /// The server accepts the value.
     Accepted,
-    /// The server rejects the value, or the verification failed.
+    /// The server rejects the value.
     Rejected,
+    /// The verification has no result, which proves nothing about the value.
+    Failed,
 }
 
 impl<S: EffectSink> Core<S> {
@@ -108,12 +110,29 @@ impl<S: EffectSink> Core<S> {
             step.effects.drop_waker(waker);
         }
         match outcome {
+            Some(DoubtOutcome::Unverified) | None => self.without_evidence(step, charge),
             Some(outcome) => outcome,
-            None if charge == Charge::Used => DoubtOutcome::Kept,
-            None => match self.expire(step) {
-                ReportOutcome::Ended => DoubtOutcome::Declared,
-                _ => DoubtOutcome::Kept,
-            },
+        }
+    }
+
+    /// The verification of a request in doubt has failed. `generation` is the one that was rejected.
+    pub(crate) fn unverified(
+        &mut self,
+        step: &mut Step<'_, S>,
+        generation: Generation,
+        charge: Charge,
+    ) -> DoubtOutcome {
+        if self.current != Some(generation) {
+            return DoubtOutcome::Ended;
+        }
+        self.without_evidence(step, charge)
+    }
+
+    fn without_evidence(&mut self, step: &mut Step<'_, S>, charge: Charge) -> DoubtOutcome {
+        match charge {
+            Charge::Free if self.current.is_none() => DoubtOutcome::Ended,
+            Charge::Free if self.expire(step) == ReportOutcome::Ended => DoubtOutcome::Declared,
+            _ => DoubtOutcome::Kept,
         }
     }
 
@@ -126,6 +145,11 @@ impl<S: EffectSink> Core<S> {
 
     pub(crate) fn doubt_waker(&mut self, ticket: Ticket) -> &mut Option<S::Waker> {
         self.doubts.waker_mut(ticket)
+    }
+
+    /// Returns whether this verification runs.
+    pub(crate) fn verifies(&self, id: VerificationId) -> bool {
+        self.verification.is_some_and(|(running, _)| running == id)
     }
 
     /// A verification has ended. One that was about an earlier value is ignored.
@@ -149,6 +173,10 @@ impl<S: EffectSink> Core<S> {
                     let newest = self.epoch;
                     self.settle_doubts(step, newest, DoubtOutcome::Kept);
                 }
+            }
+            Verified::Failed => {
+                let newest = self.epoch;
+                self.settle_doubts(step, newest, DoubtOutcome::Unverified);
             }
         }
     }

@@ -546,7 +546,12 @@ impl<S: GateOwner> TaskReports for S {
     }
 
     fn verification_ended(self: &Arc<Self>, id: VerificationId, result: Verified) {
-        GateRef(self).event(|inner, step| inner.core.verified(step, id, result));
+        GateRef(self).event(|inner, step| {
+            if result == Verified::Rejected && inner.core.verifies(id) {
+                inner.reason = RenewalReason::Expired;
+            }
+            inner.core.verified(step, id, result);
+        });
     }
 
     fn timer_spawned(&self, number: u64, task: AbortHandle) {

@@ -939,6 +939,17 @@ impl Search<'_> {
         let ticket = request.ticket.expect("a request in doubt has a ticket");
         let name = |what: &str| format!("r{index} {what}");
         let ended = |world: &mut World, outcome: DoubtOutcome| {
+            let World { core, values, now, requests, .. } = &mut *world;
+            let request = &mut requests[index];
+            let outcome = if outcome == DoubtOutcome::Unverified {
+                let charge = if request.charges == 0 { Charge::Free } else { Charge::Used };
+                let generation = request.grant.generation;
+                let outcome = core.unverified(&mut values.step(&self.limits, *now), generation, charge);
+                request.charges += u8::from(outcome == DoubtOutcome::Declared);
+                outcome
+            } else {
+                outcome
+            };
             let request = &mut world.requests[index];
             request.ticket = None;
             request.woken = false;
@@ -977,9 +988,9 @@ impl Search<'_> {
             }));
             return;
         };
-        let arrives = |world: &mut World, accepted: bool| {
+        let arrives = |world: &mut World, result: Verified| {
             world.verification = None;
-            if accepted {
+            if result == Verified::Accepted {
                 world.notes.push(Note::GoodVerification(verification.sent_after));
             }
             let World { core, values, now, .. } = world;
@@ -988,12 +999,13 @@ impl Search<'_> {
             {
                 *epoch = core.epoch;
             }
-            let result = if accepted { Verified::Accepted } else { Verified::Rejected };
             core.verified(&mut values.step(&self.limits, *now), verification.id, result);
         };
-        steps.push(self.step(before, "the verification ends", true, |world| arrives(world, accepted)));
-        if accepted {
-            self.rare(before, TransportError, "the verification fails", steps, |world| arrives(world, false));
+        steps.push(self.step(before, "the verification ends", true, |world| {
+            arrives(world, if accepted { Verified::Accepted } else { Verified::Rejected });
+        }));
+        {
+            self.rare(before, TransportError, "the verification fails", steps, |world| arrives(world, Verified::Failed));
         }
     }
 

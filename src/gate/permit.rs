@@ -276,8 +276,20 @@ impl<S: GateOwner> GateRef<'_, S> {
     /// No evidence about a request in doubt came in time.
     pub(super) fn doubt_elapsed(self, ticket: Ticket, charge: Charge) -> DoubtOutcome {
         self.event(|inner, step| {
-            inner.reason = RenewalReason::Expired;
+            if inner.core.current().is_some() {
+                inner.reason = RenewalReason::Expired;
+            }
             inner.core.doubt_elapsed(step, ticket, charge)
+        })
+    }
+
+    /// The verification of a request in doubt has failed.
+    pub(crate) fn unverified(self, generation: Generation, charge: Charge) -> DoubtOutcome {
+        self.event(|inner, step| {
+            if inner.core.current() == Some(generation) {
+                inner.reason = RenewalReason::Expired;
+            }
+            inner.core.unverified(step, generation, charge)
         })
     }
 

@@ -49,7 +49,7 @@ pub(crate) trait RenewalSource: Sized + Send + Sync + 'static {
 
     /// Asks the server whether it still accepts this value.
     fn verify(self: &Arc<Self>, _value: Arc<Self::Value>) -> VerificationFuture {
-        Box::pin(std::future::ready(Verified::Rejected))
+        Box::pin(std::future::ready(Verified::Failed))
     }
 
     /// Makes the value that receives edits while none is current. `candidate` is the running one,

@@ -264,6 +264,8 @@ pub(crate) enum DoubtOutcome {
     Declared,
     /// No evidence came in time, or no renewal may start. The value stays current.
     Kept,
+    /// The verification failed: the request decides as if no evidence had come in time.
+    Unverified,
 }
 
 /// How an attempt failed.

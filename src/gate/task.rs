@@ -82,7 +82,7 @@ pub(super) fn spawn_verification<S: TaskReports>(source: &Arc<S>, id: Verificati
     let stack = RenewalStack::here().with(identify(source));
     rt::try_spawn(async move {
         let verification = Scope { stack, inner: verify(&guard.source, value) };
-        let result = tokio::time::timeout(timeout, verification).await.unwrap_or(Verified::Rejected);
+        let result = tokio::time::timeout(timeout, verification).await.unwrap_or(Verified::Failed);
         if let Some(id) = guard.id.take() {
             guard.source.verification_ended(id, result);
         }
@@ -103,7 +103,7 @@ struct VerificationGuard<S: TaskReports> {
 impl<S: TaskReports> Drop for VerificationGuard<S> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            self.source.verification_ended(id, Verified::Rejected);
+            self.source.verification_ended(id, Verified::Failed);
         }
     }
 }

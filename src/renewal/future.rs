@@ -43,6 +43,10 @@ pin_project! {
     ///
     /// Dropping the future cancels this request only. A renewal that it started continues. If the
     /// request led or probed for others, the oldest waiter takes over.
+    ///
+    /// A rejected response that waits for evidence keeps its body, and so perhaps a connection, for
+    /// at most [`evidence_timeout`](crate::gate::GateConfig::evidence_timeout). With a verification,
+    /// the limit is [`max_wait`](crate::gate::GateConfig::max_wait).
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<B>>,
@@ -123,6 +127,7 @@ pin_project! {
     struct InDoubt<R> {
         #[pin]
         wait: DoubtWait<SessionInner>,
+        since: Instant,
         response: Option<R>,
         rejected: Option<RejectedSend>,
     }
@@ -330,8 +335,10 @@ where
                     let outcome = ready!(doubt.wait.as_mut().poll(context));
                     let response = doubt.response.take().expect("taken when the state ends");
                     let rejected = doubt.rejected.take().expect("taken when the state ends");
+                    let waited = doubt.since.elapsed();
                     this.state.set(State::Done);
                     let call = this.call.as_mut().expect("polled after completion");
+                    call.time_waiting += waited;
                     match call.settle(outcome, response, rejected) {
                         Some(result) => return Poll::Ready(result),
                         None => State::Admit,
@@ -492,11 +499,14 @@ where
                 Delivery::Refused(NotReplayed::RateLimited),
             )),
             ReportOutcome::InDoubt(ticket) => {
-                let max_wait = if verifies { self.config.gate.max_wait } else { self.evidence_timeout() };
+                // The timeout limits all waits of the request together.
+                let max_wait = self.config.gate.max_wait.saturating_sub(self.time_waiting);
+                let max_wait = if verifies { max_wait } else { max_wait.min(self.evidence_timeout()) };
                 match gate::wait_for_evidence(&self.session.0, ticket, self.charge, max_wait) {
                     Some(wait) => {
                         self.observer.in_doubt();
-                        let doubt = InDoubt { wait, response: Some(response), rejected: Some(send) };
+                        let since = Instant::now();
+                        let doubt = InDoubt { wait, since, response: Some(response), rejected: Some(send) };
                         ResponseDecision::Doubt(Box::pin(doubt))
                     }
                     None => ResponseDecision::Deliver(self.deliver(
@@ -555,11 +565,15 @@ where
         response: Response<R>,
         send: RejectedSend,
     ) -> Option<Result<Response<R>, BoxError>> {
+        let outcome = match outcome {
+            DoubtOutcome::Unverified => self.session.gate().unverified(send.generation, self.charge),
+            outcome => outcome,
+        };
         let decision = match outcome {
             DoubtOutcome::Accepted => {
                 ResponseDecision::Deliver(self.deliver(response, send, Delivery::Refused(NotReplayed::Alive)))
             }
-            DoubtOutcome::Kept => ResponseDecision::Deliver(self.deliver(
+            DoubtOutcome::Kept | DoubtOutcome::Unverified => ResponseDecision::Deliver(self.deliver(
                 response,
                 send,
                 Delivery::Refused(NotReplayed::NoEvidence),

@@ -123,8 +123,12 @@ impl<B> RenewalLayer<B> {
     ///
     /// The closure sends a request whose response tells whether the server still accepts the session, and returns
     /// `true` if it does. [`Renewal::send`] sends it under the identity that was rejected. Then the rejection concerns
-    /// its own request only, and its response is delivered. If the closure returns `false` or an error, or takes longer
-    /// than [`attempt_timeout`](GateConfig::attempt_timeout), the session is renewed.
+    /// its own request only, and its response is delivered. If the closure returns `false`, the session is renewed.
+    ///
+    /// An error, a panic, or a closure that takes longer than
+    /// [`attempt_timeout`](GateConfig::attempt_timeout) proves nothing: a rejection then causes at most one renewal
+    /// for each request, as without a verification. The rejected response keeps its connection meanwhile, so leave
+    /// at least one connection for the verification.
     ///
     /// One verification of a session runs at a time. It decides all rejections that arrived before it started.
     pub fn verify_with<F, Fut>(self, steps: F) -> Self

@@ -111,17 +111,21 @@ where
         Box::pin(async move {
             let renewal = Renewal::new(identity, RenewalReason::Expired, self.clone());
             let is_accepted = match self.config.verification.as_deref() {
-                Some(Verification::Steps(steps)) => steps(renewal.clone()).await.unwrap_or(false),
+                Some(Verification::Steps(steps)) => steps(renewal.clone()).await.ok(),
                 Some(Verification::Request(make)) => match make() {
                     Some(request) => {
                         let sent = renewal.send_classified(request).await;
-                        sent.is_ok_and(|(_, classified)| !classified.expired)
+                        sent.ok().map(|(_, classified)| !classified.expired)
                     }
-                    None => false,
+                    None => None,
                 },
-                None => false,
+                None => None,
             };
-            if is_accepted { Verified::Accepted } else { Verified::Rejected }
+            match is_accepted {
+                Some(true) => Verified::Accepted,
+                Some(false) => Verified::Rejected,
+                None => Verified::Failed,
+            }
         })
     }
 

@@ -137,7 +137,8 @@ impl SessionInfo {
         self.replays
     }
 
-    /// How long the request waited for its session to be renewed.
+    /// How long the request waited for its session to be renewed, and for evidence or a
+    /// verification after a rejection.
     pub fn time_waiting(&self) -> Duration {
         self.time_waiting
     }

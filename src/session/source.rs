@@ -91,7 +91,7 @@ impl RenewalSource for SessionInner {
     fn verify(self: &Arc<Self>, value: Arc<IdentityInner>) -> VerificationFuture {
         match self.context.backend() {
             Some(backend) => backend.verify(Identity { session: Session::of(self.clone()), inner: value }),
-            None => Box::pin(std::future::ready(Verified::Rejected)),
+            None => Box::pin(std::future::ready(Verified::Failed)),
         }
     }
 

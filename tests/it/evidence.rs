@@ -296,3 +296,41 @@ async fn expired_as_error_returns_an_error_in_place_of_the_response() {
     assert_eq!(rejected.session(), &"a".into());
     assert!(error.to_string().contains("status 403"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn hazard_56_a_verification_that_fails_proves_nothing() {
+    for concurrency in [1, 8, 64] {
+        let (site, sessions) = (Site::new(), sessions());
+        let layer = renewing(&sessions).verify_with(|_| async { Err("the page is unavailable".into()) });
+        let client = client(&layer, &sessions, site.clone());
+        let tally = crawl(&client, concurrency, paths(200, 10)).await;
+        let what = format!("{concurrency} concurrent: {tally:?}, {} logins", site.logins());
+        assert_eq!((tally.good, tally.errors, tally.refused + tally.expired), (180, 0, 20), "{what}");
+        // As without a verification: at most one login for each forbidden page.
+        assert!(site.logins() <= 21, "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_57_the_wait_for_evidence_counts_as_waiting() {
+    let (site, sessions) = (Site::new(), sessions());
+    let client = client(&renewing(&sessions), &sessions, site.clone());
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    let started = Instant::now();
+    let response = get(&client, "a", "/forbidden").await.unwrap();
+    assert_eq!(outcome(&response), (ResponseOutcome::Refused, Some(NotReplayed::NoEvidence)));
+    let waited = response.extensions().get::<SessionInfo>().unwrap().time_waiting();
+    assert!(waited >= Duration::from_millis(20), "{waited:?} of {:?}", started.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn hazard_57_the_wait_for_a_verification_is_part_of_max_wait() {
+    let (site, sessions) = (Site::new(), sessions());
+    let config = tower_client_sessions::gate::GateConfig::new().max_wait(Duration::from_secs(3));
+    let layer = renewing(&sessions).gate_config(config).verify_with(|_| std::future::pending());
+    let client = client(&layer, &sessions, site.clone());
+    assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
+    let started = Instant::now();
+    assert_eq!(get(&client, "a", "/forbidden").await.unwrap().status(), 403);
+    assert!(started.elapsed() < Duration::from_millis(3500), "{:?}", started.elapsed());
+}
