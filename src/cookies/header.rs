@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::{Timestamp, domain::is_loopback, time::EventTime};
+use super::{CookieUrl, Timestamp, domain::is_loopback, time::EventTime};
 
 /// The cached `Cookie` header of a host.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct CachedHeader {
     host: Host,
     pub(super) secure: bool,
@@ -21,6 +21,8 @@ pub(super) struct CachedHeader {
     /// The earliest expiry time of the cookies in the header.
     pub(super) expires_at: Timestamp,
     pub(super) used: EventTime,
+    /// How often the header was read, up to a small number.
+    pub(super) hits: u8,
     /// Whether the header is valid. A change of the site clears this, and the entry, with the name
     /// of its host, is reused for the next header.
     pub(super) live: bool,
@@ -37,8 +39,14 @@ impl CachedHeader {
             value: None,
             expires_at: Timestamp::MAX,
             used: EventTime::default(),
+            hits: 0,
             live: false,
         }
+    }
+
+    /// The valid header of a host without cookies.
+    pub(super) fn none_for(url: &CookieUrl<'_>) -> Self {
+        Self { secure: url.is_secure(), live: true, ..Self::empty(url.host()) }
     }
 
     pub(super) fn host(&self) -> &[u8] {
@@ -49,19 +57,26 @@ impl CachedHeader {
         str::from_utf8(self.host()).expect("a host was a string")
     }
 
-    /// Returns the cached header, or `None` if one of its cookies has expired.
+    /// Records a use and returns the header, or `None` if one of its cookies has expired.
     ///
     /// Reads the clock only if a cookie of the header can expire.
-    pub(super) fn read(
-        &mut self,
-        used: EventTime,
-        clock: impl FnOnce() -> Timestamp,
-    ) -> Option<Option<HeaderValue>> {
-        if self.expires_at != Timestamp::MAX && self.expires_at <= clock() {
+    pub(super) fn hit(&mut self, used: EventTime, clock: impl FnOnce() -> Timestamp) -> Option<&Self> {
+        if self.has_expired(clock) {
             return None;
         }
         self.used = used;
-        Some(self.value.clone())
+        self.hits = self.hits.saturating_add(1);
+        Some(self)
+    }
+
+    /// Whether one of the cookies has expired.
+    pub(super) fn has_expired(&self, clock: impl FnOnce() -> Timestamp) -> bool {
+        self.expires_at != Timestamp::MAX && self.expires_at <= clock()
+    }
+
+    /// Whether both are headers for the same host and security of the connection.
+    pub(super) fn has_key_of(&self, other: &Self) -> bool {
+        self.secure == other.secure && self.host() == other.host()
     }
 
     /// Whether the header is for this authority, which is compared without parsing it: it must be
@@ -79,7 +94,7 @@ impl CachedHeader {
 }
 
 /// The name of a host, stored inline if it is short.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 enum Host {
     Short { len: u8, bytes: [u8; Self::SHORT] },
     Long(Box<[u8]>),

@@ -9,13 +9,13 @@ use std::{
 };
 
 use foldhash::quality::RandomState;
-use http::{HeaderValue, Uri, uri::Scheme};
+use http::HeaderValue;
 use smallvec::SmallVec;
 
 use super::{
     CookieError, CookieErrorKind, CookieUrl, NewCookie, StoredCookie, Timestamp,
     domain::{canonical_domain, domain_matches, site_of},
-    header::{HeaderWriter, names},
+    header::{CachedHeader, HeaderWriter, names},
     parse::{NameValue, SetCookie},
     path::default_path,
     rules::validate_set_cookie,
@@ -187,7 +187,7 @@ impl Jar {
         self.event = self.event.tick();
         let mut clock = Clock::new(now);
         if let Some(hit) = self.sites[at].cached_header(url, self.event, || clock.read()) {
-            return hit;
+            return hit.value.clone();
         }
         if self.sites[at].earliest() != Timestamp::MAX {
             let now = clock.read();
@@ -199,23 +199,54 @@ impl Jar {
         self.sites[at].write_header(url, self.event)
     }
 
-    /// Returns the cached header of a request to `uri`, without parsing the URI as a [`CookieUrl`].
-    ///
-    /// Returns `None` if there is none; call [`cookie_header`](Self::cookie_header) then.
-    pub(crate) fn cached_header(
+    /// Returns the cached header of a request without parsing its authority, if the last request
+    /// went to the same site.
+    pub(super) fn recent_header(
         &mut self,
-        uri: &Uri,
+        authority: &str,
+        encrypted: bool,
         now: impl FnOnce() -> Timestamp,
-    ) -> Option<Option<HeaderValue>> {
-        let encrypted = match uri.scheme()? {
-            scheme if *scheme == Scheme::HTTPS => true,
-            scheme if *scheme == Scheme::HTTP => false,
-            _ => return None,
-        };
-        let authority = uri.authority()?.as_str();
+    ) -> Option<&CachedHeader> {
         self.event = self.event.tick();
         // Another site than the most recent one has to be found by its host.
         self.sites.get_mut(self.recent as usize)?.cached_header_for(authority, encrypted, self.event, now)
+    }
+
+    /// Looks for the cached header of a request. After a miss, call
+    /// [`cookie_header`](Self::cookie_header).
+    pub(super) fn look_up(&mut self, url: &CookieUrl<'_>, now: impl FnOnce() -> Timestamp) -> Lookup<'_> {
+        let Some(at) = self.find(url.host()) else {
+            return Lookup::UnknownSite;
+        };
+        self.event = self.event.tick();
+        let any_path = self.sites[at].has_root_paths_only();
+        match self.sites[at].cached_header(url, self.event, now) {
+            Some(header) => Lookup::Hit { header, any_path },
+            None => Lookup::Miss,
+        }
+    }
+
+    /// Records the use of a published copy of a cached header. The cookies have not changed since
+    /// it was published.
+    pub(super) fn record_use(&mut self, copy: &CachedHeader, used: EventTime) {
+        if let Some(at) = self.locate(copy.host_name()) {
+            self.sites[at].record_use_of_copy(copy, used);
+        }
+    }
+
+    /// The time of the last event.
+    pub(super) fn event(&self) -> EventTime {
+        self.event
+    }
+
+    /// Makes all later events later than `event`.
+    pub(super) fn advance_to(&mut self, event: EventTime) {
+        self.event = self.event.max(event);
+    }
+
+    /// The number of stored cookies, including expired ones.
+    pub(super) fn stored(&self) -> u32 {
+        self.stored
     }
 
     /// Returns the `Cookie` header of a request that already has `Cookie` headers of its own.
@@ -738,6 +769,18 @@ impl Jar {
         }
         self.index = Some(Box::new(Index(index)));
     }
+}
+
+/// The result of looking for a cached header.
+pub(super) enum Lookup<'j> {
+    /// The jar has no cookie of the site.
+    UnknownSite,
+    /// `any_path`: the header is the same for all paths of the host.
+    Hit {
+        header: &'j CachedHeader,
+        any_path: bool,
+    },
+    Miss,
 }
 
 /// The result of inserting a cookie.

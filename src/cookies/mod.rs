@@ -60,6 +60,7 @@ mod rules;
 mod same_site;
 #[cfg(feature = "serde")]
 mod serde_impls;
+mod session_jar;
 mod site_index;
 mod stored;
 #[cfg(test)]
@@ -71,6 +72,7 @@ pub(crate) use self::domain::canonical_host;
 pub use self::formats::{CookieFormat, FormatError, FormatErrorKind, ImportedCookies};
 #[cfg(any(feature = "cookie_store", feature = "formats"))]
 pub use self::report::{ConversionReport, Loss, LossReason};
+pub(crate) use self::session_jar::SessionJar;
 pub use self::{
     builder::StoredCookieBuilder,
     cookie_url::CookieUrl,

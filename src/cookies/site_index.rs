@@ -86,9 +86,14 @@ impl Site {
         url: &CookieUrl<'_>,
         used: EventTime,
         clock: impl FnOnce() -> Timestamp,
-    ) -> Option<Option<HeaderValue>> {
+    ) -> Option<&CachedHeader> {
         let at = self.find_header(url)?;
-        self.headers[at].read(used, clock)
+        self.headers[at].hit(used, clock)
+    }
+
+    /// Whether a header does not depend on the path of the request.
+    pub(super) fn has_root_paths_only(&self) -> bool {
+        self.all_root_paths
     }
 
     /// Like [`cached_header`](Self::cached_header), for an unparsed authority.
@@ -100,11 +105,11 @@ impl Site {
         encrypted: bool,
         used: EventTime,
         clock: impl FnOnce() -> Timestamp,
-    ) -> Option<Option<HeaderValue>> {
+    ) -> Option<&CachedHeader> {
         if !self.all_root_paths {
             return None;
         }
-        self.headers.iter_mut().find(|header| header.is_for(authority, encrypted))?.read(used, clock)
+        self.headers.iter_mut().find(|header| header.is_for(authority, encrypted))?.hit(used, clock)
     }
 
     fn find_header(&self, url: &CookieUrl<'_>) -> Option<usize> {
@@ -169,6 +174,7 @@ impl Site {
         header.value = value.clone();
         header.expires_at = expires_at;
         header.used = used;
+        header.hits = 0;
         header.live = true;
         value
     }
@@ -189,7 +195,7 @@ impl Site {
         let least = (0..self.headers.len())
             .min_by_key(|&at| (self.headers[at].live, self.headers[at].used))
             .expect("there are several headers");
-        self.record_use(least);
+        record_use(&mut self.cookies, &self.headers[least], self.headers[least].used);
         self.headers[least] = new;
         least
     }
@@ -241,28 +247,18 @@ impl Site {
         }
     }
 
-    /// Copies the time of last use from a header to the cookies in it.
-    fn record_use(&mut self, header: usize) {
-        let header = &self.headers[header];
-        if !header.live {
-            return;
-        }
-        for (at, cookie) in self.cookies.iter_mut().enumerate() {
-            let carried = if at < 64 {
-                header.carried & (1 << at) != 0
-            } else {
-                cookie.reaches(header.host_name(), header.secure)
-            };
-            if carried && cookie.used() < header.used {
-                cookie.set_used(header.used);
-            }
+    /// Records the use of a published copy of a header of these cookies.
+    pub(super) fn record_use_of_copy(&mut self, copy: &CachedHeader, used: EventTime) {
+        match self.headers.iter_mut().find(|header| header.live && header.has_key_of(copy)) {
+            Some(header) => header.used = header.used.max(used),
+            None => record_use(&mut self.cookies, copy, used),
         }
     }
 
     /// Invalidates the cached headers. Each change of the cookies must do this.
     pub(super) fn clear_headers(&mut self) {
         for at in 0..self.headers.len() {
-            self.record_use(at);
+            record_use(&mut self.cookies, &self.headers[at], self.headers[at].used);
             let header = &mut self.headers[at];
             header.live = false;
             header.value = None;
@@ -433,6 +429,23 @@ impl Site {
         self.same_reach &= !self.any_user_set;
         if self.cookies.capacity() > 8 && self.cookies.len() < self.cookies.capacity() / 4 {
             self.cookies.shrink_to_fit();
+        }
+    }
+}
+
+/// Copies the time of last use of a header to the cookies in it.
+fn record_use(cookies: &mut [StoredCookie], header: &CachedHeader, used: EventTime) {
+    if !header.live {
+        return;
+    }
+    for (at, cookie) in cookies.iter_mut().enumerate() {
+        let carried = if at < 64 {
+            header.carried & (1 << at) != 0
+        } else {
+            cookie.reaches(header.host_name(), header.secure)
+        };
+        if carried && cookie.used() < used {
+            cookie.set_used(used);
         }
     }
 }

@@ -131,6 +131,15 @@ impl EventTime {
         Self(time.0.clamp(-limit, limit) << Self::COUNTER_BITS)
     }
 
+    /// The representation for an atomic, which has the same order.
+    pub(super) const fn to_raw(self) -> i64 {
+        self.0
+    }
+
+    pub(super) const fn from_raw(raw: i64) -> Self {
+        Self(raw)
+    }
+
     pub(super) const fn timestamp(self) -> Timestamp {
         Timestamp(self.0 >> Self::COUNTER_BITS)
     }

@@ -72,18 +72,19 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let spare = self.inner.clone();
-        let mut ready = mem::replace(&mut self.inner, spare);
-        match self.identity(&mut request) {
-            // Below a session layer, the request has already waited for its profile.
-            Ok(identity) if identity.inner.awaited_profile().is_some() => {
-                drop(ready);
-                ResponseFuture::waiting(identity, self.clone(), request)
-            }
-            Ok(identity) => {
-                apply(identity.profile(), &mut request);
-                ResponseFuture::sent(ready.call(request))
-            }
+        let identity = self.identity(&mut request);
+        // Below a session layer, the request has already waited for its profile.
+        if let Ok(identity) = &identity
+            && identity.inner.awaited_profile().is_none()
+        {
+            apply(identity.profile(), &mut request);
+            return ResponseFuture::sent(self.inner.call(request));
+        }
+        // A request that is not sent holds no readiness, which other requests can use.
+        let unready = self.inner.clone();
+        drop(mem::replace(&mut self.inner, unready));
+        match identity {
+            Ok(identity) => ResponseFuture::waiting(identity, self.clone(), request),
             Err(error) => ResponseFuture::rejected(error),
         }
     }

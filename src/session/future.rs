@@ -135,13 +135,11 @@ impl Sent {
         let newer = self.cookie.newer_cookies(&self.identity, &self.uri, now);
         for set_cookie in response.headers().get_all(header::SET_COOKIE) {
             // Locked per cookie, so that no subscriber of `tracing` runs under the lock.
-            let stored =
-                self.identity.inner.jar.lock().store_set_cookie(&url, set_cookie.as_bytes(), now).map(
-                    |outcome| {
-                        let is_refreshed = matches!(outcome, StoreOutcome::Refreshed(_));
-                        (outcome.cookie().filter(|_| is_reported).cloned(), is_refreshed)
-                    },
-                );
+            let jar = &self.identity.inner.jar;
+            let stored = jar.store_set_cookie(&url, set_cookie.as_bytes(), now, |outcome| {
+                let is_refreshed = matches!(outcome, StoreOutcome::Refreshed(_));
+                (outcome.cookie().filter(|_| is_reported).cloned(), is_refreshed)
+            });
             match stored {
                 Ok((cookie, is_refreshed)) => {
                     session.counters.cookies_stored.add();

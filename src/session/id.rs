@@ -35,7 +35,7 @@ pub struct SessionId {
     /// The identity of the request that has this id in its extensions, set by the session layer.
     /// The extension exists anyway, so this allocates nothing. A kept copy does not keep the
     /// session in use.
-    attached: (Weak<SessionInner>, Weak<IdentityInner>),
+    attached: Weak<IdentityInner>,
 }
 
 /// One id has one representation: text in the decimal form of a number is stored as the number.
@@ -57,7 +57,7 @@ impl Hash for IdRepr {
 
 impl SessionId {
     fn new(repr: IdRepr) -> Self {
-        Self { repr, attached: (Weak::new(), Weak::new()) }
+        Self { repr, attached: Weak::new() }
     }
 
     pub(super) fn repr(&self) -> &IdRepr {
@@ -66,12 +66,13 @@ impl SessionId {
 
     /// The attached session and identity, if they still exist.
     pub(crate) fn attached(&self) -> Option<(Arc<SessionInner>, Arc<IdentityInner>)> {
-        let (session, inner) = &self.attached;
-        Some((session.upgrade()?, inner.upgrade()?))
+        let inner = self.attached.upgrade()?;
+        Some((inner.session()?, inner))
     }
 
     pub(crate) fn attach(&mut self, session: &Session, inner: &Arc<IdentityInner>) {
-        self.attached = (Arc::downgrade(&session.0), Arc::downgrade(inner));
+        inner.set_session(&session.0);
+        self.attached = Arc::downgrade(inner);
     }
 
     fn parse_number(text: &str) -> Option<u64> {

@@ -6,7 +6,7 @@
 use http::{HeaderValue, Uri};
 
 use super::Identity;
-use crate::cookies::{CookieUrl, Jar, StoredCookie, Timestamp};
+use crate::cookies::{CookieUrl, SessionJar, StoredCookie, Timestamp};
 
 /// The cookies of the jar that were sent with one request.
 #[derive(Debug, Default)]
@@ -19,28 +19,21 @@ pub(super) enum SentCookie {
 }
 
 impl SentCookie {
-    /// Returns whether the jar would send other cookies to this URL now.
-    fn has_changed(&self, jar: &mut Jar, uri: &Uri, now: Timestamp) -> bool {
+    /// Returns whether the jar would send other cookies to this URL now. Do not hold its lock.
+    fn has_changed(&self, jar: &SessionJar, uri: &Uri, now: Timestamp) -> bool {
         let Self::Jar(sent) = self else {
             return false;
         };
-        let current = match jar.cached_header(uri, || now) {
-            Some(header) => header,
-            None => match CookieUrl::from_uri(uri) {
-                Ok(url) => jar.cookie_header(&url, || now),
-                Err(_) => return false,
-            },
-        };
-        current != *sent
+        jar.cookie_header(uri, || now).is_ok_and(|current| current != *sent)
     }
 
     /// Returns the cookies for this URL if they are newer than the request: its response may replace
     /// them by older ones.
     pub(super) fn newer_cookies(&self, identity: &Identity, uri: &Uri, now: Timestamp) -> Vec<StoredCookie> {
-        let mut jar = identity.inner.jar.lock();
+        let jar = &identity.inner.jar;
         match CookieUrl::from_uri(uri) {
-            Ok(url) if self.has_changed(&mut jar, uri, now) => {
-                jar.matching(&url, now).into_iter().cloned().collect()
+            Ok(url) if self.has_changed(jar, uri, now) => {
+                jar.lock().matching(&url, now).into_iter().cloned().collect()
             }
             _ => Vec::new(),
         }
@@ -95,8 +88,9 @@ impl SentCookies {
                 has_restored = true;
             }
         }
-        let has_changed = self.first.has_changed(&mut jar, self.first_uri.as_ref().unwrap_or(final_uri), now);
         drop(jar);
+        let first_uri = self.first_uri.as_ref().unwrap_or(final_uri);
+        let has_changed = self.first.has_changed(&identity.inner.jar, first_uri, now);
         if has_restored {
             session.context.changed();
             if identity.inner.version.is_current() {

@@ -18,7 +18,10 @@ use super::{
     sent_cookies::SentCookie,
     trace,
 };
-use crate::{cookies::CookieUrl, gate::BoxError};
+use crate::{
+    cookies::{CookieError, CookieUrl},
+    gate::BoxError,
+};
 
 /// Middleware that sends a session's cookies and stores those of the response.
 ///
@@ -111,16 +114,16 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let spare = self.inner.clone();
-        let mut ready = mem::replace(&mut self.inner, spare);
-        match self.prepare(&mut request) {
-            Ok(sent) => ResponseFuture::sent(ready.call(request), sent),
-            Err(NotSent::Rejected(error)) => ResponseFuture::rejected(error),
-            Err(NotSent::AwaitsProfile(identity)) => {
-                // A waiting request holds no readiness, which other requests can use.
-                drop(ready);
-                ResponseFuture::waiting(identity, self.clone(), request)
-            }
+        let not_sent = match self.prepare(&mut request) {
+            Ok(sent) => return ResponseFuture::sent(self.inner.call(request), sent),
+            Err(not_sent) => not_sent,
+        };
+        // A request that is not sent holds no readiness, which other requests can use.
+        let unready = self.inner.clone();
+        drop(mem::replace(&mut self.inner, unready));
+        match not_sent {
+            NotSent::Rejected(error) => ResponseFuture::rejected(error),
+            NotSent::AwaitsProfile(identity) => ResponseFuture::waiting(identity, self.clone(), request),
         }
     }
 }
@@ -147,12 +150,7 @@ fn send_cookies(
 ) -> Result<(), SessionError> {
     let context = &identity.session.0.context;
     let now = || context.timestamp();
-    let mut jar = identity.inner.jar.lock();
-    let cookie = match jar.cached_header(uri, now) {
-        Some(cookie) => cookie,
-        None => jar.cookie_header(&cookie_url(uri)?, now),
-    };
-    drop(jar);
+    let cookie = identity.inner.jar.cookie_header(uri, now).map_err(bad_uri)?;
     let has_own = headers.contains_key(header::COOKIE);
     if let Some(sent) = sent
         && !has_own
@@ -169,7 +167,7 @@ fn send_cookies(
         }
         (Entry::Vacant(_), None) => {}
         (Entry::Occupied(mut own), _) => {
-            let both = identity.inner.jar.lock().cookie_header_with(&cookie_url(uri)?, own.iter(), now);
+            let both = identity.inner.jar.cookie_header_with(&cookie_url(uri)?, own.iter(), now);
             if let Some(both) = both {
                 trace::sent(identity, uri, &both);
                 own.insert(both);
@@ -180,7 +178,11 @@ fn send_cookies(
 }
 
 fn cookie_url(uri: &Uri) -> Result<CookieUrl<'_>, SessionError> {
-    CookieUrl::from_uri(uri).map_err(|error| SessionError::caused_by(SessionErrorKind::BadUri, error))
+    CookieUrl::from_uri(uri).map_err(bad_uri)
+}
+
+fn bad_uri(error: CookieError) -> SessionError {
+    SessionError::caused_by(SessionErrorKind::BadUri, error)
 }
 
 /// The request's URI, with the host of its `Host` header if it has only a path.
@@ -196,4 +198,53 @@ fn host_and_path(uri: &Uri, headers: &HeaderMap) -> Option<Uri> {
     let host = headers.get(header::HOST)?.to_str().ok()?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     Uri::builder().scheme("http").authority(host).path_and_query(path).build().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{convert::Infallible, future::ready};
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::session::SessionId;
+
+    /// Responds with the `Cookie` header of the request.
+    #[derive(Clone)]
+    struct Echo;
+
+    impl Service<Request<()>> for Echo {
+        type Response = Response<Option<HeaderValue>>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<()>) -> Self::Future {
+            ready(Ok(Response::new(request.headers().get(header::COOKIE).cloned())))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_hit_is_sent_while_the_jar_is_locked() {
+        const URL: &str = "https://shop.example/";
+        let sessions = Sessions::new();
+        let session = sessions.session("alice");
+        session.add_cookies([("a", "1")], URL).unwrap();
+        let mut service = SessionService::new(Echo, sessions);
+        let mut send = || {
+            let request = Request::get(URL).extension(SessionId::from("alice")).body(()).unwrap();
+            service.call(request)
+        };
+        for _ in 0..3 {
+            assert_eq!(send().await.unwrap().into_body().unwrap(), "a=1");
+        }
+        let identity = session.identity().unwrap();
+        let locked = identity.inner.jar.lock();
+        let response = tokio_test::task::spawn(send()).poll();
+        assert!(matches!(response, Poll::Ready(Ok(response)) if response.body().as_ref().unwrap() == "a=1"));
+        drop(locked);
+    }
 }
