@@ -6,9 +6,9 @@
 //! progress alone, without a user call. Waiters are polled only when they were woken, so that a
 //! lost wake-up is a state that cannot finish.
 //!
-//! A setting may have pages that the server rejects under every identity. There the server's decision
-//! and the arrival of its response are two steps, so that responses overtake each other, and the
-//! monitors know which request was sent after which rejection had arrived.
+//! A setting may have pages that the server rejects under every identity. There the server's
+//! decision and the arrival of its response are two steps, so that responses overtake each other,
+//! and the monitors know which request was sent after which rejection had arrived.
 //!
 //! Requests are interchangeable: the key of a state has the sorted requests, the rank of each
 //! generation, and whether each attempt is live. Each broken variant omits one duty of the shell,
@@ -564,7 +564,8 @@ impl World {
                 };
                 let over = matches!(r.at, At::Done | At::Failed);
                 let roles = if over { 0 } else { u8::from(self.live_role(r)) | u8::from(turn) << 1 };
-                // Doubts are settled by who was sent after whom, so these requests are told apart.
+                // Doubts are settled by who was sent after whom, so the state distinguishes these
+                // requests.
                 let (identity, sent_after, outcome_kind) = if self.has_doubts() {
                     let outcome = r.ticket.filter(|_| r.at == At::InDoubt);
                     let kind = outcome.map_or(0, |t| match core.doubts.outcome(t) {
@@ -912,7 +913,8 @@ impl Search<'_> {
                         // It is polled once, to store its waker.
                         *request = Request { at: At::InDoubt, ticket: Some(ticket), woken: true, ..*request };
                         notes.push(Note::InDoubt);
-                        // What was sent after an earlier doubt of this request was not sent after this one.
+                        // What was sent after an earlier doubt of this request was not sent after
+                        // this one.
                         let earlier = !(1 << index);
                         requests.iter_mut().for_each(|r| r.sent_after &= earlier);
                         verification.iter_mut().for_each(|it| it.sent_after &= earlier);
@@ -1274,8 +1276,8 @@ impl Search<'_> {
         self.check_grant(before, world)
     }
 
-    /// A doubt is settled exactly by a response to a request that was sent after it, and only a page
-    /// that is forbidden under every identity is taken for one.
+    /// A doubt is settled exactly by a response to a request that was sent after it, and only a
+    /// page that is forbidden under every identity is taken for one.
     fn check_evidence(&self, before: &World, world: &World) -> Option<&'static str> {
         let settled = |world: &World, index: usize| {
             let request = &world.requests[index];

@@ -1047,7 +1047,8 @@ impl<S: EffectSink> Core<S> {
         true
     }
 
-    /// Forgets the starts that have left the window, and returns whether it has no room for another.
+    /// Forgets the starts that have left the window, and returns whether it has no room for
+    /// another.
     fn is_cap_reached(&mut self, step: &Step<'_, S>) -> bool {
         let window = step.limits.start_window;
         let is_old = |start: &Duration| step.now.saturating_sub(*start) >= window;

@@ -31,7 +31,8 @@ pub(super) struct Config<B> {
     /// Makes the body of requests that handles send, if the body type has an empty value.
     pub(super) empty_body: Option<fn() -> B>,
     pub(super) stale_responses: StaleResponse,
-    /// Whether the caller gets an error instead of a response that looks as if the session has expired.
+    /// Whether the caller gets an error instead of a response that looks as if the session has
+    /// expired.
     pub(super) expired_as_error: bool,
     pub(super) gate: GateConfig,
     /// The first invalid setting. Every request fails with it, because `Layer::layer` cannot fail.

@@ -166,8 +166,8 @@ impl Expired {
 
     /// Matches if `test` returns `true` for the beginning of the body.
     ///
-    /// A response whose body no [`PeekLayer`](super::PeekLayer) has read does not match. A layer that
-    /// reads no body, or only a compressed one, is reported once.
+    /// A response whose body no [`PeekLayer`](super::PeekLayer) has read does not match. A layer
+    /// that reads no body, or only a compressed one, is reported once.
     pub fn body(test: impl Fn(&[u8]) -> bool + Send + Sync + 'static) -> Self {
         Self::with_body(BodyNeed::of_pages(), move |_, body| test(body.as_bytes()))
     }
@@ -190,8 +190,8 @@ impl Expired {
     /// The pointer has the form of RFC 6901, such as `/error/code`; the empty pointer is the whole
     /// body. A body without this value does not match. It works only with
     /// [`PeekLayer::for_rule`](super::PeekLayer::for_rule). Without it, every request fails with an
-    /// error that names the layer. A body that is longer than the limit of the layer does not match,
-    /// and is reported once.
+    /// error that names the layer. A body that is longer than the limit of the layer does not
+    /// match, and is reported once.
     ///
     /// # Examples
     ///

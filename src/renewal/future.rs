@@ -87,9 +87,9 @@ pin_project! {
         Sent { #[pin] future: F, sent: Option<(RawPermit<SessionInner>, SendLog)>, span: Scope },
         // ## InDoubt => (Admit | Done)
         //
-        // The response looks as if the session has expired, and waits for evidence. It keeps its body, and so may
-        // keep a connection, for a limited time. `Admit` to replay the request. `Done` if the response goes to the
-        // caller. In a box, since it is rare.
+        // The response looks as if the session has expired, and waits for evidence. It keeps its
+        // body, and so may keep a connection, for a limited time. `Admit` to replay the request.
+        // `Done` if the response goes to the caller. In a box, since it is rare.
         InDoubt { doubt: Pin<Box<InDoubt<R>>> },
         // The future has completed.
         Done,
@@ -519,9 +519,9 @@ where
         }
     }
 
-    /// Replays a rejected request, once, if another response has changed the cookies of its identity
-    /// since it was sent: the rejection then says nothing about the session. Returns the permit if the
-    /// request is not replayed.
+    /// Replays a rejected request, once, if another response has changed the cookies of its
+    /// identity since it was sent: the rejection then says nothing about the session. Returns the
+    /// permit if the request is not replayed.
     fn keep_unless_cookies_changed(
         &mut self,
         permit: RawPermit<SessionInner>,
@@ -550,8 +550,8 @@ where
         None
     }
 
-    /// How long the request waits for evidence: about as long as another request needs for its response, which is
-    /// estimated from the last response of this one.
+    /// How long the request waits for evidence: about as long as another request needs for its
+    /// response, which is estimated from the last response of this one.
     fn evidence_timeout(&self) -> Duration {
         const LEAST: Duration = Duration::from_millis(20);
         let round_trip = self.sent_at.map_or(Duration::ZERO, |sent_at| sent_at.elapsed());

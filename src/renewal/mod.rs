@@ -34,10 +34,10 @@
 //! [`clone_bodies_with`](RenewalLayer::clone_bodies_with) or a [`PrebufferLayer`] allow others.
 //! Otherwise the caller gets the response as it is.
 //!
-//! Some servers replace the id of a session while it is used, and reject the old one. A request that
-//! was rejected after another response had changed its cookies is therefore replayed once under the
-//! same identity, before its session counts as expired. A cookie of a rejected response never
-//! replaces a newer one.
+//! Some servers replace the id of a session while it is used, and reject the old one. A request
+//! that was rejected after another response had changed its cookies is therefore replayed once
+//! under the same identity, before its session counts as expired. A cookie of a rejected response
+//! never replaces a newer one.
 //!
 //! A successful response that arrives after its session was renewed is delivered. [`StaleResponse`]
 //! changes that for requests with safe methods.
@@ -53,11 +53,11 @@
 //! # Pages that report an expired session with status 200
 //!
 //! A [`PeekLayer`] below copies the beginning of a page into the extensions of the response, where
-//! [`Expired::body`] reads it. [`PeekLayer::for_rule`] reads the content types that a rule asks for,
-//! such as JSON. Put it above a layer that decompresses. A rule that needs a body and does not get
-//! it reports that once, as [`EventKind::BodyMissing`](crate::session::EventKind::BodyMissing) and
-//! as a warning of `tracing`. [`Expired::redirect_to`] also matches a redirect to the login page
-//! that a layer below has followed.
+//! [`Expired::body`] reads it. [`PeekLayer::for_rule`] reads the content types that a rule asks
+//! for, such as JSON. Put it above a layer that decompresses. A rule that needs a body and does not
+//! get it reports that once, as [`EventKind::BodyMissing`](crate::session::EventKind::BodyMissing)
+//! and as a warning of `tracing`. [`Expired::redirect_to`] also matches a redirect to the login
+//! page that a layer below has followed.
 //!
 //! # Compiler limit
 //!

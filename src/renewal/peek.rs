@@ -28,8 +28,9 @@ use super::{
 /// [`Layer`] that applies [`PeekService`]: reads the beginning of some bodies before it returns the
 /// response.
 ///
-/// Put it below [`RedirectLayer`](crate::RedirectLayer), and above a layer that decompresses, so that
-/// it reads text. The caller still gets the whole body. A body with a `Content-Encoding` is not read.
+/// Put it below [`RedirectLayer`](crate::RedirectLayer), and above a layer that decompresses, so
+/// that it reads text. The caller still gets the whole body. A body with a `Content-Encoding` is
+/// not read.
 ///
 /// # Examples
 ///
@@ -69,8 +70,8 @@ impl PeekLayer {
         Self { config: Arc::new(Config { limit, timeout: Duration::from_secs(1), content_types }) }
     }
 
-    /// Creates a layer that reads the first 64 KiB of the content types that a rule asks for, for at
-    /// most one second.
+    /// Creates a layer that reads the first 64 KiB of the content types that a rule asks for, for
+    /// at most one second.
     ///
     /// [`Expired::body_contains`] and `Expired::body_json` work only with this layer.
     ///

@@ -12,7 +12,8 @@ pub(super) type FetchCookies = dyn Fn(&SessionId, RenewalReason) -> BoxFuture<Ja
 pub(super) enum Verification<B> {
     /// Runs a closure of the user.
     Steps(Box<dyn Fn(Renewal<B>) -> BoxFuture<bool> + Send + Sync>),
-    /// Sends one request. The identity works unless the response looks as if the session has expired.
+    /// Sends one request. The identity works unless the response looks as if the session has
+    /// expired.
     Request(Box<dyn Fn() -> Option<Request<B>> + Send + Sync>),
 }
 

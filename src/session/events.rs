@@ -177,7 +177,8 @@ pub enum ReplayCause {
     Stale,
     /// The request's identity ended between two hops of a redirect.
     EndedMidRedirect,
-    /// The server rejected cookies that another response of the same identity has changed meanwhile.
+    /// The server rejected cookies that another response of the same identity has changed
+    /// meanwhile.
     CookiesChanged,
 }
 

@@ -10,8 +10,8 @@ pub enum ResponseOutcome {
     Accepted,
     /// The session has expired, and the request was not replayed.
     Expired,
-    /// The server rejected this request, although nothing shows that the session has expired. Examples
-    /// are a page that the account may not see, or an item that was deleted.
+    /// The server rejected this request, although nothing shows that the session has expired.
+    /// Examples are a page that the account may not see, or an item that was deleted.
     Refused,
 }
 
@@ -29,8 +29,8 @@ pub enum NotReplayed {
     Stale,
     /// A later request, or the verification, showed that the session works.
     Alive,
-    /// The request was rejected under two identities, and no other request has shown whether the second
-    /// one works.
+    /// The request was rejected under two identities, and no other request has shown whether the
+    /// second one works.
     NoEvidence,
     /// The session works, and too many renewals were started in a short time.
     RateLimited,

@@ -27,8 +27,8 @@ impl SentCookie {
         jar.cookie_header(uri, || now).is_ok_and(|current| current != *sent)
     }
 
-    /// Returns the cookies for this URL if they are newer than the request: its response may replace
-    /// them by older ones.
+    /// Returns the cookies for this URL if they are newer than the request: its response may
+    /// replace them by older ones.
     pub(super) fn newer_cookies(&self, identity: &Identity, uri: &Uri, now: Timestamp) -> Vec<StoredCookie> {
         let jar = &identity.inner.jar;
         match CookieUrl::from_uri(uri) {
@@ -68,8 +68,8 @@ impl SentCookies {
         }
     }
 
-    /// Handles the rejection of the request: puts back the newer cookies that it has replaced. Returns
-    /// whether the cookies for its URL are not those that it was sent with.
+    /// Handles the rejection of the request: puts back the newer cookies that it has replaced.
+    /// Returns whether the cookies for its URL are not those that it was sent with.
     ///
     /// `set` contains the cookies that its responses have set.
     pub(crate) fn reject(self, identity: &Identity, final_uri: &Uri, set: &[StoredCookie]) -> bool {

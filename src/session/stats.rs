@@ -83,12 +83,14 @@ counters! {
         replayed_stale,
         /// Replays because the identity ended between two hops of a redirect.
         replayed_ended_mid_redirect,
-        /// Replays because another response had changed the cookies while the request was in flight.
+        /// Replays because another response had changed the cookies while the request was in
+        /// flight.
         replayed_cookies_changed,
-        /// Responses that look as if the session has expired, delivered because it has and the request was
-        /// not replayed.
+        /// Responses that look as if the session has expired, delivered because it has and the
+        /// request was not replayed.
         responses_expired,
-        /// Responses that look as if the session has expired, delivered because nothing shows that it has.
+        /// Responses that look as if the session has expired, delivered because nothing shows that
+        /// it has.
         responses_refused,
         /// Renewals started, for any reason. A leading request, without a rule, counts as a
         /// renewal.

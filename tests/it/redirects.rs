@@ -1,4 +1,5 @@
-//! The redirect layer: which responses it follows, what each hop sends, and what it holds meanwhile.
+//! The redirect layer: which responses it follows, what each hop sends, and what it holds
+//! meanwhile.
 //!
 //! The cases are those of RFC 9110, of the Fetch standard, and of the tests of tower-http's and
 //! reqwest's redirect layers.

@@ -34,8 +34,8 @@ pub(crate) enum Login {
     Never,
 }
 
-/// A site with accounts. Pages below `/forbidden` have status 403 for every session. A session is valid while its cookie is the one that the last login of its
-/// account returned.
+/// A site with accounts. Pages below `/forbidden` have status 403 for every session. A session is
+/// valid while its cookie is the one that the last login of its account returned.
 #[derive(Clone, Default)]
 pub(crate) struct Site(Arc<Inner>);
 
