@@ -31,9 +31,10 @@ use site::Site;
 use tokio::{task::JoinSet, time::timeout};
 use tower::{BoxError, Service, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
-    Expired, PoolLayer, ProfileLayer, Profiles, RedirectLayer, Renewal, RenewalLayer, Session, SessionLayer,
-    SessionPool, Sessions,
+    Expired, PoolLayer, ProfileLayer, Profiles, RedirectLayer, Renewal, RenewalLayer, Session, SessionInfo,
+    SessionLayer, SessionPool, Sessions,
     gate::{GateConfig, PermanentError, RenewalError},
+    session::ResponseOutcome,
 };
 
 type Body = Empty<Bytes>;
@@ -120,10 +121,7 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
         .attempt_timeout(attempt)
         .max_attempts(10)
         .backoff(Duration::from_millis(50), Duration::from_secs(1))
-        .max_wait(12 * attempt + Duration::from_secs(60))
-        // The site determines how fast logins expire. `Account::logged_in` detects logins without
-        // effect.
-        .renewal_rate_limit(usize::MAX, Duration::from_secs(60));
+        .max_wait(12 * attempt + Duration::from_secs(60));
     let stack = ServiceBuilder::new()
         // The pool ignores requests that name their session.
         .layer(PoolLayer::new(&pool))
@@ -131,7 +129,6 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
             RenewalLayer::new(&sessions)
                 .expired_when(Expired::status([401, 403]))
                 .renew_with(log_in)
-                .replay_limit(4)
                 .gate_config(gate),
         )
         .layer(RedirectLayer::new(10))
@@ -277,9 +274,7 @@ impl Job {
                         Err(error) => error.into(),
                     }
                 }
-                Ok(response) if response.headers().contains_key("x-forbidden") => {
-                    return Ok(Fetched::Forbidden);
-                }
+                Ok(response) if is_refused(&response) => return Ok(Fetched::Forbidden),
                 Ok(response) if matches!(response.status().as_u16(), 401 | 403) => {
                     // If more requests are in flight than a login allows, most of them fail in each
                     // round. Repeat this one while others succeed, up to a limit that bad luck
@@ -417,6 +412,13 @@ fn supported(profiles: Profiles) -> Result<Profiles, BoxError> {
         }
     }
     Ok(profiles)
+}
+
+/// Whether the site forbids the page, although the session works: the renewal layer says so, or the
+/// embedded site.
+fn is_refused<R>(response: &Response<R>) -> bool {
+    let outcome = response.extensions().get::<SessionInfo>().map(SessionInfo::outcome);
+    outcome == Some(ResponseOutcome::Refused) || response.headers().contains_key("x-forbidden")
 }
 
 /// An error with its causes.
