@@ -108,7 +108,10 @@ async fn crawl(options: Options) -> Result<bool, BoxError> {
                 let response = renewal.send(request).await?;
                 let status = response.status();
                 renewal
-                    .ensure(status.is_success() && !renewal.cookies().is_empty(), "the login was rejected")
+                    .ensure_transient(
+                        status.is_success() && !renewal.cookies().is_empty(),
+                        "the login was rejected",
+                    )
                     .map_err(|error| format!("{error}: {status}, {} cookies", renewal.cookies().len()))?;
                 accounts[name].logged_in()
             }

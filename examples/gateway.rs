@@ -140,9 +140,7 @@ async fn log_in(login: Login, renewal: Renewal<Full<Bytes>>) -> Result<(), BoxEr
     };
     // A successful login often ends in a redirect.
     let succeeded = (status.is_success() || status.is_redirection()) && has_cookie;
-    renewal
-        .ensure(succeeded, "the login was not accepted")
-        .map_err(|error| format!("{error}: the response to the login has status {status}").into())
+    renewal.ensure(succeeded, "the login was not accepted")
 }
 
 struct Gateway {

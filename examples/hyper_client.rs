@@ -46,11 +46,9 @@ async fn main() -> Result<(), BoxError> {
                     let request =
                         Request::get(format!("{login}?acct={}", renewal.session_id())).body(Body::new());
                     async move {
-                        let response = renewal.send(request?).await?;
-                        renewal.ensure(
-                            response.status().is_success() && renewal.has_cookie("sid"),
-                            "the login was rejected",
-                        )
+                        renewal.send(request?).await?;
+                        renewal.require_success()?;
+                        renewal.require_cookie("sid")
                     }
                 })
                 .replay_limit(4),

@@ -19,7 +19,6 @@ use tokio::net::TcpListener;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
     Expired, RedirectLayer, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer, Sessions,
-    gate::PermanentError,
 };
 
 type Body = Full<Bytes>;
@@ -65,12 +64,10 @@ async fn log_in(renewal: Renewal<Body>, login: String) -> Result<(), BoxError> {
     let request = Request::post(login)
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Body::from(form))?;
-    let response = renewal.send(request).await?;
-    if response.status() == StatusCode::UNAUTHORIZED {
-        // Another attempt would be rejected too, and may lock the account.
-        return Err(PermanentError::new("the password is wrong").into());
-    }
-    renewal.ensure(response.status().is_success() && renewal.has_cookie("sid"), "the login was rejected")
+    renewal.send(request).await?;
+    // Only a login redirects to another page. This failure is permanent: another attempt would be
+    // rejected too, and may lock the account.
+    renewal.require_not_at("/login")
 }
 
 /// Starts the site: a form at `/login`, pages that require a login, and `/end`, which ends all

@@ -107,11 +107,9 @@ async fn crawl(site: &str, file: &Path) -> Result<(), BoxError> {
             move |renewal: Renewal<Body>| {
                 let login = Request::get(format!("{login_url}{}", renewal.session_id())).body(Body::new());
                 async move {
-                    let response = renewal.send(login?).await?;
-                    renewal.ensure(
-                        response.status().is_success() && renewal.has_cookie("sid"),
-                        "the login was rejected",
-                    )
+                    renewal.send(login?).await?;
+                    renewal.require_success()?;
+                    renewal.require_cookie("sid")
                 }
             },
         ))

@@ -43,11 +43,9 @@ async fn main() -> Result<(), BoxError> {
             move |renewal: Renewal<Empty<Bytes>>| {
                 let login = login.clone();
                 async move {
-                    let response = renewal.send(Request::get(login).body(Empty::new())?).await?;
-                    renewal.ensure(
-                        response.status().is_success() && renewal.has_cookie("sid"),
-                        "the login was rejected",
-                    )
+                    renewal.send(Request::get(login).body(Empty::new())?).await?;
+                    renewal.require_success()?;
+                    renewal.require_cookie("sid")
                 }
             },
         ))

@@ -30,7 +30,9 @@
 //! # let hyper_client = service_fn(|request: Request<Body>| async move {
 //! #     let response = Response::builder();
 //! #     let response = match (request.uri().path(), request.headers().get("cookie")) {
-//! #         ("/login", _) => response.header("set-cookie", "sid=1; Path=/"),
+//! #         ("/login", _) => {
+//! #             response.status(303).header("location", "/").header("set-cookie", "sid=1; Path=/")
+//! #         }
 //! #         (_, Some(_)) => response,
 //! #         (_, None) => response.status(403),
 //! #     };
@@ -44,10 +46,10 @@
 //!         RenewalLayer::new(&sessions)
 //!             .expired_when(Expired::status([401, 403]).or(Expired::redirect_to("/login")))
 //!             .renew_with(|renewal: Renewal<_>| async move {
-//!                 let login = Request::get("https://shop.example/login").body(Body::new())?;
-//!                 let response = renewal.send(login).await?;
-//!                 renewal.ensure(response.status().is_success(), "the login was rejected")?;
-//!                 renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
+//!                 let login = Request::post("https://shop.example/login").body(Body::new())?;
+//!                 renewal.send(login).await?;
+//!                 // A wrong password shows the form again, and is not tried again.
+//!                 renewal.require_not_at("/login")
 //!             }),
 //!     )
 //!     // Follows redirects, and keeps the session of the request.

@@ -143,7 +143,7 @@ class Scenarios:
             seen = drive(self.url, concurrency, concurrency, password="wrong")
             error = seen.pop("first_error") or ""
             passed = seen["errors"] == concurrency and seen["logins"] == 0 and within(PASSWORD_ATTEMPTS, seen["attempts"])
-            passed = passed and "alice" in error and "the password was rejected" in error
+            passed = passed and "alice" in error and "the login did not leave /login" in error
             self.report("wrong_password", f"wrong password, {concurrency} in flight: {error!r}", seen, passed)
 
     def forbidden(self, other="forbidden"):

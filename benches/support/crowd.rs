@@ -206,7 +206,7 @@ pub(crate) fn drain(requests: usize, expires: bool) -> Drained {
                     .renew_with(|renewal: Renewal<Body>| async move {
                         let login = Request::get("http://site.example/login").body(Body::new())?;
                         renewal.send(login).await?;
-                        renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
+                        renewal.require_cookie("sid")
                     })
                     .gate_config(GateConfig::new().max_waiting(requests)),
             )

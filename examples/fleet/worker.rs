@@ -52,7 +52,7 @@ pub(crate) async fn work(options: Options, page_url: String, login_url: String) 
             if token.is_some() && response.status() == 401 {
                 response = renewal.send(Request::get(login_url).body(Body::new())?).await?;
             }
-            renewal.ensure(
+            renewal.ensure_transient(
                 response.status().is_success() && renewal.has_cookie("sid"),
                 "the login failed or set no session cookie",
             )?;

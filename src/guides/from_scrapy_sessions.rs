@@ -60,9 +60,9 @@
 //! let client = ServiceBuilder::new()
 //!     .layer(RenewalLayer::new(&sessions).expired_when(Expired::status([403])).renew_with(
 //!         move |renewal: Renewal<_>| async move {
-//!             let response = renewal.send(login()?).await?;
-//!             renewal.ensure(response.status().is_success(), "the login was rejected")?;
-//!             renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
+//!             renewal.send(login()?).await?;
+//!             renewal.require_success()?;
+//!             renewal.require_cookie("sid")
 //!         },
 //!     ))
 //!     .layer(SessionLayer::new(&sessions))

@@ -59,6 +59,11 @@ impl<'a> ResponseView<'a> {
         self.extensions.get::<PeekedBody>().map(PeekedBody::as_bytes)
     }
 
+    /// Path of the last page, after all redirects, including one that was not followed.
+    pub(super) fn ended_at(&self) -> String {
+        self.location_path().unwrap_or_else(|| self.final_uri.path().to_owned())
+    }
+
     /// Path that a redirect points to; `None` if the response is not a redirect.
     fn location_path(&self) -> Option<String> {
         if !self.status.is_redirection() {

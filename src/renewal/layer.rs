@@ -94,8 +94,9 @@ impl<B> RenewalLayer<B> {
     /// no rule.
     ///
     /// The renewal succeeds if the future returns `Ok`, unless the last response means that the
-    /// session has expired. Return a [`PermanentError`](crate::gate::PermanentError) if another
-    /// attempt would be pointless.
+    /// session has expired. [`Renewal::ensure`] and the `require` methods of [`Renewal`] return
+    /// errors that prevent another attempt, as a [`PermanentError`](crate::gate::PermanentError)
+    /// does. Any other error is retried.
     pub fn renew_with<F, Fut>(self, steps: F) -> Self
     where
         F: Fn(Renewal<B>) -> Fut + Send + Sync + 'static,
@@ -191,6 +192,9 @@ impl<B> RenewalLayer<B> {
     /// [`Session::renew_with`](crate::Session::renew_with). A response that means expired never
     /// makes a renewal succeed. Default: a status of success or redirection, and at least one
     /// cookie set.
+    ///
+    /// If the response does not pass, the renewal fails permanently; with status 408, 429 or 5xx it
+    /// is retried.
     pub fn renewal_succeeds_when(
         self,
         succeeds: impl Fn(&ResponseView<'_>) -> bool + Send + Sync + 'static,

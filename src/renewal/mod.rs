@@ -19,6 +19,16 @@
 //! a single request has to pass its test, and the last response must not mean that the session has
 //! expired.
 //!
+//! # Failed logins
+//!
+//! A login that the server rejects is not repeated, because repetition locks accounts. These
+//! failures are permanent: a condition of [`Renewal::ensure`] or of the `require` methods that does
+//! not hold, a single request whose response does not pass its test, and a last response that means
+//! that the session has expired. The same failures are transient, and are retried, if the last
+//! response has status 408, 429 or 5xx. So are all other errors, such as those of the connection,
+//! unless they are a [`PermanentError`](crate::gate::PermanentError).
+//! [`LoginError`] says which request failed, and what was missing.
+//!
 //! [`Session::clear`](crate::Session::clear), [`renew`](crate::Session::renew),
 //! [`renew_with`](crate::Session::renew_with) and [`replace`](crate::Session::replace) start or
 //! replace a renewal explicitly. They need only a session, not the service.
@@ -73,6 +83,7 @@ mod config;
 mod expired;
 mod future;
 mod layer;
+mod login_error;
 mod observer;
 mod peek;
 mod peeked_body;
@@ -94,6 +105,7 @@ pub use self::{
     expired::{Expired, ResponseView},
     future::ResponseFuture,
     layer::RenewalLayer,
+    login_error::LoginError,
     peek::{PeekBody, PeekFuture, PeekLayer, PeekService},
     peeked_body::PeekedBody,
     prebuffer::{PrebufferFuture, PrebufferLayer, PrebufferService, ReplayBody},

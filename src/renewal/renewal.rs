@@ -1,22 +1,17 @@
 //! `Renewal`: a running renewal, as its rule sees it.
 
-use std::{
-    borrow::Cow,
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+use std::{borrow::Cow, fmt, future::Future, pin::Pin, sync::Arc};
+
+use http::{Request, Response, StatusCode};
+use parking_lot::Mutex;
+
+use super::{
+    LoginError, RenewalBody,
+    login_error::{LoginStep, Missing},
 };
-
-use http::{Request, Response};
-
-use super::RenewalBody;
 use crate::{
     cookies::StoredCookie,
-    gate::{BoxError, RenewalReason},
+    gate::{BoxError, PermanentError, RenewalReason},
     profile::Profile,
     session::{Identity, Session, SessionId},
 };
@@ -32,12 +27,22 @@ pub(super) trait Downstream<B>: Send + Sync {
 }
 
 /// How the layer classifies a response to a request of a renewal.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Classified {
     /// The response means that the session has expired.
     pub(super) expired: bool,
     /// The response would make a renewal with a single request succeed.
     pub(super) succeeds: bool,
+    /// The path of the last page, after all redirects, including one that was not followed.
+    pub(super) ended_at: String,
+}
+
+/// The requests that a renewal has sent.
+#[derive(Default)]
+struct Steps {
+    sent: u32,
+    /// The last one that got a response, with whether that means that the session has expired.
+    last: Option<(LoginStep, bool)>,
 }
 
 /// A running renewal, passed to the rule of
@@ -55,12 +60,12 @@ pub struct Renewal<B> {
     identity: Identity,
     reason: RenewalReason,
     downstream: Arc<dyn Downstream<B>>,
-    last_expired: Arc<AtomicBool>,
+    steps: Arc<Mutex<Steps>>,
 }
 
 impl<B> Renewal<B> {
     pub(super) fn new(identity: Identity, reason: RenewalReason, downstream: Arc<dyn Downstream<B>>) -> Self {
-        Self { identity, reason, downstream, last_expired: Arc::default() }
+        Self { identity, reason, downstream, steps: Arc::default() }
     }
 
     /// Sends a request under the candidate identity: with its cookies and its profile. Cookies of
@@ -84,20 +89,112 @@ impl<B> Renewal<B> {
         &self,
         request: Request<B>,
     ) -> Result<(Response<RenewalBody>, Classified), BoxError> {
-        let sent = self.downstream.send(self.identity.clone(), request).await?;
-        self.last_expired.store(sent.1.expired, Ordering::Relaxed);
-        Ok(sent)
+        let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+        let number = {
+            let mut steps = self.steps.lock();
+            steps.sent += 1;
+            steps.sent
+        };
+        let (response, classified) = self.downstream.send(self.identity.clone(), request).await?;
+        let ended_at = classified.ended_at.clone();
+        let step = LoginStep { number, method, path, status: response.status(), ended_at };
+        self.steps.lock().last = Some((step, classified.expired));
+        Ok((response, classified))
     }
 
-    /// Returns an error with `message` unless `condition` holds, so that the renewal fails.
+    /// Fails the renewal with `message` unless `condition` holds. The failure is permanent, so that
+    /// a wrong password is tried once.
     ///
-    /// A response alone does not prove that a login worked. Use a condition that does.
+    /// It is transient if the last response has status 408, 429 or 5xx. For any other condition that
+    /// a later attempt may meet, use [`ensure_transient`](Self::ensure_transient).
+    ///
+    /// A response alone does not prove that a login worked, and neither does a cookie that exists
+    /// before the login. Use a condition that does, such as
+    /// [`require_not_at`](Self::require_not_at).
     ///
     /// # Errors
     ///
-    /// Returns `message` as an error if `condition` is false.
+    /// Returns a [`LoginError`] if `condition` is false, as the source of a [`PermanentError`] if it
+    /// is permanent.
     pub fn ensure(&self, condition: bool, message: impl Into<Cow<'static, str>>) -> Result<(), BoxError> {
-        if condition { Ok(()) } else { Err(message.into().into()) }
+        self.require(condition, || Missing::Condition(message.into()))
+    }
+
+    /// Fails the renewal with `message` unless `condition` holds, and lets the gate retry.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`LoginError`] if `condition` is false.
+    pub fn ensure_transient(
+        &self,
+        condition: bool,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Result<(), BoxError> {
+        if condition { Ok(()) } else { Err(self.error(Missing::Condition(message.into())).into()) }
+    }
+
+    /// Fails the renewal unless the candidate identity has a cookie named `name`.
+    ///
+    /// Many sites set the cookie of a session before the login. There it proves nothing.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`ensure`](Self::ensure).
+    pub fn require_cookie(&self, name: &str) -> Result<(), BoxError> {
+        self.require(self.has_cookie(name), || Missing::Cookie(name.to_owned()))
+    }
+
+    /// Fails the renewal unless the last response has a status of success or redirection.
+    ///
+    /// Many sites respond to a wrong password with status 200 and the form. There it proves nothing.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`ensure`](Self::ensure).
+    pub fn require_success(&self) -> Result<(), BoxError> {
+        let status = self.last().map(|step| step.status);
+        self.require(status.is_some_and(is_success), || Missing::Success)
+    }
+
+    /// Fails the renewal if the last response ended at `path`, or has a status of failure.
+    ///
+    /// Most sites redirect after a login, and show the form again after a wrong password. The
+    /// response ends at the path of the last request, or at the one that a redirect points to which
+    /// no layer below has followed. Queries are ignored.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`ensure`](Self::ensure).
+    pub fn require_not_at(&self, path: &str) -> Result<(), BoxError> {
+        let last = self.last();
+        let has_left = last.as_ref().is_some_and(|step| step.ended_at != path);
+        let is_success = last.is_some_and(|step| is_success(step.status));
+        self.require(has_left && is_success, || {
+            if has_left { Missing::Success } else { Missing::OtherPage(path.to_owned()) }
+        })
+    }
+
+    /// Fails the renewal if the last response means that the session has expired.
+    pub(super) fn require_live_session(&self) -> Result<(), BoxError> {
+        let has_expired = self.steps.lock().last.as_ref().is_some_and(|(_, has_expired)| *has_expired);
+        self.require(!has_expired, || Missing::LiveSession)
+    }
+
+    /// Fails the renewal, permanently unless the last response says otherwise.
+    pub(super) fn require(&self, holds: bool, missing: impl FnOnce() -> Missing) -> Result<(), BoxError> {
+        if holds {
+            return Ok(());
+        }
+        let error = self.error(missing());
+        Err(if error.is_transient() { error.into() } else { PermanentError::new(error).into() })
+    }
+
+    fn error(&self, missing: Missing) -> LoginError {
+        LoginError::new(self.session_id(), self.last(), missing)
+    }
+
+    fn last(&self) -> Option<LoginStep> {
+        self.steps.lock().last.as_ref().map(|(step, _)| step.clone())
     }
 
     /// Reason why the renewal was started.
@@ -147,10 +244,10 @@ impl<B> Renewal<B> {
     pub fn has_cookie(&self, name: &str) -> bool {
         self.cookies().iter().any(|cookie| cookie.name() == Some(name))
     }
+}
 
-    pub(super) fn last_expired(&self) -> bool {
-        self.last_expired.load(Ordering::Relaxed)
-    }
+fn is_success(status: StatusCode) -> bool {
+    status.is_success() || status.is_redirection()
 }
 
 impl<B> Clone for Renewal<B> {
@@ -159,7 +256,7 @@ impl<B> Clone for Renewal<B> {
             identity: self.identity.clone(),
             reason: self.reason,
             downstream: self.downstream.clone(),
-            last_expired: self.last_expired.clone(),
+            steps: self.steps.clone(),
         }
     }
 }

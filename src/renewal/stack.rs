@@ -12,6 +12,7 @@ use tracing::Instrument;
 use super::{
     Renewal, RenewalBody, ResponseView,
     config::Config,
+    login_error::Missing,
     renewal::{BoxFuture, Classified, Downstream},
     rule::{Rule, Verification},
 };
@@ -80,7 +81,8 @@ where
                 cookies: &cookies,
             };
             let expired = config.expired.matches(&view);
-            let classified = Classified { expired, succeeds: !expired && (config.succeeds)(&view) };
+            let succeeds = !expired && (config.succeeds)(&view);
+            let classified = Classified { expired, succeeds, ended_at: view.ended_at() };
             let mut response = response.map(RenewalBody::new);
             let info = SessionInfo::new(identity.session_id(), identity.generation(), cookies, final_uri);
             response.extensions_mut().insert(info);
@@ -173,10 +175,7 @@ where
                 }
                 None => (self.run_rule(&renewal, &identity).await, true),
             };
-            match result {
-                Ok(()) if renewal.last_expired() => {
-                    Err(failure("the last response of the renewal means that the session has expired".into()))
-                }
+            match result.and_then(|()| renewal.require_live_session()) {
                 Ok(()) => {
                     if let Some(expiry_watch) = &self.config.expiry_watch {
                         expiry_watch.record(&identity.inner, &renewal.cookies());
@@ -220,13 +219,6 @@ impl<S, B> StackBackend<S, B> {
 }
 
 async fn send_request<B>(renewal: &Renewal<B>, request: Request<B>) -> Result<(), BoxError> {
-    let (response, classified) = renewal.send_classified(request).await?;
-    if classified.succeeds {
-        return Ok(());
-    }
-    Err(format!(
-        "the response to the renewal request has status {}, and renewal_succeeds_when rejects it",
-        response.status()
-    )
-    .into())
+    let (_, classified) = renewal.send_classified(request).await?;
+    renewal.require(classified.succeeds, || Missing::SuccessRule)
 }

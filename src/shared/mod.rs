@@ -33,7 +33,7 @@
 //!         |renewal: Renewal<_>| async move {
 //!             let login = Request::get("https://shop.example/login").body(Body::new())?;
 //!             renewal.send(login).await?;
-//!             renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
+//!             renewal.require_cookie("sid")
 //!         },
 //!     );
 //!     ServiceBuilder::new()

@@ -20,11 +20,12 @@ use tower_client_sessions::{
 use crate::support::*;
 
 /// The text of every file that may have a hazard's test.
-const SOURCES: [&str; 20] = [
+const SOURCES: [&str; 21] = [
     include_str!("evidence.rs"),
     include_str!("gate.rs"),
     include_str!("handles.rs"),
     include_str!("hazards.rs"),
+    include_str!("logins.rs"),
     include_str!("misbehaving.rs"),
     include_str!("renewal.rs"),
     include_str!("rotation.rs"),

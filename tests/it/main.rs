@@ -16,6 +16,7 @@ mod gate;
 mod handles;
 mod hazards;
 mod layout;
+mod logins;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod misbehaving;

@@ -131,7 +131,7 @@ async fn hazard_27_no_request_is_lost_at_a_misbehaving_site_and_both_sides_count
             let url = format!("{login}/login?acct={}", renewal.session_id());
             async move {
                 let response = renewal.send(Request::get(url).body(Body::default())?).await?;
-                renewal.ensure(
+                renewal.ensure_transient(
                     response.status().is_success() && renewal.has_cookie("sid"),
                     "the login was not accepted",
                 )

@@ -413,7 +413,7 @@ fn stack(server: &Server, sessions: &Sessions, pool: &SessionPool) -> Boxed {
     let rule = RenewalLayer::new(sessions)
         .renew_with(|renewal: Renewal<Body>| async move {
             let response = renewal.send(Request::get("http://site/login").body(Body::new())?).await?;
-            renewal.ensure(response.status().is_success(), "the login was not accepted")
+            renewal.ensure_transient(response.status().is_success(), "the login was not accepted")
         })
         .gate_config(GateConfig::new().max_attempts(2).attempt_timeout(Duration::from_secs(5)));
     BoxCloneService::new(builder.layer(rule).service(below))

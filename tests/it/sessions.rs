@@ -334,7 +334,7 @@ async fn hazard_41_an_attempt_after_a_failed_one_tries_another_profile() {
         names.push(renewal.profile().unwrap().name().unwrap().to_owned());
         let fails = names.len() == 1;
         async move {
-            renewal.ensure(!fails, "the login was not accepted")?;
+            renewal.ensure_transient(!fails, "the login was not accepted")?;
             log_in(renewal).await
         }
     });

@@ -248,7 +248,10 @@ impl Service<Request<Body>> for Site {
 pub(crate) async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     let url = format!("http://{}/login", renewal.session_id());
     let response = renewal.send(Request::get(url).body(Body::default())?).await?;
-    renewal.ensure(response.status().is_success() && renewal.has_cookie("sid"), "the login was not accepted")
+    renewal.ensure_transient(
+        response.status().is_success() && renewal.has_cookie("sid"),
+        "the login was not accepted",
+    )
 }
 
 /// Creates a layer whose sessions expire with status 401 or 403 and are renewed by [`log_in`].

@@ -13,8 +13,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use tokio::{sync::Mutex, task::JoinSet};
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_client_sessions::{
-    Expired, Renewal, RenewalLayer, SessionId, SessionInfo, SessionLayer, Sessions,
-    redirect::follow_redirects,
+    Expired, Renewal, RenewalLayer, SessionId, SessionLayer, Sessions, redirect::follow_redirects,
 };
 
 type Body = Full<Bytes>;
@@ -171,10 +170,8 @@ async fn log_in(renewal: Renewal<Body>, options: Arc<Options>) -> Result<(), Box
     let request = Request::post(login)
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Body::from(form))?;
-    let response = renewal.send(request).await?;
-    let final_path = response.extensions().get::<SessionInfo>().and_then(SessionInfo::final_uri);
-    let has_left_login = final_path.is_some_and(|uri| uri.path() != "/login");
-    renewal.ensure(response.status().is_success() && has_left_login, "the password was rejected")
+    renewal.send(request).await?;
+    renewal.require_not_at("/login")
 }
 
 fn chain(error: &dyn Error) -> String {

@@ -63,7 +63,7 @@ fn renewing(pool: &SessionPool, sessions: &Sessions, server: &Server) -> Renewin
     let rule = RenewalLayer::new(sessions)
         .renew_with(|renewal: Renewal<Body>| async move {
             let response = renewal.send(Request::get("http://site/login").body(Body::new())?).await?;
-            renewal.ensure(response.status().is_success(), "the login was not accepted")
+            renewal.ensure_transient(response.status().is_success(), "the login was not accepted")
         })
         .gate_config(GateConfig::new().max_attempts(1));
     ServiceBuilder::new()

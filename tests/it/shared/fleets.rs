@@ -317,7 +317,7 @@ async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     let token = renewal.session().data("token").filter(|_| !renewal.follows_interrupted());
     let url = format!("http://a/login?{}", token.unwrap_or_default());
     let response = renewal.send(Request::get(url).body(Body::new())?).await?;
-    renewal.ensure(
+    renewal.ensure_transient(
         response.status().is_success() && renewal.has_cookie("sid"),
         "the login failed or set no session cookie",
     )?;

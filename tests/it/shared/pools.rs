@@ -94,7 +94,7 @@ impl Service<Request<Body>> for Site {
 
 async fn log_in(renewal: Renewal<Body>) -> Result<(), BoxError> {
     renewal.send(Request::get("http://a/login").body(Body::new())?).await?;
-    renewal.ensure(renewal.has_cookie("sid"), "the login set no session cookie")
+    renewal.ensure_transient(renewal.has_cookie("sid"), "the login set no session cookie")
 }
 
 type Client = BoxCloneService<Request<Body>, Response<()>, BoxError>;

@@ -103,7 +103,7 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
             for _ in 0..steps {
                 let url = format!("http://{}/login", account(&renewal.session_id().to_string()));
                 let response = renewal.send(Request::get(url).body(Body::default())?).await?;
-                renewal.ensure(response.status().is_success(), "the login was not accepted")?;
+                renewal.ensure_transient(response.status().is_success(), "the login was not accepted")?;
             }
             if panics {
                 panic_wanted();
@@ -111,7 +111,7 @@ pub(super) fn layer(moods: &Moods, site: &Site, sessions: &Sessions) -> RenewalL
             if rejects {
                 return Err(PermanentError::new("the account is locked").into());
             }
-            renewal.ensure(renewal.has_cookie("sid"), "the login was not accepted")
+            renewal.ensure_transient(renewal.has_cookie("sid"), "the login was not accepted")
         }
     })
 }
