@@ -1007,7 +1007,9 @@ impl Search<'_> {
             arrives(world, if accepted { Verified::Accepted } else { Verified::Rejected });
         }));
         {
-            self.rare(before, TransportError, "the verification fails", steps, |world| arrives(world, Verified::Failed));
+            self.rare(before, TransportError, "the verification fails", steps, |world| {
+                arrives(world, Verified::Failed)
+            });
         }
     }
 

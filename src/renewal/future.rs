@@ -23,8 +23,8 @@ use crate::{
     cookies::StoredCookie,
     error_chain::errors_of_type,
     gate::{
-        self, Admitted, Arrival, BoxError, Charge, DoubtOutcome, DoubtWait, GateRef, RawPermit, Rejection,
-        RenewalError, ReportOutcome, Wait,
+        self, Admitted, Arrival, BoxError, Charge, DoubtOutcome, DoubtWait, GateRef, Generation, RawPermit,
+        Rejection, RenewalError, ReportOutcome, Wait,
     },
     session::{
         Delivery, Identity, NotReplayed, ReplayCause, Session, SessionError, SessionErrorKind, SessionInfo,
@@ -566,7 +566,9 @@ where
         send: RejectedSend,
     ) -> Option<Result<Response<R>, BoxError>> {
         let outcome = match outcome {
-            DoubtOutcome::Unverified => self.session.gate().unverified(send.generation, self.charge),
+            DoubtOutcome::Unverified => {
+                self.session.gate().unverified(Generation::new(send.generation), self.charge)
+            }
             outcome => outcome,
         };
         let decision = match outcome {

@@ -54,7 +54,7 @@ impl LoginError {
         Self { session: session.clone(), step, missing }
     }
 
-    /// Returns the session that was to be renewed.
+    /// Returns the session under renewal.
     pub fn session(&self) -> &SessionId {
         &self.session
     }
