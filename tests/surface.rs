@@ -259,6 +259,7 @@ fn without_parameters(name: &str) -> String {
 fn collect(file: &Path, folder: &Path, module: &str, public: &mut BTreeSet<String>) {
     let text = fs::read_to_string(file).unwrap();
     let mut is_test = false;
+    let mut path = None;
     for line in text.lines().map(str::trim) {
         let mut words =
             line.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
@@ -274,7 +275,9 @@ fn collect(file: &Path, folder: &Path, module: &str, public: &mut BTreeSet<Strin
                 collect(&file, &folder, &format!("{module}{name}::"), public);
             }
             (Some("mod"), Some(name), None) if line.ends_with(';') && !is_test => {
-                let (file, folder) = find(folder, name);
+                let found = find(folder, name);
+                let beside = path.take().map(|path| (file.with_file_name(path), folder.to_owned()));
+                let (file, folder) = beside.unwrap_or(found);
                 collect(&file, &folder, module, public);
             }
             (Some("pub"), Some("crate" | "super"), Some("mod")) if line.ends_with(';') && !is_test => {
@@ -282,6 +285,9 @@ fn collect(file: &Path, folder: &Path, module: &str, public: &mut BTreeSet<Strin
                 collect(&file, &folder, module, public);
             }
             _ => {}
+        }
+        if let Some(beside) = line.strip_prefix("#[path = \"") {
+            path = Some(beside.trim_end_matches("\"]").to_owned());
         }
         is_test = line.starts_with("#[cfg(test)]")
             || line.starts_with("#[cfg(all(test")

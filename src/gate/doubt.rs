@@ -115,7 +115,8 @@ impl<S: EffectSink> Core<S> {
         }
     }
 
-    /// The verification of a request in doubt has failed. `generation` is the one that was rejected.
+    /// The verification of a request in doubt has failed. `generation` is the one that was
+    /// rejected.
     pub(crate) fn unverified(
         &mut self,
         step: &mut Step<'_, S>,

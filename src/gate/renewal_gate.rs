@@ -285,7 +285,7 @@ impl<T: Send + Sync + 'static> Clone for RenewalGate<T> {
 
 impl<T: Send + Sync + 'static> fmt::Debug for RenewalGate<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let generation = self.gate().published().map(|value| value.version.generation);
+        let generation = self.gate().published().map(|value| value.version.generation.get());
         f.debug_struct("RenewalGate")
             .field("generation", &generation)
             .field("waiting", &self.waiting())

@@ -45,8 +45,8 @@ pin_project! {
     /// request led or probed for others, the oldest waiter takes over.
     ///
     /// A rejected response that waits for evidence keeps its body, and so perhaps a connection, for
-    /// at most [`evidence_timeout`](crate::gate::GateConfig::evidence_timeout). With a verification,
-    /// the limit is [`max_wait`](crate::gate::GateConfig::max_wait).
+    /// at most [`evidence_timeout`](crate::gate::GateConfig::evidence_timeout). With a
+    /// verification, the limit is [`max_wait`](crate::gate::GateConfig::max_wait).
     pub struct ResponseFuture<S, B>
     where
         S: Service<Request<B>>,

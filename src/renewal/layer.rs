@@ -122,16 +122,18 @@ impl<B> RenewalLayer<B> {
 
     /// Verifies a session before a rejected response renews it. Default: no verification.
     ///
-    /// The closure sends a request whose response tells whether the server still accepts the session, and returns
-    /// `true` if it does. [`Renewal::send`] sends it under the identity that was rejected. Then the rejection concerns
-    /// its own request only, and its response is delivered. If the closure returns `false`, the session is renewed.
+    /// The closure sends a request whose response shows whether the server still accepts the
+    /// session, and returns `true` if it does. [`Renewal::send`] sends it under the identity that
+    /// was rejected. Then the rejection concerns its own request only, and its response is
+    /// delivered. If the closure returns `false`, the session is renewed.
     ///
     /// An error, a panic, or a closure that takes longer than
-    /// [`attempt_timeout`](GateConfig::attempt_timeout) proves nothing: a rejection then causes at most one renewal
-    /// for each request, as without a verification. The rejected response keeps its connection meanwhile, so leave
-    /// at least one connection for the verification.
+    /// [`attempt_timeout`](GateConfig::attempt_timeout) proves nothing: a rejection then causes at
+    /// most one renewal for each request, as without a verification. The rejected response keeps
+    /// its connection meanwhile, so leave at least one connection for the verification.
     ///
-    /// One verification of a session runs at a time. It decides all rejections that arrived before it started.
+    /// One verification of a session runs at a time. It decides all rejections that arrived before
+    /// it started.
     pub fn verify_with<F, Fut>(self, steps: F) -> Self
     where
         F: Fn(Renewal<B>) -> Fut + Send + Sync + 'static,
@@ -141,7 +143,8 @@ impl<B> RenewalLayer<B> {
         self.set(|config| config.verification = Some(Arc::new(verification)))
     }
 
-    /// Verifies a session with a single request before a rejected response renews it. Default: no verification.
+    /// Verifies a session with a single request before a rejected response renews it. Default: no
+    /// verification.
     ///
     /// The session works unless the response looks as if it has [expired](Self::expired_when). See
     /// [`verify_with`](Self::verify_with).
@@ -155,11 +158,12 @@ impl<B> RenewalLayer<B> {
         self.set(|config| config.verification = Some(Arc::new(verification)))
     }
 
-    /// Returns an error in place of a response that looks as if the session has expired. Default: the response.
+    /// Returns an error in place of a response that looks as if the session has expired. Default:
+    /// the response.
     ///
-    /// Such a response is otherwise delivered if the request cannot be replayed, or if the rejection concerns this
-    /// request only; [`SessionInfo::outcome`](crate::SessionInfo::outcome) tells it from others. The error is a
-    /// [`RejectedResponse`](super::RejectedResponse).
+    /// Such a response is otherwise delivered if the request cannot be replayed, or if the
+    /// rejection concerns this request only; [`SessionInfo::outcome`](crate::SessionInfo::outcome)
+    /// distinguishes it. The error is a [`RejectedResponse`](super::RejectedResponse).
     pub fn expired_as_error(self) -> Self {
         self.set(|config| config.expired_as_error = true)
     }

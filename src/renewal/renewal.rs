@@ -105,8 +105,8 @@ impl<B> Renewal<B> {
     /// Fails the renewal with `message` unless `condition` holds. The failure is permanent, so that
     /// a wrong password is tried once.
     ///
-    /// It is transient if the last response has status 408, 429 or 5xx. For any other condition that
-    /// a later attempt may meet, use [`ensure_transient`](Self::ensure_transient).
+    /// It is transient if the last response has status 408, 429 or 5xx. For any other condition
+    /// that a later attempt may meet, use [`ensure_transient`](Self::ensure_transient).
     ///
     /// A response alone does not prove that a login worked, and neither does a cookie that exists
     /// before the login. Use a condition that does, such as
@@ -114,8 +114,8 @@ impl<B> Renewal<B> {
     ///
     /// # Errors
     ///
-    /// Returns a [`LoginError`] if `condition` is false, as the source of a [`PermanentError`] if it
-    /// is permanent.
+    /// Returns a [`LoginError`] if `condition` is false, as the source of a [`PermanentError`] if
+    /// it is permanent.
     pub fn ensure(&self, condition: bool, message: impl Into<Cow<'static, str>>) -> Result<(), BoxError> {
         self.require(condition, || Missing::Condition(message.into()))
     }
@@ -146,7 +146,8 @@ impl<B> Renewal<B> {
 
     /// Fails the renewal unless the last response has a status of success or redirection.
     ///
-    /// Many sites respond to a wrong password with status 200 and the form. There it proves nothing.
+    /// Many sites respond to a wrong password with status 200 and the form. There it proves
+    /// nothing.
     ///
     /// # Errors
     ///

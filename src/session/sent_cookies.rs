@@ -19,12 +19,28 @@ pub(super) enum SentCookie {
 }
 
 impl SentCookie {
-    /// Returns whether the jar would send other cookies to this URL now. Do not hold its lock.
-    fn has_changed(&self, jar: &SessionJar, uri: &Uri, now: Timestamp) -> bool {
+    /// Returns whether the jar would send other cookies to this URL now, apart from those that the
+    /// request's own responses have `set`. Do not hold its lock.
+    fn has_changed(&self, jar: &SessionJar, uri: &Uri, now: Timestamp, set: &[StoredCookie]) -> bool {
         let Self::Jar(sent) = self else {
             return false;
         };
-        jar.cookie_header(uri, || now).is_ok_and(|current| current != *sent)
+        let Ok(current) = jar.cookie_header(uri, || now) else {
+            return false;
+        };
+        if set.is_empty() {
+            return current != *sent;
+        }
+        let others = |header: &Option<HeaderValue>| -> Vec<Vec<u8>> {
+            let text = header.as_ref().map_or(&[][..], HeaderValue::as_bytes);
+            let pairs = text.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+            let is_other = |pair: &&[u8]| {
+                let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
+                !set.iter().any(|cookie| cookie.name_bytes() == name)
+            };
+            pairs.filter(|pair| !pair.is_empty()).filter(is_other).map(<[u8]>::to_vec).collect()
+        };
+        others(&current) != others(sent)
     }
 
     /// Returns the cookies for this URL if they are newer than the request: its response may
@@ -32,7 +48,7 @@ impl SentCookie {
     pub(super) fn newer_cookies(&self, identity: &Identity, uri: &Uri, now: Timestamp) -> Vec<StoredCookie> {
         let jar = &identity.inner.jar;
         match CookieUrl::from_uri(uri) {
-            Ok(url) if self.has_changed(jar, uri, now) => {
+            Ok(url) if self.has_changed(jar, uri, now, &[]) => {
                 jar.lock().matching(&url, now).into_iter().cloned().collect()
             }
             _ => Vec::new(),
@@ -90,7 +106,7 @@ impl SentCookies {
         }
         drop(jar);
         let first_uri = self.first_uri.as_ref().unwrap_or(final_uri);
-        let has_changed = self.first.has_changed(&identity.inner.jar, first_uri, now);
+        let has_changed = self.first.has_changed(&identity.inner.jar, first_uri, now, set) || has_restored;
         if has_restored {
             session.context.changed();
             if identity.inner.version.is_current() {

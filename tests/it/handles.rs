@@ -109,7 +109,7 @@ async fn renew_with_needs_no_other_request_and_no_rule() {
 #[tokio::test(start_paused = true)]
 async fn renew_with_is_retried_until_it_succeeds() {
     let (site, sessions) = (Site::new(), Sessions::new());
-    site.logins_go([Login::Status(500), Login::NoCookie, Login::Error]);
+    site.logins_go([Login::Status(500), Login::Status(503), Login::Error]);
     let client = client(&ruleless(&sessions), &sessions, site.clone());
     assert!(sessions.session("a").renew_with(login("a")).await.is_ok());
     assert_eq!(site.logins(), 4);

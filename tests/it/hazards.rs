@@ -20,7 +20,8 @@ use tower_client_sessions::{
 use crate::support::*;
 
 /// The text of every file that may have a hazard's test.
-const SOURCES: [&str; 21] = [
+const SOURCES: [&str; 22] = [
+    include_str!("../../src/cookies/session_jar.rs"),
     include_str!("evidence.rs"),
     include_str!("gate.rs"),
     include_str!("handles.rs"),

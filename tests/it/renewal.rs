@@ -721,6 +721,10 @@ async fn a_renewal_with_one_request_needs_a_good_status_and_a_cookie() {
     site.logins_go([Login::Status(500), Login::NoCookie]);
     let login = Request::get("http://a/login").body(Body::default()).unwrap();
     let client = client(&ruleless(&sessions).renew_with_request(login), &sessions, site.clone());
+    // The error of the server is retried. A login that sets no cookie is not.
+    assert_eq!(kind(&get(&client, "a", "/").await), RenewalErrorKind::Permanent);
+    assert_eq!(site.logins(), 2);
+    sessions.session("a").clear();
     assert_eq!(get(&client, "a", "/").await.unwrap().status(), 200);
     assert_eq!(site.logins(), 3);
 }
