@@ -36,10 +36,13 @@ struct Received {
     extensions: Extensions,
 }
 
+/// The status of a response, and its `Location`.
+type Step = (u16, Option<HeaderValue>);
+
 /// A service whose responses are scripted: a status and a `Location` each, and then 200.
 #[derive(Clone, Default)]
 struct Script {
-    steps: Arc<Mutex<VecDeque<(u16, Option<HeaderValue>)>>>,
+    steps: Arc<Mutex<VecDeque<Step>>>,
     received: Arc<Mutex<Vec<Received>>>,
     /// Panics if a call was not preceded by readiness of this clone.
     is_ready: bool,
