@@ -471,6 +471,16 @@ fn a_doubt_without_evidence_ends_the_value_once_per_request() {
 }
 
 #[test]
+fn a_doubt_without_evidence_keeps_a_renewed_value_that_no_request_has_proven() {
+    let mut gate = Gate::pending();
+    gate.wait();
+    assert!(gate.done(Ok(())));
+    let ReportOutcome::InDoubt(doubt) = gate.reject(Rejection::Repeated) else { panic!("it is in doubt") };
+    let outcome = gate.step(|core, step| core.doubt_elapsed(step, doubt, Charge::Free));
+    assert_eq!((outcome, gate.core.failures), (DoubtOutcome::Kept, 0));
+}
+
+#[test]
 fn the_number_of_doubts_is_limited() {
     let mut gate = Gate::open();
     gate.limits.max_waiting = 1;
