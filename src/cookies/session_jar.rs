@@ -448,7 +448,7 @@ mod loom_tests {
         }
     }
 
-    fn spawn(run: impl FnOnce() + 'static) -> loom::thread::JoinHandle<()> {
+    fn spawn(run: impl FnOnce() + Send + 'static) -> loom::thread::JoinHandle<()> {
         loom::thread::Builder::new().stack_size(1 << 17).spawn(run).unwrap()
     }
 }
