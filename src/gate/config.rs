@@ -69,8 +69,8 @@ impl GateConfig {
     ///
     /// A response to a request that was sent later shows whether the session works. The wait is
     /// about twice as long as the rejected response took, but at least 20 ms. If no evidence comes,
-    /// the request may cause one renewal. If it already has, its response is delivered. Zero means
-    /// no wait.
+    /// the response is delivered, except that the request may cause one renewal of a session under
+    /// which another request was accepted. Zero means no wait.
     pub const fn evidence_timeout(mut self, timeout: Duration) -> Self {
         self.evidence_timeout = timeout;
         self
