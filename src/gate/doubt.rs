@@ -130,7 +130,7 @@ impl<S: EffectSink> Core<S> {
     }
 
     fn without_evidence(&mut self, step: &mut Step<'_, S>, charge: Charge) -> DoubtOutcome {
-        // A renewal has not helped this request, and no other one shows that it would help the next.
+        // A renewal has not helped this request, and no other request shows that another one would.
         // If many requests of one page are left, each would end a value, and the renewals would
         // count as failures.
         let is_pointless = self.is_renewed && !self.is_proven && !step.effects.can_verify();
